@@ -1,0 +1,336 @@
+"""Every error flowcore raises on purpose, sorted by whose turn it is.
+
+    FlowcoreError
+    ├── DefinitionError      the author: raised at commit(), all mistakes at once
+    ├── SettingsError        the deployer: an environment variable is missing or malformed
+    ├── RequestError         the caller: answered with a 4xx, never retried
+    ├── ConflictError        nobody: reload and decide again
+    ├── OutsideError         AWS: the platform retries
+    ├── CapacityError        nobody can help by trying again
+    └── InvariantError       us: a promise of this library was broken
+
+An exception thrown by a step is not in this tree: it is stored as a ``StepFailure`` value. ``code`` is stable and is
+also the last part of the HTTP problem type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+class FlowcoreError(Exception):
+    """The root of every error that flowcore raises on purpose.
+
+    Example:
+        >>> try:
+        ...     raise RunNotFound("r-1")
+        ... except FlowcoreError as error:
+        ...     error.code
+        'run-not-found'
+    """
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+    def details(self) -> Mapping[str, Any]:
+        """What a caller's program may want to read, as plain JSON; the message is for people."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing wrong in a workflow definition: ``where`` names the entry, ``what`` says what to do."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class DefinitionError(FlowcoreError):
+    """A workflow cannot be compiled. Lists every mistake, not only the first.
+
+    Example:
+        >>> str(DefinitionError("refund", [Mistake("pay", "is used twice; give one of them an id=")]))
+        "Workflow 'refund' cannot be committed:\\n- pay: is used twice; give one of them an id="
+    """
+
+    code = "definition"
+
+    def __init__(self, workflow: str, mistakes: Iterable[Mistake]) -> None:
+        self.workflow = workflow
+        self.mistakes = tuple(mistakes)
+        lines = "".join(f"\n- {mistake}" for mistake in self.mistakes)
+        super().__init__(f"Workflow {workflow!r} cannot be committed:{lines}")
+
+
+class SettingsError(FlowcoreError):
+    """The environment lacks a setting or holds one that cannot be read."""
+
+    code = "settings"
+
+
+# -- the caller -------------------------------------------------------------------------------------------------------
+
+
+class RequestError(FlowcoreError):
+    """The caller asked for something that cannot be done; asking again the same way will not help."""
+
+    code = "bad-request"
+
+
+class MalformedRequest(RequestError):
+    """What arrived is not even of the right form: not JSON, not an object, an id with forbidden characters."""
+
+    code = "malformed-request"
+
+
+class WorkflowNotFound(RequestError):
+    """No workflow of that id is served here."""
+
+    code = "workflow-not-found"
+
+    def __init__(self, workflow: str, known: Iterable[str]) -> None:
+        self.workflow = workflow
+        self.known = sorted(known)
+        super().__init__(f"No workflow {workflow!r} here. Known: {_listed(self.known)}.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"known": self.known}
+
+
+class RunNotFound(RequestError):
+    """No run of that id exists, or it belongs to somebody else, or it has expired."""
+
+    code = "run-not-found"
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"No run {run_id!r}. It was never started, was deleted, or has expired.")
+
+
+class RunExists(RequestError):
+    """A run of that id was started with another input or another workflow."""
+
+    code = "run-exists"
+
+    def __init__(self, run_id: str, workflow: str) -> None:
+        self.run_id = run_id
+        super().__init__(
+            f"Run {run_id!r} of workflow {workflow!r} exists and was started with another input. "
+            "Choose another run id, or start with the same input to get the same run."
+        )
+
+
+class RunFinished(RequestError):
+    """The run has ended; nothing can change it any more."""
+
+    code = "run-finished"
+
+    def __init__(self, run_id: str, status: str) -> None:
+        self.run_id = run_id
+        self.status = status
+        super().__init__(f"Run {run_id!r} has ended with status {status!r}; it takes no more answers.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"status": self.status}
+
+
+class NotSuspended(RequestError):
+    """The run, or the step that was named, waits for nobody."""
+
+    code = "not-suspended"
+
+    def __init__(self, run_id: str, status: str, *, step: str | None = None, open_steps: Sequence[str] = ()) -> None:
+        self.run_id = run_id
+        self.open_steps = list(open_steps)
+        subject = f"Step {step!r} of run {run_id!r}" if step else f"Run {run_id!r}"
+        advice = f" Resume one of: {_listed(self.open_steps)}." if self.open_steps else ""
+        super().__init__(f"{subject} is not suspended (status {status!r}).{advice}")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"open_steps": self.open_steps}
+
+
+class AlreadyResumed(RequestError):
+    """Somebody else answered this suspension first; ``winner`` says when, who and over which channel."""
+
+    code = "already-resumed"
+
+    def __init__(self, run_id: str, step: str, winner: Mapping[str, Any]) -> None:
+        self.run_id = run_id
+        self.winner = dict(winner)
+        by = f" by {self.winner['by']!r}" if self.winner.get("by") else ""
+        super().__init__(
+            f"Step {step!r} of run {run_id!r} was already resumed at {self.winner.get('at')}{by} "
+            f"via {self.winner.get('via')!r}. This answer was not used."
+        )
+
+    def details(self) -> Mapping[str, Any]:
+        return {"winner": self.winner}
+
+
+class AmbiguousWait(RequestError):
+    """Several suspensions are open and the caller did not say which one is meant."""
+
+    code = "ambiguous-wait"
+
+    def __init__(self, run_id: str, waits: Sequence[Mapping[str, Any]]) -> None:
+        self.waits = list(waits)
+        steps = _listed([".".join(wait["path"]) for wait in self.waits])
+        super().__init__(f"Run {run_id!r} has {len(self.waits)} open suspensions: {steps}. Name one with step=.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"waits": self.waits}
+
+
+class UnknownStep(RequestError):
+    """The workflow has no such step."""
+
+    code = "unknown-step"
+
+    def __init__(self, step: str, open_steps: Iterable[str]) -> None:
+        self.open_steps = list(open_steps)
+        super().__init__(f"No step {step!r} in this workflow. Suspended now: {_listed(self.open_steps)}.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"open_steps": self.open_steps}
+
+
+class UnknownLabel(RequestError):
+    """No open suspension carries that label."""
+
+    code = "unknown-label"
+
+    def __init__(self, label: str, open_labels: Iterable[str]) -> None:
+        self.open_labels = sorted(open_labels)
+        super().__init__(f"No open suspension is labelled {label!r}. Open labels: {_listed(self.open_labels)}.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"open_labels": self.open_labels}
+
+
+class IndexOutOfRange(RequestError):
+    """The foreach has no suspended item of that index."""
+
+    code = "index-out-of-range"
+
+    def __init__(self, step: str, index: int, open_indexes: Iterable[int]) -> None:
+        self.open_indexes = sorted(open_indexes)
+        super().__init__(
+            f"Item {index} of {step!r} is not suspended. Suspended items: {_listed(map(str, self.open_indexes))}."
+        )
+
+    def details(self) -> Mapping[str, Any]:
+        return {"open_indexes": self.open_indexes}
+
+
+class InvalidPayload(RequestError):
+    """Data at a door does not fit its declared type. ``errors`` holds one entry per field."""
+
+    code = "invalid-input"
+
+    def __init__(self, subject: str, errors: Sequence[Mapping[str, Any]]) -> None:
+        self.subject = subject
+        self.errors = [dict(error) for error in errors]
+        lines = "".join(f"\n- {error['path'] or '(whole value)'}: {error['message']}" for error in self.errors)
+        super().__init__(f"Invalid {subject}:{lines}")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"errors": self.errors}
+
+
+class IdempotencyKeyReused(RequestError):
+    """The idempotency key was used before, with other data."""
+
+    code = "idempotency-key-reused"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"Idempotency key {key!r} was used before with other data. Use a fresh key for a new request.")
+
+
+class DefinitionChanged(RequestError):
+    """The code at hand no longer fits what this run has already done; ``reason`` names the conflict."""
+
+    code = "definition-changed"
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"Run {run_id!r} is blocked: {reason}")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"reason": self.reason}
+
+
+# -- nobody, AWS, us --------------------------------------------------------------------------------------------------
+
+
+class ConflictError(FlowcoreError):
+    """Somebody else was faster. Reload and decide again."""
+
+    code = "conflict"
+    retryable = True
+
+
+class OutsideError(FlowcoreError):
+    """Something outside this process failed; the platform will try again."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class StoreUnavailable(OutsideError):
+    """The table cannot be reached or refuses to answer."""
+
+    code = "store-unavailable"
+
+
+class Throttled(OutsideError):
+    """The table asks for fewer requests."""
+
+    code = "throttled"
+
+
+class QueueUnavailable(OutsideError):
+    """The work queue cannot be reached."""
+
+    code = "queue-unavailable"
+
+
+class SchedulerUnavailable(OutsideError):
+    """EventBridge Scheduler cannot be reached."""
+
+    code = "scheduler-unavailable"
+
+
+class CapacityError(FlowcoreError):
+    """A size limit was passed; trying again cannot help."""
+
+    code = "capacity"
+
+
+class PayloadTooLarge(CapacityError):
+    """One value is larger than flowcore stores; nothing was written."""
+
+    code = "payload-too-large"
+
+    def __init__(self, subject: str, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(f"{subject} is {size} bytes as JSON; at most {limit} are stored. Keep a reference instead.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"size": self.size, "limit": self.limit}
+
+
+class InvariantError(FlowcoreError):
+    """A promise of this library was broken. Please report it with the run and the version in the message."""
+
+    code = "invariant"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names) or "none"

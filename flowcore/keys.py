@@ -1,0 +1,139 @@
+"""How runs and places inside a run are named: the grammar, building and taking apart.
+
+A step key is made of ids, never of positions, so that a step inserted in front of others moves nobody::
+
+    charge            a step of the run
+    child/approve     a step inside the nested workflow ``child``
+    fan[7]            item 7 of a foreach        fan[7]/approve   a step inside that item
+    poll#3            turn 3 of a loop           poll#3/approve   a step inside that turn
+    charge!receipt    what ``ctx.once("receipt", ...)`` of ``charge`` stored
+
+Keys are grouped by *scope*: the run itself (``""``), an open nested workflow (``child``), an open foreach (``fan``), one
+item of it (``fan[7]``) or one turn of a loop (``poll#3``). A finished scope is never loaded again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NewType
+
+StepKey = NewType("StepKey", str)
+Scope = NewType("Scope", str)
+
+ROOT = Scope("")
+
+_ID = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_ -]{0,62}[A-Za-z0-9_-])?")
+_RUN_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:@-]{0,127})")
+_LAST = re.compile(r"(?P<head>[^!]*/)?(?P<name>[^/\[#!]+)(?P<item>\[\d+\])?(?P<turn>#\d+)?(?P<once>!.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef:
+    """One run of one tenant; the partition everything about it lives in."""
+
+    tenant: str
+    id: str
+
+    def __str__(self) -> str:
+        return self.id
+
+
+def is_entry_id(text: str) -> bool:
+    """Whether ``text`` can name a step, a workflow or an entry: 1-64 of letters, digits, ``_``, ``-``, inner blanks."""
+    return _ID.fullmatch(text) is not None
+
+
+def is_run_id(text: str) -> bool:
+    """Whether ``text`` can name a run or a tenant: 1-128 of letters, digits and ``._:@-``."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def inside(scope: Scope, entry: str) -> StepKey:
+    """The key of an entry that stands directly in ``scope``."""
+    return StepKey(f"{scope}/{entry}" if scope else entry)
+
+
+def item_of(key: StepKey, index: int) -> StepKey:
+    """The key of one item of the foreach at ``key``; ``index`` from 0."""
+    return StepKey(f"{key}[{index}]")
+
+
+def turn_of(key: StepKey, turn: int) -> StepKey:
+    """The key of one turn of the loop at ``key``; ``turn`` from 1."""
+    return StepKey(f"{key}#{turn}")
+
+
+def once_of(key: StepKey, name: str) -> StepKey:
+    """The key of a stored side effect of the step at ``key``."""
+    return StepKey(f"{key}!{name}")
+
+
+def scope_of(key: StepKey) -> Scope:
+    """The scope whose records are loaded together with this key's."""
+    head, name, item, turn, _ = _taken_apart(key)
+    if item:
+        return Scope(f"{head}{name}")
+    if turn:
+        return Scope(f"{head}{name}{turn}")
+    return Scope(head.rstrip("/"))
+
+
+def scopes_of(key: StepKey) -> tuple[Scope, ...]:
+    """Every scope around ``key``, from the run's own to the innermost."""
+    found = [ROOT]
+    path = ""
+    *outer, last = key.split("!", 1)[0].split("/")
+    for segment in outer:
+        path = f"{path}/{segment}" if path else segment
+        if "[" in segment:
+            found.append(Scope(path[: path.rindex("[")]))
+        found.append(Scope(path))
+    if "[" in last or "#" in last:
+        found.append(scope_of(key))
+    return tuple(found)
+
+
+def parent_of(key: StepKey) -> StepKey:
+    """The container's key: of an item its foreach, of a turn its loop, of a child its workflow; else the key itself."""
+    head, name, item, turn, once = _taken_apart(key)
+    if once:
+        return StepKey(key[: -len(once)])
+    if item or turn:
+        return StepKey(f"{head}{name}")
+    return StepKey(head.rstrip("/")) if head else key
+
+
+def index_of(key: StepKey) -> int | None:
+    """The innermost foreach index in ``key``, or ``None`` outside any foreach."""
+    found = re.findall(r"\[(\d+)\]", key.split("!", 1)[0])
+    return int(found[-1]) if found else None
+
+
+def turn_number(key: StepKey) -> int | None:
+    """The innermost loop turn in ``key`` (from 1), or ``None`` outside any loop."""
+    found = re.findall(r"#(\d+)", key.split("!", 1)[0])
+    return int(found[-1]) if found else None
+
+
+def is_once(key: StepKey) -> bool:
+    """Whether ``key`` holds a stored side effect and not a step."""
+    return "!" in key
+
+
+def dotted(key: StepKey) -> str:
+    """The id as people write it: ``child.approve``, ``fan[7].pay``; a loop's turn number is left out."""
+    return re.sub(r"#\d+", "", key).replace("/", ".")
+
+
+def path_of(key: StepKey) -> list[str]:
+    """The id as a list: ``["child", "approve"]``."""
+    return dotted(key).split(".")
+
+
+def _taken_apart(key: StepKey) -> tuple[str, str, str, str, str]:
+    match = _LAST.fullmatch(key)
+    if match is None:
+        raise ValueError(f"{key!r} is not a step key")
+    head, name, item, turn, once = match.group("head", "name", "item", "turn", "once")
+    return head or "", name, item or "", turn or "", once or ""

@@ -1,0 +1,343 @@
+"""What a run is, as values: statuses and their allowed changes, the head, one record per place, the snapshot of both.
+
+Nothing here decides anything. A status may change only along a row of the two tables below; ``core/evolve.py`` is the
+only file that applies them. Every instant is aware UTC in whole milliseconds; every value (``Json``) is plain JSON as
+``json.loads`` gives it and is never changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, Literal, TypeAlias
+
+from typing_extensions import TypeVar
+
+from flowcore.keys import RunRef, Scope, StepKey, index_of, path_of
+from flowcore.pmap import PMap
+
+Json: TypeAlias = Any
+"""Plain JSON: None, bool, int, float, str, list, dict with string keys."""
+
+T = TypeVar("T")
+P = TypeVar("P", default=Any)
+
+
+class RunStatus(StrEnum):
+    """Where a run stands, as stored. ``public_status`` gives the word that users see."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    WAITING = "WAITING"
+    SUSPENDED = "SUSPENDED"
+    JOINING = "JOINING"
+    PAUSED = "PAUSED"
+    BLOCKED = "BLOCKED"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+
+TERMINAL = frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.CANCELED})
+SELF_MOVING = frozenset({RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING, RunStatus.JOINING})
+"""Statuses in which somebody must act without being asked: such a head always has ``due``."""
+
+_IDLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED, RunStatus.JOINING, RunStatus.PAUSED, RunStatus.BLOCKED})
+RUN_CHANGES: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.QUEUED: frozenset(
+        {RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.CANCELED, RunStatus.PAUSED},
+    ),
+    RunStatus.RUNNING: _IDLE | TERMINAL | {RunStatus.RUNNING, RunStatus.QUEUED},
+    RunStatus.WAITING: frozenset(
+        {RunStatus.RUNNING, RunStatus.QUEUED, RunStatus.CANCELED, RunStatus.PAUSED},
+    ),
+    RunStatus.SUSPENDED: frozenset(
+        {RunStatus.RUNNING, RunStatus.QUEUED, RunStatus.CANCELED, RunStatus.PAUSED},
+    ),
+    RunStatus.JOINING: frozenset(
+        {RunStatus.RUNNING, RunStatus.QUEUED, RunStatus.CANCELED, RunStatus.PAUSED},
+    ),
+    RunStatus.PAUSED: frozenset({RunStatus.QUEUED, RunStatus.CANCELED, RunStatus.PAUSED}),
+    RunStatus.BLOCKED: frozenset({RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.CANCELED, RunStatus.BLOCKED}),
+    RunStatus.SUCCESS: frozenset(),
+    RunStatus.FAILED: frozenset(),
+    RunStatus.CANCELED: frozenset(),
+}
+"""From each stored status, the statuses that one write may lead to. A terminal status absorbs."""
+
+
+class Outcome(StrEnum):
+    """What is committed about one place of a run."""
+
+    OK = "ok"
+    BAIL = "bail"
+    ERR = "err"
+    SKIP = "skip"
+    SUSP = "susp"
+    RESU = "resu"
+    SLP = "slp"
+    RETRY = "retry"
+    START = "start"
+
+
+SETTLED = frozenset({Outcome.OK, Outcome.BAIL, Outcome.ERR, Outcome.SKIP})
+"""Outcomes that never change again."""
+
+_ENDS = frozenset({Outcome.OK, Outcome.BAIL, Outcome.ERR})
+STEP_CHANGES: Mapping[Outcome | None, frozenset[Outcome]] = {
+    None: frozenset(Outcome) - {Outcome.RESU},
+    Outcome.OK: frozenset(),
+    Outcome.BAIL: frozenset(),
+    Outcome.ERR: frozenset(),
+    Outcome.SKIP: frozenset(),
+    Outcome.SUSP: frozenset({Outcome.RESU, Outcome.ERR}),
+    Outcome.RESU: _ENDS | {Outcome.SUSP, Outcome.RETRY},
+    Outcome.SLP: frozenset({Outcome.OK}),
+    Outcome.RETRY: _ENDS | {Outcome.SUSP, Outcome.RETRY},
+    Outcome.START: _ENDS | {Outcome.START},
+}
+"""From each committed outcome (``None``: nothing yet), the outcomes that one write may lead to."""
+
+PublicStatus: TypeAlias = Literal["pending", "running", "waiting", "suspended", "paused", "success", "failed", "canceled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailure:
+    """An exception of a step as a value: its type's name, message, own JSON properties and causes; no stack."""
+
+    type: str
+    message: str
+    properties: Mapping[str, Json] = field(default_factory=dict)
+    cause: StepFailure | None = None
+    step: str | None = None
+    """Dotted id of the step that failed first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What settled a suspension: the data, and the proof of who brought it."""
+
+    data: Json
+    at: datetime
+    by: str | None = None
+    via: str = "python"
+    idempotency_key: str | None = None
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """What a step changed in the shared values: keys set in the state; keys set or removed in the request context."""
+
+    state: Mapping[str, Json] = field(default_factory=dict)
+    context: Mapping[str, Json] = field(default_factory=dict)
+    context_removed: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.state or self.context or self.context_removed)
+
+    def then(self, later: Delta) -> Delta:
+        """Both changes as one; ``later`` wins per key."""
+        context = {**self.context, **later.context}
+        for name in later.context_removed:
+            context.pop(name, None)
+        return Delta(
+            state={**self.state, **later.state},
+            context=context,
+            context_removed=(self.context_removed - later.context.keys()) | later.context_removed,
+        )
+
+
+NO_CHANGE = Delta()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """The one committed fact about one place of a run; everything about the run's position is derived from these."""
+
+    key: StepKey
+    outcome: Outcome
+    gen: int = 0
+    """Grows by one with each rewrite of this record; a suspension's epoch."""
+    seq: int
+    """Lamport order: larger than every record this one was decided upon. Orders state changes."""
+    epoch: int
+    """The lease epoch of the worker that wrote it."""
+    at: datetime
+    started_at: datetime
+    output: Json = None
+    """ok, bail: the result. start: the container's input (nested), carried value (loop) or items (foreach)."""
+    failure: StepFailure | None = None
+    delta: Delta = NO_CHANGE
+    attempt: int = 1
+    until: datetime | None = None
+    """slp, retry: when to go on. susp: the deadline."""
+    payload: Json = None
+    """What the step showed when it last suspended."""
+    label: str | None = None
+    answer: Answer | None = None
+    opens: Scope | None = None
+    """start: the scope whose records must be loaded with this one."""
+    count: int | None = None
+    """start: the loop's current turn, or the foreach's resolved concurrency."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether this record can never change again."""
+        return self.outcome in SETTLED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The one small record of a run that is rewritten: status, version, lease, when somebody must look again."""
+
+    run: RunRef
+    workflow: str
+    definition: str
+    """Fingerprint of the workflow the run last moved under."""
+    input: Json
+    input_hash: str
+    status: RunStatus
+    created_at: datetime
+    updated_at: datetime
+    """The run's own clock: never goes backwards, whatever the machines' clocks do."""
+    version: int = 1
+    epoch: int = 0
+    """Fencing token: grows with every claim; a holder of an older one may not release."""
+    owner: str | None = None
+    lease_until: datetime | None = None
+    incarnation: int = 1
+    wake: datetime | None = None
+    due: datetime | None = None
+    """When the sweeper must send a hint; present only while somebody must act."""
+    attempts: int = 0
+    """Claims in a row without a clean release."""
+    hops: int = 0
+    """Times the run was handed on because a worker ran out of time."""
+    output: Json = None
+    failure: StepFailure | None = None
+    blocked: str | None = None
+    resource_id: str | None = None
+    state: Mapping[str, Json] = field(default_factory=dict)
+    request_context: Mapping[str, Json] = field(default_factory=dict)
+    trace_id: str | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing can change this run any more."""
+        return self.status in TERMINAL
+
+    @property
+    def public_status(self) -> PublicStatus:
+        """The word that users see: one of eight."""
+        match self.status:
+            case RunStatus.QUEUED:
+                return "running" if self.epoch else "pending"
+            case RunStatus.RUNNING:
+                return "running"
+            case RunStatus.WAITING | RunStatus.JOINING:
+                return "waiting"
+            case RunStatus.SUSPENDED:
+                return "suspended"
+            case RunStatus.PAUSED | RunStatus.BLOCKED:
+                return "paused"
+            case RunStatus.SUCCESS:
+                return "success"
+            case RunStatus.FAILED:
+                return "failed"
+            case RunStatus.CANCELED:
+                return "canceled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A run at one version: its head, the records of all open scopes, and what the records fold to.
+
+    ``deltas`` (per scope, in Lamport order) and ``last_seq`` are derived from the records by ``core.evolve.fold``.
+    """
+
+    head: Head
+    records: PMap[StepKey, StepRecord] = field(default_factory=PMap)
+    deltas: PMap[Scope, Delta] = field(default_factory=PMap)
+    last_seq: int = 0
+
+    def with_head(self, head: Head) -> Snapshot:
+        """The same records under another head."""
+        return replace(self, head=head)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait(Generic[P]):
+    """One open suspension, as the person or program that must answer sees it.
+
+    Example:
+        >>> from flowcore.model import Wait
+        >>> Wait(id="approve@0", run_id="r-1", path=["approve"], payload={"reason": "large"}).path
+        ['approve']
+    """
+
+    id: str
+    """Names this occurrence; a later suspension of the same step has another id."""
+    run_id: str
+    path: list[str]
+    label: str | None = None
+    index: int | None = None
+    payload: P
+    deadline: datetime | None = None
+    since: datetime | None = None
+    approvers: Sequence[str] = ()
+    quorum: int = 1
+
+    @staticmethod
+    def of(run: RunRef, record: StepRecord) -> Wait[Json]:
+        """The wait that a suspended record stands for."""
+        return Wait(
+            id=wait_id(record),
+            run_id=run.id,
+            path=path_of(record.key),
+            label=record.label,
+            index=index_of(record.key),
+            payload=record.payload,
+            deadline=record.until,
+            since=record.at,
+        )
+
+
+def wait_id(record: StepRecord) -> str:
+    """The id of the suspension that ``record`` is: its key and which occurrence."""
+    return f"{record.key}@{record.gen}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What became of one arrival: stored proof, the same for every copy of it."""
+
+    verdict: Literal["applied", "duplicate"]
+    wait: str
+    at: datetime
+    by: str | None = None
+    via: str = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A part of a listing. ``cursor`` continues it, ``None`` at the end; iterating gives the items."""
+
+    items: list[T]
+    cursor: str | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One line of a listing of runs."""
+
+    run_id: str
+    workflow_id: str
+    status: PublicStatus
+    created_at: datetime
+    resource_id: str | None = None

@@ -1,0 +1,174 @@
+"""What the engine needs from the world, as promises: store, queue, scheduler, clock, ids.
+
+The engine knows these and never an adapter. Every promise is in a docstring here and is held by the contract suite in
+``flowcore.testing.contract``; a new adapter starts by passing that suite. All ports are synchronous and safe to call
+from several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeAlias
+
+from flowcore.keys import RunRef, StepKey
+from flowcore.model import Head, Page, PublicStatus, RunSummary, StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The claim was won: ``head`` is the run as this worker now holds it."""
+
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class NotClaimable:
+    """Nothing to do for this worker: no such run (``head`` is None), asleep, waiting for an answer, held, ended."""
+
+    head: Head | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The conditional write happened, now or by an earlier try of the same call whose reply was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadMoved:
+    """Nothing was written: the head had changed. ``head`` is what stands there now (None: deleted)."""
+
+    head: Head | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordMoved:
+    """Nothing was written: the record had changed. ``record`` is what stands there now (None: gone)."""
+
+    record: StepRecord | None
+
+
+Records: TypeAlias = Mapping[StepKey, StepRecord]
+
+
+class Store(Protocol):
+    """Where runs live. Every write is conditional; a condition is judged on the base item, never on an index.
+
+    Raises (all methods): ``StoreUnavailable`` or ``Throttled`` when the table gives no answer after the adapter's own
+    tries; the write may or may not have happened then. ``PayloadTooLarge`` before any write.
+    """
+
+    def start(self, head: Head) -> Head | None:
+        """Put ``head`` if the run does not exist; return None when put, else the head that stands there."""
+
+    def claim(self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime) -> Claimed | NotClaimable:
+        """Take the right to drive the run if it is QUEUED, or RUNNING with an expired lease, or its wake is due.
+
+        WAITING, JOINING and SUSPENDED are claimable when ``wake <= now`` (a suspension's wake is its deadline). Sets
+        RUNNING, version + 1, epoch + 1, attempts + 1, owner, lease, due; ``updated_at`` becomes the larger of itself
+        and ``now``; removes ``wake``.
+        """
+
+    def load(self, run: RunRef, head: Head | None = None, *, everything: bool = False) -> tuple[Head, Records] | None:
+        """The head and the records of the run's own scope and, through their ``opens``, of every open scope.
+
+        With ``head`` (from a claim just won) the head is not read again; records are read after it, strongly
+        consistent. ``everything`` reads finished scopes too. None when there is no such run.
+        """
+
+    def peek(self, run: RunRef) -> Head | None:
+        """The head alone, strongly consistent."""
+
+    def commit(self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None) -> Written | RecordMoved:
+        """Write one record: if absent when ``prior`` is None, else if outcome and gen still are ``prior``'s."""
+
+    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+        """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``."""
+
+    def resume(self, head: Head, record: StepRecord, *, version: int, prior: StepRecord) -> Written | HeadMoved | RecordMoved:
+        """In one transaction: the head if it is at ``version``, the record if it is still ``prior``. Both or neither.
+
+        When both conditions fail, ``RecordMoved`` is told: it carries the winner.
+        """
+
+    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+        """Set CANCELED, version + 1, epoch + 1; remove due, lease and wake, unless the run has ended.
+
+        Returns the head after the call, canceled or ended otherwise; None when there is no such run.
+        """
+
+    def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
+        """Up to ``limit`` runs whose ``due`` is before ``now``. Read from an index: may lag, may repeat."""
+
+    def list_runs(
+        self,
+        tenant: str,
+        *,
+        workflow: str | None = None,
+        status: PublicStatus | None = None,
+        resource_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[RunSummary]:
+        """Runs, newest first; all filters must hold; ``since`` and ``until`` are inclusive on the time of creation.
+
+        Raises ``MalformedRequest`` for a cursor this store did not give.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """A message that asks somebody to look at a run. It carries no truth: late, early and double ones do no harm."""
+
+    run: RunRef
+    at: datetime
+    """When looking makes sense; a worker that gets it earlier sends it again."""
+
+
+class Queue(Protocol):
+    """Hands hints to workers: at least once, in any order."""
+
+    max_delay_s: int
+    """The longest delay one message can carry, in seconds (SQS: 900)."""
+
+    def send(self, hint: Hint, *, delay_s: int) -> None:
+        """Deliver ``hint`` to some worker after ``delay_s`` whole seconds, at least once.
+
+        Raises: QueueUnavailable.
+        """
+
+
+class Scheduler(Protocol):
+    """Fires a hint into the work queue at an instant, at least once, perhaps late."""
+
+    def schedule(self, hint: Hint, *, version: int) -> None:
+        """Fire once at ``hint.at``; a second call for the same run and version changes nothing.
+
+        Raises: SchedulerUnavailable.
+        """
+
+    def unschedule(self, run: RunRef, *, version: int) -> None:
+        """Forget a schedule made by ``schedule``, if it is still there; best effort."""
+
+
+class Clock(Protocol):
+    """The only source of the time of day, and the only place where a process may wait."""
+
+    def now(self) -> datetime:
+        """Aware UTC, whole milliseconds."""
+
+    def wait_until(self, instant: datetime) -> None:
+        """Return when ``now() >= instant``. Used for pauses of a second or so that are cheaper than a hand-over."""
+
+
+class Ids(Protocol):
+    """The only source of fresh names and of chance."""
+
+    def fresh(self) -> str:
+        """A name nobody else will make: 26 characters of ``[0-9a-z]``, sorting by time of making."""
+
+    def draw(self) -> float:
+        """A number from [0, 1), for jitter."""
