@@ -1,0 +1,1 @@
+"""Durable, waiting workflows on AWS, written in Python."""
