@@ -15,6 +15,8 @@ QUICK := $(wildcard tests/unit tests/property tests/house)
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 # pyright's launcher asks the network for a newer version of itself; its locked copy is the one we mean.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# Trust what the machine trusts: behind a company proxy the installer's own list of authorities is not enough.
+export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -54,14 +56,15 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 lock: $(STAMP) ## resolve the dependencies anew and pin them (UPGRADE=--upgrade for newer ones)
 	$(COMPILE) $(UPGRADE) pyproject.toml --all-extras --output-file requirements.lock
-	printf 'uv\n' | $(COMPILE) - --constraints requirements.lock --output-file requirements-bootstrap.lock
+	printf 'pip\nuv\n' | $(COMPILE) - --constraints requirements.lock --output-file requirements-bootstrap.lock
 
 clean: ## remove what tools leave behind, .venv included
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* .local build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# pip fetches one thing, the installer; the installer does the rest in seconds. --no-build: an archive that would
-# run a build, and with it unpinned build dependencies, is an error.
+# pip fetches uv, and uv does the rest in seconds. Where only pip has been told how to reach an index (uv does not read
+# pip.conf), pip does it in half a minute; the hashes are the same. --no-build: an archive that would run a build, and
+# with it unpinned build dependencies, is an error.
 $(STAMP): pyproject.toml requirements.lock requirements-bootstrap.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "flowcore needs Python 3.11 or newer; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
@@ -69,6 +72,9 @@ $(STAMP): pyproject.toml requirements.lock requirements-bootstrap.lock
 	@test -x $(UV) || $(PYTHON) -m venv --clear .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
 	  --requirement requirements-bootstrap.lock
-	@$(UV) pip sync --quiet --python $(PY) --require-hashes --no-build requirements.lock
+	@$(UV) pip sync --quiet --python $(PY) --require-hashes --no-build requirements.lock || { \
+	  echo "uv could not install requirements.lock; trying again with pip and its settings." >&2; \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+	    --requirement requirements.lock; }
 	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
 	@touch $@
