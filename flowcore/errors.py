@@ -125,20 +125,6 @@ class RunExists(RequestError):
         )
 
 
-class RunFinished(RequestError):
-    """The run has ended; nothing can change it any more."""
-
-    code = "run-finished"
-
-    def __init__(self, run_id: str, status: str) -> None:
-        self.run_id = run_id
-        self.status = status
-        super().__init__(f"Run {run_id!r} has ended with status {status!r}; it takes no more answers.")
-
-    def details(self) -> Mapping[str, Any]:
-        return {"status": self.status}
-
-
 class NotSuspended(RequestError):
     """The run, or the step that was named, waits for nobody."""
 
@@ -153,6 +139,20 @@ class NotSuspended(RequestError):
 
     def details(self) -> Mapping[str, Any]:
         return {"open_steps": self.open_steps}
+
+
+class RunFinished(NotSuspended):
+    """The run has ended; nothing can change it any more."""
+
+    code = "run-finished"
+
+    def __init__(self, run_id: str, status: str) -> None:
+        self.run_id = run_id
+        self.status = status
+        super().__init__(f"Run {run_id!r} has ended with status {status!r}; it takes no more answers.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"status": self.status}
 
 
 class AlreadyResumed(RequestError):

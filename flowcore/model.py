@@ -119,7 +119,11 @@ class StepFailure:
 class Answer:
     """What settled a suspension: the data, and the proof of who brought it."""
 
+    wait: str
+    """The id of the suspension it settled."""
     data: Json
+    digest: str
+    """Short hash of the data: tells a repeated answer from another one under the same idempotency key."""
     at: datetime
     by: str | None = None
     via: str = "python"
@@ -129,25 +133,31 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """What a step changed in the shared values: keys set in the state; keys set or removed in the request context."""
+    """What a step changed in the shared values, each key stamped with the Lamport order of its change.
 
-    state: Mapping[str, Json] = field(default_factory=dict)
-    context: Mapping[str, Json] = field(default_factory=dict)
-    context_removed: frozenset[str] = frozenset()
+    The stamps make merging commutative: per key the later change wins, whatever order records are read in, and a
+    container that repeats its steps' changes when it closes undoes nobody else's. A removed key is stamped alone.
+    """
+
+    state: Mapping[str, tuple[int, Json]] = field(default_factory=dict)
+    context: Mapping[str, tuple[int, Json] | tuple[int]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.state or self.context or self.context_removed)
+        return bool(self.state or self.context)
 
-    def then(self, later: Delta) -> Delta:
-        """Both changes as one; ``later`` wins per key."""
-        context = {**self.context, **later.context}
-        for name in later.context_removed:
-            context.pop(name, None)
-        return Delta(
-            state={**self.state, **later.state},
-            context=context,
-            context_removed=(self.context_removed - later.context.keys()) | later.context_removed,
-        )
+    def merged(self, other: Delta) -> Delta:
+        """Both changes as one; per key the later stamp wins."""
+        return Delta(state=_latest(self.state, other.state), context=_latest(self.context, other.context))
+
+
+def _latest(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not other:
+        return one
+    merged = dict(one)
+    for name, stamped in other.items():
+        if name not in merged or stamped[0] >= merged[name][0]:
+            merged[name] = stamped
+    return merged
 
 
 NO_CHANGE = Delta()
@@ -178,6 +188,8 @@ class StepRecord:
     """What the step showed when it last suspended."""
     label: str | None = None
     answer: Answer | None = None
+    spent: tuple[Answer, ...] = ()
+    """Answers to earlier suspensions of this same place that carried an idempotency key, without their data."""
     opens: Scope | None = None
     """start: the scope whose records must be loaded with this one."""
     count: int | None = None

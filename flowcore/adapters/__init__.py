@@ -1,0 +1,1 @@
+"""The ports' implementations; the only place that imports boto3."""

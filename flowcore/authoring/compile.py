@@ -1,0 +1,425 @@
+"""Builder entries to a frozen ``Graph``, in pure passes that collect every mistake before any is raised.
+
+Ids of entries without one are made of their neighbours (``sleep-after-pay``), never of positions: a step inserted
+elsewhere leaves them alone, and one inserted right there is seen as a changed definition, not mistaken for another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeAlias, get_origin
+
+from typing_extensions import TypedDict, is_typeddict
+
+from flowcore.authoring.graph import (
+    Backoff,
+    Body,
+    BranchNode,
+    Constant,
+    ForeachNode,
+    Function,
+    Graph,
+    LoopNode,
+    MapNode,
+    NestedNode,
+    Node,
+    ParallelNode,
+    Retry,
+    ScopePath,
+    SleepNode,
+    Source,
+    StepNode,
+    StepPath,
+    Template,
+    entries,
+)
+from flowcore.authoring.step import Step, return_type, takes_context
+from flowcore.codec import NotJsonError, Shape, dumps
+from flowcore.errors import DefinitionError, Mistake
+from flowcore.keys import is_entry_id
+
+MOST_ENTRIES = 5_000
+"""Entries of one workflow, nested ones included: a larger graph is data, and belongs into a foreach or a loop."""
+DEEPEST = 50
+"""Nested workflows inside each other: every level is a scope that a wake reads, and a frame of the walk."""
+
+Kind: TypeAlias = Literal["then", "parallel", "branch", "dowhile", "dountil", "foreach", "map", "sleep", "sleep_until"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What ``workflow(...)`` was told."""
+
+    input: Shape[Any]
+    output: Shape[Any]
+    state: Shape[Any]
+    retries: int
+    backoff: Backoff
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One verb of the builder as it was written."""
+
+    kind: Kind
+    id: str | None
+    description: str
+    steps: tuple[Any, ...]
+    functions: tuple[Any, ...]
+    into: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """A workflow as it was written."""
+
+    id: str
+    description: str
+    options: Options
+    entries: tuple[Entry, ...] = ()
+
+
+def compile_workflow(definition: Definition) -> Graph:
+    """The frozen tree of ``definition``. Raises: DefinitionError that lists all mistakes."""
+    compiler = _Compiler(definition)
+    nodes = compiler.nodes()
+    mistakes = [*compiler.mistakes, *_mistakes_of(definition, nodes)]
+    if mistakes:
+        raise DefinitionError(definition.id, mistakes)
+    return Graph(
+        id=definition.id,
+        nodes=nodes,
+        takes=definition.options.input,
+        gives=definition.options.output,
+        state=definition.options.state,
+        fingerprint=_fingerprint(nodes),
+        description=definition.description,
+        metadata=definition.options.metadata,
+        by_id={node.id: node for node in entries(nodes)},
+    )
+
+
+class _Compiler:
+    """One pass over the entries: each becomes a node that takes what the one before gives."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        self.mistakes: list[Mistake] = []
+        self.earlier: dict[str, Node] = {}
+        self.unnamed: Counter[str] = Counter()
+
+    def nodes(self) -> tuple[Node, ...]:
+        flow = self.definition.options.input
+        made: list[Node] = []
+        for entry in self.definition.entries:
+            id = entry.id or self._made_up_id(entry, made[-1].id if made else None)
+            if not is_entry_id(id):
+                self.wrong(id, "cannot be an id; use 1-64 letters, digits, '_' or '-'")
+            node = self._node(entry, id, flow)
+            if node is not None:
+                made.append(node)
+                self.earlier.update({inner.id: inner for inner in entries((node,))})
+                flow = node.gives
+        return tuple(made)
+
+    def wrong(self, where: str, what: str) -> None:
+        self.mistakes.append(Mistake(where, what))
+
+    def _made_up_id(self, entry: Entry, before: str | None) -> str:
+        arms = "-".join(getattr(step, "id", "unknown") for step in entry.steps)
+        if entry.kind in ("then", "dowhile", "dountil", "foreach"):
+            return arms
+        place = arms or (f"after-{before}" if before else "at-start")
+        id = _shortened(f"{entry.kind.replace('_', '-')}-{place}")
+        self.unnamed[id] += 1
+        return id if self.unnamed[id] == 1 else f"{id}-{self.unnamed[id]}"
+
+    def _node(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        match entry.kind:
+            case "then":
+                return self._step(entry.steps[0], id, entry.description)
+            case "parallel":
+                return self._parallel(entry, id, flow)
+            case "branch":
+                return self._branch(entry, id, flow)
+            case "dowhile" | "dountil":
+                return self._loop(entry, id, flow)
+            case "foreach":
+                return self._foreach(entry, id, flow)
+            case "map":
+                return self._map(entry, id, flow)
+            case "sleep" | "sleep_until":
+                return self._sleep(entry, id, flow)
+
+    def _step(self, step: Any, id: str, description: str = "") -> Body | None:
+        compiled = getattr(step, "compiled", None)
+        if isinstance(compiled, Graph):
+            return NestedNode(id=id, graph=compiled, takes=step.input, gives=step.output, description=description or step.description)
+        if not isinstance(step, Step):
+            hint = " (an uncommitted workflow: call .commit())" if hasattr(step, "commit") else ""
+            self.wrong(id, f"{step!r} is not a step{hint}; decorate the function with @step")
+            return None
+        options = self.definition.options
+        retry = Retry(
+            retries=options.retries if step.retries is None else step.retries,
+            backoff=step.backoff or options.backoff,
+            on=step.retry_on,
+            never_on=step.no_retry_on,
+        )
+        return StepNode(
+            id=id, step=step, retry=retry, takes=step.input, gives=step.output, description=description or step.description
+        )
+
+    def _arms(self, entry: Entry, id: str) -> tuple[Node, ...] | None:
+        if not entry.steps:
+            self.wrong(id, f"{entry.kind} has no steps; give it at least one")
+            return None
+        arms = [self._step(step, getattr(step, "id", id)) for step in entry.steps]
+        return None if None in arms else tuple(arm for arm in arms if arm is not None)
+
+    def _parallel(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        arms = self._arms(entry, id)
+        if arms is None:
+            return None
+        return ParallelNode(
+            id=id, arms=arms, takes=flow, gives=self._joined(entry.into, id, arms, total=True), description=entry.description
+        )
+
+    def _branch(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        arms = self._arms(entry, id)
+        if arms is None:
+            return None
+        conditions = [None if c is None else self._function(c, f"{id}, condition {i}") for i, c in enumerate(entry.functions)]
+        last = [arm for arm, fn in zip(arms, entry.functions, strict=True) if fn is None]
+        if len(last) > 1:
+            self.wrong(id, "has more than one otherwise; keep one")
+        return BranchNode(
+            id=id,
+            arms=tuple((fn, arm) for fn, arm in zip(conditions, arms, strict=True) if fn is not None),
+            otherwise=last[0] if last else None,
+            takes=flow,
+            gives=self._joined(entry.into, id, arms, total=False),
+            description=entry.description,
+        )
+
+    def _joined(self, into: Any, id: str, arms: tuple[Node, ...], *, total: bool) -> Shape[Any]:
+        """The shape of a dict keyed by arm: ``into`` once its field names are checked, else made of the arms'."""
+        ids = {arm.id for arm in arms}
+        if into is None:
+            fields = {arm.id: arm.gives.type for arm in arms}
+            return Shape(TypedDict(_shortened(id), fields, total=total))  # type: ignore[operator]  # fields at run time
+        names = _field_names(into)
+        if names is not None and names != ids:
+            missing, extra = sorted(ids - names), sorted(names - ids)
+            self.wrong(id, f"into={into.__name__} must have one field per step id: missing {missing}, not a step {extra}")
+        return Shape(into)
+
+    def _loop(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        body = self._step(entry.steps[0], id)
+        condition = self._function(entry.functions[0], f"{id}, condition")
+        if body is None or condition is None:
+            return None
+        return LoopNode(
+            id=id,
+            body=body,
+            condition=condition,
+            until=entry.kind == "dountil",
+            takes=flow,
+            gives=body.gives,
+            description=entry.description,
+        )
+
+    def _foreach(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        body = self._step(entry.steps[0], id)
+        concurrency = entry.functions[0]
+        if not isinstance(concurrency, int):
+            concurrency = self._function(concurrency, f"{id}, concurrency")
+        if body is None or concurrency is None:
+            return None
+        if flow.type is not Any and get_origin(flow.type) not in (list, None) or flow.type in (str, int, float, bool, dict):
+            self.wrong(id, f"foreach needs a list; what stands before gives {flow.type}")
+        return ForeachNode(
+            id=id,
+            body=body,
+            concurrency=concurrency,
+            takes=flow,
+            gives=Shape(list[body.gives.type]),  # type: ignore[name-defined]  # a type known at run time
+            description=entry.description,
+        )
+
+    def _map(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        source = entry.functions[0]
+        if isinstance(source, Mapping):
+            sources = {str(name): self._source(spec, f"{id}, key {name!r}") for name, spec in source.items()}
+            known = {name: spec for name, spec in sources.items() if spec is not None}
+            return MapNode(id=id, source=known, takes=flow, gives=Shape(dict[str, Any]), description=entry.description)
+        function = self._function(source, id)
+        if function is None:
+            return None
+        return MapNode(id=id, source=function, takes=flow, gives=Shape(return_type(source)), description=entry.description)
+
+    def _source(self, spec: Any, where: str) -> Source | None:
+        match spec:
+            case {"value": value, **rest} if not rest:
+                try:
+                    dumps(value)
+                except NotJsonError as error:
+                    self.wrong(where, f"{error}; a constant must be plain JSON")
+                return Constant(value)
+            case {"fn": function, **rest} if not rest:
+                return self._function(function, where)
+            case {"step": step, **rest} if not rest.keys() - {"path"}:
+                return self._step_path(step, str(rest.get("path", "")), where)
+            case {"template": str() as text, **rest} if not rest:
+                return self._template(text, where)
+            case {"init_data": path, **rest} if not rest:
+                return ScopePath("init_data", str(path))
+            case {"state": path, **rest} if not rest:
+                return ScopePath("state", str(path))
+            case {"request_context": path, **rest} if not rest:
+                return ScopePath("request_context", str(path))
+            case _:
+                self.wrong(where, f"{spec!r} is no source; use one of value, fn, step (+ path), init_data, state, request_context, template")
+                return None
+
+    def _step_path(self, step: Any, path: str, where: str) -> StepPath:
+        steps = step if isinstance(step, (list, tuple)) else [step]
+        ids = tuple(s if isinstance(s, str) else getattr(s, "id", repr(s)) for s in steps)
+        for id in ids:
+            if id.split(".", 1)[0] not in self.earlier:
+                self.wrong(where, f"step {id!r} does not stand before it; earlier ones: {sorted(self.earlier)}")
+        return StepPath(ids, path)
+
+    def _template(self, text: str, where: str) -> Template:
+        parts: list[str | ScopePath | StepPath] = []
+        for index, part in enumerate(re.split(r"\$\{([^}]*)\}", text)):
+            if index % 2 == 0:
+                parts.append(part)
+                continue
+            scope, _, path = part.strip().partition(".")
+            if scope in ("init_data", "state", "request_context", "input_data"):
+                parts.append(ScopePath(scope, path))
+            elif scope in self.earlier:
+                parts.append(StepPath((scope,), path))
+            else:
+                self.wrong(where, f"placeholder ${{{part}}} names neither init_data, input_data, state, request_context nor an earlier step")
+        return Template(tuple(part for part in parts if part != ""))
+
+    def _sleep(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        until = entry.kind == "sleep_until"
+        pause = entry.functions[0]
+        if isinstance(pause, datetime) and pause.tzinfo is None:
+            self.wrong(id, "sleep_until needs an aware datetime; add a timezone, e.g. tzinfo=timezone.utc")
+        if not isinstance(pause, datetime if until else timedelta):
+            if not callable(pause):
+                wanted = "a datetime" if until else "a timedelta"
+                self.wrong(id, f"{pause!r} is no pause; give {wanted} or a function of the value that returns one")
+                return None
+            pause = self._function(pause, id)
+            if pause is None:
+                return None
+        return SleepNode(id=id, pause=pause, until=until, takes=flow, gives=flow, description=entry.description)
+
+    def _function(self, function: Any, where: str) -> Function | None:
+        if not callable(function):
+            self.wrong(where, f"{function!r} is not callable; give a function of the value, or of the value and the context")
+            return None
+        try:
+            return Function(function, takes_context(function, where))
+        except DefinitionError as error:
+            self.mistakes.extend(error.mistakes)
+            return None
+
+
+def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mistake]:
+    if not is_entry_id(definition.id):
+        yield Mistake(definition.id, "cannot be a workflow id; use 1-64 letters, digits, '_' or '-'")
+    if not definition.entries:
+        yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
+    for id, count in Counter(node.id for node in entries(nodes)).items():
+        if count > 1:
+            yield Mistake(id, f"is used {count} times in this workflow; give the others an id= or use step.clone(id=...)")
+    size, depth = _extent(nodes)
+    if size > MOST_ENTRIES:
+        yield Mistake(definition.id, f"has {size} entries with those nested in it; at most {MOST_ENTRIES} are allowed")
+    if depth > DEEPEST:
+        yield Mistake(definition.id, f"nests workflows {depth} deep; at most {DEEPEST} are allowed")
+    yield from _unadaptable(definition, nodes)
+
+
+def _unadaptable(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mistake]:
+    """Types pydantic can make nothing of."""
+    options = definition.options
+    doors: list[tuple[str, str, Shape[Any]]] = [
+        (definition.id, door, shape)
+        for door, shape in (("input", options.input), ("output", options.output), ("state", options.state))
+    ]
+    for node in entries(nodes):
+        inner = node.body if isinstance(node, (LoopNode, ForeachNode)) else node
+        if isinstance(inner, StepNode):
+            step = inner.step
+            named = {"input": step.input, "output": step.output, "resume": step.resume, "suspend": step.suspend, "state": step.state}
+            doors += [(inner.id, door, shape) for door, shape in named.items()]
+        if isinstance(node, (ParallelNode, BranchNode, MapNode)):
+            doors.append((node.id, "result", node.gives))
+    for where, door, shape in doors:
+        try:
+            _ = shape.adapter
+        except TypeError as error:
+            yield Mistake(where, f"its {door} type {shape.type!r} cannot be validated: {error}")
+
+
+def _extent(nodes: tuple[Node, ...]) -> tuple[int, int]:
+    """How many entries there are with all nested ones, and how deep workflows nest."""
+    size, depth = 0, 0
+    for node in entries(nodes):
+        inner = node.body if isinstance(node, (LoopNode, ForeachNode)) else node
+        size += 1
+        if isinstance(inner, NestedNode):
+            inner_size, inner_depth = _extent(inner.graph.nodes)
+            size, depth = size + inner_size, max(depth, inner_depth + 1)
+    return size, depth
+
+
+def _fingerprint(nodes: tuple[Node, ...]) -> str:
+    """A hash of the structure: kinds and ids, in order; not of code and not of types."""
+
+    def drawn(node: Node) -> Any:
+        match node:
+            case ParallelNode():
+                return ["parallel", node.id, [drawn(arm) for arm in node.arms]]
+            case BranchNode():
+                return ["branch", node.id, [drawn(arm) for arm in node.nodes], node.otherwise is not None]
+            case LoopNode():
+                return ["loop", node.id, drawn(node.body), node.until]
+            case ForeachNode():
+                return ["foreach", node.id, drawn(node.body)]
+            case NestedNode():
+                return ["nested", node.id, node.graph.fingerprint]
+            case StepNode() | MapNode() | SleepNode():
+                return [type(node).__name__, node.id]
+
+    text = json.dumps([drawn(node) for node in nodes], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _field_names(into: Any) -> set[str] | None:
+    """The field names of a model, dataclass or TypedDict; None when the type has none to compare."""
+    if (fields := getattr(into, "model_fields", None)) is not None:
+        return {field.validation_alias if isinstance(field.validation_alias, str) else name for name, field in fields.items()}
+    if is_dataclass(into):
+        return set(into.__dataclass_fields__)
+    return set(into.__annotations__) if is_typeddict(into) else None
+
+
+def _shortened(id: str) -> str:
+    if len(id) <= 64:
+        return id
+    return f"{id[:48]}-{hashlib.sha256(id.encode()).hexdigest()[:12]}"

@@ -1,0 +1,229 @@
+"""What a step may ask and do while it runs: ``StepContext``, and the two signals by which it leaves early.
+
+A context is made by the runner for one try of one step and is of no use afterwards. It changes nothing by itself: what
+a step asks for is collected here and committed with the step's outcome.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, overload
+
+from typing_extensions import TypeVar
+
+from flowcore.codec import Shape
+from flowcore.model import Json
+
+if TYPE_CHECKING:
+    from flowcore.authoring.step import Step
+
+Resume = TypeVar("Resume", default=None)
+Suspend = TypeVar("Suspend", default=None)
+State = TypeVar("State", default=None)
+T = TypeVar("T")
+
+_LOGGER = logging.getLogger("flowcore.step")
+
+
+class SuspendSignal(BaseException):
+    """Leaves a step that waits for an answer. A ``BaseException``, so that ``except Exception`` lets it through."""
+
+    def __init__(self, payload: Any, timeout: timedelta | None, label: str | None) -> None:
+        super().__init__("this step suspends; let this signal pass")
+        self.payload = payload
+        self.timeout = timeout
+        self.label = label
+
+
+class BailSignal(BaseException):
+    """Leaves a step and ends its workflow with a result."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__("this step bails out; let this signal pass")
+        self.output = output
+
+
+class Flag(Protocol):
+    """Something a long step can look at, like ``threading.Event``."""
+
+    def is_set(self) -> bool:
+        """Whether it has happened."""
+
+
+class RequestContext(MutableMapping[str, Any]):
+    """The request context as a step sees it; remembers what the step changed."""
+
+    def __init__(self, values: Mapping[str, Json]) -> None:
+        self._values = dict(values)
+        self.changed: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._values[key] = value
+        self.changed.add(key)
+
+    def __delitem__(self, key: str) -> None:
+        del self._values[key]
+        self.changed.add(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+@dataclass(slots=True, kw_only=True)
+class Surroundings:
+    """What the runner hands to a context: plain JSON values and the ways back to the store."""
+
+    init: Json
+    init_shape: Shape[Any]
+    state: Mapping[str, Json]
+    state_shape: Shape[Any]
+    result_of: Callable[[str], tuple[Shape[Any], Json] | None]
+    once: Callable[[str, Callable[[], Any]], Any]
+    remaining: Callable[[], timedelta]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class StepContext(Generic[Resume, Suspend, State]):
+    """The run around a step, and what the step can do besides returning.
+
+    Example:
+        >>> from flowcore import StepContext, step
+        >>> @step
+        ... def charge(amount: int, ctx: StepContext) -> str:
+        ...     return ctx.once("receipt", lambda: f"paid {amount} under {ctx.idempotency_key}")
+    """
+
+    run_id: str
+    workflow_id: str
+    step_id: str
+    resource_id: str | None
+    attempt: int
+    """Which try this is, from 1; a resume starts again at 1."""
+    idempotency_key: str
+    """The same on every try of this step in this run, loop turn and foreach item; hand it to payment providers."""
+    resume_data: Resume | None = None
+    """The answer to this step's suspension; None on the first pass and after a timeout."""
+    suspend_data: Suspend | None = None
+    """What this step showed when it last suspended."""
+    timed_out: bool = False
+    """Whether the last suspension ended by its timeout instead of an answer."""
+    iteration: int | None = None
+    """The turn of the innermost loop, from 1; None outside loops."""
+    index: int | None = None
+    """The item of the innermost foreach, from 0; None outside foreach."""
+    request_context: RequestContext
+    cancelled: Flag
+    """Set once the run is canceled; a long step can look at it and stop."""
+    surroundings: Surroundings = field(repr=False)
+    set_values: list[Any] = field(default_factory=list, repr=False)
+
+    @property
+    def retry_count(self) -> int:
+        """``attempt`` counted from 0."""
+        return self.attempt - 1
+
+    @property
+    def state(self) -> State:
+        """The workflow's state when this try began; ``set_state`` does not change it."""
+        value: State = self.surroundings.state_shape.decode(self.surroundings.state)
+        return value
+
+    def set_state(self, new: State | Mapping[str, Any]) -> None:
+        """Change the state for the steps that follow: the given keys, or the fields set on the given model.
+
+        Committed with the step's outcome; dropped when the step fails. Several calls add up.
+        """
+        self.set_values.append(new)
+
+    @property
+    def init_data(self) -> Any:
+        """The input of the workflow this step stands in."""
+        return self.surroundings.init_shape.decode(self.surroundings.init)
+
+    def get_init_data(self, model: type[T]) -> T:
+        """The input of the workflow this step stands in, as ``model``. Raises: pydantic.ValidationError."""
+        return Shape[T](model).decode(self.surroundings.init)
+
+    @overload
+    def get_step_result(self, step: Step[Any, T, Any, Any]) -> T | None: ...
+    @overload
+    def get_step_result(self, step: str) -> Any: ...
+
+    def get_step_result(self, step: Any) -> Any:
+        """The output of an earlier step of this workflow, by object or (dotted) id; None when it has none."""
+        found = self.surroundings.result_of(step if isinstance(step, str) else step.id)
+        return None if found is None else found[0].decode(found[1])
+
+    def suspend(self, payload: Suspend | None = None, *, timeout: timedelta | None = None, label: str | None = None) -> NoReturn:
+        """Stop here until somebody answers; the step then starts from its top with ``resume_data``.
+
+        Args:
+            payload: shown to whoever must answer; must fit the declared suspend type.
+            timeout: after this long without an answer the step starts again with ``timed_out`` true.
+            label: another name by which to resume.
+        """
+        raise SuspendSignal(payload, timeout, label)
+
+    def bail(self, output: Any = None) -> NoReturn:
+        """End the workflow this step stands in, successfully, with ``output``; later steps do not run."""
+        raise BailSignal(output)
+
+    def once(self, key: str, fn: Callable[[], T]) -> T:
+        """Call ``fn`` and store what it gives; later passes of this step get the stored value without a call.
+
+        The value survives suspensions, retries and crashes, and must be JSON. A crash between the call and the write
+        repeats the call: give ``idempotency_key`` to the outside system where that matters.
+        """
+        result: T = self.surroundings.once(key, fn)
+        return result
+
+    def remaining_time(self) -> timedelta:
+        """How long this worker may still run."""
+        return self.surroundings.remaining()
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose lines carry the run, the step and the attempt."""
+        extra = {"run_id": self.run_id, "step": self.step_id, "attempt": self.attempt}
+        return logging.LoggerAdapter(_LOGGER, extra)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionContext:
+    """What a condition, map, sleep or concurrency function may look at; it can neither suspend nor set state."""
+
+    run_id: str
+    workflow_id: str
+    entry_id: str
+    iteration: int | None
+    request_context: Mapping[str, Any]
+    surroundings: Surroundings = field(repr=False)
+
+    @property
+    def state(self) -> Any:
+        """The workflow's state."""
+        return self.surroundings.state_shape.decode(self.surroundings.state)
+
+    @property
+    def init_data(self) -> Any:
+        """The input of the workflow this entry stands in."""
+        return self.surroundings.init_shape.decode(self.surroundings.init)
+
+    def get_step_result(self, step: Any) -> Any:
+        """The output of an earlier step of this workflow, by object or (dotted) id; None when it has none."""
+        found = self.surroundings.result_of(step if isinstance(step, str) else step.id)
+        return None if found is None else found[0].decode(found[1])
+
+
+def deadline_of(now: datetime, timeout: timedelta | None) -> datetime | None:
+    """When a suspension that began at ``now`` times out."""
+    return None if timeout is None else now + timeout

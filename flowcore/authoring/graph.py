@@ -1,0 +1,230 @@
+"""The compiled workflow: a frozen tree of nodes. Made by ``compile.py``, walked by ``core/decide.py``.
+
+Every node has an id that is unique in its scope, and the two shapes between which it stands: ``takes`` is what its
+functions receive, ``gives`` what the next node finds. Functions and shapes are opaque here; only the runner calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from flowcore.authoring.step import Step
+    from flowcore.codec import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Pauses between the tries of a step: exponential with full jitter, never above ``maximum``.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> Backoff(initial=timedelta(seconds=1), maximum=timedelta(minutes=5)).factor
+        2.0
+    """
+
+    initial: timedelta = timedelta(milliseconds=200)
+    factor: float = 2.0
+    maximum: timedelta = timedelta(minutes=15)
+    jitter: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and for which exceptions a step is tried again: ``retries`` more times after the first."""
+
+    retries: int = 0
+    backoff: Backoff = Backoff()
+    on: tuple[type[BaseException], ...] = (Exception,)
+    never_on: tuple[type[BaseException], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function the author wrote: takes the value, or the value and the context."""
+
+    call: Callable[..., Any]
+    takes_context: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepNode:
+    """One step."""
+
+    id: str
+    step: Step[Any, Any, Any, Any]
+    retry: Retry
+    takes: Shape[Any]
+    gives: Shape[Any]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MapNode:
+    """A function from the value to the next value; or one source per key of a dict."""
+
+    id: str
+    source: Function | Mapping[str, Source]
+    takes: Shape[Any]
+    gives: Shape[Any]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """``{"value": x}``: plain JSON."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class StepPath:
+    """``{"step": s, "path": "a.b"}``: from the first of these steps that succeeded."""
+
+    steps: tuple[str, ...]
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScopePath:
+    """``{"init_data" | "state" | "request_context": "a.b"}``."""
+
+    scope: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """``{"template": "Order ${init_data.id}"}``: literal parts and places in turn."""
+
+    parts: tuple[str | ScopePath | StepPath, ...]
+
+
+Source: TypeAlias = Constant | StepPath | ScopePath | Template | Function
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SleepNode:
+    """A pause of a length, or until an instant; either fixed or computed once, when it is reached."""
+
+    id: str
+    pause: timedelta | datetime | Function
+    until: bool
+    takes: Shape[Any]
+    gives: Shape[Any]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ParallelNode:
+    """All arms at once with the same value; gives a dict keyed by arm id."""
+
+    id: str
+    arms: tuple[Node, ...]
+    takes: Shape[Any]
+    gives: Shape[Any]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BranchNode:
+    """Every arm whose condition is true, at once; ``otherwise`` when none is. Gives a dict keyed by arm id."""
+
+    id: str
+    arms: tuple[tuple[Function, Node], ...]
+    otherwise: Node | None
+    takes: Shape[Any]
+    gives: Shape[Any]
+    description: str = ""
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every arm, ``otherwise`` last."""
+        arms = tuple(node for _, node in self.arms)
+        return (*arms, self.otherwise) if self.otherwise else arms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoopNode:
+    """The body again and again, its output the next turn's input; at least once."""
+
+    id: str
+    body: StepNode | NestedNode
+    condition: Function
+    until: bool
+    """True: stop when the condition is true. False: go on while it is true."""
+    takes: Shape[Any]
+    gives: Shape[Any]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ForeachNode:
+    """The body once per item of a list; gives the list of outputs in the items' order."""
+
+    id: str
+    body: StepNode | NestedNode
+    concurrency: int | Function
+    takes: Shape[Any]
+    gives: Shape[Any]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NestedNode:
+    """A committed workflow as a step of another."""
+
+    id: str
+    graph: Graph
+    takes: Shape[Any]
+    gives: Shape[Any]
+    description: str = ""
+
+
+Node: TypeAlias = StepNode | MapNode | SleepNode | ParallelNode | BranchNode | LoopNode | ForeachNode | NestedNode
+Body: TypeAlias = StepNode | NestedNode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Graph:
+    """A compiled workflow; never changes. ``by_id`` finds each entry of this scope, arms included."""
+
+    id: str
+    nodes: tuple[Node, ...]
+    takes: Shape[Any]
+    gives: Shape[Any]
+    state: Shape[Any]
+    fingerprint: str
+    description: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    by_id: Mapping[str, Node] = field(default_factory=dict)
+
+    def find(self, path: str) -> Node | None:
+        """The node at a dotted path (``child.approve``); item numbers (``fan[7]``) are ignored."""
+        graph, node = self, None
+        for name in path.split("."):
+            if node is not None:
+                inner = node.body if isinstance(node, (LoopNode, ForeachNode)) else node
+                if not isinstance(inner, NestedNode):
+                    return None
+                graph = inner.graph
+            node = graph.by_id.get(name.split("[", 1)[0])
+            if node is None:
+                return None
+        return node
+
+
+def entries(nodes: tuple[Node, ...]) -> Iterator[Node]:
+    """Every node that has a key in the scope of ``nodes``: themselves and, of parallel and branch, the arms."""
+    for node in nodes:
+        yield node
+        match node:
+            case ParallelNode():
+                yield from entries(node.arms)
+            case BranchNode():
+                yield from entries(node.nodes)
+            case _:
+                pass

@@ -1,0 +1,272 @@
+"""Steps: a function with an id and a type at each of its doors.
+
+Owns reading a function's signature. Refuses functions of more than two arguments. Calls nothing: only the runner does.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from types import FrameType
+from typing import Any, Generic, Protocol, overload
+
+from typing_extensions import TypeVar
+
+from flowcore.authoring.context import StepContext
+from flowcore.authoring.graph import Backoff
+from flowcore.codec import Shape
+from flowcore.errors import DefinitionError, Mistake
+from flowcore.keys import is_entry_id
+
+In = TypeVar("In", contravariant=True, default=Any)
+Out = TypeVar("Out", covariant=True, default=Any)
+Resume = TypeVar("Resume", default=Any)
+Suspend = TypeVar("Suspend", default=Any)
+
+_I = TypeVar("_I")
+_O = TypeVar("_O")
+_R = TypeVar("_R")
+_S = TypeVar("_S")
+_T = TypeVar("_T")
+
+UNDECLARED: Any = Any
+"""The type of a door about which the author said nothing: everything is accepted there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Step(Generic[In, Out, Resume, Suspend]):
+    """A unit of work that runs at least once and whose outcome is committed exactly once. Made by ``step``.
+
+    Example:
+        >>> from flowcore import step
+        >>> @step(retries=2)
+        ... def double(number: int) -> int:
+        ...     return 2 * number
+        >>> double.id, double(21)
+        ('double', 42)
+    """
+
+    id: str
+    execute: Callable[..., Any] = field(repr=False)
+    takes_context: bool = False
+    input: Shape[Any] = field(repr=False)
+    output: Shape[Any] = field(repr=False)
+    resume: Shape[Any] = field(repr=False)
+    suspend: Shape[Any] = field(repr=False)
+    state: Shape[Any] = field(repr=False)
+    retries: int | None = None
+    """Further tries after the first; None: what the workflow says."""
+    backoff: Backoff | None = None
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    no_retry_on: tuple[type[BaseException], ...] = ()
+    description: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the plain function, for instance in a unit test."""
+        return self.execute(*args)
+
+    def clone(self, *, id: str) -> Step[In, Out, Resume, Suspend]:
+        """The same step under another id."""
+        return replace(self, id=_checked_id(id))
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__(
+        self, fn: Callable[[_I, StepContext[_R, _S, _T]], Coroutine[Any, Any, _O]], /
+    ) -> Step[_I, _O, _R, _S]: ...
+    @overload
+    def __call__(self, fn: Callable[[_I], Coroutine[Any, Any, _O]], /) -> Step[_I, _O, None, None]: ...
+    @overload
+    def __call__(self, fn: Callable[[_I, StepContext[_R, _S, _T]], _O], /) -> Step[_I, _O, _R, _S]: ...
+    @overload
+    def __call__(self, fn: Callable[[_I], _O], /) -> Step[_I, _O, None, None]: ...
+    def __call__(self, fn: Callable[..., Any], /) -> Step[Any, Any, Any, Any]: ...
+
+
+@overload
+def step(fn: Callable[[_I, StepContext[_R, _S, _T]], Coroutine[Any, Any, _O]], /) -> Step[_I, _O, _R, _S]: ...
+@overload
+def step(fn: Callable[[_I], Coroutine[Any, Any, _O]], /) -> Step[_I, _O, None, None]: ...
+@overload
+def step(fn: Callable[[_I, StepContext[_R, _S, _T]], _O], /) -> Step[_I, _O, _R, _S]: ...
+@overload
+def step(fn: Callable[[_I], _O], /) -> Step[_I, _O, None, None]: ...
+@overload
+def step(
+    *,
+    id: str | None = None,
+    description: str = "",
+    input: Any = None,
+    output: Any = None,
+    resume: Any = None,
+    suspend: Any = None,
+    state: Any = None,
+    retries: int | None = None,
+    backoff: Backoff | timedelta | None = None,
+    retry_on: Sequence[type[BaseException]] = (Exception,),
+    no_retry_on: Sequence[type[BaseException]] = (),
+    metadata: Mapping[str, Any] | None = None,
+) -> _Decorator: ...
+
+
+def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a step of a function of one or two arguments: ``(input)`` or ``(input, ctx)``.
+
+    The id is the function's name; the types come from its annotations: the input from the first argument, the output
+    from the return annotation, resume, suspend and state from ``StepContext[Resume, Suspend, State]``. Keywords
+    override each. A type that is not declared accepts everything.
+
+    Args:
+        options: ``id, description, input, output, resume, suspend, state, retries, backoff, retry_on, no_retry_on,
+            metadata``. ``retries`` counts further tries after the first; ``backoff`` is the pause before the second
+            try (a ``timedelta``) or a whole ``Backoff``.
+
+    Raises: DefinitionError for an id or a signature that cannot be used.
+
+    Example:
+        >>> from flowcore import StepContext, step
+        >>> @step
+        ... def approve(amount: int, ctx: StepContext[bool]) -> str:
+        ...     if ctx.resume_data is None:
+        ...         ctx.suspend(label="boss")
+        ...     return "yes" if ctx.resume_data else "no"
+        >>> approve.takes_context
+        True
+    """
+    caller = sys._getframe(1)
+
+    def made(function: Callable[..., Any]) -> Step[Any, Any, Any, Any]:
+        return _step_of(function, caller, **options)
+
+    return made if fn is None else made(fn)
+
+
+def create_step(*, id: str, execute: Callable[..., Any], **options: Any) -> Step[Any, Any, Any, Any]:
+    """The long form of ``step``, for people who come from Mastra; takes the same keywords.
+
+    Example:
+        >>> from flowcore import create_step
+        >>> create_step(id="double", execute=lambda n: 2 * n, input=int, output=int).id
+        'double'
+    """
+    return _step_of(execute, sys._getframe(1), id=id, **options)
+
+
+def _step_of(
+    function: Callable[..., Any],
+    caller: FrameType,
+    *,
+    id: str | None = None,
+    description: str = "",
+    input: Any = None,
+    output: Any = None,
+    resume: Any = None,
+    suspend: Any = None,
+    state: Any = None,
+    retries: int | None = None,
+    backoff: Backoff | timedelta | None = None,
+    retry_on: Sequence[type[BaseException]] = (Exception,),
+    no_retry_on: Sequence[type[BaseException]] = (),
+    metadata: Mapping[str, Any] | None = None,
+) -> Step[Any, Any, Any, Any]:
+    name = _checked_id(id or getattr(function, "__name__", type(function).__name__))
+    hints = _annotations(function, caller, name)
+    parameters = _positional(function, name)
+    first = hints.get(parameters[0]) if parameters else None
+    context = hints.get(parameters[1]) if len(parameters) > 1 else None
+    declared = (*typing.get_args(context), *[UNDECLARED] * 3)[:3]
+    if retries is not None and retries < 0:
+        raise DefinitionError(name, [Mistake(name, f"retries={retries} is below 0; say how many tries follow the first")])
+    return Step(
+        id=name,
+        execute=function,
+        takes_context=len(parameters) > 1,
+        input=Shape(_first(input, first)),
+        output=Shape(_first(output, hints.get("return"))),
+        resume=Shape(_first(resume, declared[0])),
+        suspend=Shape(_first(suspend, declared[1])),
+        state=Shape(_first(state, declared[2])),
+        retries=retries,
+        backoff=Backoff(initial=backoff) if isinstance(backoff, timedelta) else backoff,
+        retry_on=tuple(retry_on),
+        no_retry_on=tuple(no_retry_on),
+        description=description or inspect.cleandoc(function.__doc__ or "").split("\n", 1)[0],
+        metadata=dict(metadata or {}),
+    )
+
+
+def takes_context(function: Callable[..., Any], where: str) -> bool:
+    """Whether a function the author gave takes the value and the context, or the value alone.
+
+    Raises: DefinitionError when it takes neither one nor two arguments.
+    """
+    return len(_positional(function, where)) > 1
+
+
+def return_type(function: Callable[..., Any]) -> Any:
+    """The declared return type of a function, ``UNDECLARED`` when it has none or it cannot be resolved."""
+    try:
+        return typing.get_type_hints(function).get("return", UNDECLARED)
+    except (NameError, TypeError):
+        return UNDECLARED
+
+
+def _positional(function: Callable[..., Any], where: str) -> list[str]:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return ["value"]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    positional = [p for p in signature.parameters.values() if p.kind in kinds]
+    required = [p for p in positional if p.default is inspect.Parameter.empty]
+    keyword_only = [
+        p.name
+        for p in signature.parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is inspect.Parameter.empty
+    ]
+    if keyword_only or len(required) > 2 or not (positional or _is_variadic(signature)):
+        raise DefinitionError(
+            where,
+            [Mistake(where, f"{_named(function)}{signature} must take (value) or (value, ctx); bind the rest beforehand")],
+        )
+    if len(required) == 2 or (len(positional) >= 2 and positional[1].name == "ctx"):
+        return [p.name for p in positional[:2]]
+    return [p.name for p in positional[:1]] or ["value"]
+
+
+def _is_variadic(signature: inspect.Signature) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in signature.parameters.values())
+
+
+def _annotations(function: Callable[..., Any], caller: FrameType, where: str) -> Mapping[str, Any]:
+    """The function's type hints; names of the calling function's locals are known, as pydantic does it."""
+    target = function if inspect.isroutine(function) else getattr(type(function), "__call__", function)
+    try:
+        return typing.get_type_hints(target, localns={**caller.f_globals, **caller.f_locals}, include_extras=True)
+    except NameError as error:
+        raise DefinitionError(where, [Mistake(where, f"an annotation cannot be resolved: {error}")]) from None
+    except TypeError:
+        return {}
+
+
+def _named(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", repr(function))
+
+
+def _checked_id(id: str) -> str:
+    if not is_entry_id(id):
+        what = f"{id!r} cannot be an id; use 1-64 letters, digits, '_' or '-' (no '/', '.', '#', '[', '!')"
+        raise DefinitionError(id, [Mistake(id, what)])
+    return id
+
+
+def _first(override: Any, declared: Any) -> Any:
+    if override is not None:
+        return override
+    return UNDECLARED if declared is None else declared

@@ -1,0 +1,271 @@
+"""The builder: ``workflow(...).then(...).parallel(...).commit()``. Collects entries; ``compile.py`` judges them.
+
+Every verb returns a new builder and leaves the old one as it was, so a common beginning may be shared. The builder's
+third type parameter is the type of the value at this point: a chain that does not fit is an error in the type checker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Generic, Literal, TypeAlias, overload
+
+from typing_extensions import TypeVar
+
+from flowcore.authoring.compile import Definition, Entry, Options, compile_workflow
+from flowcore.authoring.context import FunctionContext
+from flowcore.authoring.graph import Backoff, Graph
+from flowcore.authoring.step import Step
+from flowcore.codec import Shape
+
+I = TypeVar("I", default=Any)  # noqa: E741  # input of the workflow
+O = TypeVar("O", default=Any)  # noqa: E741  # output of the workflow
+Now = TypeVar("Now", covariant=True, default=Any)
+WIn = TypeVar("WIn", contravariant=True, default=Any)
+WOut = TypeVar("WOut", covariant=True, default=Any)
+T = TypeVar("T")
+M = TypeVar("M")
+
+
+class Otherwise:
+    """The type of ``otherwise``: the arm of a branch that runs when no other does."""
+
+    def __repr__(self) -> str:
+        return "otherwise"
+
+
+otherwise = Otherwise()
+"""Stands in place of a condition in ``branch``: this arm runs when no other did."""
+
+_C = TypeVar("_C")
+Maybe: TypeAlias = T | Awaitable[T]
+Condition: TypeAlias = Callable[[_C], Maybe[bool]] | Callable[[_C, FunctionContext], Maybe[bool]]
+Computed: TypeAlias = Callable[[_C], Maybe[T]] | Callable[[_C, FunctionContext], Maybe[T]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Workflow(Step[WIn, WOut, Any, Any], Generic[WIn, WOut]):
+    """A committed workflow; also a step of other workflows. Serve it with an ``App``.
+
+    Example:
+        >>> from flowcore import step, workflow
+        >>> @step
+        ... def double(number: int) -> int:
+        ...     return 2 * number
+        >>> workflow("twice", input=int, output=int).then(double).commit().id
+        'twice'
+    """
+
+    definition: Definition = field(repr=False)
+    compiled: Graph = field(repr=False)
+
+    def clone(self, *, id: str) -> Workflow[WIn, WOut]:
+        """The same workflow under another id."""
+        return _workflow_of(replace(self.definition, id=id))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowBuilder(Generic[I, O, Now]):
+    """A workflow in the making: its options and the entries so far."""
+
+    definition: Definition
+
+    def then(self, step: Step[Now, T, Any, Any], *, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, T]:
+        """Run ``step`` with the value; its output is the next value."""
+        return self._with("then", id, description, steps=(step,))
+
+    @overload
+    def parallel(
+        self, *steps: Step[Now, Any, Any, Any], into: type[M], id: str | None = None, description: str = ""
+    ) -> WorkflowBuilder[I, O, M]: ...
+    @overload
+    def parallel(
+        self, *steps: Step[Now, Any, Any, Any], into: None = None, id: str | None = None, description: str = ""
+    ) -> WorkflowBuilder[I, O, dict[str, Any]]: ...
+
+    def parallel(self, *steps: Any, into: Any = None, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, Any]:
+        """Run all ``steps`` at once with the value. The next value is a dict keyed by step id, or ``into`` made of it.
+
+        A failed step fails the workflow once its siblings are done, failed or suspended.
+        """
+        return self._with("parallel", id, description, steps=steps, into=into)
+
+    @overload
+    def branch(
+        self,
+        *arms: tuple[Condition[Now] | Otherwise, Step[Now, Any, Any, Any]],
+        into: type[M],
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, M]: ...
+    @overload
+    def branch(
+        self,
+        *arms: tuple[Condition[Now] | Otherwise, Step[Now, Any, Any, Any]],
+        into: None = None,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, dict[str, Any]]: ...
+
+    def branch(self, *arms: Any, into: Any = None, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, Any]:
+        """Run every arm whose condition is true, together; ``(otherwise, step)`` runs when none is.
+
+        Conditions are evaluated once and the choice is stored. The next value is a dict keyed by the ids that ran.
+        """
+        conditions = tuple(arm[0] if isinstance(arm, tuple) and len(arm) == 2 else None for arm in arms)
+        steps = tuple(arm[1] if isinstance(arm, tuple) and len(arm) == 2 else arm for arm in arms)
+        parsed = tuple(None if isinstance(c, Otherwise) else c or "missing" for c in conditions)
+        return self._with("branch", id, description, steps=steps, functions=parsed, into=into)
+
+    def dowhile(
+        self, step: Step[Now, T, Any, Any], condition: Condition[T], *, id: str | None = None, description: str = ""
+    ) -> WorkflowBuilder[I, O, T]:
+        """Run ``step`` at least once, and again on its own output while ``condition`` holds."""
+        return self._with("dowhile", id, description, steps=(step,), functions=(condition,))
+
+    def dountil(
+        self, step: Step[Now, T, Any, Any], condition: Condition[T], *, id: str | None = None, description: str = ""
+    ) -> WorkflowBuilder[I, O, T]:
+        """Run ``step`` at least once, and again on its own output until ``condition`` holds."""
+        return self._with("dountil", id, description, steps=(step,), functions=(condition,))
+
+    def foreach(
+        self: WorkflowBuilder[I, O, list[M]],
+        step: Step[M, T, Any, Any],
+        *,
+        concurrency: int | Computed[list[M], int] = 1,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, list[T]]:
+        """Run ``step`` once per item of the list, at most ``concurrency`` items open at a time, outputs in item order."""
+        return self._with("foreach", id, description, steps=(step,), functions=(concurrency,))
+
+    @overload
+    def map(self, source: Mapping[str, Any], *, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, Any]: ...
+    @overload
+    def map(self, source: Callable[[Now], T], *, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, T]: ...
+    @overload
+    def map(
+        self, source: Callable[[Now, FunctionContext], T], *, id: str | None = None, description: str = ""
+    ) -> WorkflowBuilder[I, O, T]: ...
+
+    def map(self, source: Any, *, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, Any]:
+        """Make the next value of this one: by a function, or by a dict with one source per key.
+
+        Sources: ``{"value": x}``, ``{"fn": f}``, ``{"step": s, "path": "a.b"}``, ``{"init_data": "a.b"}``,
+        ``{"state": "a.b"}``, ``{"request_context": "a.b"}``, ``{"template": "Order ${init_data.id}"}``.
+        """
+        return self._with("map", id, description, functions=(source,))
+
+    def sleep(self, pause: timedelta | Computed[Now, timedelta], *, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, Now]:
+        """Wait for ``pause``, of any length, at no cost; the value passes through. Zero or less does not wait."""
+        return self._with("sleep", id, description, functions=(pause,))
+
+    def sleep_until(
+        self, instant: datetime | Computed[Now, datetime], *, id: str | None = None, description: str = ""
+    ) -> WorkflowBuilder[I, O, Now]:
+        """Wait until ``instant`` (aware), however far; the value passes through. The past does not wait."""
+        return self._with("sleep_until", id, description, functions=(instant,))
+
+    def commit(self: WorkflowBuilder[I, O, O]) -> Workflow[I, O]:
+        """Freeze the workflow. Raises: DefinitionError with every mistake found."""
+        return _workflow_of(self.definition)
+
+    def _with(
+        self,
+        kind: Literal["then", "parallel", "branch", "dowhile", "dountil", "foreach", "map", "sleep", "sleep_until"],
+        id: str | None,
+        description: str,
+        *,
+        steps: tuple[Any, ...] = (),
+        functions: tuple[Any, ...] = (),
+        into: Any = None,
+    ) -> WorkflowBuilder[I, O, Any]:
+        entry = Entry(kind=kind, id=id, description=description, steps=steps, functions=functions, into=into)
+        return WorkflowBuilder(replace(self.definition, entries=(*self.definition.entries, entry)))
+
+
+@overload
+def workflow(
+    id: str,
+    *,
+    input: type[I],
+    output: type[O],
+    state: Any = None,
+    description: str = "",
+    retries: int = 0,
+    backoff: Backoff | timedelta | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> WorkflowBuilder[I, O, I]: ...
+@overload
+def workflow(
+    id: str,
+    *,
+    input: Any = Any,
+    output: Any = Any,
+    state: Any = None,
+    description: str = "",
+    retries: int = 0,
+    backoff: Backoff | timedelta | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> WorkflowBuilder[Any, Any, Any]: ...
+
+
+def workflow(
+    id: str,
+    *,
+    input: Any = Any,
+    output: Any = Any,
+    state: Any = None,
+    description: str = "",
+    retries: int = 0,
+    backoff: Backoff | timedelta | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> WorkflowBuilder[Any, Any, Any]:
+    """Begin a workflow.
+
+    Args:
+        input: type of what a run is started with.
+        output: type of what a run ends with; the last value must fit it.
+        state: type of the state its steps share; without it, a dict with any keys.
+        retries: further tries for steps that do not say themselves.
+        backoff: the pause before the second try, or a whole ``Backoff``.
+
+    Example:
+        >>> from flowcore import step, workflow
+        >>> @step
+        ... def double(number: int) -> int:
+        ...     return 2 * number
+        >>> flow = workflow("four-times", input=int, output=int).then(double).then(double, id="again").commit()
+    """
+    options = Options(
+        input=Shape(input),
+        output=Shape(output),
+        state=Shape(dict[str, Any] if state is None else state),
+        retries=retries,
+        backoff=Backoff(initial=backoff) if isinstance(backoff, timedelta) else backoff or Backoff(),
+        metadata=dict(metadata or {}),
+    )
+    return WorkflowBuilder(Definition(id=id, description=description, options=options))
+
+
+def _workflow_of(definition: Definition) -> Workflow[Any, Any]:
+    graph = compile_workflow(definition)
+    return Workflow(
+        id=definition.id,
+        execute=_not_callable,
+        input=graph.takes,
+        output=graph.gives,
+        resume=Shape(Any),
+        suspend=Shape(Any),
+        state=graph.state,
+        description=definition.description,
+        metadata=definition.options.metadata,
+        definition=definition,
+        compiled=graph,
+    )
+
+
+def _not_callable(*_: Any) -> Any:
+    raise TypeError("a workflow is not called; run it with App(workflow).workflow(id).create_run().start(input)")

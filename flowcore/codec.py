@@ -1,0 +1,163 @@
+"""Values to JSON and back, through pydantic adapters that are built once per type.
+
+A ``Shape`` is a declared type at a door: of a step's input, a resume, a state. Decoding goes through JSON text, so a
+model in strict mode meets what it would meet over HTTP. What cannot be JSON is refused here, with the place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, Generic, TypeVar
+
+from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from flowcore.errors import InvalidPayload
+from flowcore.model import Json
+
+T = TypeVar("T")
+
+
+class NotJsonError(ValueError):
+    """A value cannot be written as JSON; the message names the place and the type found there."""
+
+
+def dumps(value: Json) -> str:
+    """Compact JSON text, numbers exact, keys in their own order.
+
+    Raises: NotJsonError for NaN, infinities, lone surrogates, foreign types, cycles.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NotJsonError(f"{_place_of_fault(value) or 'the value'} cannot be stored as JSON: {error}") from None
+    return text
+
+
+def loads(text: str) -> Json:
+    """The value ``dumps`` wrote."""
+    return json.loads(text)
+
+
+def digest(value: Json) -> str:
+    """A short stable hash of a JSON value; the order of keys does not matter."""
+    canonical = json.dumps(value, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+class Shape(Generic[T]):
+    """A declared type at a door, with both directions. Two shapes of one type share their adapter."""
+
+    __slots__ = ("__dict__", "type")
+
+    def __init__(self, type_: Any) -> None:
+        self.type = type_
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[T]:
+        """The pydantic adapter.
+
+        Raises: TypeError when pydantic cannot adapt the type.
+        """
+        try:
+            return _adapter(self.type)
+        except TypeError as error:
+            if "unhashable" not in str(error):
+                raise
+            return _built(self.type)
+
+    def decode(self, value: Json) -> T:
+        """The typed value of plain JSON. Raises: pydantic.ValidationError."""
+        if self.type is Any:
+            return value  # type: ignore[no-any-return]  # Any takes every value as it is
+        return self.adapter.validate_json(dumps(value))
+
+    def encode(self, value: Any) -> Json:
+        """Plain JSON of a value that fits the type, after validating it and filling in defaults.
+
+        Raises: pydantic.ValidationError, NotJsonError.
+        """
+        try:
+            plain = self.adapter.dump_python(self.adapter.validate_python(value), mode="json", warnings=False)
+        except (PydanticSerializationError, RecursionError) as error:
+            raise NotJsonError(str(error)) from None
+        return loads(dumps(plain))
+
+    def accept(self, subject: str, value: Json) -> Json:
+        """Plain JSON as a caller sent it, checked and with defaults filled in.
+
+        Raises: InvalidPayload, with one entry per field, about ``subject``.
+        """
+        try:
+            return self.encode(self.decode(value)) if _is_plain(value) else self.encode(value)
+        except ValidationError as error:
+            raise InvalidPayload(subject, field_errors(error)) from None
+        except NotJsonError as error:
+            raise InvalidPayload(subject, [{"path": "", "message": str(error), "type": "not-json"}]) from None
+
+    def schema(self) -> Mapping[str, Any]:
+        """The JSON Schema of what this door accepts."""
+        return self.adapter.json_schema()
+
+
+def field_errors(error: ValidationError) -> Sequence[Mapping[str, Any]]:
+    """pydantic's issues as plain rows: dotted ``path``, ``message`` with the type found, ``type``."""
+    rows = []
+    for issue in error.errors(include_url=False, include_context=False):
+        found = "" if issue["type"] == "missing" else f" (found {type(issue['input']).__name__})"
+        path = ".".join(str(part) for part in issue["loc"])
+        rows.append({"path": path, "message": f"{issue['msg']}{found}", "type": issue["type"]})
+    return rows
+
+
+@lru_cache(maxsize=4096)
+def _adapter(type_: Any) -> TypeAdapter[Any]:
+    return _built(type_)
+
+
+def _built(type_: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(type_)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise TypeError(str(error).splitlines()[0]) from None
+
+
+_PLAIN: Mapping[type, Callable[[Any], bool]] = {
+    dict: lambda value: all(type(key) is str for key in value) and all(map(_is_plain, value.values())),
+    list: lambda value: all(map(_is_plain, value)),
+    **dict.fromkeys((str, int, float, bool, type(None)), lambda _: True),
+}
+
+
+def _is_plain(value: Any) -> bool:
+    check = _PLAIN.get(type(value))
+    return check is not None and check(value)
+
+
+def _place_of_fault(value: Any, place: str = "", depth: int = 0) -> str | None:
+    """Where in ``value`` the first thing stands that JSON cannot hold."""
+    if depth > 200:
+        return f"{place[:60]}... (nested too deep, or a cycle)"
+    match value:
+        case dict():
+            for key, inner in value.items():
+                if not isinstance(key, str):
+                    return f"{place or 'the value'} (key {key!r} of type {type(key).__name__})"
+                if (found := _place_of_fault(inner, f"{place}.{key}".lstrip("."), depth + 1)) is not None:
+                    return found
+            return None
+        case list() | tuple():
+            for index, inner in enumerate(value):
+                if (found := _place_of_fault(inner, f"{place}[{index}]", depth + 1)) is not None:
+                    return found
+            return None
+        case None | bool() | int() | str():
+            return None
+        case float() if value - value == 0:
+            return None
+        case _:
+            return f"{place or 'the value'} ({type(value).__name__})"

@@ -1,0 +1,215 @@
+"""May this arrival change the run? Finds the suspension that is meant, and judges the answer.
+
+``admit`` gives a verdict and changes nothing. Whether the verdict still holds when it is written is the store's
+condition: two answers may both be admitted here, one of them is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from flowcore.authoring.graph import Graph
+from flowcore.errors import (
+    AlreadyResumed,
+    AmbiguousWait,
+    IdempotencyKeyReused,
+    IndexOutOfRange,
+    NotSuspended,
+    RequestError,
+    RunFinished,
+    UnknownLabel,
+    UnknownStep,
+)
+from flowcore.keys import StepKey, dotted, index_of, path_of
+from flowcore.model import Answer, Outcome, Receipt, RunStatus, Snapshot, StepRecord, Wait, wait_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """An answer on its way in. At most one of ``step`` (dotted path), ``label`` and ``wait`` says which suspension."""
+
+    step: str | None = None
+    label: str | None = None
+    wait: str | None = None
+    index: int | None = None
+    idempotency_key: str | None = None
+    digest: str
+    """Of the data as the caller sent it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """These suspensions take the answer; several only for the items of one foreach."""
+
+    records: tuple[StepRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """This very answer was taken before; ``receipt`` is what it was told then, with the verdict ``duplicate``."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The answer cannot be taken; the run stays as it is."""
+
+    error: RequestError
+
+
+Verdict: TypeAlias = Meant | Repeated | Refused
+
+
+def admit(graph: Graph, snapshot: Snapshot, resume: Resume) -> Verdict:
+    """Which suspension ``resume`` settles, or why none.
+
+    The snapshot should hold every record of the run for the refusals to be precise; the records of its open scopes are
+    enough to take a good answer.
+    """
+    if (repeated := _repeated(snapshot, resume)) is not None:
+        return repeated
+    waiting = open_waits(snapshot)
+    if resume.wait is not None:
+        chosen = [record for record in waiting if wait_id(record) == resume.wait]
+        return Meant((chosen[0],)) if chosen else Refused(_settled_wait(snapshot, resume.wait))
+    if resume.label is not None:
+        waiting = [record for record in waiting if record.label == resume.label]
+        if not waiting:
+            return Refused(_no_label(snapshot, resume.label))
+    if resume.step is not None:
+        waiting = _at(waiting, resume.step)
+        if not waiting:
+            return Refused(_no_step(graph, snapshot, resume.step))
+    if resume.index is not None:
+        return _item(waiting, resume)
+    return _single(snapshot, waiting)
+
+
+def open_waits(snapshot: Snapshot) -> list[StepRecord]:
+    """The suspended records, oldest first; none once the run has ended."""
+    if snapshot.head.is_terminal:
+        return []
+    waiting = [record for record in snapshot.records.values() if record.outcome is Outcome.SUSP]
+    return sorted(waiting, key=lambda record: (record.seq, record.key))
+
+
+def receipt_of(answer: Answer, *, duplicate: bool = False) -> Receipt:
+    """The proof of what ``answer`` settled, when, and by whom."""
+    verdict: Literal["applied", "duplicate"] = "duplicate" if duplicate else "applied"
+    return Receipt(verdict=verdict, wait=answer.wait, at=answer.at, by=answer.by, via=answer.via)
+
+
+def _repeated(snapshot: Snapshot, resume: Resume) -> Repeated | Refused | None:
+    if resume.idempotency_key is None:
+        return None
+    for record in snapshot.records.values():
+        for answer in (record.answer, *record.spent):
+            if answer is not None and answer.idempotency_key == resume.idempotency_key:
+                if answer.digest != resume.digest:
+                    return Refused(IdempotencyKeyReused(resume.idempotency_key))
+                return Repeated(receipt_of(answer, duplicate=True))
+    return None
+
+
+def _at(waiting: Sequence[StepRecord], step: str) -> list[StepRecord]:
+    """The suspensions at ``step``: exactly there, else inside it, else the one whose last id it is."""
+    for fits in (_is_exactly, _is_item_of, _is_inside, _is_last_of):
+        if found := [record for record in waiting if fits(record.key, step)]:
+            return found
+    return []
+
+
+def _is_exactly(key: StepKey, step: str) -> bool:
+    return dotted(key) == step
+
+
+def _is_item_of(key: StepKey, step: str) -> bool:
+    return _without_items(key) == step
+
+
+def _is_inside(key: StepKey, step: str) -> bool:
+    return dotted(key).startswith(f"{step}.") or _without_items(key).startswith(f"{step}.")
+
+
+def _is_last_of(key: StepKey, step: str) -> bool:
+    return _without_items(key).rsplit(".", 1)[-1] == step
+
+
+def _without_items(key: StepKey) -> str:
+    return ".".join(part.split("[", 1)[0] for part in path_of(key))
+
+
+def _item(waiting: Sequence[StepRecord], resume: Resume) -> Verdict:
+    chosen = [record for record in waiting if index_of(record.key) == resume.index]
+    if len(chosen) == 1:
+        return Meant((chosen[0],))
+    indexes = [index for record in waiting if (index := index_of(record.key)) is not None]
+    return Refused(IndexOutOfRange(resume.step or resume.label or "the open foreach", resume.index or 0, indexes))
+
+
+def _single(snapshot: Snapshot, waiting: Sequence[StepRecord]) -> Verdict:
+    if not waiting:
+        return Refused(_nothing_open(snapshot))
+    if len(waiting) == 1:
+        return Meant((waiting[0],))
+    if len({_without_items(record.key) for record in waiting}) == 1:
+        return Meant(tuple(waiting))
+    return Refused(AmbiguousWait(snapshot.head.run.id, [wait_line(snapshot, record) for record in waiting]))
+
+
+def wait_line(snapshot: Snapshot, record: StepRecord) -> dict[str, Any]:
+    """One open suspension as plain JSON, for an error or a listing."""
+    wait = Wait.of(snapshot.head.run, record)
+    return {"id": wait.id, "path": wait.path, "label": wait.label, "index": wait.index}
+
+
+def _nothing_open(snapshot: Snapshot) -> RequestError:
+    """Nobody waits. If somebody answered before, that answer is what the caller wants to know of."""
+    settled = [record for record in snapshot.records.values() if record.answer is not None]
+    if settled:
+        return _already(snapshot, max(settled, key=lambda record: record.seq))
+    head = snapshot.head
+    return RunFinished(head.run.id, head.public_status) if head.is_terminal else NotSuspended(head.run.id, head.public_status)
+
+
+def _already(snapshot: Snapshot, record: StepRecord) -> RequestError:
+    head, answer = snapshot.head, record.answer
+    if answer is None or head.status is RunStatus.CANCELED:
+        return RunFinished(head.run.id, head.public_status) if head.is_terminal else NotSuspended(head.run.id, head.public_status)
+    winner = {"at": answer.at.isoformat(), "by": answer.by, "via": "timeout" if answer.timed_out else answer.via}
+    return AlreadyResumed(head.run.id, dotted(record.key), winner)
+
+
+def _settled_wait(snapshot: Snapshot, wait: str) -> RequestError:
+    record = snapshot.records.get(StepKey(wait.rsplit("@", 1)[0]))
+    if record is None:
+        return NotSuspended(snapshot.head.run.id, snapshot.head.public_status, step=wait, open_steps=_open(snapshot))
+    return _already(snapshot, record)
+
+
+def _no_label(snapshot: Snapshot, label: str) -> RequestError:
+    settled = [r for r in snapshot.records.values() if r.label == label and r.answer is not None]
+    if settled:
+        return _already(snapshot, max(settled, key=lambda record: record.seq))
+    if snapshot.head.is_terminal:
+        return RunFinished(snapshot.head.run.id, snapshot.head.public_status)
+    return UnknownLabel(label, [record.label for record in open_waits(snapshot) if record.label])
+
+
+def _no_step(graph: Graph, snapshot: Snapshot, step: str) -> RequestError:
+    settled = _at([record for record in snapshot.records.values() if record.answer is not None], step)
+    if settled:
+        return _already(snapshot, max(settled, key=lambda record: record.seq))
+    known = graph.find(step) is not None or any(_at([record], step) for record in snapshot.records.values())
+    if not known:
+        return UnknownStep(step, _open(snapshot))
+    if snapshot.head.is_terminal:
+        return RunFinished(snapshot.head.run.id, snapshot.head.public_status)
+    return NotSuspended(snapshot.head.run.id, snapshot.head.public_status, step=step, open_steps=_open(snapshot))
+
+
+def _open(snapshot: Snapshot) -> list[str]:
+    return [dotted(record.key) for record in open_waits(snapshot)]

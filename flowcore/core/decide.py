@@ -1,0 +1,411 @@
+"""What comes next in a run: a walk over the tree that derives the position from the records.
+
+``decide(graph, snapshot, now)`` is a pure function. It is the only place that knows what a node kind means; it never
+calls what the author wrote, but asks for it with an action, and finds the answer as a record on the next walk.
+
+The walk would pass every finished node again at each call. ``Passed`` remembers finished prefixes, so that the price of
+the next step does not grow with the steps done. It is a memo, not truth: records only ever gain outcomes, so a finished
+prefix stays finished; with an empty ``Passed`` the decision is the same (a property test holds this).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeAlias, assert_never
+
+from flowcore.authoring.graph import (
+    Body,
+    BranchNode,
+    ForeachNode,
+    Graph,
+    LoopNode,
+    MapNode,
+    NestedNode,
+    Node,
+    ParallelNode,
+    SleepNode,
+    StepNode,
+)
+from flowcore.errors import InvariantError
+from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, turn_of
+from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
+
+MOST_CLAIMS = 5
+"""Claims in a row without a clean release and without any progress, before a step is held to kill its workers."""
+
+# -- what is asked for ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an action stands: its key and node, and the workflow around it (``home``) with that workflow's input."""
+
+    key: StepKey
+    node: Node
+    home: Scope
+    init: Json
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """Call a step with ``value``; ``prior`` is what it left behind when it suspended or failed before."""
+
+    place: Place
+    value: Json
+    prior: StepRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Call what a map, a branch's conditions or a sleep's length are made of, and commit what comes out."""
+
+    place: Place
+    value: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Open a container: check what goes in, find out its concurrency."""
+
+    place: Place
+    value: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """A loop's turn is done with ``value``: evaluate the condition, go on or leave."""
+
+    place: Place
+    value: Json
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Close a container with what its nodes came to."""
+
+    place: Place
+    result: Done | Ended | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class TimeOut:
+    """The deadline of a suspension has passed: settle it, unless an answer is faster."""
+
+    place: Place
+    prior: StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Workers die of this place again and again: fail it."""
+
+    place: Place
+    claims: int
+
+
+Action: TypeAlias = RunStep | Evaluate | Enter | Advance | Leave | TimeOut | GiveUp
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Do these now; those already under way are among them."""
+
+    actions: tuple[Action, ...]
+    wake: datetime | None
+    """When something else becomes ready by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Nothing to do now. WAITING until ``wake``, or SUSPENDED, perhaps with a deadline at ``wake``."""
+
+    status: RunStatus
+    wake: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The run has come to its end with this."""
+
+    result: Done | Broken
+
+
+Decision: TypeAlias = Run | Park | Finish
+
+# -- what a node has come to ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Finished; the value goes on to the next node."""
+
+    value: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A step bailed out: the workflow around it ends here, successfully."""
+
+    value: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Failed for good."""
+
+    failure: StepFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Something is ready, under way or asleep: it will move without being asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Only open suspensions are left: somebody must answer."""
+
+
+Result: TypeAlias = Done | Ended | Broken | Live | Held
+LIVE = Live()
+HELD = Held()
+
+
+@dataclass(slots=True)
+class _Items:
+    """How far a foreach has come: the next fresh item, the open ones, the outputs of the finished ones."""
+
+    next: int = 0
+    open: list[int] = field(default_factory=list)
+    outputs: dict[int, Json] = field(default_factory=dict)
+    stop: Ended | Broken | None = None
+
+
+class Passed:
+    """Finished prefixes of one run's walk, kept between calls of ``decide`` on later snapshots of the same run."""
+
+    __slots__ = ("items", "prefixes")
+
+    def __init__(self) -> None:
+        self.prefixes: dict[Scope, tuple[int, Json]] = {}
+        self.items: dict[StepKey, _Items] = {}
+
+
+def decide(graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed | None = None) -> Decision:
+    """What to do next with a run that this worker holds.
+
+    Args:
+        now: the run's own clock, at least ``snapshot.head.updated_at``; decides which sleeps are over.
+        passed: the memo of earlier calls for the same run, extended in place.
+    """
+    walk = _Walk(snapshot, now, passed or Passed())
+    head = snapshot.head
+    result = walk.sequence(graph, ROOT, head.input, head.input)
+    match result:
+        case Done() | Broken():
+            return Finish(result)
+        case Ended(value):
+            return Finish(Done(value))
+        case Live() | Held() if walk.actions:
+            if _is_poisoned(snapshot):
+                return Run((GiveUp(walk.actions[0].place, head.attempts),), None)
+            return Run(tuple(walk.actions), walk.wake)
+        case Live():
+            if walk.wake is None:
+                raise InvariantError(f"run {head.run.id!r} at version {head.version} is live, but nothing in it moves")
+            return Park(RunStatus.WAITING, walk.wake)
+        case Held():
+            return Park(RunStatus.SUSPENDED, walk.wake)
+        case _:
+            assert_never(result)
+
+
+class _Walk:
+    """One pass over the tree: collects what is ready and when the next pause ends."""
+
+    __slots__ = ("actions", "now", "passed", "records", "wake")
+
+    def __init__(self, snapshot: Snapshot, now: datetime, passed: Passed) -> None:
+        self.records = snapshot.records
+        self.now = now
+        self.passed = passed
+        self.actions: list[Action] = []
+        self.wake: datetime | None = None
+
+    def sequence(self, graph: Graph, home: Scope, value: Json, init: Json) -> Result:
+        """The nodes of one workflow, one after the other, each with what the one before gave."""
+        done, value = self.passed.prefixes.get(home, (0, value))
+        for position in range(done, len(graph.nodes)):
+            node = graph.nodes[position]
+            result = self.visit(Place(key=inside(home, node.id), node=node, home=home, init=init), value)
+            if not isinstance(result, Done):
+                return result
+            value = result.value
+            self.passed.prefixes[home] = (position + 1, value)
+        return Done(value)
+
+    def visit(self, place: Place, value: Json) -> Result:
+        """One node, wherever it stands."""
+        node = place.node
+        match node:
+            case StepNode():
+                return self._step(place, value)
+            case MapNode():
+                return self._evaluated(place, value)
+            case SleepNode():
+                return self._sleep(place, value)
+            case ParallelNode():
+                return self._arms(place, node.arms, value)
+            case BranchNode():
+                chosen = self._evaluated(place, value)
+                if not isinstance(chosen, Done):
+                    return chosen
+                return self._arms(place, [arm for arm in node.nodes if arm.id in chosen.value], value)
+            case NestedNode():
+                return self._nested(place, node, value)
+            case LoopNode():
+                return self._loop(place, node, value)
+            case ForeachNode():
+                return self._foreach(place, node, value)
+            case _:
+                assert_never(node)
+
+    def _step(self, place: Place, value: Json) -> Result:
+        record = self.records.get(place.key)
+        if record is None:
+            return self._ask(RunStep(place, value, None))
+        match record.outcome:
+            case Outcome.RESU:
+                return self._ask(RunStep(place, value, record))
+            case Outcome.RETRY:
+                return self._ask(RunStep(place, value, record)) if self._is_over(record.until) else LIVE
+            case Outcome.SUSP:
+                if record.until is not None and self._is_over(record.until):
+                    return self._ask(TimeOut(place, record))
+                return HELD
+            case _:
+                return _settled(record)
+
+    def _evaluated(self, place: Place, value: Json) -> Result:
+        record = self.records.get(place.key)
+        return self._ask(Evaluate(place, value)) if record is None else _settled(record)
+
+    def _sleep(self, place: Place, value: Json) -> Result:
+        record = self.records.get(place.key)
+        if record is None:
+            return self._ask(Evaluate(place, value))
+        if record.outcome is Outcome.SLP:
+            return Done(value) if self._is_over(record.until) else LIVE
+        result = _settled(record)
+        return Done(value) if isinstance(result, Done) else result
+
+    def _arms(self, place: Place, arms: Iterable[Node], value: Json) -> Result:
+        """Arms share the scope of their container. Failed beats suspended, once nothing moves by itself any more."""
+        outputs: dict[str, Json] = {}
+        broken: Broken | None = None
+        live = held = False
+        for arm in arms:
+            inner = Place(key=inside(place.home, arm.id), node=arm, home=place.home, init=place.init)
+            match result := self.visit(inner, value):
+                case Done() | Ended():
+                    outputs[arm.id] = result.value
+                case Broken():
+                    broken = broken or result
+                case Live():
+                    live = True
+                case Held():
+                    held = True
+        if live:
+            return LIVE
+        return broken or (HELD if held else Done(outputs))
+
+    def _nested(self, place: Place, node: NestedNode, value: Json) -> Result:
+        record = self.records.get(place.key)
+        if record is None:
+            return self._ask(Enter(place, value))
+        if record.outcome is not Outcome.START:
+            return _settled(record)
+        result = self.sequence(node.graph, Scope(place.key), record.output, record.output)
+        return result if isinstance(result, (Live, Held)) else self._ask(Leave(place, result))
+
+    def _loop(self, place: Place, node: LoopNode, value: Json) -> Result:
+        slot = self.records.get(place.key)
+        if slot is None:
+            return self._ask(Enter(place, value))
+        if slot.outcome is not Outcome.START:
+            return _settled(slot)
+        turn = slot.count or 1
+        self.passed.prefixes.pop(Scope(turn_of(place.key, turn - 1)), None)
+        result = self._body(place, node.body, turn_of(place.key, turn), slot.output)
+        return self._ask(Advance(place, result.value, turn)) if isinstance(result, Done) else result
+
+    def _foreach(self, place: Place, node: ForeachNode, value: Json) -> Result:
+        """At most ``count`` items open. An item that is suspended or asleep keeps its slot, the others go on."""
+        record = self.records.get(place.key)
+        if record is None:
+            return self._ask(Enter(place, value))
+        if record.outcome is not Outcome.START:
+            return _settled(record)
+        state = self.passed.items.setdefault(place.key, _Items())
+        visited, state.open = state.open, []
+        results = [self._item(place, node, state, index, value) for index in visited]
+        slots = record.count or 1
+        while state.stop is None and state.next < len(value) and len(state.open) < slots:
+            index, state.next = state.next, state.next + 1
+            results.append(self._item(place, node, state, index, value))
+        if LIVE in results:
+            return LIVE
+        if state.stop is not None:
+            return state.stop if isinstance(state.stop, Ended) else self._ask(Leave(place, state.stop))
+        if state.open:
+            return HELD
+        return self._ask(Leave(place, Done([state.outputs[index] for index in range(len(value))])))
+
+    def _item(self, place: Place, node: ForeachNode, state: _Items, index: int, items: Sequence[Json]) -> Result:
+        result = self._body(place, node.body, item_of(place.key, index), items[index])
+        match result:
+            case Done():
+                state.outputs[index] = result.value
+            case Ended() | Broken():
+                state.stop = state.stop or result
+            case Live() | Held():
+                state.open.append(index)
+        return result
+
+    def _body(self, place: Place, body: Body, key: StepKey, value: Json) -> Result:
+        return self.visit(Place(key=key, node=body, home=place.home, init=place.init), value)
+
+    def _ask(self, action: Action) -> Live:
+        self.actions.append(action)
+        return LIVE
+
+    def _is_over(self, until: datetime | None) -> bool:
+        """Whether a pause has ended; if not, the walk remembers the earliest end."""
+        if until is None or until <= self.now:
+            return True
+        self.wake = until if self.wake is None else min(self.wake, until)
+        return False
+
+
+def _settled(record: StepRecord) -> Done | Ended | Broken:
+    match record.outcome:
+        case Outcome.OK | Outcome.SKIP:
+            return Done(record.output)
+        case Outcome.BAIL:
+            return Ended(record.output)
+        case Outcome.ERR if record.failure is not None:
+            return Broken(record.failure)
+        case _:
+            raise InvariantError(f"record {record.key!r} with outcome {record.outcome.value!r} has no meaning where it stands")
+
+
+def _is_poisoned(snapshot: Snapshot) -> bool:
+    """Whether the last claims all ended without a clean release and without a single record."""
+    head = snapshot.head
+    if head.attempts <= MOST_CLAIMS:
+        return False
+    progress = max((record.epoch for record in snapshot.records.values()), default=0)
+    return head.epoch - progress > MOST_CLAIMS
