@@ -94,7 +94,7 @@ STEP_CHANGES: Mapping[Outcome | None, frozenset[Outcome]] = {
     Outcome.SKIP: frozenset(),
     Outcome.SUSP: frozenset({Outcome.RESU, Outcome.ERR}),
     Outcome.RESU: _ENDS | {Outcome.SUSP, Outcome.RETRY},
-    Outcome.SLP: frozenset({Outcome.OK}),
+    Outcome.SLP: frozenset(),
     Outcome.RETRY: _ENDS | {Outcome.SUSP, Outcome.RETRY},
     Outcome.START: _ENDS | {Outcome.START},
 }

@@ -2,7 +2,7 @@
 
 Baker's trick: the newest version owns a plain dict; an older version is the difference to the next one. Old versions
 stay readable (slower the older they are), so a ``Snapshot`` may be kept and compared, and a run of 10,000 steps still
-pays for one entry per step. Not for use from several threads at once.
+pays for one entry per step. One thread may add while others look keys up; iterating is for the adding thread alone.
 
 Source: Henry G. Baker, "Shallow binding makes functional arrays fast", 1991.
 """
@@ -36,30 +36,28 @@ class PMap(Mapping[K, V], Generic[K, V]):
 
     def set(self, key: K, value: V) -> PMap[K, V]:
         """This map with one entry added or replaced; constant time on the newest version."""
-        base = self._dict
-        if base is None:
-            base = dict(self)
-            owner: PMap[K, V] | None = None
-        else:
-            owner = self
         newer: PMap[K, V] = PMap.__new__(PMap)
         newer._newer, newer._key, newer._old = None, None, _ABSENT
-        if owner is not None:
-            owner._newer, owner._key, owner._old, owner._dict = newer, key, base.get(key, _ABSENT), None
-        base[key] = value
+        base = self._dict
+        if base is None:
+            newer._dict = {**self, key: value}
+            return newer
         newer._dict = base
+        self._newer, self._key, self._old = newer, key, base.get(key, _ABSENT)
+        self._dict = None
+        base[key] = value
         return newer
 
     def __getitem__(self, key: K) -> V:
         version = self
-        while version._dict is None:
+        while (entries := version._dict) is None:
             if version._key == key:
                 if isinstance(version._old, _Absent):
                     raise KeyError(key)
                 return version._old
             assert version._newer is not None
             version = version._newer
-        return version._dict[key]
+        return entries[key]
 
     def __iter__(self) -> Iterator[K]:
         return iter(self._entries())

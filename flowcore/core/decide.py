@@ -11,7 +11,7 @@ prefix stays finished; with an empty ``Passed`` the decision is the same (a prop
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias, assert_never
 
@@ -40,10 +40,11 @@ MOST_CLAIMS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where an action stands: its key and node, and the workflow around it (``home``) with that workflow's input."""
+    """Where an action stands: its key and node, and the workflow around it with that workflow's key and input."""
 
     key: StepKey
     node: Node
+    graph: Graph
     home: Scope
     init: Json
 
@@ -114,8 +115,8 @@ class Run:
     """Do these now; those already under way are among them."""
 
     actions: tuple[Action, ...]
-    wake: datetime | None
-    """When something else becomes ready by itself."""
+    retry: datetime | None
+    """When a failed step's next try begins; other pauses are long enough to park for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,8 @@ class Park:
 
     status: RunStatus
     wake: datetime | None
+    retry: datetime | None
+    """When the next retry begins: waiting a moment for it may be cheaper than parking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,13 +215,13 @@ def decide(graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed | Non
         case Live() | Held() if walk.actions:
             if _is_poisoned(snapshot):
                 return Run((GiveUp(walk.actions[0].place, head.attempts),), None)
-            return Run(tuple(walk.actions), walk.wake)
+            return Run(tuple(walk.actions), walk.retry)
         case Live():
             if walk.wake is None:
                 raise InvariantError(f"run {head.run.id!r} at version {head.version} is live, but nothing in it moves")
-            return Park(RunStatus.WAITING, walk.wake)
+            return Park(RunStatus.WAITING, walk.wake, walk.retry)
         case Held():
-            return Park(RunStatus.SUSPENDED, walk.wake)
+            return Park(RunStatus.SUSPENDED, walk.wake, None)
         case _:
             assert_never(result)
 
@@ -226,7 +229,7 @@ def decide(graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed | Non
 class _Walk:
     """One pass over the tree: collects what is ready and when the next pause ends."""
 
-    __slots__ = ("actions", "now", "passed", "records", "wake")
+    __slots__ = ("actions", "now", "passed", "records", "retry", "wake")
 
     def __init__(self, snapshot: Snapshot, now: datetime, passed: Passed) -> None:
         self.records = snapshot.records
@@ -234,13 +237,15 @@ class _Walk:
         self.passed = passed
         self.actions: list[Action] = []
         self.wake: datetime | None = None
+        self.retry: datetime | None = None
 
     def sequence(self, graph: Graph, home: Scope, value: Json, init: Json) -> Result:
         """The nodes of one workflow, one after the other, each with what the one before gave."""
         done, value = self.passed.prefixes.get(home, (0, value))
         for position in range(done, len(graph.nodes)):
             node = graph.nodes[position]
-            result = self.visit(Place(key=inside(home, node.id), node=node, home=home, init=init), value)
+            place = Place(key=inside(home, node.id), node=node, graph=graph, home=home, init=init)
+            result = self.visit(place, value)
             if not isinstance(result, Done):
                 return result
             value = result.value
@@ -260,10 +265,7 @@ class _Walk:
             case ParallelNode():
                 return self._arms(place, node.arms, value)
             case BranchNode():
-                chosen = self._evaluated(place, value)
-                if not isinstance(chosen, Done):
-                    return chosen
-                return self._arms(place, [arm for arm in node.nodes if arm.id in chosen.value], value)
+                return self._branch(place, node, value)
             case NestedNode():
                 return self._nested(place, node, value)
             case LoopNode():
@@ -281,17 +283,26 @@ class _Walk:
             case Outcome.RESU:
                 return self._ask(RunStep(place, value, record))
             case Outcome.RETRY:
-                return self._ask(RunStep(place, value, record)) if self._is_over(record.until) else LIVE
+                if self._is_over(record.until):
+                    return self._ask(RunStep(place, value, record))
+                self.retry = _earlier(self.retry, record.until)
+                return LIVE
             case Outcome.SUSP:
                 if record.until is not None and self._is_over(record.until):
                     return self._ask(TimeOut(place, record))
                 return HELD
             case _:
-                return _settled(record)
+                return _settled(record, value)
 
     def _evaluated(self, place: Place, value: Json) -> Result:
         record = self.records.get(place.key)
-        return self._ask(Evaluate(place, value)) if record is None else _settled(record)
+        return self._ask(Evaluate(place, value)) if record is None else _settled(record, value)
+
+    def _branch(self, place: Place, node: BranchNode, value: Json) -> Result:
+        chosen = self._evaluated(place, value)
+        if not isinstance(chosen, Done) or self.records[place.key].outcome is Outcome.SKIP:
+            return chosen
+        return self._arms(place, [arm for arm in node.nodes if arm.id in chosen.value], value)
 
     def _sleep(self, place: Place, value: Json) -> Result:
         record = self.records.get(place.key)
@@ -299,8 +310,7 @@ class _Walk:
             return self._ask(Evaluate(place, value))
         if record.outcome is Outcome.SLP:
             return Done(value) if self._is_over(record.until) else LIVE
-        result = _settled(record)
-        return Done(value) if isinstance(result, Done) else result
+        return _settled(record, value)
 
     def _arms(self, place: Place, arms: Iterable[Node], value: Json) -> Result:
         """Arms share the scope of their container. Failed beats suspended, once nothing moves by itself any more."""
@@ -308,8 +318,7 @@ class _Walk:
         broken: Broken | None = None
         live = held = False
         for arm in arms:
-            inner = Place(key=inside(place.home, arm.id), node=arm, home=place.home, init=place.init)
-            match result := self.visit(inner, value):
+            match result := self.visit(replace(place, key=inside(place.home, arm.id), node=arm), value):
                 case Done() | Ended():
                     outputs[arm.id] = result.value
                 case Broken():
@@ -327,7 +336,7 @@ class _Walk:
         if record is None:
             return self._ask(Enter(place, value))
         if record.outcome is not Outcome.START:
-            return _settled(record)
+            return _settled(record, value)
         result = self.sequence(node.graph, Scope(place.key), record.output, record.output)
         return result if isinstance(result, (Live, Held)) else self._ask(Leave(place, result))
 
@@ -336,7 +345,7 @@ class _Walk:
         if slot is None:
             return self._ask(Enter(place, value))
         if slot.outcome is not Outcome.START:
-            return _settled(slot)
+            return _settled(slot, value)
         turn = slot.count or 1
         self.passed.prefixes.pop(Scope(turn_of(place.key, turn - 1)), None)
         result = self._body(place, node.body, turn_of(place.key, turn), slot.output)
@@ -348,7 +357,7 @@ class _Walk:
         if record is None:
             return self._ask(Enter(place, value))
         if record.outcome is not Outcome.START:
-            return _settled(record)
+            return _settled(record, value)
         state = self.passed.items.setdefault(place.key, _Items())
         visited, state.open = state.open, []
         results = [self._item(place, node, state, index, value) for index in visited]
@@ -376,7 +385,7 @@ class _Walk:
         return result
 
     def _body(self, place: Place, body: Body, key: StepKey, value: Json) -> Result:
-        return self.visit(Place(key=key, node=body, home=place.home, init=place.init), value)
+        return self.visit(replace(place, key=key, node=body), value)
 
     def _ask(self, action: Action) -> Live:
         self.actions.append(action)
@@ -386,14 +395,22 @@ class _Walk:
         """Whether a pause has ended; if not, the walk remembers the earliest end."""
         if until is None or until <= self.now:
             return True
-        self.wake = until if self.wake is None else min(self.wake, until)
+        self.wake = _earlier(self.wake, until)
         return False
 
 
-def _settled(record: StepRecord) -> Done | Ended | Broken:
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
+def _settled(record: StepRecord, value: Json) -> Done | Ended | Broken:
     match record.outcome:
-        case Outcome.OK | Outcome.SKIP:
+        case Outcome.OK:
             return Done(record.output)
+        case Outcome.SKIP:
+            return Done(value)
         case Outcome.BAIL:
             return Ended(record.output)
         case Outcome.ERR if record.failure is not None:

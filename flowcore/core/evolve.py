@@ -135,11 +135,10 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What ``ctx.once`` stored."""
+class Skipped:
+    """An entry that was inserted in front of what the run had reached when it took over a new definition."""
 
     key: StepKey
-    output: Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +149,7 @@ class Adopted:
 
 
 StepEvent: TypeAlias = (
-    Succeeded | Failed | FailedOnce | Suspended | Answered | FellAsleep | Opened | Kept | Adopted
+    Succeeded | Failed | FailedOnce | Suspended | Answered | FellAsleep | Opened | Skipped | Adopted
 )
 
 
@@ -183,6 +182,19 @@ def evolve(snapshot: Snapshot, event: StepEvent, at: datetime) -> Snapshot:
     )
 
 
+def kept(snapshot: Snapshot, key: StepKey, output: Json, at: datetime) -> StepRecord:
+    """The record of what ``ctx.once`` stored; it is no part of the position and is folded in with the next load."""
+    return StepRecord(
+        key=key,
+        outcome=Outcome.OK,
+        seq=snapshot.last_seq + 1,
+        epoch=snapshot.head.epoch,
+        at=at,
+        started_at=at,
+        output=output,
+    )
+
+
 def _record(snapshot: Snapshot, event: Any, at: datetime) -> StepRecord:
     """The record that ``event`` leaves at its key, one generation after what stood there."""
     prior = snapshot.records.get(event.key)
@@ -208,7 +220,7 @@ def _record(snapshot: Snapshot, event: Any, at: datetime) -> StepRecord:
 def _filled(snapshot: Snapshot, event: StepEvent, fresh: StepRecord, prior: StepRecord | None) -> StepRecord:
     """``fresh`` with what the event says, and with what the place must not forget."""
     memory = fresh if prior is None else replace(
-        fresh, payload=prior.payload, answer=prior.answer, spent=prior.spent, label=prior.label, delta=prior.delta
+        fresh, payload=prior.payload, answer=prior.answer, spent=prior.spent, label=prior.label, delta=prior.delta, count=prior.count
     )
     match event:
         case Succeeded():
@@ -235,8 +247,8 @@ def _filled(snapshot: Snapshot, event: StepEvent, fresh: StepRecord, prior: Step
         case Opened():
             delta = memory.delta.merged(_changes_in(snapshot, event.closes))
             return replace(memory, output=event.value, opens=event.opens, count=event.count, delta=delta)
-        case Kept():
-            return replace(memory, output=event.output)
+        case Skipped():
+            return memory
         case Adopted():
             return event.record
         case _:
@@ -259,8 +271,8 @@ def _outcome(event: StepEvent) -> Outcome:
             return Outcome.SLP
         case Opened():
             return Outcome.START
-        case Kept():
-            return Outcome.OK
+        case Skipped():
+            return Outcome.SKIP
         case Adopted():
             return event.record.outcome
         case _:

@@ -1,0 +1,108 @@
+"""Does the code at hand still fit what a run has done? Judged by ids and kinds, never by positions.
+
+A run keeps the fingerprint of the workflow it last moved under. When today's differs, every committed key must still
+name a place of the same kind; then today's definition is adopted, and steps inserted or removed elsewhere concern
+nobody: what was inserted in front of the reached position is skipped, what was inserted behind it runs. Otherwise the
+run stands still with a reason instead of taking a wrong step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowcore.authoring.graph import (
+    BranchNode,
+    ForeachNode,
+    Graph,
+    LoopNode,
+    MapNode,
+    NestedNode,
+    Node,
+    ParallelNode,
+    SleepNode,
+    StepNode,
+)
+from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, item_of, turn_of
+from flowcore.model import Outcome, Snapshot, StepRecord
+
+
+def conflict(graph: Graph, snapshot: Snapshot) -> str | None:
+    """Why ``graph`` cannot take the run over, naming the first step that does not fit; None when it can."""
+    for record in sorted(snapshot.records.values(), key=lambda record: record.seq):
+        if is_once(record.key):
+            continue
+        place = dotted(record.key)
+        node = graph.find(place)
+        if node is None:
+            return (
+                f"step {place!r} has been reached by this run ({record.outcome.value}), but workflow {graph.id!r} "
+                "no longer has it; deploy a version that keeps the step, or cancel the run"
+            )
+        if not _fits(record, node):
+            return f"{place!r} was of another kind when this run reached it; give the new entry another id"
+    return None
+
+
+def _fits(record: StepRecord, node: Node) -> bool:
+    match record.outcome:
+        case Outcome.SLP:
+            return isinstance(node, SleepNode)
+        case Outcome.SUSP | Outcome.RESU | Outcome.RETRY:
+            return isinstance(node, (StepNode, LoopNode, ForeachNode))
+        case Outcome.START:
+            return isinstance(node, (NestedNode, LoopNode, ForeachNode))
+        case _:
+            return isinstance(node, (StepNode, MapNode, BranchNode, SleepNode, NestedNode, LoopNode, ForeachNode))
+
+
+def overtaken(graph: Graph, snapshot: Snapshot) -> Iterator[StepKey]:
+    """Entries of ``graph`` that the run has never met, in front of one it has reached: to be skipped."""
+    yield from _overtaken_in(graph, ROOT, snapshot)
+
+
+def _overtaken_in(graph: Graph, home: Scope, snapshot: Snapshot) -> Iterator[StepKey]:
+    reached = [position for position, node in enumerate(graph.nodes) if _is_reached(node, home, snapshot)]
+    for node in graph.nodes[: max(reached, default=0)]:
+        yield from _unmet(node, home, snapshot)
+    for position in reached:
+        yield from _overtaken_inside(graph.nodes[position], home, snapshot)
+
+
+def _is_reached(node: Node, home: Scope, snapshot: Snapshot) -> bool:
+    if isinstance(node, ParallelNode):
+        return any(_is_reached(arm, home, snapshot) for arm in node.arms)
+    return inside(home, node.id) in snapshot.records
+
+
+def _unmet(node: Node, home: Scope, snapshot: Snapshot) -> Iterator[StepKey]:
+    if isinstance(node, ParallelNode):
+        for arm in node.arms:
+            yield from _unmet(arm, home, snapshot)
+    elif inside(home, node.id) not in snapshot.records:
+        yield inside(home, node.id)
+
+
+def _overtaken_inside(node: Node, home: Scope, snapshot: Snapshot) -> Iterator[StepKey]:
+    """The same in the open scopes below ``node``."""
+    if isinstance(node, (ParallelNode, BranchNode)):
+        for arm in node.arms if isinstance(node, ParallelNode) else node.nodes:
+            yield from _overtaken_inside(arm, home, snapshot)
+        return
+    key = inside(home, node.id)
+    record = snapshot.records.get(key)
+    if record is None or record.outcome is not Outcome.START:
+        return
+    if isinstance(node, NestedNode):
+        yield from _overtaken_in(node.graph, Scope(key), snapshot)
+    elif isinstance(node, LoopNode) and isinstance(node.body, NestedNode):
+        yield from _overtaken_in(node.body.graph, Scope(turn_of(key, record.count or 1)), snapshot)
+    elif isinstance(node, ForeachNode) and isinstance(node.body, NestedNode):
+        items = (item_of(key, index) for index in range(_items_met(key, snapshot)))
+        for item in items:
+            inner = snapshot.records.get(item)
+            if inner is not None and inner.outcome is Outcome.START:
+                yield from _overtaken_in(node.body.graph, Scope(item), snapshot)
+
+
+def _items_met(key: StepKey, snapshot: Snapshot) -> int:
+    return sum(1 for known in snapshot.records if known.startswith(f"{key}["))

@@ -1,0 +1,210 @@
+"""A run as its users see it, folded from head and records: steps by dotted id, open waits, state. Never stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from flowcore.authoring.graph import (
+    BranchNode,
+    ForeachNode,
+    Graph,
+    LoopNode,
+    NestedNode,
+    Node,
+    ParallelNode,
+    SleepNode,
+)
+from flowcore.core.admit import open_waits
+from flowcore.core.decide import Run, decide
+from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, item_of, path_of, turn_of
+from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
+
+StepStatus: TypeAlias = Literal[
+    "running", "waiting", "suspended", "success", "failed", "canceled", "skipped", "bailed"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What became of one step; values are plain JSON. Times are UTC; ``attempts`` counts tries since the last resume."""
+
+    status: StepStatus
+    input: Json = None
+    output: Json = None
+    error: StepFailure | None = None
+    suspend_payload: Json = None
+    resume_data: Json = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    attempts: int = 0
+    iteration: int | None = None
+    wake_at: datetime | None = None
+
+
+def steps(graph: Graph | None, snapshot: Snapshot) -> dict[str, StepResult]:
+    """Every step the run has met, by dotted id, in the order of their last change; then those that run right now.
+
+    Without a graph (the workflow is not served here) inputs are missing.
+    """
+    flow = dict(_inputs(graph, ROOT, snapshot.head.input, snapshot)) if graph is not None else {}
+    found: dict[str, StepResult] = {}
+    settled_last = sorted(snapshot.records.values(), key=lambda record: (record.seq, record.key))
+    for record in settled_last:
+        if not is_once(record.key):
+            found[dotted(record.key)] = _result(record, flow.get(record.key), snapshot)
+    if graph is not None and snapshot.head.status is RunStatus.RUNNING:
+        decision = decide(graph, snapshot, snapshot.head.updated_at)
+        for action in decision.actions if isinstance(decision, Run) else ():
+            found.setdefault(
+                dotted(action.place.key), StepResult(status="running", input=flow.get(action.place.key), attempts=1)
+            )
+    return found
+
+
+def waits(snapshot: Snapshot) -> list[Wait[Json]]:
+    """The open suspensions, oldest first."""
+    return [Wait.of(snapshot.head.run, record) for record in open_waits(snapshot)]
+
+
+def suspended(snapshot: Snapshot) -> list[list[str]]:
+    """The paths of the open suspensions; the items of one foreach are one path."""
+    paths: list[list[str]] = []
+    for record in open_waits(snapshot):
+        path = [part.split("[", 1)[0] for part in path_of(record.key)]
+        if path not in paths:
+            paths.append(path)
+    return paths
+
+
+def has_unloaded(snapshot: Snapshot, graph: Graph) -> bool:
+    """Whether a finished container's inside is not among the records at hand."""
+    for record in snapshot.records.values():
+        node = None if is_once(record.key) else graph.find(dotted(record.key))
+        if node is None or not record.is_settled or record.outcome is Outcome.SKIP:
+            continue
+        if isinstance(node, (LoopNode, ForeachNode, NestedNode)):
+            inner = (f"{record.key}/", f"{record.key}[", f"{record.key}#")
+            if not any(known.startswith(inner) for known in snapshot.records):
+                return True
+    return False
+
+
+def _result(record: StepRecord, flow: Json, snapshot: Snapshot) -> StepResult:
+    status = _status(record, snapshot)
+    ended = record.is_settled or status == "success"
+    return StepResult(
+        status=status,
+        input=flow,
+        output=record.output if record.outcome in (Outcome.OK, Outcome.BAIL) else (flow if status == "success" else None),
+        error=record.failure,
+        suspend_payload=record.payload,
+        resume_data=record.answer.data if record.answer else None,
+        started_at=record.started_at,
+        ended_at=(record.until if record.outcome is Outcome.SLP else record.at) if ended else None,
+        attempts=record.attempt,
+        iteration=record.count,
+        wake_at=record.until if status == "waiting" else None,
+    )
+
+
+def _status(record: StepRecord, snapshot: Snapshot) -> StepStatus:
+    canceled = snapshot.head.status is RunStatus.CANCELED
+    match record.outcome:
+        case Outcome.OK:
+            return "success"
+        case Outcome.BAIL:
+            return "bailed"
+        case Outcome.ERR:
+            return "failed"
+        case Outcome.SKIP:
+            return "skipped"
+        case Outcome.SLP if record.until is not None and record.until <= snapshot.head.updated_at:
+            return "success"
+        case _ if canceled:
+            return "canceled"
+        case Outcome.SUSP:
+            return "suspended"
+        case Outcome.SLP | Outcome.RETRY:
+            return "waiting"
+        case Outcome.RESU:
+            return "running"
+        case Outcome.START:
+            return _inside_status(record, snapshot)
+
+
+def _inside_status(container: StepRecord, snapshot: Snapshot) -> StepStatus:
+    """An open container is what its inside is: suspended, waiting, else running."""
+    inner = (f"{container.key}/", f"{container.key}[", f"{container.key}#")
+    states = {
+        record.outcome
+        for record in snapshot.records.values()
+        if record.key.startswith(inner)
+        and not (record.outcome is Outcome.SLP and record.until and record.until <= snapshot.head.updated_at)
+    }
+    if Outcome.SUSP in states:
+        return "suspended"
+    return "waiting" if states & {Outcome.SLP, Outcome.RETRY} else "running"
+
+
+# -- what went into each node -----------------------------------------------------------------------------------------
+
+
+def _inputs(graph: Graph, home: Scope, value: Json, snapshot: Snapshot) -> Iterator[tuple[StepKey, Json]]:
+    """The value that reached each node of a scope, as far as records tell."""
+    for node in graph.nodes:
+        yield from _input_of(node, inside(home, node.id), home, value, snapshot)
+        passed, value = _passed_on(node, home, value, snapshot)
+        if not passed:
+            return
+
+
+def _input_of(node: Node, key: StepKey, home: Scope, value: Json, snapshot: Snapshot) -> Iterator[tuple[StepKey, Json]]:
+    record = snapshot.records.get(key)
+    if not isinstance(node, ParallelNode):
+        yield key, value
+    match node:
+        case ParallelNode() | BranchNode():
+            arms = node.arms if isinstance(node, ParallelNode) else _chosen(node, record)
+            for arm in arms:
+                yield from _input_of(arm, inside(home, arm.id), home, value, snapshot)
+        case NestedNode():
+            given = record.output if record is not None and record.outcome is Outcome.START else value
+            yield from _inputs(node.graph, Scope(key), given, snapshot)
+        case LoopNode() if record is not None:
+            turn = turn_of(key, record.count or 1)
+            if record.outcome is Outcome.START:
+                yield from _input_of(node.body, turn, home, record.output, snapshot)
+        case ForeachNode() if isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from _input_of(node.body, item_of(key, index), home, item, snapshot)
+        case _:
+            pass
+
+
+def _passed_on(node: Node, home: Scope, value: Json, snapshot: Snapshot) -> tuple[bool, Json]:
+    """Whether the next node was reached, and with which value."""
+    if isinstance(node, ParallelNode):
+        records = {arm.id: snapshot.records.get(inside(home, arm.id)) for arm in node.arms}
+        if any(record is None or not record.is_settled for record in records.values()):
+            return False, None
+        return True, {id: record.output for id, record in records.items() if record is not None}
+    record = snapshot.records.get(inside(home, node.id))
+    if record is None:
+        return False, None
+    if isinstance(node, SleepNode) or record.outcome is Outcome.SKIP:
+        return True, value
+    if isinstance(node, BranchNode):
+        arms = {arm.id: snapshot.records.get(inside(home, arm.id)) for arm in _chosen(node, record)}
+        if any(arm is None or not arm.is_settled for arm in arms.values()):
+            return False, None
+        return True, {id: arm.output for id, arm in arms.items() if arm is not None}
+    return record.outcome is Outcome.OK, record.output
+
+
+def _chosen(node: BranchNode, record: StepRecord | None) -> list[Node]:
+    if record is None or not isinstance(record.output, list):
+        return []
+    return [arm for arm in node.nodes if arm.id in record.output]

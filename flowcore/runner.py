@@ -1,0 +1,565 @@
+"""Calls what the author wrote, and turns whatever happens into an event. Nobody else calls user code.
+
+A result, an exception, a suspension, a wrong type: all come back as values. Knows no store; commits nothing. Plain
+functions run where they are called; coroutines run on one event loop that is started when the first one appears.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any, TypeVar, assert_never
+
+from pydantic import BaseModel, ValidationError
+
+from flowcore.authoring.context import (
+    BailSignal,
+    Flag,
+    FunctionContext,
+    RequestContext,
+    StepContext,
+    Surroundings,
+    SuspendSignal,
+)
+from flowcore.authoring.graph import (
+    BranchNode,
+    Constant,
+    ForeachNode,
+    Function,
+    Graph,
+    LoopNode,
+    MapNode,
+    NestedNode,
+    ScopePath,
+    SleepNode,
+    Source,
+    StepNode,
+    StepPath,
+    Template,
+)
+from flowcore.codec import NotJsonError, Shape, digest, field_errors
+from flowcore.core.decide import (
+    Action,
+    Advance,
+    Broken,
+    Done,
+    Ended,
+    Enter,
+    Evaluate,
+    GiveUp,
+    Leave,
+    Place,
+    RunStep,
+    TimeOut,
+)
+from flowcore.core.evolve import (
+    Answered,
+    Changes,
+    Failed,
+    FailedOnce,
+    FellAsleep,
+    Opened,
+    StepEvent,
+    Succeeded,
+    Suspended,
+)
+from flowcore.core.retry import is_retried, pause
+from flowcore.errors import InvariantError
+from flowcore.keys import Scope, dotted, index_of, scope_of, turn_number, turn_of
+from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord, wait_id
+from flowcore.ports import Clock, Ids
+
+T = TypeVar("T")
+
+LONGEST_CAUSE_CHAIN = 10
+_ANYTHING: Shape[Any] = Shape(Any)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The run around one action, as plain values, and the two ways back: stored side effects and the cancel flag."""
+
+    run_id: str
+    workflow_id: str
+    resource_id: str | None
+    idempotency_key: str
+    state: Mapping[str, Json]
+    request_context: Mapping[str, Json]
+    result_of: Callable[[str], tuple[Shape[Any], Json] | None]
+    once: Callable[[str, Callable[[], Json]], Json]
+    remaining: Callable[[], timedelta]
+    cancelled: Flag
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Performs actions, one call each."""
+
+    clock: Clock
+    ids: Ids
+    await_: Callable[[Any], Any] = field(repr=False)
+    """Waits for an awaitable that a plain function returned."""
+
+    def perform(self, action: Action, view: View) -> StepEvent:
+        """Do ``action`` in this thread and say what happened."""
+        return run_plainly(self.perform_async(action, view, on_loop=False))
+
+    async def perform_async(self, action: Action, view: View, *, on_loop: bool = True) -> StepEvent:
+        """Do ``action``; coroutines are awaited when ``on_loop``, else handed to the event loop's own thread."""
+        started = self.clock.now()
+        call = _Caller(self.await_, on_loop)
+        place = action.place
+        try:
+            match action:
+                case RunStep():
+                    return await self._step(action, view, call, started)
+                case Evaluate():
+                    return await self._evaluate(action, view, call, started)
+                case Enter():
+                    return await self._enter(action, view, call, started)
+                case Advance():
+                    return await self._advance(action, view, call, started)
+                case Leave():
+                    return _left(action, started)
+                case TimeOut():
+                    return Answered(key=place.key, answer=_timed_out(action.prior, started))
+                case GiveUp():
+                    return _failed(place, _crashed(action), started)
+                case _:
+                    assert_never(action)
+        except _Unfit as unfit:
+            return _failed(place, unfit.failure, started)
+        except (Exception, SystemExit) as error:  # whatever it is, the run must not be stranded
+            return _failed(place, failure_of(error, place), started)
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    async def _step(self, action: RunStep, view: View, call: _Caller, started: datetime) -> StepEvent:
+        place, prior = action.place, action.prior
+        node = place.node
+        assert isinstance(node, StepNode)
+        step = node.step
+        attempt = prior.attempt + 1 if prior is not None and prior.outcome is Outcome.RETRY else 1
+        value = _decoded(step.input, action.value, f"input of step {node.id!r}")
+        context = self._context(place, prior, attempt, view)
+        try:
+            output = await call(step.execute, value, *([context] if step.takes_context else []))
+        except SuspendSignal as signal:
+            return self._suspended(place, node, signal, context, started)
+        except BailSignal as signal:
+            bailed = _encoded(_ANYTHING, signal.output, f"bail output of step {node.id!r}")
+            return self._succeeded(place, bailed, context, started, attempt, bailed=True)
+        except (Exception, SystemExit) as error:
+            return self._raised(place, node, error, attempt, started)
+        return self._succeeded(place, _encoded(step.output, output, f"output of step {node.id!r}"), context, started, attempt)
+
+    def _context(self, place: Place, prior: StepRecord | None, attempt: int, view: View) -> StepContext[Any, Any, Any]:
+        node = place.node
+        assert isinstance(node, StepNode)
+        step = node.step
+        answer = prior.answer if prior else None
+        asked = prior is not None and answer is not None
+        answered = answer is not None and not answer.timed_out
+        state_shape = place.graph.state if step.state.type is Any else step.state
+        return StepContext(
+            run_id=view.run_id,
+            workflow_id=view.workflow_id,
+            step_id=node.id,
+            resource_id=view.resource_id,
+            attempt=attempt,
+            idempotency_key=view.idempotency_key,
+            resume_data=_decoded(step.resume, answer.data, f"resume data of step {node.id!r}") if answer and answered else None,
+            suspend_data=_decoded(step.suspend, prior.payload, f"suspend data of step {node.id!r}") if prior and asked and prior.payload is not None else None,
+            timed_out=answer is not None and answer.timed_out,
+            iteration=turn_number(place.key),
+            index=index_of(place.key),
+            request_context=RequestContext(view.request_context),
+            cancelled=view.cancelled,
+            surroundings=_surroundings(place, view, state_shape),
+        )
+
+    def _succeeded(
+        self, place: Place, output: Json, context: StepContext[Any, Any, Any], started: datetime, attempt: int, *, bailed: bool = False
+    ) -> StepEvent:
+        return Succeeded(
+            key=place.key, output=output, started_at=started, attempt=attempt, bailed=bailed, changes=_changes(context)
+        )
+
+    def _suspended(
+        self, place: Place, node: StepNode, signal: SuspendSignal, context: StepContext[Any, Any, Any], started: datetime
+    ) -> StepEvent:
+        payload = signal.payload
+        if payload is not None:
+            payload = _encoded(node.step.suspend, payload, f"suspend payload of step {node.id!r}")
+        return Suspended(
+            key=place.key,
+            payload=payload,
+            label=signal.label,
+            until=None if signal.timeout is None else _later(self.clock.now(), signal.timeout),
+            started_at=started,
+            changes=_changes(context),
+        )
+
+    def _raised(self, place: Place, node: StepNode, error: BaseException, attempt: int, started: datetime) -> StepEvent:
+        failure = failure_of(error, place)
+        if not is_retried(node.retry, attempt, error):
+            return Failed(key=place.key, failure=failure, started_at=started, attempt=attempt)
+        until = _later(self.clock.now(), pause(node.retry.backoff, attempt, self.ids.draw()))
+        return FailedOnce(key=place.key, failure=failure, started_at=started, attempt=attempt, until=until)
+
+    # -- everything else --------------------------------------------------------------------------------------------
+
+    async def _evaluate(self, action: Evaluate, view: View, call: _Caller, started: datetime) -> StepEvent:
+        place = action.place
+        match place.node:
+            case MapNode() as node:
+                output = await self._mapped(node, action, view, call)
+                return Succeeded(key=place.key, output=output, started_at=started)
+            case BranchNode() as node:
+                chosen = [arm.id for condition, arm in node.arms if await self._ask(condition, node.takes, action, view, call)]
+                if not chosen and node.otherwise is not None:
+                    chosen = [node.otherwise.id]
+                return Succeeded(key=place.key, output=chosen, started_at=started)
+            case SleepNode() as node:
+                pause_ = node.pause
+                if isinstance(pause_, Function):
+                    pause_ = await self._ask(pause_, node.takes, action, view, call)
+                return FellAsleep(key=place.key, until=_wake(node, pause_, self.clock.now()), started_at=started)
+            case _:
+                raise InvariantError(f"{place.key!r} is nothing to evaluate")
+
+    async def _enter(self, action: Enter, view: View, call: _Caller, started: datetime) -> StepEvent:
+        place, value = action.place, action.value
+        match place.node:
+            case NestedNode() as node:
+                checked = _encoded(node.takes, _decoded(node.takes, value, f"input of {node.id!r}"), f"input of {node.id!r}")
+                inner = Scope(place.key)
+                opens = None if inner == scope_of(place.key) else inner
+                return Opened(key=place.key, value=checked, opens=opens, count=None, started_at=started)
+            case LoopNode():
+                opens = scope_of(turn_of(place.key, 1))
+                return Opened(key=place.key, value=value, opens=opens, count=1, started_at=started)
+            case ForeachNode() as node:
+                if not isinstance(value, list):
+                    raise TypeError(f"foreach {node.id!r} needs a list, its input is {type(value).__name__}")
+                wanted = node.concurrency
+                if isinstance(wanted, Function):
+                    wanted = await self._ask(wanted, node.takes, action, view, call)
+                if not isinstance(wanted, (int, float)):
+                    raise TypeError(f"concurrency of foreach {node.id!r} must be a number, not {type(wanted).__name__}")
+                return Opened(
+                    key=place.key, value=None, opens=Scope(place.key), count=max(1, int(wanted)), started_at=started
+                )
+            case _:
+                raise InvariantError(f"{place.key!r} is no container")
+
+    async def _advance(self, action: Advance, view: View, call: _Caller, started: datetime) -> StepEvent:
+        place, node = action.place, action.place.node
+        assert isinstance(node, LoopNode)
+        turn = scope_of(turn_of(place.key, action.turn))
+        holds = await self._ask(node.condition, node.gives, action, view, call, iteration=action.turn)
+        if bool(holds) is node.until:
+            return Succeeded(key=place.key, output=action.value, started_at=started, closes=turn)
+        following = turn_of(place.key, action.turn + 1)
+        return Opened(
+            key=place.key,
+            value=action.value,
+            opens=scope_of(following),
+            count=action.turn + 1,
+            started_at=started,
+            closes=turn,
+        )
+
+    async def _ask(
+        self,
+        function: Function,
+        takes: Shape[Any],
+        action: Evaluate | Enter | Advance,
+        view: View,
+        call: _Caller,
+        *,
+        iteration: int | None = None,
+    ) -> Any:
+        place = action.place
+        value = _decoded(takes, action.value, f"input of {place.node.id!r}")
+        if not function.takes_context:
+            return await call(function.call, value)
+        return await call(function.call, value, _function_context(place, view, iteration))
+
+    async def _mapped(self, node: MapNode, action: Evaluate, view: View, call: _Caller) -> Json:
+        if isinstance(node.source, Function):
+            result = await self._ask(node.source, node.takes, action, view, call)
+            return _encoded(node.gives, result, f"output of {node.id!r}")
+        output = {}
+        for name, source in node.source.items():
+            if isinstance(source, Function):
+                result = await self._ask(source, node.takes, action, view, call)
+                output[name] = _encoded(_ANYTHING, result, f"key {name!r} of {node.id!r}")
+            else:
+                output[name] = _found(source, action, view)
+        return output
+
+
+def conclude(graph: Graph, result: Done) -> tuple[Json, StepFailure | None]:
+    """The run's output as the workflow declares it, or why what came out does not fit."""
+    try:
+        return _encoded(graph.gives, _decoded(graph.gives, result.value, f"output of workflow {graph.id!r}"), "output"), None
+    except _Unfit as unfit:
+        return None, unfit.failure
+
+
+def failure_of(error: BaseException, place: Place | None = None, depth: int = 0) -> StepFailure:
+    """An exception as a value: type, message, own JSON properties, the chain of causes; no stack."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return StepFailure(
+        type=type(error).__name__,
+        message=str(error) or type(error).__name__,
+        properties=_own_properties(error),
+        cause=failure_of(cause, None, depth + 1) if cause is not None and depth < LONGEST_CAUSE_CHAIN else None,
+        step=dotted(place.key) if place else None,
+    )
+
+
+def is_async(action: Action) -> bool:
+    """Whether ``action`` calls a coroutine function and belongs onto the event loop."""
+    functions: list[Callable[..., Any]] = []
+    match action.place.node:
+        case StepNode() as node if isinstance(action, RunStep):
+            functions = [node.step.execute]
+        case BranchNode() as node:
+            functions = [condition.call for condition, _ in node.arms]
+        case LoopNode() as node if isinstance(action, Advance):
+            functions = [node.condition.call]
+        case MapNode() as node if isinstance(node.source, Function):
+            functions = [node.source.call]
+        case _:
+            return False
+    return any(inspect.iscoroutinefunction(function) for function in functions)
+
+
+def run_plainly(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never really waits, without an event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise InvariantError("an action that runs in a thread must not wait on an event loop")
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """Calls a function of the author and waits for what it returns, if that can be awaited."""
+
+    await_: Callable[[Any], Any]
+    on_loop: bool
+
+    async def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        result = function(*args)
+        if inspect.isawaitable(result):
+            return await result if self.on_loop else self.await_(result)
+        return result
+
+
+class _Unfit(Exception):
+    """A value does not fit its door; carries the failure to store. Never leaves this module."""
+
+    def __init__(self, failure: StepFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def _decoded(shape: Shape[Any], value: Json, subject: str) -> Any:
+    try:
+        return shape.decode(value)
+    except ValidationError as error:
+        raise _Unfit(_misfit(subject, error)) from None
+
+
+def _encoded(shape: Shape[Any], value: Any, subject: str) -> Json:
+    try:
+        return shape.encode(value)
+    except ValidationError as error:
+        raise _Unfit(_misfit(subject, error)) from None
+    except NotJsonError as error:
+        raise _Unfit(StepFailure(type="NotJsonError", message=f"The {subject}: {error}")) from None
+
+
+def _misfit(subject: str, error: ValidationError) -> StepFailure:
+    rows = [dict(row) for row in field_errors(error)]
+    lines = "".join(f"\n- {row['path'] or '(whole value)'}: {row['message']}" for row in rows)
+    return StepFailure(type="InvalidPayload", message=f"Invalid {subject}:{lines}", properties={"errors": rows})
+
+
+def _failed(place: Place, failure: StepFailure, started: datetime) -> Failed:
+    if failure.step is None:
+        failure = StepFailure(
+            type=failure.type,
+            message=failure.message,
+            properties=failure.properties,
+            cause=failure.cause,
+            step=dotted(place.key),
+        )
+    return Failed(key=place.key, failure=failure, started_at=started)
+
+
+def _own_properties(error: BaseException) -> dict[str, Json]:
+    """What the author hung on the exception, as far as it is JSON."""
+    properties = {}
+    for name, value in getattr(error, "__dict__", {}).items():
+        if name.startswith("_"):
+            continue
+        try:
+            properties[name] = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError, RecursionError):
+            continue
+    return properties
+
+
+def _crashed(action: GiveUp) -> StepFailure:
+    where = dotted(action.place.key)
+    return StepFailure(
+        type="ExecutorCrashed",
+        message=f"{action.claims} workers in a row took up {where!r} and none of them came back; it is given up.",
+    )
+
+
+def _timed_out(prior: StepRecord, now: datetime) -> Answer:
+    return Answer(wait=wait_id(prior), data=None, digest=digest(None), at=now, via="timeout", timed_out=True)
+
+
+def _left(action: Leave, started: datetime) -> StepEvent:
+    place, result = action.place, action.result
+    match result:
+        case Done() | Ended():
+            output = result.value
+            if isinstance(place.node, NestedNode):
+                subject = f"output of workflow {place.node.id!r}"
+                output = _encoded(place.node.gives, _decoded(place.node.gives, output, subject), subject)
+            return Succeeded(key=place.key, output=output, started_at=started, closes=Scope(place.key))
+        case Broken():
+            return _failed(place, result.failure, started)
+        case _:
+            assert_never(result)
+
+
+def _wake(node: SleepNode, pause_: Any, now: datetime) -> datetime:
+    """When the sleep ends, in whole milliseconds, never early; ``now`` when there is nothing to wait for."""
+    if pause_ is None:
+        return now
+    if node.until:
+        if not isinstance(pause_, datetime):
+            raise TypeError(f"sleep_until {node.id!r} needs a datetime, its function gave {type(pause_).__name__}")
+        if pause_.tzinfo is None:
+            raise ValueError(f"sleep_until {node.id!r} needs an aware datetime; add a timezone")
+        return max(now, _whole_ms(pause_.astimezone(timezone.utc)))
+    if not isinstance(pause_, timedelta):
+        raise TypeError(f"sleep {node.id!r} needs a timedelta, its function gave {type(pause_).__name__}")
+    return max(now, _later(now, pause_))
+
+
+def _later(now: datetime, pause_: timedelta) -> datetime:
+    return _whole_ms(now + pause_)
+
+
+def _whole_ms(instant: datetime) -> datetime:
+    surplus = instant.microsecond % 1000
+    return instant + timedelta(microseconds=1000 - surplus) if surplus else instant
+
+
+def _surroundings(place: Place, view: View, state_shape: Shape[Any]) -> Surroundings:
+    return Surroundings(
+        init=place.init,
+        init_shape=place.graph.takes,
+        state=view.state,
+        state_shape=state_shape,
+        result_of=view.result_of,
+        once=lambda key, function: view.once(key, lambda: _ANYTHING.encode(function())),
+        remaining=view.remaining,
+    )
+
+
+def _function_context(place: Place, view: View, iteration: int | None) -> FunctionContext:
+    return FunctionContext(
+        run_id=view.run_id,
+        workflow_id=view.workflow_id,
+        entry_id=place.node.id,
+        iteration=iteration if iteration is not None else turn_number(place.key),
+        request_context=view.request_context,
+        surroundings=_surroundings(place, view, place.graph.state),
+    )
+
+
+def _changes(context: StepContext[Any, Any, Any]) -> Changes:
+    """What the step changed in the shared values; its state must still fit the declared type afterwards."""
+    state: dict[str, Json] = {}
+    for new in context.set_values:
+        if isinstance(new, BaseModel):
+            plain = _encoded(_ANYTHING, new.model_dump(mode="json", include=set(new.model_fields_set)), "state")
+        else:
+            plain = _encoded(_ANYTHING, new, "state")
+        if not isinstance(plain, dict):
+            raise TypeError(f"set_state takes a dict or a model, not {type(new).__name__}")
+        state |= plain
+    if state:
+        _decoded(context.surroundings.state_shape, {**context.surroundings.state, **state}, f"state set by step {context.step_id!r}")
+    changed = context.request_context.changed
+    kept = {name: context.request_context[name] for name in changed if name in context.request_context}
+    return Changes(
+        state=state,
+        context=_encoded(_ANYTHING, kept, "request context"),
+        removed=frozenset(changed - kept.keys()),
+    )
+
+
+# -- map's sources ----------------------------------------------------------------------------------------------------
+
+
+def _found(source: Source, action: Evaluate, view: View) -> Json:
+    match source:
+        case Constant():
+            return source.value
+        case ScopePath():
+            scopes: Mapping[str, Json] = {
+                "init_data": action.place.init,
+                "input_data": action.value,
+                "state": dict(view.state),
+                "request_context": dict(view.request_context),
+            }
+            return _at_path(scopes[source.scope], source.path, source.scope)
+        case StepPath():
+            for id in source.steps:
+                if (found := view.result_of(id)) is not None:
+                    return _at_path(found[1], source.path, id)
+            raise LookupError(f"none of the steps {list(source.steps)} has an output")
+        case Template():
+            return "".join(part if isinstance(part, str) else _rendered(_found(part, action, view)) for part in source.parts)
+        case Function():
+            raise InvariantError("functions are called by the runner")
+        case _:
+            assert_never(source)
+
+
+def _at_path(value: Json, path: str, root: str) -> Json:
+    if path in ("", "."):
+        return value
+    for name in path.split("."):
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            raise LookupError(f"invalid path {path!r} in {root!r}: there is no {name!r} in {type(value).__name__}")
+    return value
+
+
+def _rendered(value: Json) -> str:
+    if isinstance(value, (dict, list)):
+        raise TypeError(f"a template can show text and numbers, not {type(value).__name__}")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
