@@ -1,1 +1,1 @@
-"""The ports' implementations; the only place that imports boto3."""
+"""Where the ports meet AWS, and memory that stands for it. Nothing outside this folder imports boto3."""

@@ -1,0 +1,87 @@
+"""boto3 at one place: how a client is made, which parts of one we use, and what its exceptions mean.
+
+boto3 has no types, so the clients are described here as Protocols; a test double needs no more than these.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias, cast
+
+import boto3  # type: ignore[import-untyped]  # ships no types
+from botocore.config import Config  # type: ignore[import-untyped]  # ships no types
+from botocore.exceptions import BotoCoreError as BotoCoreError  # type: ignore[import-untyped]  # ships no types
+from botocore.exceptions import ClientError as ClientError
+
+Reply: TypeAlias = dict[str, Any]
+
+AwsError = (BotoCoreError, ClientError)
+"""Everything a client raises: no usable reply, or a reply that says no."""
+
+CONNECT_TIMEOUT_S = 2
+READ_TIMEOUT_S = 3
+"""botocore would wait 60 seconds for a reply, longer than a worker's lease lives."""
+
+
+class DynamoClient(Protocol):
+    """The low-level DynamoDB operations that flowcore uses."""
+
+    @property
+    def meta(self) -> Any: ...
+    def put_item(self, **request: Any) -> Reply: ...
+    def update_item(self, **request: Any) -> Reply: ...
+    def get_item(self, **request: Any) -> Reply: ...
+    def query(self, **request: Any) -> Reply: ...
+    def transact_write_items(self, **request: Any) -> Reply: ...
+
+
+class SqsClient(Protocol):
+    """The SQS operation that flowcore uses."""
+
+    def send_message(self, **request: Any) -> Reply: ...
+
+
+class SchedulerClient(Protocol):
+    """The EventBridge Scheduler operations that flowcore uses."""
+
+    def create_schedule(self, **request: Any) -> Reply: ...
+    def delete_schedule(self, **request: Any) -> Reply: ...
+
+
+def dynamo_client(*, region: str | None = None, endpoint: str | None = None) -> DynamoClient:
+    """A client for ``DynamoStore``; without arguments, what the Lambda environment says."""
+    return cast(DynamoClient, _client("dynamodb", region, endpoint))
+
+
+def sqs_client(*, region: str | None = None, endpoint: str | None = None) -> SqsClient:
+    """A client for ``SqsQueue``."""
+    return cast(SqsClient, _client("sqs", region, endpoint))
+
+
+def scheduler_client(*, region: str | None = None, endpoint: str | None = None) -> SchedulerClient:
+    """A client for ``EventBridgeScheduler``."""
+    return cast(SchedulerClient, _client("scheduler", region, endpoint))
+
+
+def code_of(error: Exception) -> str:
+    """AWS's word for what was wrong, or the exception's name when no reply came."""
+    if isinstance(error, ClientError):
+        return str(error.response.get("Error", {}).get("Code", "Unknown"))
+    return type(error).__name__
+
+
+def is_silence(error: Exception) -> bool:
+    """Whether AWS gave no verdict: no connection, no reply in time, or a fault of its own."""
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return bool(status >= 500) or code_of(error) in {"InternalServerError", "ServiceUnavailable"}
+    return isinstance(error, BotoCoreError)
+
+
+def _client(service: str, region: str | None, endpoint: str | None) -> Any:
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        user_agent_extra="flowcore",
+    )
+    return boto3.client(service, region_name=region, endpoint_url=endpoint, config=config)

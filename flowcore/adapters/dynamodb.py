@@ -1,0 +1,449 @@
+"""The store on DynamoDB: which condition guards which write, and what a refused one means.
+
+Every write is conditional, carries a fresh token and asks for the item that stood in its way. **Own-write rule:** if
+that item carries our token, an earlier try of this very call had done the write and only its reply was lost; that is
+success. What a refusal means to the run is for the engine to say.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from flowcore.adapters.aws import AwsError, ClientError, DynamoClient, Reply, code_of, is_silence
+from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, instant_of, number, text
+from flowcore.adapters.dynamodb_items import (
+    DUE_INDEX,
+    HEAD_KEY,
+    LIST_INDEX,
+    SCHEMA,
+    SHARDS,
+    Change,
+    canceling,
+    claiming,
+    decode_head,
+    decode_record,
+    due_shard,
+    encode_head,
+    encode_record,
+    gather,
+    incarnation_prefix,
+    list_shard,
+    partition_of,
+    replacement,
+    run_of,
+    scope_prefix,
+)
+from flowcore.adapters.listing import Listing, listing
+from flowcore.errors import FlowcoreError, InvariantError, StoreUnavailable, Throttled
+from flowcore.keys import ROOT, RunRef
+from flowcore.model import TERMINAL, Head, Page, PublicStatus, RunStatus, RunSummary, StepRecord
+from flowcore.ports import Claimed, HeadMoved, Ids, NotClaimable, RecordMoved, Records, Written
+
+_ABSENT = "attribute_not_exists(#pk)"
+"""Nobody has made this item yet."""
+_SAME_RECORD = "#o = :outcome AND #g = :gen"
+"""The record is still the occurrence that the writer decided upon."""
+_SAME_VERSION = "#ver = :version"
+"""Nobody has changed the head since it was read."""
+_STILL_HELD = f"#st = :running AND #ep = :epoch AND {_SAME_VERSION}"
+"""The writer's lease was not taken by another, and nobody resumed or canceled meanwhile."""
+_CLAIMABLE = (
+    "(#st = :queued OR (#st = :running AND #lx < :now) OR (#st IN (:waiting, :joining, :suspended) AND #wake <= :now))"
+)
+"""Nobody drives the run, and there is something to drive now."""
+_NOT_ENDED = "(attribute_exists(#pk) AND NOT #st IN (:success, :failed, :canceled))"
+"""There is such a run and it can still change."""
+_READABLE = "#v <= :schema"
+"""We understand the head that we are about to change; a later flowcore may have written it."""
+_CLOCK_BEHIND = "#ua <= :now"
+"""The run's own clock would not go backwards by being set to ours."""
+_CLOCK_AHEAD = "#ua > :now"
+"""The run's own clock is already later than ours, and stays."""
+
+_CROWD_TRIES = 8
+"""Tries when others write the same items, or AWS asks for fewer requests; about 3 seconds of pauses at most."""
+_SILENCE_TRIES = 2
+"""Tries when AWS gives no verdict. botocore has tried three times by then, but not after every kind of lost reply."""
+_FIRST_PAUSE_S = 0.025
+_LONGEST_PAUSE_S = 0.8
+_FILTERED_PAGE = 250
+"""Entries read at once in a listing with filters, where most may not match."""
+
+_CROWDED = frozenset(
+    {
+        "ProvisionedThroughputExceeded",
+        "ProvisionedThroughputExceededException",
+        "ReplicatedWriteConflictException",
+        "RequestLimitExceeded",
+        "ThrottlingError",
+        "ThrottlingException",
+        "TransactionConflict",
+        "TransactionConflictException",
+        "TransactionInProgressException",
+    }
+)
+_REFUSED = "ConditionalCheckFailed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """The write happened; ``item`` as it stands, if the operation tells."""
+
+    item: Item | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Nothing was written; ``item`` stood in the way, None when there is none."""
+
+    item: Item | None
+
+
+class DynamoStore:
+    """``flowcore.ports.Store`` on one DynamoDB table."""
+
+    def __init__(
+        self, client: DynamoClient, table: str, ids: Ids, *, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Use ``table`` through ``client``.
+
+        Args:
+            pause: waits that many seconds between two tries.
+        """
+        self._client = client
+        self._table = table
+        self._ids = ids
+        self._pause = pause
+
+    def start(self, head: Head) -> Head | None:
+        """See ``Store.start``."""
+        token = self._ids.fresh()
+        verdict = self._put(encode_head(head, token), token, _ABSENT, {})
+        return _head_in(verdict) if isinstance(verdict, _Refused) else None
+
+    def claim(
+        self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
+    ) -> Claimed | NotClaimable:
+        """See ``Store.claim``."""
+        token = self._ids.fresh()
+        idle = (RunStatus.WAITING, RunStatus.JOINING, RunStatus.SUSPENDED)
+        verdict = self._advance(
+            run,
+            lambda clock: claiming(run, owner=owner, lease_until=lease_until, due=due, clock=clock, token=token),
+            token,
+            _CLAIMABLE,
+            _statuses(RunStatus.QUEUED, RunStatus.RUNNING, *idle),
+            now,
+        )
+        head = _head_in(verdict)
+        return Claimed(head) if isinstance(verdict, _Done) and head is not None else NotClaimable(head)
+
+    def load(self, run: RunRef, head: Head | None = None, *, everything: bool = False) -> tuple[Head, Records] | None:
+        """See ``Store.load``. One query when nothing is nested, and one more for each scope found open."""
+        root: list[Item] | None = None
+        if head is None:
+            last = f"{incarnation_prefix(1)}~" if everything else f"{scope_prefix(1, ROOT)}~"
+            found = list(self._partition(run, "#sk BETWEEN :first AND :last", first=HEAD_KEY, last=last))
+            if not found or found[0]["sk"] != text(HEAD_KEY):
+                return None
+            head = decode_head(found[0])
+            root = found[1:] if head.incarnation == 1 else None
+        incarnation = head.incarnation
+        if root is None:
+            prefix = incarnation_prefix(incarnation) if everything else scope_prefix(incarnation, ROOT)
+            root = list(self._partition(run, "begins_with(#sk, :prefix)", prefix=prefix))
+        if everything:
+            return head, {record.key: record for record in map(decode_record, root)}
+        return head, gather(
+            root,
+            lambda scope: self._partition(run, "begins_with(#sk, :prefix)", prefix=scope_prefix(incarnation, scope)),
+        )
+
+    def peek(self, run: RunRef) -> Head | None:
+        """See ``Store.peek``."""
+        reply = self._ask(self._client.get_item, TableName=self._table, Key=_key_of(run), ConsistentRead=True)
+        return decode_head(reply["Item"]) if "Item" in reply else None
+
+    def commit(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
+    ) -> Written | RecordMoved:
+        """See ``Store.commit``."""
+        token = self._ids.fresh()
+        item = encode_record(run, incarnation, record, token)
+        if prior is None:
+            verdict = self._put(item, token, _ABSENT, {})
+        else:
+            verdict = self._put(item, token, _SAME_RECORD, _occurrence(prior))
+        return Written() if isinstance(verdict, _Done) else RecordMoved(_record_in(verdict.item))
+
+    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+        """See ``Store.release``."""
+        token = self._ids.fresh()
+        held = {":epoch": number(epoch), ":version": number(version), **_statuses(RunStatus.RUNNING)}
+        verdict = self._update(head.run, replacement(head, token), token, _STILL_HELD, held)
+        return Written() if isinstance(verdict, _Done) else HeadMoved(_head_in(verdict))
+
+    def resume(
+        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
+    ) -> Written | HeadMoved | RecordMoved:
+        """See ``Store.resume``."""
+        token = self._ids.fresh()
+        item = encode_record(head.run, head.incarnation, record, token)
+        update = self._updating(head.run, replacement(head, token), _SAME_VERSION, {":version": number(version)})
+        put = self._putting(item, _SAME_RECORD, _occurrence(prior))
+        try:
+            self._ask(
+                self._client.transact_write_items,
+                TransactItems=[{"Update": update}, {"Put": put}],
+                ClientRequestToken=token,
+            )
+        except ClientError as error:
+            return _resume_refused(error, token)
+        return Written()
+
+    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+        """See ``Store.cancel``."""
+        token = self._ids.fresh()
+        verdict = self._advance(
+            run, lambda clock: canceling(clock=clock, token=token), token, _NOT_ENDED, _statuses(*TERMINAL), now
+        )
+        return _head_in(verdict)
+
+    def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
+        """See ``Store.due``; the longest overdue first."""
+        found: list[tuple[datetime, str]] = []
+        for shard in range(SHARDS):
+            entries = self._query(
+                {":shard": text(due_shard(shard)), ":now": instant(now)},
+                IndexName=DUE_INDEX.name,
+                KeyConditionExpression="#dsh = :shard AND #due < :now",
+                Limit=limit,
+            )
+            found += [(instant_of(entry["due"]), entry["pk"]["S"]) for entry in islice(entries, limit)]
+        return [run_of(partition) for _, partition in sorted(found)[:limit]]
+
+    def list_runs(
+        self,
+        tenant: str,
+        *,
+        workflow: str | None = None,
+        status: PublicStatus | None = None,
+        resource_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[RunSummary]:
+        """See ``Store.list_runs``. Reads on until ``limit`` runs match: a rare match costs many reads."""
+        asked = listing(
+            workflow=workflow,
+            status=status,
+            resource_id=resource_id,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+        )
+        if asked.is_empty:
+            return Page([])
+        shards = [self._listed(list_shard(tenant, shard), asked) for shard in range(SHARDS)]
+        return asked.page_of(heapq.merge(*shards, key=lambda entry: entry["lsk"]["S"], reverse=True))
+
+    # -- reading --
+
+    def _partition(self, run: RunRef, condition: str, **texts: str) -> Iterator[Item]:
+        """The run's items whose sort key meets ``condition``, in order, over as many pages as there are."""
+        return self._query(
+            {":pk": text(partition_of(run)), **{f":{name}": text(value) for name, value in texts.items()}},
+            KeyConditionExpression=f"#pk = :pk AND {condition}",
+            ConsistentRead=True,
+        )
+
+    def _listed(self, shard: str, asked: Listing) -> Iterator[Item]:
+        """One shard's entries in the asked range that match, newest first."""
+        values = {":shard": text(shard), ":lowest": text(asked.lowest), ":highest": text(asked.highest)}
+        request: dict[str, Any] = {
+            "IndexName": LIST_INDEX.name,
+            "KeyConditionExpression": "#lsh = :shard AND #lsk BETWEEN :lowest AND :highest",
+            "ScanIndexForward": False,
+            "Limit": asked.limit + 1,
+        }
+        if asked.wanted:
+            request["FilterExpression"] = " AND ".join(f"#{name} = :{name}" for name in asked.wanted)
+            request["Limit"] = _FILTERED_PAGE
+            values |= {f":{name}": text(value) for name, value in asked.wanted.items()}
+        return self._query(values, **request)
+
+    def _query(self, values: Mapping[str, Attribute], **request: Any) -> Iterator[Item]:
+        asked = {"TableName": self._table, **_phrased(values, **request)}
+        while True:
+            reply = self._ask(self._client.query, **asked)
+            yield from reply["Items"]
+            if "LastEvaluatedKey" not in reply:
+                return
+            asked["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
+
+    # -- writing --
+
+    def _advance(
+        self,
+        run: RunRef,
+        change: Callable[[datetime | None], Change],
+        token: str,
+        condition: str,
+        values: Mapping[str, Attribute],
+        now: datetime,
+    ) -> _Done | _Refused:
+        """Update a head that was not read before, setting its clock to ``now`` unless it is ahead of that.
+
+        DynamoDB has no ``max``, so a head whose clock is ahead refuses the first try and takes the second.
+        """
+        known = {**values, ":now": instant(now), ":schema": number(SCHEMA)}
+        guard = f"{condition} AND {_READABLE}"
+        verdict = self._update(run, change(now), token, f"{guard} AND {_CLOCK_BEHIND}", known)
+        if isinstance(verdict, _Refused) and verdict.item is not None and instant_of(verdict.item["ua"]) > now:
+            return self._update(run, change(None), token, f"{guard} AND {_CLOCK_AHEAD}", known)
+        return verdict
+
+    def _put(self, item: Item, token: str, condition: str, values: Mapping[str, Attribute]) -> _Done | _Refused:
+        return self._write(self._client.put_item, token, **self._putting(item, condition, values))
+
+    def _update(
+        self, run: RunRef, change: Change, token: str, condition: str, values: Mapping[str, Attribute]
+    ) -> _Done | _Refused:
+        request = self._updating(run, change, condition, values)
+        return self._write(self._client.update_item, token, ReturnValues="ALL_NEW", **request)
+
+    def _write(self, operation: Callable[..., Reply], token: str, **request: Any) -> _Done | _Refused:
+        try:
+            reply = self._ask(operation, **request)
+        except ClientError as error:
+            item = error.response.get("Item")
+            return _Done(item) if _is_mine(item, token) else _Refused(item)
+        return _Done(reply.get("Attributes"))
+
+    def _putting(self, item: Item, condition: str, values: Mapping[str, Attribute]) -> dict[str, Any]:
+        return {"TableName": self._table, "Item": item, **_guarded(values, ConditionExpression=condition)}
+
+    def _updating(self, run: RunRef, change: Change, condition: str, values: Mapping[str, Attribute]) -> dict[str, Any]:
+        expression, changed = _update_expression(change)
+        guarded = _guarded({**values, **changed}, UpdateExpression=expression, ConditionExpression=condition)
+        return {"TableName": self._table, "Key": _key_of(run), **guarded}
+
+    # -- asking --
+
+    def _ask(self, operation: Callable[..., Reply], **request: Any) -> Reply:
+        """One operation, tried again when AWS gave no verdict.
+
+        Raises:
+            ClientError: a condition did not hold; nothing else comes out as an exception of boto3.
+        """
+        tried = 0
+        while True:
+            try:
+                return operation(**request)
+            except AwsError as error:
+                if _is_refusal(error):
+                    raise
+                tried += 1
+                tries, failure = self._diagnosis(error)
+                if tried >= tries:
+                    raise failure from error
+                self._pause(self._ids.draw() * min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tried))
+
+    def _diagnosis(self, error: Exception) -> tuple[int, FlowcoreError]:
+        """How many tries this kind of error is worth, and what to raise after the last."""
+        code, endpoint = code_of(error), self._client.meta.endpoint_url
+        if {code, *_reasons(error)} & _CROWDED:
+            return _CROWD_TRIES, Throttled(f"Table {self._table!r} at {endpoint} is too busy: {error}")
+        if is_silence(error):
+            return _SILENCE_TRIES, StoreUnavailable(f"No answer from DynamoDB at {endpoint}: {error}")
+        if code == "ResourceNotFoundException":
+            return 1, StoreUnavailable(f"There is no table {self._table!r} at {endpoint}. Deploy it, or name another.")
+        if code in {"ValidationException", "TransactionCanceledException"} and "specified index" not in str(error):
+            return 1, InvariantError(f"DynamoDB does not understand a request for table {self._table!r}: {error}")
+        return 1, StoreUnavailable(f"Table {self._table!r} at {endpoint} refuses: {error}")
+
+
+# -- expressions ------------------------------------------------------------------------------------------------------
+
+
+def _phrased(values: Mapping[str, Attribute], **request: Any) -> dict[str, Any]:
+    """A request with the names and values its expressions use; each ``#name`` stands for the attribute ``name``."""
+    expressions = " ".join(part for name, part in request.items() if name.endswith("Expression"))
+    request["ExpressionAttributeNames"] = {f"#{name}": name for name in re.findall(r"#(\w+)", expressions)}
+    if values:
+        request["ExpressionAttributeValues"] = dict(values)
+    return request
+
+
+def _guarded(values: Mapping[str, Attribute], **expressions: str) -> dict[str, Any]:
+    return _phrased(values, ReturnValuesOnConditionCheckFailure="ALL_OLD", **expressions)
+
+
+def _update_expression(change: Change) -> tuple[str, dict[str, Attribute]]:
+    settings = [f"#{name} = :{name}" for name in change.put]
+    settings += [f"#{name} = if_not_exists(#{name}, :zero) + :one" for name in change.grow]
+    values = {f":{name}": value for name, value in change.put.items()}
+    if change.grow:
+        values |= {":zero": number(0), ":one": number(1)}
+    removals = f" REMOVE {', '.join(f'#{name}' for name in change.drop)}" if change.drop else ""
+    return f"SET {', '.join(settings)}{removals}", values
+
+
+def _statuses(*statuses: RunStatus) -> dict[str, Attribute]:
+    return {f":{status.lower()}": text(status) for status in statuses}
+
+
+def _occurrence(prior: StepRecord) -> dict[str, Attribute]:
+    return {":outcome": text(prior.outcome), ":gen": number(prior.gen)}
+
+
+def _key_of(run: RunRef) -> Item:
+    return {"pk": text(partition_of(run)), "sk": text(HEAD_KEY)}
+
+
+# -- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+def _is_mine(item: Item | None, token: str) -> bool:
+    return item is not None and item["lc"] == text(token)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a condition was judged and did not hold; not so when the judging itself met a conflict."""
+    reasons = _reasons(error)
+    return code_of(error) == f"{_REFUSED}Exception" or (_REFUSED in reasons and not _CROWDED & set(reasons))
+
+
+def _reasons(error: Exception) -> list[str]:
+    return [reason.get("Code", "None") for reason in _cancellations(error)]
+
+
+def _cancellations(error: Exception) -> list[dict[str, Any]]:
+    return list(error.response.get("CancellationReasons", ())) if isinstance(error, ClientError) else []
+
+
+def _resume_refused(error: Exception, token: str) -> Written | HeadMoved | RecordMoved:
+    """What a canceled transaction means. The record is looked at first: if it moved, it carries the winner."""
+    head, record = _cancellations(error)
+    if _is_mine(head.get("Item"), token) or _is_mine(record.get("Item"), token):
+        return Written()
+    if record["Code"] == _REFUSED:
+        return RecordMoved(_record_in(record.get("Item")))
+    return HeadMoved(decode_head(head["Item"]) if "Item" in head else None)
+
+
+def _head_in(verdict: _Done | _Refused) -> Head | None:
+    return None if verdict.item is None else decode_head(verdict.item)
+
+
+def _record_in(item: Item | None) -> StepRecord | None:
+    return None if item is None else decode_record(item)

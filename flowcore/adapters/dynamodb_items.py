@@ -1,0 +1,533 @@
+"""How a run lies in the table: keys, the head and one record as items, and the three changes an update makes.
+
+Makes no calls and judges no condition; ``dynamodb`` and ``memory`` do, and both store exactly these items. An attribute
+at its default is left out and names are one to three letters, because DynamoDB bills names too: a small record stays
+well under one write unit.
+
+One partition per run, ``T#<tenant>#R#<run>``. In it, in sorting order: ``#HEAD``, then for each record
+``S#<incarnation>#<scope>#<key>``, so that one query reads the head with the records of the run's own scope.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from flowcore.adapters.dynamodb_attributes import (
+    ITEM_LIMIT,
+    Attribute,
+    Item,
+    from_ms,
+    instant,
+    instant_of,
+    int_of,
+    item_size,
+    number,
+    payload,
+    text,
+    to_ms,
+    value_of,
+)
+from flowcore.errors import InvalidPayload, InvariantError, PayloadTooLarge
+from flowcore.keys import ROOT, RunRef, Scope, StepKey, scope_of
+from flowcore.model import (
+    NO_CHANGE,
+    Answer,
+    Delta,
+    Head,
+    Json,
+    Outcome,
+    PublicStatus,
+    RunStatus,
+    RunSummary,
+    StepFailure,
+    StepRecord,
+)
+
+SCHEMA = 1
+"""Version of the item form written here, in attribute ``v``. Items of a later one are refused, never guessed at."""
+HEAD_KEY = "#HEAD"
+SHARDS = 8
+"""Partitions each index is spread over: 8,000 changes a second, and a reader asks 8 times."""
+SORT_KEY_LIMIT = 1024
+"""Bytes of a sort key. Source: Amazon DynamoDB Developer Guide, "Quotas", sort key length."""
+
+_HEAD_ROOM = 1024
+"""Bytes of a head kept free for what a claim or a cancel adds, so that a stored head can always be claimed."""
+
+
+# -- keys and indexes -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A secondary index of the table: its two keys, and which other attributes it copies."""
+
+    name: str
+    partition: str
+    sort: str
+    copied: tuple[str, ...] = ()
+
+
+DUE_INDEX = Index("due-index", "dsh", "due")
+"""Finds runs somebody must look at. Sparse: a head without ``due`` is not in it."""
+LIST_INDEX = Index("list-index", "lsh", "lsk", ("ps", "wf", "rs", "dl"))
+"""Lists a tenant's runs, newest first.
+
+It copies the public word ``ps`` and not the stored status, because claiming a run that users already see as running
+then costs no index write. ``dl`` is kept for a deadline: what an index copies cannot be changed later.
+"""
+
+
+def partition_of(run: RunRef) -> str:
+    """The partition key of everything about ``run``."""
+    return f"T#{run.tenant}#R#{run.id}"
+
+
+def run_of(partition: str) -> RunRef:
+    """The run whose partition key this is."""
+    _, tenant, _, run_id = partition.split("#")
+    return RunRef(tenant, run_id)
+
+
+def incarnation_prefix(incarnation: int) -> str:
+    """How every sort key of one incarnation's records begins."""
+    return f"S#{incarnation:04}#"
+
+
+def scope_prefix(incarnation: int, scope: Scope) -> str:
+    """How every sort key of the records in ``scope`` begins."""
+    return f"{incarnation_prefix(incarnation)}{scope}#"
+
+
+def record_key(incarnation: int, key: StepKey) -> str:
+    """The sort key of the record at ``key``.
+
+    Raises:
+        PayloadTooLarge: nested so deeply, with ids so long, that DynamoDB would not take the key.
+    """
+    found = f"{scope_prefix(incarnation, scope_of(key))}{key}"
+    if len(found.encode()) > SORT_KEY_LIMIT:
+        raise PayloadTooLarge(f"The place {key!r}, written as a sort key,", len(found.encode()), SORT_KEY_LIMIT)
+    return found
+
+
+def step_key_of(sort_key: str) -> StepKey:
+    """The step key in a record's sort key.
+
+    A scope may hold ``#`` itself (``poll#3``), so the right place to cut is the one where the key lies in the scope.
+    """
+    rest = sort_key.split("#", 2)[2]
+    for cut in (match.start() for match in re.finditer("#", rest)):
+        key = StepKey(rest[cut + 1 :])
+        if _lies_in(key, rest[:cut]):
+            return key
+    raise InvariantError(f"{sort_key!r} is not the sort key of a record.")
+
+
+def _lies_in(key: StepKey, scope: str) -> bool:
+    try:
+        return scope_of(key) == scope
+    except ValueError:
+        return False
+
+
+def due_shard(shard: int) -> str:
+    """The partition key of one shard of the due index."""
+    return f"D#{shard}"
+
+
+def list_shard(tenant: str, shard: int) -> str:
+    """The partition key of one shard of the list index."""
+    return f"L#{tenant}#{shard}"
+
+
+def list_key(created_at_ms: int, run_id: str) -> str:
+    """The sort key in the list index: sorts by time of creation, then by id."""
+    return f"{created_at_ms:013}#{run_id}"
+
+
+def _shard_of(partition: str) -> int:
+    return zlib.crc32(partition.encode()) % SHARDS
+
+
+# -- the head ---------------------------------------------------------------------------------------------------------
+
+_FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "tr", "lsh", "lsk"})
+"""What no update ever writes again: a run keeps its name, input and place in listings."""
+_REMOVABLE = frozenset(
+    {"own", "lx", "inc", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx"},
+)
+"""What an update removes when it is at its default, so that nothing of the former head shows through."""
+
+
+def encode_head(head: Head, token: str) -> Item:
+    """The head as an item; ``token`` names the write, so that its writer knows it again.
+
+    Raises:
+        InvalidPayload, PayloadTooLarge: see ``payload``; or the whole item is too large.
+    """
+    run, pk = head.run, partition_of(head.run)
+    shard = _shard_of(pk)
+    item = _present(
+        pk=text(pk),
+        sk=text(HEAD_KEY),
+        v=number(SCHEMA),
+        st=text(head.status),
+        ps=text(head.public_status),
+        ver=number(head.version),
+        ep=number(head.epoch),
+        own=_text(head.owner),
+        lx=_instant(head.lease_until),
+        inc=_unless(1, head.incarnation),
+        wf=text(head.workflow),
+        dv=text(head.definition),
+        inh=text(head.input_hash),
+        ca=instant(head.created_at),
+        ua=instant(head.updated_at),
+        wake=_instant(head.wake),
+        due=_instant(head.due),
+        dsh=text(due_shard(shard)) if head.due is not None else None,
+        att=_unless(0, head.attempts),
+        hop=_unless(0, head.hops),
+        res=_payload(f"The result of run {run.id!r}", head.output),
+        err=_payload(f"The failure of run {run.id!r}", _failure_json(head.failure)),
+        blk=_text(head.blocked),
+        rs=_text(head.resource_id),
+        sta=_payload(f"The state of run {run.id!r}", dict(head.state) or None),
+        ctx=_payload(f"The request context of run {run.id!r}", dict(head.request_context) or None),
+        tr=_text(head.trace_id),
+        lsh=text(list_shard(run.tenant, shard)),
+        lsk=text(list_key(to_ms(head.created_at), run.id)),
+        lc=text(token),
+    )
+    if (entered := _payload(f"The input of run {run.id!r}", head.input)) is not None:
+        item["in"] = entered
+    _refuse_oversize(f"Run {run.id!r}, with its input, state and result,", item, ITEM_LIMIT - _HEAD_ROOM)
+    return item
+
+
+def decode_head(item: Mapping[str, Attribute]) -> Head:
+    """The head that an item holds.
+
+    Raises:
+        InvariantError: a later flowcore wrote it.
+    """
+    _refuse_later(item)
+    return Head(
+        run=run_of(item["pk"]["S"]),
+        workflow=item["wf"]["S"],
+        definition=item["dv"]["S"],
+        input=_read(item, "in", value_of, None),
+        input_hash=item["inh"]["S"],
+        status=RunStatus(item["st"]["S"]),
+        created_at=instant_of(item["ca"]),
+        updated_at=instant_of(item["ua"]),
+        version=int_of(item["ver"]),
+        epoch=int_of(item["ep"]),
+        owner=_read(item, "own", _str_of, None),
+        lease_until=_read(item, "lx", instant_of, None),
+        incarnation=_read(item, "inc", int_of, 1),
+        wake=_read(item, "wake", instant_of, None),
+        due=_read(item, "due", instant_of, None),
+        attempts=_read(item, "att", int_of, 0),
+        hops=_read(item, "hop", int_of, 0),
+        output=_read(item, "res", value_of, None),
+        failure=_failure_of(_read(item, "err", value_of, None)),
+        blocked=_read(item, "blk", _str_of, None),
+        resource_id=_read(item, "rs", _str_of, None),
+        state=_read(item, "sta", value_of, {}),
+        request_context=_read(item, "ctx", value_of, {}),
+        trace_id=_read(item, "tr", _str_of, None),
+    )
+
+
+def decode_summary(entry: Mapping[str, Attribute]) -> RunSummary:
+    """One line of a listing, from an entry of the list index or from the whole head."""
+    created_ms, run_id = list_position(entry)
+    status: PublicStatus = entry["ps"]["S"]
+    return RunSummary(
+        run_id=run_id,
+        workflow_id=entry["wf"]["S"],
+        status=status,
+        created_at=from_ms(created_ms),
+        resource_id=_read(entry, "rs", _str_of, None),
+    )
+
+
+def list_position(entry: Mapping[str, Attribute]) -> tuple[int, str]:
+    """Where an entry stands in a listing: time of creation in milliseconds, and the run's id."""
+    created, run_id = entry["lsk"]["S"].split("#", 1)
+    return int(created), run_id
+
+
+# -- changes of a head ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one update does to a head: attributes set, counters grown by one, attributes removed."""
+
+    put: Mapping[str, Attribute]
+    grow: tuple[str, ...] = ()
+    drop: tuple[str, ...] = field(default=())
+
+    def applied_to(self, item: Mapping[str, Attribute]) -> Item:
+        """The item after the update; ``item`` stays as it was."""
+        grown = {name: number(_read(item, name, int_of, 0) + 1) for name in self.grow}
+        kept = {name: value for name, value in item.items() if name not in self.drop}
+        return {**kept, **self.put, **grown}
+
+
+def replacement(head: Head, token: str) -> Change:
+    """Everything about a head that may change, made to be as ``head`` says."""
+    item = encode_head(head, token)
+    put = {name: value for name, value in item.items() if name not in _FIXED}
+    return Change(put, drop=tuple(sorted(_REMOVABLE - item.keys())))
+
+
+def claiming(
+    run: RunRef, *, owner: str, lease_until: datetime, due: datetime, clock: datetime | None, token: str
+) -> Change:
+    """A worker takes the run. ``clock`` is the run's new time, None to leave the one it has."""
+    put = _present(
+        st=text(RunStatus.RUNNING),
+        ps=text("running"),
+        own=text(owner),
+        lx=instant(lease_until),
+        due=instant(due),
+        dsh=text(due_shard(_shard_of(partition_of(run)))),
+        ua=_instant(clock),
+        lc=text(token),
+    )
+    return Change(put, grow=("ver", "ep", "att"), drop=("wake",))
+
+
+def canceling(*, clock: datetime | None, token: str) -> Change:
+    """Somebody ends the run. ``clock`` is the run's new time, None to leave the one it has."""
+    put = _present(st=text(RunStatus.CANCELED), ps=text("canceled"), ua=_instant(clock), lc=text(token))
+    return Change(put, grow=("ver", "ep"), drop=("due", "dsh", "own", "lx", "wake"))
+
+
+# -- records ----------------------------------------------------------------------------------------------------------
+
+
+def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str) -> Item:
+    """One record as an item; ``token`` names the write, so that its writer knows it again.
+
+    Raises:
+        InvalidPayload, PayloadTooLarge: see ``payload``; or the whole item or its key is too large.
+    """
+    place = f"of step {record.key!r} in run {run.id!r}"
+    item = _present(
+        pk=text(partition_of(run)),
+        sk=text(record_key(incarnation, record.key)),
+        v=number(SCHEMA),
+        o=text(record.outcome),
+        g=number(record.gen),
+        sq=number(record.seq),
+        by=number(record.epoch),
+        at=instant(record.at),
+        sa=instant(record.started_at) if record.started_at != record.at else None,
+        out=_payload(f"The output {place}", record.output),
+        err=_payload(f"The failure {place}", _failure_json(record.failure)),
+        d=_payload(f"The change of state {place}", _delta_json(record.delta)),
+        n=_unless(1, record.attempt),
+        u=_instant(record.until),
+        sp=_payload(f"The suspend payload {place}", record.payload),
+        lb=_text(record.label),
+        an=_payload(f"The answer {place}", _answer_json(record.answer)),
+        pa=_payload(f"The earlier answers {place}", [_answer_json(answer) for answer in record.spent] or None),
+        op=_text(record.opens),
+        c=number(record.count) if record.count is not None else None,
+        lc=text(token),
+    )
+    _refuse_oversize(f"The record {place}", item, ITEM_LIMIT)
+    return item
+
+
+def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
+    """The record that an item holds.
+
+    Raises:
+        InvariantError: a later flowcore wrote it.
+    """
+    _refuse_later(item)
+    at = instant_of(item["at"])
+    opens = _read(item, "op", _str_of, None)
+    return StepRecord(
+        key=step_key_of(item["sk"]["S"]),
+        outcome=Outcome(item["o"]["S"]),
+        gen=int_of(item["g"]),
+        seq=int_of(item["sq"]),
+        epoch=int_of(item["by"]),
+        at=at,
+        started_at=_read(item, "sa", instant_of, at),
+        output=_read(item, "out", value_of, None),
+        failure=_failure_of(_read(item, "err", value_of, None)),
+        delta=_delta_of(_read(item, "d", value_of, None)),
+        attempt=_read(item, "n", int_of, 1),
+        until=_read(item, "u", instant_of, None),
+        payload=_read(item, "sp", value_of, None),
+        label=_read(item, "lb", _str_of, None),
+        answer=_answer_of(_read(item, "an", value_of, None)),
+        spent=_answers_of(_read(item, "pa", value_of, ())),
+        opens=Scope(opens) if opens is not None else None,
+        count=_read(item, "c", int_of, None),
+    )
+
+
+def gather(root: Iterable[Item], read: Callable[[Scope], Iterable[Item]]) -> dict[StepKey, StepRecord]:
+    """The records in ``root`` and in every scope that a record still at work opens, read one scope after another."""
+    records: dict[StepKey, StepRecord] = {}
+    found: Iterable[Item] = root
+    unread: list[Scope] = []
+    seen = {ROOT}
+    while True:
+        for record in map(decode_record, found):
+            records[record.key] = record
+            if record.opens is not None and not record.is_settled and record.opens not in seen:
+                seen.add(record.opens)
+                unread.append(record.opens)
+        if not unread:
+            return records
+        found = read(unread.pop())
+
+
+# -- the values inside ------------------------------------------------------------------------------------------------
+
+
+def _failure_json(failure: StepFailure | None) -> Json:
+    if failure is None:
+        return None
+    return _dense(
+        t=failure.type,
+        m=failure.message,
+        p=dict(failure.properties) or None,
+        c=_failure_json(failure.cause),
+        s=failure.step,
+    )
+
+
+def _failure_of(value: Json) -> StepFailure | None:
+    if value is None:
+        return None
+    return StepFailure(
+        type=value["t"],
+        message=value["m"],
+        properties=value.get("p", {}),
+        cause=_failure_of(value.get("c")),
+        step=value.get("s"),
+    )
+
+
+def _delta_json(delta: Delta) -> Json:
+    stamped = {name: {key: list(entry) for key, entry in part.items()} for name, part in _parts(delta)}
+    return _dense(s=stamped["s"] or None, c=stamped["c"] or None)
+
+
+def _parts(delta: Delta) -> tuple[tuple[str, Mapping[str, tuple[Json, ...]]], ...]:
+    return ("s", delta.state), ("c", delta.context)
+
+
+def _delta_of(value: Json) -> Delta:
+    if value is None:
+        return NO_CHANGE
+    state, context = ({key: tuple(entry) for key, entry in value.get(name, {}).items()} for name in ("s", "c"))
+    return Delta(state=state, context=context)
+
+
+def _answer_json(answer: Answer | None) -> Json:
+    if answer is None:
+        return None
+    return _dense(
+        w=answer.wait,
+        d=answer.data,
+        h=answer.digest,
+        at=to_ms(answer.at),
+        by=answer.by,
+        via=answer.via,
+        k=answer.idempotency_key,
+        to=answer.timed_out or None,
+    )
+
+
+def _answer_of(value: Json) -> Answer | None:
+    if value is None:
+        return None
+    return Answer(
+        wait=value["w"],
+        data=value.get("d"),
+        digest=value["h"],
+        at=from_ms(value["at"]),
+        by=value.get("by"),
+        via=value["via"],
+        idempotency_key=value.get("k"),
+        timed_out=value.get("to", False),
+    )
+
+
+def _answers_of(values: Sequence[Json]) -> tuple[Answer, ...]:
+    answers = (_answer_of(value) for value in values)
+    return tuple(answer for answer in answers if answer is not None)
+
+
+def _dense(**values: Json) -> Json:
+    return {name: value for name, value in values.items() if value is not None} or None
+
+
+# -- attributes that may be absent ------------------------------------------------------------------------------------
+
+
+def _present(**attributes: Attribute | None) -> Item:
+    return {name: attribute for name, attribute in attributes.items() if attribute is not None}
+
+
+def _text(value: str | None) -> Attribute | None:
+    return None if value is None else text(value)
+
+
+def _instant(value: datetime | None) -> Attribute | None:
+    return None if value is None else instant(value)
+
+
+def _unless(default: int, value: int) -> Attribute | None:
+    return None if value == default else number(value)
+
+
+def _payload(subject: str, value: Json) -> Attribute | None:
+    return None if value is None else payload(subject, value)
+
+
+def _read(item: Mapping[str, Attribute], name: str, decode: Callable[[Attribute], Any], default: Any) -> Any:
+    attribute = item.get(name)
+    return default if attribute is None else decode(attribute)
+
+
+def _str_of(attribute: Attribute) -> str:
+    return str(attribute["S"])
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def _refuse_oversize(subject: str, item: Item, limit: int) -> None:
+    try:
+        size = item_size(item)
+    except UnicodeEncodeError as error:
+        raise InvalidPayload(subject, [{"path": "", "message": f"holds text that is not Unicode: {error}"}]) from error
+    if size > limit:
+        raise PayloadTooLarge(subject, size, limit)
+
+
+def _refuse_later(item: Mapping[str, Attribute]) -> None:
+    found = int_of(item["v"])
+    if found > SCHEMA:
+        raise InvariantError(
+            f"Item {item['sk']['S']!r} of run {run_of(item['pk']['S']).id!r} has schema version {found}; this flowcore "
+            f"knows versions up to {SCHEMA}. A later flowcore wrote it: deploy that one here too."
+        )

@@ -1,0 +1,298 @@
+"""Memory that stands for AWS: a store, a queue and a scheduler for tests and for one process on a developer's desk.
+
+``MemoryStore`` is a verified fake. It keeps the same items as the table would, made by the same functions, so a value
+takes the same journey; it passes the same contract suite; only the conditions are judged here, in Python, under a lock.
+A write touches one item and two small views, however many records a run has.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import count
+from threading import RLock
+
+from flowcore.adapters.dynamodb_attributes import Item, instant_of, number, text
+from flowcore.adapters.dynamodb_items import (
+    Change,
+    canceling,
+    claiming,
+    decode_head,
+    decode_record,
+    encode_head,
+    encode_record,
+    gather,
+    incarnation_prefix,
+    partition_of,
+    replacement,
+    run_of,
+    scope_prefix,
+)
+from flowcore.adapters.listing import listing
+from flowcore.errors import InvariantError
+from flowcore.keys import ROOT, RunRef, Scope, scope_of
+from flowcore.model import TERMINAL, Head, Page, PublicStatus, RunStatus, RunSummary, StepRecord
+from flowcore.ports import Claimed, Clock, HeadMoved, Hint, NotClaimable, RecordMoved, Records, Written
+
+
+class MemoryStore:
+    """``flowcore.ports.Store`` in memory, with the items of the DynamoDB adapter."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._tokens = (f"{drawn:026}" for drawn in count(1))
+        self._heads: dict[str, Item] = {}
+        self._scopes: dict[str, dict[str, dict[str, Item]]] = {}
+        """Partition key, then prefix of a scope, then sort key: a scope is read without a look at the others."""
+        self._due: dict[str, datetime] = {}
+        self._listed: dict[str, dict[str, str]] = {}
+        """Tenant, then list key, then partition key."""
+
+    def start(self, head: Head) -> Head | None:
+        """See ``Store.start``."""
+        with self._lock:
+            item = encode_head(head, next(self._tokens))
+            standing = self._heads.get(item["pk"]["S"])
+            if standing is not None:
+                return decode_head(standing)
+            self._keep(item)
+            self._listed.setdefault(head.run.tenant, {})[item["lsk"]["S"]] = item["pk"]["S"]
+            return None
+
+    def claim(
+        self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
+    ) -> Claimed | NotClaimable:
+        """See ``Store.claim``."""
+        with self._lock:
+            item = self._heads.get(partition_of(run))
+            if item is None:
+                return NotClaimable(None)
+            head = decode_head(item)
+            if not _is_claimable(head, now):
+                return NotClaimable(head)
+            clock = now if head.updated_at <= now else None
+            token = next(self._tokens)
+            change = claiming(run, owner=owner, lease_until=lease_until, due=due, clock=clock, token=token)
+            return Claimed(self._apply(item, change))
+
+    def load(self, run: RunRef, head: Head | None = None, *, everything: bool = False) -> tuple[Head, Records] | None:
+        """See ``Store.load``."""
+        with self._lock:
+            head = head or self.peek(run)
+            if head is None:
+                return None
+            incarnation, scopes = head.incarnation, self._scopes.get(partition_of(run), {})
+            if everything:
+                own = incarnation_prefix(incarnation)
+                found = [item for prefix, scope in scopes.items() if prefix.startswith(own) for item in _sorted(scope)]
+                return head, {record.key: record for record in map(decode_record, found)}
+
+            def read(scope: Scope) -> Iterator[Item]:
+                return _sorted(scopes.get(scope_prefix(incarnation, scope), {}))
+
+            return head, gather(read(ROOT), read)
+
+    def peek(self, run: RunRef) -> Head | None:
+        """See ``Store.peek``."""
+        with self._lock:
+            item = self._heads.get(partition_of(run))
+            return None if item is None else decode_head(item)
+
+    def commit(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
+    ) -> Written | RecordMoved:
+        """See ``Store.commit``."""
+        with self._lock:
+            item = encode_record(run, incarnation, record, next(self._tokens))
+            scope = self._scope_of(run, incarnation, record)
+            standing = scope.get(item["sk"]["S"])
+            if not _is_still(standing, prior):
+                return RecordMoved(None if standing is None else decode_record(standing))
+            scope[item["sk"]["S"]] = item
+            return Written()
+
+    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+        """See ``Store.release``."""
+        with self._lock:
+            change = replacement(head, next(self._tokens))
+            item = self._heads.get(partition_of(head.run))
+            standing = None if item is None else decode_head(item)
+            held = (RunStatus.RUNNING, epoch, version)
+            if item is None or standing is None or (standing.status, standing.epoch, standing.version) != held:
+                return HeadMoved(standing)
+            self._apply(item, change)
+            return Written()
+
+    def resume(
+        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
+    ) -> Written | HeadMoved | RecordMoved:
+        """See ``Store.resume``."""
+        with self._lock:
+            token = next(self._tokens)
+            change, item = replacement(head, token), encode_record(head.run, head.incarnation, record, token)
+            scope = self._scope_of(head.run, head.incarnation, record)
+            standing = scope.get(item["sk"]["S"])
+            if not _is_still(standing, prior):
+                return RecordMoved(None if standing is None else decode_record(standing))
+            head_item = self._heads.get(partition_of(head.run))
+            if head_item is None or head_item["ver"] != number(version):
+                return HeadMoved(None if head_item is None else decode_head(head_item))
+            self._apply(head_item, change)
+            scope[item["sk"]["S"]] = item
+            return Written()
+
+    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+        """See ``Store.cancel``."""
+        with self._lock:
+            item = self._heads.get(partition_of(run))
+            if item is None:
+                return None
+            head = decode_head(item)
+            if head.status in TERMINAL:
+                return head
+            clock = now if head.updated_at <= now else None
+            return self._apply(item, canceling(clock=clock, token=next(self._tokens)))
+
+    def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
+        """See ``Store.due``; the longest overdue first."""
+        with self._lock:
+            overdue = [(due, partition) for partition, due in self._due.items() if due < now]
+            return [run_of(partition) for _, partition in heapq.nsmallest(limit, overdue)]
+
+    def list_runs(
+        self,
+        tenant: str,
+        *,
+        workflow: str | None = None,
+        status: PublicStatus | None = None,
+        resource_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[RunSummary]:
+        """See ``Store.list_runs``."""
+        asked = listing(
+            workflow=workflow,
+            status=status,
+            resource_id=resource_id,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+        )
+        with self._lock:
+            listed = self._listed.get(tenant, {})
+            within = sorted((key for key in listed if asked.lowest <= key <= asked.highest), reverse=True)
+            return asked.page_of(self._heads[listed[key]] for key in within)
+
+    def items(self) -> list[Item]:
+        """Every item as the table would hold it, in no particular order; for tests that compare stores."""
+        with self._lock:
+            records = [item for run in self._scopes.values() for scope in run.values() for item in scope.values()]
+            return [dict(item) for item in (*self._heads.values(), *records)]
+
+    def _apply(self, item: Item, change: Change) -> Head:
+        changed = change.applied_to(item)
+        self._keep(changed)
+        return decode_head(changed)
+
+    def _keep(self, head: Item) -> None:
+        partition = head["pk"]["S"]
+        self._heads[partition] = head
+        if "due" in head:
+            self._due[partition] = instant_of(head["due"])
+        else:
+            self._due.pop(partition, None)
+
+    def _scope_of(self, run: RunRef, incarnation: int, record: StepRecord) -> dict[str, Item]:
+        scopes = self._scopes.setdefault(partition_of(run), {})
+        return scopes.setdefault(scope_prefix(incarnation, scope_of(record.key)), {})
+
+
+def _is_claimable(head: Head, now: datetime) -> bool:
+    match head.status:
+        case RunStatus.QUEUED:
+            return True
+        case RunStatus.RUNNING:
+            return head.lease_until is not None and head.lease_until < now
+        case RunStatus.WAITING | RunStatus.JOINING | RunStatus.SUSPENDED:
+            return head.wake is not None and head.wake <= now
+        case _:
+            return False
+
+
+def _is_still(standing: Item | None, prior: StepRecord | None) -> bool:
+    if standing is None or prior is None:
+        return standing is None and prior is None
+    return standing["o"] == text(prior.outcome) and standing["g"] == number(prior.gen)
+
+
+def _sorted(scope: dict[str, Item]) -> Iterator[Item]:
+    return (scope[key] for key in sorted(scope))
+
+
+class MemoryQueue:
+    """``flowcore.ports.Queue`` in memory: hands out each hint once, when its delay has passed and somebody asks."""
+
+    max_delay_s = 900
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = RLock()
+        self._waiting: list[tuple[datetime, int, Hint]] = []
+        self._numbers = count()
+        self.sent: list[tuple[Hint, int]] = []
+        """Every hint ever sent, with its delay in seconds, in order."""
+
+    def send(self, hint: Hint, *, delay_s: int) -> None:
+        """See ``Queue.send``."""
+        if not 0 <= delay_s <= self.max_delay_s:
+            raise InvariantError(f"A message can wait 0 to {self.max_delay_s} seconds, not {delay_s}.")
+        with self._lock:
+            self.sent.append((hint, delay_s))
+            ripe = self._clock.now() + timedelta(seconds=delay_s)
+            heapq.heappush(self._waiting, (ripe, next(self._numbers), hint))
+
+    def pop_due(self, now: datetime) -> list[Hint]:
+        """Take the hints whose delay has passed, the first due first."""
+        with self._lock:
+            found = []
+            while self._waiting and self._waiting[0][0] <= now:
+                found.append(heapq.heappop(self._waiting)[2])
+            return found
+
+    def next_at(self) -> datetime | None:
+        """When the next hint can be taken; None when there is none."""
+        with self._lock:
+            return self._waiting[0][0] if self._waiting else None
+
+
+class MemoryScheduler:
+    """``flowcore.ports.Scheduler`` in memory: keeps hints until somebody asks for those whose instant has come."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._standing: dict[tuple[RunRef, int], Hint] = {}
+
+    def schedule(self, hint: Hint, *, version: int) -> None:
+        """See ``Scheduler.schedule``."""
+        with self._lock:
+            self._standing.setdefault((hint.run, version), hint)
+
+    def unschedule(self, run: RunRef, *, version: int) -> None:
+        """See ``Scheduler.unschedule``."""
+        with self._lock:
+            self._standing.pop((run, version), None)
+
+    def pop_due(self, now: datetime) -> list[Hint]:
+        """Take the hints whose instant has come, the earliest first."""
+        with self._lock:
+            ripe = [key for key, hint in self._standing.items() if hint.at <= now]
+            return sorted((self._standing.pop(key) for key in ripe), key=lambda hint: hint.at)
+
+    def next_at(self) -> datetime | None:
+        """When the next hint fires; None when there is none."""
+        with self._lock:
+            return min((hint.at for hint in self._standing.values()), default=None)

@@ -1,0 +1,1 @@
+"""The kit for testing workflows, stores and this library itself."""

@@ -1,0 +1,772 @@
+"""The promises of ``flowcore.ports`` as tests: a new adapter starts by passing these.
+
+Subclass a contract in a test module and give it the fixture it asks for::
+
+    class TestMyStore(StoreContract):
+        @pytest.fixture
+        def store(self) -> Store:
+            return MyStore()
+
+Each test gets a fresh, empty adapter. ``a_head`` and ``a_record`` make values that differ from a plain one only in what
+a test says.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from flowcore.errors import (
+    InvalidPayload,
+    InvariantError,
+    MalformedRequest,
+    PayloadTooLarge,
+)
+from flowcore.keys import RunRef, Scope, StepKey
+from flowcore.model import (
+    TERMINAL,
+    Answer,
+    Delta,
+    Head,
+    Json,
+    Outcome,
+    PublicStatus,
+    RunStatus,
+    StepFailure,
+    StepRecord,
+)
+from flowcore.ports import (
+    Claimed,
+    HeadMoved,
+    Hint,
+    NotClaimable,
+    Queue,
+    RecordMoved,
+    Records,
+    Scheduler,
+    Store,
+    Written,
+)
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+RUN = RunRef("acme", "r-1")
+
+
+def a_head(run: RunRef = RUN, **changes: Any) -> Head:
+    """A run just started, unless ``changes`` say otherwise."""
+    plain = Head(
+        run=run,
+        workflow="refund",
+        definition="d-1",
+        input={"amount": 120},
+        input_hash="i-1",
+        status=RunStatus.QUEUED,
+        created_at=NOW,
+        updated_at=NOW,
+        due=NOW + 5 * SECOND,
+    )
+    return replace(plain, **changes)
+
+
+def a_running_head(run: RunRef = RUN, **changes: Any) -> Head:
+    """A run that a worker drives."""
+    held = {"status": RunStatus.RUNNING, "epoch": 1, "attempts": 1, "owner": "w-1", "lease_until": NOW + 60 * SECOND}
+    return a_head(run, **{**held, "due": NOW + 90 * SECOND, **changes})
+
+
+def a_suspended_head(run: RunRef = RUN, **changes: Any) -> Head:
+    """A run that waits for a person."""
+    return a_head(run, **{"status": RunStatus.SUSPENDED, "epoch": 1, "version": 3, "due": None, **changes})
+
+
+def a_record(key: str = "charge", outcome: Outcome = Outcome.OK, **changes: Any) -> StepRecord:
+    """The first record at ``key``."""
+    plain = StepRecord(key=StepKey(key), outcome=outcome, seq=1, epoch=1, at=NOW, started_at=NOW)
+    return replace(plain, **changes)
+
+
+def a_started(key: str, opens: str, **changes: Any) -> StepRecord:
+    """The record of a container still at work, with the scope that it opens."""
+    return a_record(key, Outcome.START, opens=Scope(opens), **changes)
+
+
+def noise(size: int) -> str:
+    """A text of ``size`` bytes that hardly compresses; the same with each call."""
+    return random.Random(size).randbytes(size // 2).hex()
+
+
+@contextmanager
+def racing(contenders: int) -> Iterator[Callable[[Sequence[Callable[[], Any]]], list[Any]]]:
+    """A function that makes that many calls at once, each on a thread of its own, and gives their answers in order."""
+    barrier = Barrier(contenders)
+
+    def contend(contender: Callable[[], Any]) -> Any:
+        barrier.wait()
+        return contender()
+
+    with ThreadPoolExecutor(contenders) as pool:
+        yield lambda calls: list(pool.map(contend, calls))
+
+
+class StoreContract:
+    """What every ``Store`` must do. Give a fixture ``store`` with an empty one."""
+
+    race_rounds = 200
+    """How often 32 threads race for one suspension."""
+
+    # -- start and peek --
+
+    def test_start_puts_a_run_that_does_not_exist(self, store: Store) -> None:
+        """A started run stands as it was given."""
+        head = a_head(resource_id="order-7", state={"a": 1}, request_context={"locale": "de"}, trace_id="t-1")
+        assert store.start(head) is None
+        assert store.peek(RUN) == head
+
+    def test_start_returns_the_head_that_stands_there(self, store: Store) -> None:
+        """A second start changes nothing and is told what the first made."""
+        store.start(a_head())
+        assert store.start(a_head(input="other", input_hash="i-2")) == a_head()
+        assert store.peek(RUN) == a_head()
+
+    def test_runs_of_two_tenants_are_strangers(self, store: Store) -> None:
+        """The same run id in another tenant is another run."""
+        store.start(a_head())
+        store.commit(RUN, 1, a_record(), None)
+        stranger = RunRef("other", RUN.id)
+        assert store.peek(stranger) is None
+        assert store.load(stranger) is None
+        assert store.start(a_head(stranger)) is None
+
+    def test_peek_and_load_of_no_run_are_none(self, store: Store) -> None:
+        """A run that was never started is not there."""
+        assert store.peek(RUN) is None
+        assert store.load(RUN) is None
+        assert store.load(RUN, everything=True) is None
+
+    # -- claim --
+
+    def test_claim_hands_over_the_run(self, store: Store) -> None:
+        """A claim sets lease and due, counts version, epoch and attempts, and leaves the rest."""
+        head = a_head(state={"a": 1}, hops=2)
+        store.start(head)
+        later = NOW + SECOND
+        claimed = claim(store, later)
+        expected = replace(
+            head,
+            status=RunStatus.RUNNING,
+            version=2,
+            epoch=1,
+            attempts=1,
+            owner="w-9",
+            lease_until=later + 60 * SECOND,
+            due=later + 90 * SECOND,
+            updated_at=later,
+        )
+        assert claimed == Claimed(expected)
+        assert store.peek(RUN) == expected
+
+    def test_claim_of_no_run_finds_nobody(self, store: Store) -> None:
+        """A hint for a run that is gone is harmless, and a claim never makes a head."""
+        assert claim(store, NOW) == NotClaimable(None)
+        assert store.peek(RUN) is None
+
+    @pytest.mark.parametrize(
+        ("status", "lease", "wake", "claimable"),
+        [
+            (RunStatus.QUEUED, None, None, True),
+            (RunStatus.RUNNING, -1, None, True),
+            (RunStatus.RUNNING, 0, None, False),
+            (RunStatus.RUNNING, 1, None, False),
+            (RunStatus.RUNNING, None, None, False),
+            *[(status, None, -1, True) for status in (RunStatus.WAITING, RunStatus.SUSPENDED, RunStatus.JOINING)],
+            *[(status, None, 0, True) for status in (RunStatus.WAITING, RunStatus.SUSPENDED, RunStatus.JOINING)],
+            *[(status, None, 1, False) for status in (RunStatus.WAITING, RunStatus.SUSPENDED, RunStatus.JOINING)],
+            *[(status, None, None, False) for status in (RunStatus.WAITING, RunStatus.SUSPENDED, RunStatus.JOINING)],
+            *[(status, -1, -1, False) for status in (RunStatus.PAUSED, RunStatus.BLOCKED, *sorted(TERMINAL))],
+        ],
+    )
+    def test_claim_table(
+        self, store: Store, status: RunStatus, lease: int | None, wake: int | None, claimable: bool
+    ) -> None:
+        """Who may be claimed when: lease and wake are milliseconds from now, None for none."""
+        head = a_head(status=status, lease_until=_near(lease), wake=_near(wake), epoch=4, version=7)
+        store.start(head)
+        verdict = claim(store, NOW)
+        if claimable:
+            assert isinstance(verdict, Claimed)
+            assert (RunStatus.RUNNING, 5, 8) == (verdict.head.status, verdict.head.epoch, verdict.head.version)
+            assert verdict.head.wake is None
+        else:
+            assert verdict == NotClaimable(head)
+            assert store.peek(RUN) == head
+
+    def test_claim_never_turns_the_runs_clock_back(self, store: Store) -> None:
+        """A worker whose clock is behind claims the run, and the run's own time stays."""
+        ahead = NOW + 600 * SECOND
+        store.start(a_head(updated_at=ahead))
+        verdict = claim(store, NOW)
+        assert isinstance(verdict, Claimed)
+        assert ahead == verdict.head.updated_at
+        assert store.peek(RUN) == verdict.head
+
+    def test_claim_by_a_slow_clock_is_still_refused(self, store: Store) -> None:
+        """A run that may not be claimed is not, whichever way the clocks differ."""
+        head = a_running_head(updated_at=NOW + 600 * SECOND)
+        store.start(head)
+        assert claim(store, NOW) == NotClaimable(head)
+
+    def test_one_of_many_claims_wins(self, store: Store) -> None:
+        """Of racing workers, one gets the run and the others see its head."""
+        store.start(a_head())
+        with racing(8) as race:
+            answers = race([lambda: claim(store, NOW)] * 8)
+        assert [Claimed] == [type(answer) for answer in answers if isinstance(answer, Claimed)]
+        assert {1} == {answer.head.epoch for answer in answers if answer.head is not None}
+
+    # -- load --
+
+    def test_load_gives_head_and_records(self, store: Store) -> None:
+        """A run without nesting loads whole."""
+        store.start(a_head())
+        records = keyed(a_record("a"), a_record("b", Outcome.SUSP), a_record("a!receipt"))
+        commit_all(store, records)
+        assert store.load(RUN) == (a_head(), records)
+
+    def test_load_with_a_head_takes_that_one(self, store: Store) -> None:
+        """After a claim the head is known; the records come with it."""
+        store.start(a_head())
+        commit_all(store, keyed(a_record("a")))
+        claimed = claim(store, NOW)
+        assert claimed.head is not None
+        assert store.load(RUN, claimed.head) == (claimed.head, keyed(a_record("a")))
+
+    def test_load_follows_open_scopes_only(self, store: Store) -> None:
+        """Records inside containers at work are loaded, however deep; those inside finished ones are not."""
+        store.start(a_head())
+        opened = keyed(
+            a_started("child", "child"),
+            a_started("child/fan", "child/fan"),
+            a_started("child/fan[0]", "child/fan[0]"),
+            a_record("child/fan[0]/pay", Outcome.SUSP),
+            a_record("child/fan[1]", Outcome.OK, output=2),
+            a_started("poll", "poll#3", count=3),
+            a_record("poll#3", Outcome.RETRY),
+            a_record("poll#3/ask", Outcome.SLP),
+            a_record("done", Outcome.OK, opens=Scope("done")),
+        )
+        closed = keyed(
+            a_record("poll#2/ask"), a_record("poll#31/ask"), a_record("done/x"), a_record("child/fan[1]/pay")
+        )
+        commit_all(store, {**opened, **closed})
+        assert store.load(RUN) == (a_head(), opened)
+        assert store.load(RUN, a_head()) == (a_head(), opened)
+
+    @pytest.mark.parametrize("with_head", [False, True])
+    def test_load_of_everything_reads_finished_scopes_too(self, store: Store, with_head: bool) -> None:
+        """The whole history of the incarnation is there for somebody who asks."""
+        store.start(a_head())
+        records = keyed(a_record("child", output=1), a_record("child/a"), a_record("poll#1/ask"), a_record("fan[0]"))
+        commit_all(store, records)
+        assert store.load(RUN, a_head() if with_head else None, everything=True) == (a_head(), records)
+
+    @pytest.mark.parametrize("with_head", [False, True])
+    @pytest.mark.parametrize("everything", [False, True])
+    def test_load_reads_only_its_incarnation(self, store: Store, with_head: bool, everything: bool) -> None:
+        """Records of a former incarnation are left alone."""
+        head = a_head(incarnation=2)
+        store.start(head)
+        store.commit(RUN, 1, a_record("a", output="old"), None)
+        store.commit(RUN, 2, a_record("a", output="new"), None)
+        store.commit(RUN, 12, a_record("b", output="later"), None)
+        loaded = store.load(RUN, head if with_head else None, everything=everything)
+        assert loaded == (head, keyed(a_record("a", output="new")))
+
+    @pytest.mark.parametrize("everything", [False, True])
+    def test_load_reads_more_than_one_page(self, store: Store, everything: bool) -> None:
+        """Records of more than a megabyte are all there."""
+        store.start(a_head())
+        records = keyed(*[a_record(f"s{number}", output=noise(150_000 + number)) for number in range(12)])
+        commit_all(store, records)
+        assert store.load(RUN, everything=everything) == (a_head(), records)
+
+    # -- commit --
+
+    def test_commit_of_a_first_record_happens_once(self, store: Store) -> None:
+        """The loser of a race for a place is told what stands there."""
+        first, second = a_record(output="first"), a_record(output="second")
+        assert store.commit(RUN, 1, first, None) == Written()
+        assert store.commit(RUN, 1, second, None) == RecordMoved(first)
+
+    @pytest.mark.parametrize(
+        ("standing", "written"),
+        [
+            (None, False),
+            (a_record(outcome=Outcome.SUSP, gen=2), True),
+            (a_record(outcome=Outcome.SUSP, gen=1), False),
+            (a_record(outcome=Outcome.SUSP, gen=3), False),
+            (a_record(outcome=Outcome.RESU, gen=2), False),
+        ],
+    )
+    def test_commit_over_a_record_needs_that_record(
+        self, store: Store, standing: StepRecord | None, written: bool
+    ) -> None:
+        """A rewrite happens if outcome and gen still are what its writer saw."""
+        if standing is not None:
+            store.commit(RUN, 1, standing, None)
+        prior, settled = a_record(outcome=Outcome.SUSP, gen=2), a_record(gen=3, output=1)
+        assert store.commit(RUN, 1, settled, prior) == (Written() if written else RecordMoved(standing))
+        store.start(a_head())
+        expected = settled if written else standing
+        assert store.load(RUN) == (a_head(), keyed(expected) if expected else {})
+
+    def test_commit_leaves_the_head_alone(self, store: Store) -> None:
+        """A step's outcome is no reason to rewrite the head."""
+        store.start(a_head())
+        store.commit(RUN, 1, a_record(), None)
+        assert store.peek(RUN) == a_head()
+
+    # -- release --
+
+    def test_release_replaces_the_head(self, store: Store) -> None:
+        """What a worker leaves is what stands there; nothing of the former head shows through."""
+        running = a_running_head(wake=NOW, attempts=3, hops=1, blocked="x", failure=StepFailure(type="E", message="m"))
+        store.start(running)
+        left = a_head(
+            status=RunStatus.SUCCESS, version=2, epoch=1, due=None, output={"ok": True}, updated_at=NOW + SECOND
+        )
+        assert store.release(left, epoch=1, version=1) == Written()
+        assert store.peek(RUN) == left
+
+    def test_release_can_write_every_field_that_changes(self, store: Store) -> None:
+        """Wake, due, counters, definition, incarnation, state and failure can all be left behind."""
+        store.start(a_running_head())
+        left = a_head(
+            status=RunStatus.BLOCKED,
+            version=2,
+            epoch=1,
+            definition="d-2",
+            incarnation=2,
+            wake=NOW + SECOND,
+            due=NOW + 2 * SECOND,
+            attempts=2,
+            hops=3,
+            failure=StepFailure(type="E", message="m", properties={"a": 1}, cause=StepFailure(type="F", message="n")),
+            blocked="why",
+            state={"a": [1]},
+            request_context={"b": 2},
+        )
+        assert store.release(left, epoch=1, version=1) == Written()
+        assert store.peek(RUN) == left
+
+    @pytest.mark.parametrize(
+        "standing",
+        [
+            a_running_head(epoch=2),
+            a_running_head(version=2),
+            a_running_head(status=RunStatus.CANCELED),
+            a_running_head(status=RunStatus.QUEUED),
+        ],
+        ids=["other epoch", "other version", "canceled", "queued"],
+    )
+    def test_release_of_a_head_that_moved_is_refused(self, store: Store, standing: Head) -> None:
+        """A worker that lost its lease, or missed a resume, writes nothing and sees why."""
+        store.start(standing)
+        assert store.release(a_head(version=2, epoch=1), epoch=1, version=1) == HeadMoved(standing)
+        assert store.peek(RUN) == standing
+
+    def test_release_of_no_run_is_refused(self, store: Store) -> None:
+        """A deleted run does not come back."""
+        assert store.release(a_head(), epoch=1, version=1) == HeadMoved(None)
+        assert store.peek(RUN) is None
+
+    # -- resume --
+
+    def test_resume_writes_head_and_record(self, store: Store) -> None:
+        """An answer moves the run and settles the suspension at once."""
+        head, record = suspend(store)
+        assert store.resume(head, record, version=3, prior=a_suspension()) == Written()
+        assert store.load(RUN) == (head, keyed(record))
+
+    def test_resume_of_a_moved_head_writes_neither(self, store: Store) -> None:
+        """Another change of the run first: the caller sees the head, and the suspension is still open."""
+        head, record = suspend(store)
+        assert store.resume(head, record, version=2, prior=a_suspension()) == HeadMoved(a_suspended_head())
+        assert store.load(RUN) == (a_suspended_head(), keyed(a_suspension()))
+
+    def test_resume_of_a_moved_record_writes_neither(self, store: Store) -> None:
+        """Another answer first: the caller sees it, and the head is untouched."""
+        head, record = suspend(store)
+        winner = replace(record, answer=Answer(data="no", at=NOW, by="eve"))
+        store.commit(RUN, 1, winner, a_suspension())
+        assert store.resume(head, record, version=3, prior=a_suspension()) == RecordMoved(winner)
+        assert store.load(RUN) == (a_suspended_head(), keyed(winner))
+
+    def test_resume_when_both_moved_tells_the_record(self, store: Store) -> None:
+        """The second of two answers learns who won, not merely that the run moved."""
+        head, record = suspend(store)
+        assert store.resume(head, record, version=3, prior=a_suspension()) == Written()
+        late = replace(record, answer=Answer(data="no", at=NOW))
+        assert store.resume(head, late, version=3, prior=a_suspension()) == RecordMoved(record)
+        assert store.load(RUN) == (head, keyed(record))
+
+    def test_resume_of_what_is_gone(self, store: Store) -> None:
+        """Neither head nor record comes into being by an answer."""
+        head, record = a_head(version=4), a_record("approve", Outcome.RESU, gen=1)
+        assert store.resume(head, record, version=3, prior=a_suspension()) == RecordMoved(None)
+        store.commit(RUN, 1, a_suspension(), None)
+        assert store.resume(head, record, version=3, prior=a_suspension()) == HeadMoved(None)
+        assert store.peek(RUN) is None
+
+    def test_one_of_32_racing_answers_wins(self, store: Store) -> None:
+        """Each round, of 32 answers to one suspension exactly one is written, and it is the one that is stored."""
+        head, record = suspend(store)
+        with racing(32) as race:
+            for turn in range(0, 2 * self.race_rounds, 2):
+                prior = a_suspension(gen=turn)
+                answers = [replace(record, gen=turn + 1, answer=Answer(data=n, at=NOW)) for n in range(32)]
+                resumed = replace(head, version=4 + turn)
+                resume = partial(store.resume, resumed, version=3 + turn, prior=prior)
+                verdicts = race([partial(resume, answer) for answer in answers])
+                winners = [answer for answer, verdict in zip(answers, verdicts, strict=True) if verdict == Written()]
+                assert 1 == len(winners)
+                assert 31 == verdicts.count(RecordMoved(winners[0]))
+                assert (resumed, keyed(winners[0])) == store.load(RUN)
+                again = a_suspended_head(version=5 + turn)
+                store.resume(again, a_suspension(gen=turn + 2), version=4 + turn, prior=winners[0])
+
+    # -- cancel --
+
+    @pytest.mark.parametrize("status", sorted(set(RunStatus) - TERMINAL))
+    def test_cancel_ends_a_run_that_can_change(self, store: Store, status: RunStatus) -> None:
+        """Nothing calls for anybody any more, and no holder of the old epoch can release."""
+        store.start(a_running_head(status=status, wake=NOW, epoch=3, version=5))
+        later = NOW + SECOND
+        expected = a_head(status=RunStatus.CANCELED, epoch=4, version=6, due=None, attempts=1, updated_at=later)
+        assert store.cancel(RUN, now=later) == expected
+        assert store.peek(RUN) == expected
+        assert store.due(later + 3600 * SECOND, limit=10) == []
+
+    @pytest.mark.parametrize("status", sorted(TERMINAL))
+    def test_cancel_of_an_ended_run_changes_nothing(self, store: Store, status: RunStatus) -> None:
+        """An end is an end; canceling twice is canceling once."""
+        head = a_head(status=status, due=None)
+        store.start(head)
+        assert store.cancel(RUN, now=NOW + SECOND) == head
+        assert store.peek(RUN) == head
+
+    def test_cancel_never_turns_the_runs_clock_back(self, store: Store) -> None:
+        """A canceler whose clock is behind cancels, and the run's own time stays."""
+        ahead = NOW + 600 * SECOND
+        store.start(a_head(updated_at=ahead))
+        canceled = store.cancel(RUN, now=NOW)
+        assert canceled is not None
+        assert (RunStatus.CANCELED, ahead) == (canceled.status, canceled.updated_at)
+
+    def test_cancel_of_no_run_is_none(self, store: Store) -> None:
+        """And makes none."""
+        assert store.cancel(RUN, now=NOW) is None
+        assert store.peek(RUN) is None
+
+    # -- due --
+
+    def test_due_finds_what_is_overdue(self, store: Store) -> None:
+        """Strictly before now, the longest overdue first, no more than asked for."""
+        for minute in (3, 1, 4, 2, 5):
+            store.start(a_head(RunRef("acme", f"r-{minute}"), due=NOW + timedelta(minutes=minute)))
+        store.start(a_suspended_head(RunRef("acme", "r-0")))
+        now = NOW + timedelta(minutes=4)
+        assert list(store.due(now, limit=10)) == [RunRef("acme", f"r-{minute}") for minute in (1, 2, 3)]
+        assert list(store.due(now, limit=2)) == [RunRef("acme", f"r-{minute}") for minute in (1, 2)]
+        assert list(store.due(NOW, limit=2)) == []
+
+    def test_due_follows_each_write(self, store: Store) -> None:
+        """Claim moves it, release removes it."""
+        store.start(a_head())
+        assert list(store.due(NOW + 6 * SECOND, limit=10)) == [RUN]
+        claimed = claim(store, NOW)
+        assert list(store.due(NOW + 6 * SECOND, limit=10)) == []
+        assert list(store.due(NOW + 91 * SECOND, limit=10)) == [RUN]
+        assert claimed.head is not None
+        store.release(a_suspended_head(version=3, epoch=1), epoch=1, version=2)
+        assert list(store.due(NOW + 3600 * SECOND, limit=10)) == []
+
+    def test_due_finds_runs_of_all_tenants(self, store: Store) -> None:
+        """One sweep serves everybody."""
+        runs = {RunRef(f"t{number % 3}", f"r-{number}") for number in range(40)}
+        for run in runs:
+            store.start(a_head(run))
+        assert set(store.due(NOW + 6 * SECOND, limit=100)) == runs
+        assert 7 == len(store.due(NOW + 6 * SECOND, limit=7))
+
+    # -- list_runs --
+
+    def test_list_runs_newest_first(self, store: Store) -> None:
+        """By time of creation, then by id; only the tenant's own."""
+        for number in (2, 0, 3, 1):
+            store.start(a_head(RunRef("acme", f"r-{number}"), created_at=NOW + number // 2 * SECOND))
+        store.start(a_head(RunRef("other", "r-9")))
+        page = store.list_runs("acme")
+        assert [run.run_id for run in page] == ["r-3", "r-2", "r-1", "r-0"]
+        assert page.cursor is None
+
+    def test_list_runs_shows_a_summary(self, store: Store) -> None:
+        """Ids, the public word, the time of creation and the resource."""
+        store.start(a_head(resource_id="order-7"))
+        (shown,) = store.list_runs("acme")
+        expected = ("r-1", "refund", "pending", NOW, "order-7")
+        assert expected == (shown.run_id, shown.workflow_id, shown.status, shown.created_at, shown.resource_id)
+
+    def test_list_runs_pages_through_everything_once(self, store: Store) -> None:
+        """A cursor goes on where the page ended, whatever came in front meanwhile; the last page has none."""
+        for number in range(25):
+            store.start(a_head(RunRef("acme", f"r-{number:02}"), created_at=NOW + number % 5 * SECOND))
+        expected = [run.run_id for run in store.list_runs("acme")]
+        shown: list[str] = []
+        cursor = None
+        for size in (10, 10, 5):
+            page = store.list_runs("acme", limit=size, cursor=cursor)
+            shown += [run.run_id for run in page]
+            cursor = page.cursor
+            store.start(a_head(RunRef("acme", f"new-{size}-{len(shown)}"), created_at=NOW + 60 * SECOND))
+        assert shown == expected
+        assert cursor is None
+
+    @pytest.mark.parametrize(
+        ("filters", "expected"),
+        [
+            ({"workflow": "refund"}, ["r-3", "r-0"]),
+            ({"status": "suspended"}, ["r-2"]),
+            ({"status": "pending"}, ["r-0"]),
+            ({"status": "running"}, ["r-3", "r-1"]),
+            ({"status": "failed"}, []),
+            ({"resource_id": "x"}, ["r-2", "r-1"]),
+            ({"resource_id": "x", "status": "running"}, ["r-1"]),
+            ({"since": NOW + SECOND}, ["r-3", "r-2", "r-1"]),
+            ({"until": NOW + SECOND}, ["r-1", "r-0"]),
+            ({"since": NOW + SECOND, "until": NOW + 2 * SECOND}, ["r-2", "r-1"]),
+            ({"since": NOW + 2 * SECOND, "until": NOW + SECOND}, []),
+        ],
+    )
+    def test_list_runs_keeps_what_matches(self, store: Store, filters: dict[str, Any], expected: list[str]) -> None:
+        """All filters hold; a queued run is pending before its first claim and running after; bounds are inclusive."""
+        store.start(a_head(RunRef("acme", "r-0")))
+        other = {"workflow": "other", "resource_id": "x"}
+        store.start(a_running_head(RunRef("acme", "r-1"), created_at=NOW + SECOND, **other))
+        store.start(a_suspended_head(RunRef("acme", "r-2"), created_at=NOW + 2 * SECOND, **other))
+        store.start(a_head(RunRef("acme", "r-3"), created_at=NOW + 3 * SECOND, epoch=1))
+        assert [run.run_id for run in store.list_runs("acme", **filters)] == expected
+
+    def test_list_runs_reads_on_until_enough_match(self, store: Store) -> None:
+        """A rare match is found behind many others, and the page after it goes on behind it."""
+        for number in range(40):
+            rare = "rare" if number in (3, 5) else "common"
+            store.start(a_head(RunRef("acme", f"r-{number:02}"), created_at=NOW + number * SECOND, workflow=rare))
+        first = store.list_runs("acme", workflow="rare", limit=1)
+        second = store.list_runs("acme", workflow="rare", limit=1, cursor=first.cursor)
+        assert ["r-05", "r-03"] == [run.run_id for page in (first, second) for run in page]
+        assert second.cursor is None
+
+    def test_list_runs_follows_the_status(self, store: Store) -> None:
+        """Each write of the head shows in the list."""
+        words: list[PublicStatus] = []
+        head, record = suspend(store)
+
+        def note() -> None:
+            words.extend(run.status for run in store.list_runs("acme"))
+
+        note()
+        store.resume(head, record, version=3, prior=a_suspension())
+        note()
+        claim(store, NOW)
+        note()
+        store.release(a_head(status=RunStatus.WAITING, version=6, epoch=2, wake=NOW), epoch=2, version=5)
+        note()
+        store.cancel(RUN, now=NOW)
+        note()
+        assert words == ["suspended", "running", "running", "waiting", "canceled"]
+
+    @pytest.mark.parametrize("cursor", ["", "x", "e30=", "WzEsMl0=", "bnVsbA==", "ü"])
+    def test_list_runs_refuses_a_foreign_cursor(self, store: Store, cursor: str) -> None:
+        """A cursor that no listing gave is the caller's mistake."""
+        with pytest.raises(MalformedRequest):
+            store.list_runs("acme", cursor=cursor)
+
+    # -- values --
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            None,
+            "",
+            {},
+            [],
+            0,
+            False,
+            "Grüße, 世界 🧾 \u0000 \u2028",
+            {"": {"a.b": 1, "$ref": "#"}},
+            10**400,
+            -(2**63) - 1,
+            1e308,
+            5e-324,
+            0.1,
+            [1, 1.0, True, None],
+            "x" * 300_000,
+            noise(300_000),
+        ],
+        ids=lambda value: repr(value)[:20],
+    )
+    def test_values_come_back_as_they_went(self, store: Store, value: Json) -> None:
+        """Exact numbers, any Unicode text, hundreds of kilobytes: in input, output, payload and answer."""
+        head = a_head(input=value)
+        store.start(head)
+        records = keyed(
+            a_record("ok", output=value),
+            a_record("susp", Outcome.SUSP, payload=value, label="🧾"),
+            a_record("resu", Outcome.RESU, answer=Answer(data=value, at=NOW, by="ann", timed_out=True)),
+            a_record("state", delta=Delta(state={"k": value})),
+        )
+        commit_all(store, records)
+        loaded = store.load(RUN)
+        assert loaded == (head, records)
+        assert repr(head) == repr(loaded[0])
+        assert [repr(record) for record in records.values()] == [repr(loaded[1][key]) for key in records]
+
+    @pytest.mark.parametrize(
+        "value", [float("nan"), float("inf"), "\ud800", {"\udfff": 1}, {1, 2}, b"x"], ids=lambda value: repr(value)[:12]
+    )
+    def test_what_is_not_json_is_refused(self, store: Store, value: Json) -> None:
+        """And nothing is written."""
+        with pytest.raises(InvalidPayload):
+            store.start(a_head(input={"deep": [value]}))
+        with pytest.raises(InvalidPayload):
+            store.commit(RUN, 1, a_record(output=[value]), None)
+        assert store.peek(RUN) is None
+
+    def test_too_large_values_are_refused(self, store: Store) -> None:
+        """One value above the limit, or several that do not fit together: nothing is written, nothing is cut."""
+        huge, large = "x" * 400_000, noise(350_000)
+        with pytest.raises(PayloadTooLarge, match="'r-1'"):
+            store.start(a_head(input=huge))
+        with pytest.raises(PayloadTooLarge, match="'charge'"):
+            store.commit(RUN, 1, a_record(output=huge), None)
+        with pytest.raises(PayloadTooLarge, match="record of step 'charge'"):
+            store.commit(RUN, 1, a_record(output=large, payload=large, delta=Delta(state={"a": large})), None)
+        assert store.peek(RUN) is None
+        head, record = suspend(store)
+        with pytest.raises(PayloadTooLarge):
+            store.resume(head, replace(record, payload=huge), version=3, prior=a_suspension())
+        assert store.load(RUN) == (a_suspended_head(), keyed(a_suspension()))
+
+    def test_nobody_shares_a_value_with_the_store(self, store: Store) -> None:
+        """What a caller does to its value afterwards, or to one it was given, changes nothing stored."""
+        given: dict[str, Any] = {"a": []}
+        store.start(a_head(input=given))
+        given["a"].append(1)
+        first = store.peek(RUN)
+        assert first is not None
+        first.input["a"].append(2)
+        assert store.peek(RUN) == a_head(input={"a": []})
+
+
+class QueueContract:
+    """What every ``Queue`` must do. Give a fixture ``queue``, and ``arrived``: takes all that has arrived in it."""
+
+    def arrived(self, queue: Any) -> list[Hint]:
+        """Every hint that has arrived; overridden by each adapter's tests."""
+        raise NotImplementedError
+
+    def test_a_hint_arrives(self, queue: Queue) -> None:
+        """As it was sent."""
+        hint = Hint(run=RUN, at=NOW)
+        queue.send(hint, delay_s=0)
+        assert self.arrived(queue) == [hint]
+
+    def test_a_delayed_hint_does_not_arrive_yet(self, queue: Queue) -> None:
+        """Its delay comes first."""
+        queue.send(Hint(run=RUN, at=NOW), delay_s=queue.max_delay_s)
+        assert self.arrived(queue) == []
+
+    def test_a_delay_too_long_is_our_mistake(self, queue: Queue) -> None:
+        """A longer one is the scheduler's."""
+        for delay_s in (-1, queue.max_delay_s + 1):
+            with pytest.raises(InvariantError):
+                queue.send(Hint(run=RUN, at=NOW), delay_s=delay_s)
+
+
+class SchedulerContract:
+    """What every ``Scheduler`` must do. Give a fixture ``scheduler``, and ``standing``: the hints it still keeps."""
+
+    later = NOW + timedelta(days=30)
+
+    def standing(self, scheduler: Any) -> list[Hint]:
+        """Every hint still to be fired, in any order; overridden by each adapter's tests."""
+        raise NotImplementedError
+
+    def test_a_schedule_stands_once(self, scheduler: Scheduler) -> None:
+        """The second call for one run and version changes nothing."""
+        first = Hint(run=RUN, at=self.later)
+        scheduler.schedule(first, version=3)
+        scheduler.schedule(Hint(run=RUN, at=self.later + SECOND), version=3)
+        assert self.standing(scheduler) == [first]
+
+    def test_each_run_and_version_has_its_own(self, scheduler: Scheduler) -> None:
+        """Another version, run or tenant is another schedule."""
+        runs = [(RUN, 1), (RUN, 2), (RunRef("acme", "r-2"), 1), (RunRef("other", "r-1"), 1)]
+        for run, version in runs:
+            scheduler.schedule(Hint(run=run, at=self.later), version=version)
+        assert len(runs) == len(self.standing(scheduler))
+
+    def test_unschedule_forgets_one(self, scheduler: Scheduler) -> None:
+        """That one, and forgetting what is not there is no error."""
+        scheduler.schedule(Hint(run=RUN, at=self.later), version=1)
+        scheduler.schedule(Hint(run=RUN, at=self.later + SECOND), version=2)
+        for _ in range(2):
+            scheduler.unschedule(RUN, version=1)
+        assert self.standing(scheduler) == [Hint(run=RUN, at=self.later + SECOND)]
+
+
+# -- small words for the tests above ----------------------------------------------------------------------------------
+
+
+def claim(store: Store, now: datetime) -> Claimed | NotClaimable:
+    """A claim of the plain run, with a lease of a minute."""
+    return store.claim(RUN, owner="w-9", now=now, lease_until=now + 60 * SECOND, due=now + 90 * SECOND)
+
+
+def keyed(*records: StepRecord) -> dict[StepKey, StepRecord]:
+    """Records as a load gives them."""
+    return {record.key: record for record in records}
+
+
+def commit_all(store: Store, records: Records) -> None:
+    """Write first records of the plain run."""
+    for record in records.values():
+        assert store.commit(RUN, 1, record, None) == Written()
+
+
+def a_suspension(**changes: Any) -> StepRecord:
+    """The open suspension that ``suspend`` makes."""
+    return a_record("approve", Outcome.SUSP, payload={"why": "large"}, **changes)
+
+
+def suspend(store: Store) -> tuple[Head, StepRecord]:
+    """Start the plain run in a suspension; returns head and record as an answer would leave them."""
+    store.start(a_suspended_head())
+    store.commit(RUN, 1, a_suspension(), None)
+    resumed = replace(a_suspended_head(), status=RunStatus.QUEUED, version=4, due=NOW + 5 * SECOND)
+    answer = Answer(data={"ok": True}, at=NOW, by="ann", idempotency_key="k-1")
+    return resumed, a_record("approve", Outcome.RESU, gen=1, seq=2, answer=answer)
+
+
+def _near(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else NOW + timedelta(milliseconds=milliseconds)

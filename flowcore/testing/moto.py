@@ -1,0 +1,88 @@
+"""An AWS inside this process, made safe for races, and the table flowcore needs in it.
+
+moto answers several threads at once without any lock: two racing conditional writes may both win, and a transaction
+that fails may undo a write that was acknowledged. A test of a race is worth nothing on it until its requests stand in
+line, which is what ``locked_moto`` sees to. Still not to be believed: idempotency tokens, throttling, conflicts of
+transactions, lag of indexes, TTL and consumed capacity, none of which moto has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from threading import RLock
+from typing import Any
+from unittest import mock
+
+from moto import mock_aws
+from moto.dynamodb.responses import DynamoHandler
+
+from flowcore.adapters.dynamodb_items import DUE_INDEX, LIST_INDEX, Index
+
+REGION = "eu-central-1"
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": REGION,
+}
+_names = count(1)
+
+
+@contextmanager
+def locked_moto() -> Iterator[None]:
+    """moto for every client made inside, one DynamoDB request at a time."""
+    lock = RLock()
+    answer = DynamoHandler.call_action
+
+    def answer_alone(handler: DynamoHandler) -> Any:
+        with lock:
+            return answer(handler)
+
+    with (
+        mock.patch.dict("os.environ", CREDENTIALS),
+        mock.patch.object(DynamoHandler, "call_action", answer_alone),
+        mock_aws(),
+    ):
+        yield
+
+
+@contextmanager
+def fresh_table(client: Any, *, indexes: tuple[Index, ...] = (DUE_INDEX, LIST_INDEX)) -> Iterator[str]:
+    """The name of a new, empty table, deleted afterwards; small tables keep moto's transactions fast."""
+    name = f"runs-{next(_names)}"
+    client.create_table(**table_definition(name, indexes))
+    try:
+        yield name
+    finally:
+        client.delete_table(TableName=name)
+
+
+def table_definition(name: str, indexes: tuple[Index, ...] = (DUE_INDEX, LIST_INDEX)) -> dict[str, Any]:
+    """The arguments of ``create_table`` for a table of runs with these indexes."""
+    keys = {"pk", "sk"} | {key for index in indexes for key in (index.partition, index.sort)}
+    types = {key: "N" if key == DUE_INDEX.sort else "S" for key in sorted(keys)}
+    return {
+        "TableName": name,
+        "BillingMode": "PAY_PER_REQUEST",
+        "KeySchema": _key_schema("pk", "sk"),
+        "AttributeDefinitions": [{"AttributeName": key, "AttributeType": kind} for key, kind in types.items()],
+        "GlobalSecondaryIndexes": [
+            {
+                "IndexName": index.name,
+                "KeySchema": _key_schema(index.partition, index.sort),
+                "Projection": _projection(index),
+            }
+            for index in indexes
+        ],
+    }
+
+
+def _key_schema(partition: str, sort: str) -> list[dict[str, str]]:
+    return [{"AttributeName": partition, "KeyType": "HASH"}, {"AttributeName": sort, "KeyType": "RANGE"}]
+
+
+def _projection(index: Index) -> dict[str, Any]:
+    if not index.copied:
+        return {"ProjectionType": "KEYS_ONLY"}
+    return {"ProjectionType": "INCLUDE", "NonKeyAttributes": list(index.copied)}
