@@ -7,7 +7,7 @@ end; with one, ``start`` and ``resume`` commit, ask a worker to look, and return
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -75,6 +75,8 @@ class RunResult(Generic[Out]):
     trace_id: str | None = None
     receipt: Receipt | None = None
     """After a resume: what became of the answer."""
+    replayed: bool = False
+    """After a start or a resume: the same request had been made before, and this one changed nothing."""
     version: int
     created_at: datetime
     updated_at: datetime
@@ -351,7 +353,8 @@ class Run(Generic[In, Out]):
             request_context=_CONTEXT.accept("request context", dict(request_context or {})),
         )
         here, deadline = self._pace(wait)
-        return self._seen(self._app.engine.start(head, here=here, deadline=deadline))
+        snapshot, created = self._app.engine.start(head, here=here, deadline=deadline)
+        return self._seen(snapshot, replayed=not created)
 
     def resume(
         self,
@@ -393,7 +396,7 @@ class Run(Generic[In, Out]):
         snapshot, receipt = self._app.engine.resume(
             self._existing(), data, resume, by=by, via=via, here=here, deadline=deadline
         )
-        return self._seen(snapshot, receipt)
+        return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
 
     def cancel(self) -> RunResult[Out]:
         """Stop the run for good, from any process. An ended run keeps its status. Raises: RunNotFound."""
@@ -447,14 +450,14 @@ class Run(Generic[In, Out]):
             return True, self._app.clock.now() + wait
         return self._app.queue is None, None
 
-    def _seen(self, snapshot: Snapshot, receipt: Receipt | None = None) -> RunResult[Any]:
+    def _seen(self, snapshot: Snapshot, receipt: Receipt | None = None, *, replayed: bool = False) -> RunResult[Any]:
         graph = self._app.engine.graphs.get(snapshot.head.workflow)
         if graph is not None and view.has_unloaded(snapshot, graph):
             snapshot = self._app.engine.read(snapshot.head.run)
-        return result_of(graph, snapshot, receipt)
+        return replace(result_of(graph, snapshot), receipt=receipt, replayed=replayed)
 
 
-def result_of(graph: Graph | None, snapshot: Snapshot, receipt: Receipt | None = None) -> RunResult[Any]:
+def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
     """What users see of a snapshot; without a graph the output is plain JSON and inputs are missing."""
     head = snapshot.head
     output = head.output
@@ -474,7 +477,6 @@ def result_of(graph: Graph | None, snapshot: Snapshot, receipt: Receipt | None =
         blocked=head.blocked if head.status is RunStatus.BLOCKED else None,
         resource_id=head.resource_id,
         trace_id=head.trace_id,
-        receipt=receipt,
         version=head.version,
         created_at=head.created_at,
         updated_at=head.updated_at,

@@ -82,8 +82,8 @@ class Engine:
 
     # -- what arrives -----------------------------------------------------------------------------------------------
 
-    def start(self, head: Head, *, here: bool, deadline: datetime | None = None) -> Snapshot:
-        """Begin a run, or find the one that was begun with the same input.
+    def start(self, head: Head, *, here: bool, deadline: datetime | None = None) -> tuple[Snapshot, bool]:
+        """Begin a run, or find the one that was begun with the same input; and whether this call began it.
 
         Args:
             head: as made by the caller, QUEUED at version 1.
@@ -98,12 +98,12 @@ class Engine:
             head = replace(head, due=now + heads.QUEUED_GRACE)
         existing = self.store.start(head)
         if existing is not None:
-            return self._begun_before(head, existing)
+            return self._begun_before(head, existing), False
         snapshot = fold(head, ())
         if here:
-            return self._drive(self.graph(head.workflow), snapshot, deadline)
+            return self._drive(self.graph(head.workflow), snapshot, deadline), True
         self.hints.send(head.run, at=now, version=head.version)
-        return snapshot
+        return snapshot, True
 
     def look(self, run: RunRef, *, deadline: datetime | None = None) -> Head | None:
         """A hint has come: drive the run if there is anything to do. None when there is no such run."""

@@ -1,0 +1,146 @@
+"""What the routes take and give: request bodies as models, runs as plain JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from flowcore.app import RunResult, ServedWorkflow
+from flowcore.core.view import StepResult
+from flowcore.model import Json, Page, Receipt, RunSummary, StepFailure, Wait
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class StartBody(_Body):
+    """Start a run."""
+
+    input: Any = None
+    run_id: str | None = None
+    resource_id: str | None = None
+    state: dict[str, Any] | None = None
+    request_context: dict[str, Any] | None = None
+
+
+class ResumeBody(_Body):
+    """Answer a suspension; at most one of ``wait``, ``step`` and ``label`` says which."""
+
+    data: Any = None
+    wait: str | None = None
+    step: str | list[str] | None = None
+    label: str | None = None
+    index: int | None = None
+
+
+def run_json(result: RunResult[Any], output: Json) -> dict[str, Json]:
+    """A run as the API shows it. ``output`` is the stored, plain form of the result."""
+    body: dict[str, Json] = {
+        "run_id": result.run_id,
+        "workflow_id": result.workflow_id,
+        "status": result.status,
+        "input": result.input,
+        "output": output,
+        "error": _failure(result.error),
+        "suspended": result.suspended,
+        "waits": [wait_json(wait) for wait in result.waits],
+        "steps": {id: _step(step) for id, step in result.steps.items()},
+        "resource_id": result.resource_id,
+        "version": result.version,
+        "created_at": _instant(result.created_at),
+        "updated_at": _instant(result.updated_at),
+    }
+    if result.blocked is not None:
+        body["blocked"] = result.blocked
+    if result.receipt is not None:
+        body["receipt"] = receipt_json(result.receipt)
+    return body
+
+
+def page_json(page: Page[RunSummary]) -> dict[str, Json]:
+    """A listing as the API shows it."""
+    items = [
+        {
+            "run_id": summary.run_id,
+            "workflow_id": summary.workflow_id,
+            "status": summary.status,
+            "resource_id": summary.resource_id,
+            "created_at": _instant(summary.created_at),
+        }
+        for summary in page
+    ]
+    return {"items": items, "cursor": page.cursor}
+
+
+def workflow_json(served: ServedWorkflow[Any, Any]) -> dict[str, Json]:
+    """A workflow with the JSON Schemas of its doors."""
+    graph = served.workflow.compiled
+    return {
+        "id": graph.id,
+        "description": graph.description,
+        "fingerprint": graph.fingerprint,
+        "input_schema": graph.takes.schema(),
+        "output_schema": graph.gives.schema(),
+        "steps": list(graph.by_id),
+    }
+
+
+def wait_json(wait: Wait[Json]) -> dict[str, Json]:
+    """An open suspension as the API shows it."""
+    return {
+        "id": wait.id,
+        "path": wait.path,
+        "label": wait.label,
+        "index": wait.index,
+        "payload": wait.payload,
+        "deadline": _instant(wait.deadline),
+        "since": _instant(wait.since),
+        "approvers": list(wait.approvers),
+        "quorum": wait.quorum,
+    }
+
+
+def receipt_json(receipt: Receipt) -> dict[str, Json]:
+    """The proof of what became of an answer."""
+    return {
+        "verdict": receipt.verdict,
+        "wait": receipt.wait,
+        "at": _instant(receipt.at),
+        "by": receipt.by,
+        "via": receipt.via,
+    }
+
+
+def _step(step: StepResult) -> dict[str, Json]:
+    return {
+        "status": step.status,
+        "input": step.input,
+        "output": step.output,
+        "error": _failure(step.error),
+        "suspend_payload": step.suspend_payload,
+        "resume_data": step.resume_data,
+        "started_at": _instant(step.started_at),
+        "ended_at": _instant(step.ended_at),
+        "attempts": step.attempts,
+        "iteration": step.iteration,
+        "wake_at": _instant(step.wake_at),
+    }
+
+
+def _failure(failure: StepFailure | None) -> Json:
+    if failure is None:
+        return None
+    return {
+        "type": failure.type,
+        "message": failure.message,
+        "properties": dict(failure.properties),
+        "cause": _failure(failure.cause),
+        "step": failure.step,
+    }
+
+
+def _instant(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")

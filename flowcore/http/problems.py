@@ -1,0 +1,82 @@
+"""Every error as ``application/problem+json`` (RFC 9457), with a stable type and one status per error class.
+
+The message of an unexpected exception never leaves the process: the caller gets a bare 500, the log gets the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
+
+from flowcore import errors
+
+TYPE_PREFIX = "https://flowcore.dev/problems/"
+"""A name, not an address: types are compared, never fetched."""
+
+RETRY_AFTER_S = 1
+
+_STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
+    (errors.RunNotFound, HTTPStatus.NOT_FOUND),
+    (errors.WorkflowNotFound, HTTPStatus.NOT_FOUND),
+    (errors.MalformedRequest, HTTPStatus.BAD_REQUEST),
+    (errors.InvalidPayload, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.IdempotencyKeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.UnknownStep, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.UnknownLabel, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.IndexOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.RequestError, HTTPStatus.CONFLICT),
+    (errors.CapacityError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (errors.Throttled, HTTPStatus.TOO_MANY_REQUESTS),
+    (errors.ConflictError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (errors.OutsideError, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+
+
+def problem(
+    status: HTTPStatus, code: str, detail: str, extra: Mapping[str, Any] | None = None, *, retry: bool = False
+) -> Response[str]:
+    """A problem document as a response."""
+    body = {"type": f"{TYPE_PREFIX}{code}", "title": status.phrase, "status": status.value, "detail": detail, **(extra or {})}
+    return Response(
+        status_code=status.value,
+        content_type="application/problem+json",
+        body=json.dumps(body, ensure_ascii=False),
+        headers={"Retry-After": str(RETRY_AFTER_S)} if retry else {},
+    )
+
+
+def of_error(error: errors.FlowcoreError) -> Response[str]:
+    """The problem that an error of flowcore is to a caller."""
+    for kind, status in _STATUS:
+        if isinstance(error, kind):
+            detail = str(error) if status < HTTPStatus.INTERNAL_SERVER_ERROR else "Something behind this API does not answer. Try again."
+            return problem(status, error.code, detail, error.details(), retry=error.retryable)
+    return unexpected()
+
+
+def of_validation(error: RequestValidationError) -> Response[str]:
+    """A request that does not fit the route: 400 when it is not even JSON, else 422 with one entry per field."""
+    issues = error.errors()
+    if any(issue["type"] == "json_invalid" for issue in issues):
+        return problem(HTTPStatus.BAD_REQUEST, errors.MalformedRequest.code, "The body is not JSON.")
+    rows = [
+        {"path": ".".join(str(part) for part in issue["loc"][1:]), "message": issue["msg"], "type": issue["type"]}
+        for issue in issues
+    ]
+    lines = "; ".join(f"{row['path'] or 'body'}: {row['message']}" for row in rows)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, errors.InvalidPayload.code, f"Invalid request: {lines}", {"errors": rows})
+
+
+def unknown_route(method: str, path: str) -> Response[str]:
+    """No such route."""
+    return problem(HTTPStatus.NOT_FOUND, "route-not-found", f"There is no {method} {path} here.")
+
+
+def unexpected() -> Response[str]:
+    """A fault of ours; says nothing about itself."""
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", "Something went wrong here. The log knows more.")

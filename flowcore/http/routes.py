@@ -1,0 +1,160 @@
+"""The routes of the API on a Powertools router: parse, ask the App, render. Decides nothing about runs.
+
+The caller's identity is whatever the gateway verified; nothing in a body or a header is believed about it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.api_gateway import BaseRouter, Router
+from aws_lambda_powertools.event_handler.openapi.params import Query
+
+from flowcore.app import App, RunResult
+from flowcore.http.bodies import ResumeBody, StartBody, page_json, run_json, workflow_json
+from flowcore.model import Json
+
+LONGEST_WAIT = timedelta(seconds=25)
+"""What ``Prefer: wait`` may ask for: the gateway itself gives up after 30 seconds."""
+
+Status = Literal["pending", "running", "waiting", "suspended", "paused", "success", "failed", "canceled"]
+
+
+def routes(app: App) -> Router:
+    """Every route, serving ``app``."""
+    router = Router()
+    _about_workflows(router, app)
+    _about_runs(router, app)
+    _changes(router, app)
+    return router
+
+
+def _about_workflows(router: Router, app: App) -> None:
+    @router.get("/healthz")
+    def healthz() -> Response[str]:
+        return _json(HTTPStatus.OK, {"status": "ok"})
+
+    @router.get("/v1/workflows")
+    def list_workflows() -> Response[str]:
+        items = [workflow_json(app.workflow(id)) for id in sorted(app.workflows)]
+        return _json(HTTPStatus.OK, {"items": items, "cursor": None})
+
+    @router.get("/v1/workflows/<workflow>")
+    def get_workflow(workflow: str) -> Response[str]:
+        return _json(HTTPStatus.OK, workflow_json(app.workflow(workflow)))
+
+
+def _about_runs(router: Router, app: App) -> None:
+    @router.get("/v1/runs")
+    def list_runs(
+        workflow: str | None = None,
+        status: Status | None = None,
+        resource_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 50,
+        cursor: str | None = None,
+    ) -> Response[str]:
+        page = app.list_runs(
+            workflow=workflow,
+            status=status,
+            resource_id=resource_id,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+        )
+        return _json(HTTPStatus.OK, page_json(page))
+
+    @router.get("/v1/runs/<run_id>")
+    def get_run(run_id: str) -> Response[str]:
+        return _json(HTTPStatus.OK, _shown(app, app.run(run_id).result()))
+
+
+def _changes(router: Router, app: App) -> None:
+    @router.post("/v1/workflows/<workflow>/runs")
+    def start_run(workflow: str, body: StartBody) -> Response[str]:
+        wait = preferred_wait(_header(router, "prefer"))
+        run = app.workflow(workflow).create_run(body.run_id, resource_id=body.resource_id)
+        result = run.start(
+            body.input,
+            state=body.state,
+            request_context=body.request_context,
+            idempotency_key=_header(router, "idempotency-key"),
+            wait=wait,
+        )
+        return _done(app, result, waited=wait is not None, location=f"/v1/runs/{result.run_id}")
+
+    @router.post("/v1/runs/<run_id>/resume")
+    def resume_run(run_id: str, body: ResumeBody) -> Response[str]:
+        wait = preferred_wait(_header(router, "prefer"))
+        result = app.run(run_id).resume(
+            body.data,
+            step=body.step,
+            label=body.label,
+            wait=body.wait,
+            index=body.index,
+            idempotency_key=_header(router, "idempotency-key"),
+            by=caller_of(router.current_event.raw_event),
+            via="http",
+            drive=wait,
+        )
+        return _done(app, result, waited=wait is not None)
+
+    @router.post("/v1/runs/<run_id>/cancel")
+    def cancel_run(run_id: str) -> Response[str]:
+        return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel()))
+
+
+def preferred_wait(prefer: str | None) -> timedelta | None:
+    """How long the caller wants to wait for a result (``Prefer: wait=10``), at most ``LONGEST_WAIT``.
+
+    Source: RFC 7240, section 4.3.
+    """
+    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?", prefer or "")
+    return None if match is None else min(timedelta(seconds=int(match.group(1))), LONGEST_WAIT)
+
+
+def caller_of(event: Mapping[str, Any]) -> str | None:
+    """Who calls, as the gateway's authorizer verified it: a JWT's subject or an IAM identity."""
+    authorizer = (event.get("requestContext") or {}).get("authorizer") or {}
+    subject = ((authorizer.get("jwt") or {}).get("claims") or {}).get("sub")
+    identity = (authorizer.get("iam") or {}).get("userArn")
+    return subject or identity
+
+
+def _done(app: App, result: RunResult[Any], *, waited: bool, location: str | None = None) -> Response[str]:
+    """202 for what is under way, 200 for what was waited for or had been asked before."""
+    headers = {"Location": location} if location else {}
+    if result.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    status = HTTPStatus.OK if waited or result.replayed else HTTPStatus.ACCEPTED
+    return _json(status, _shown(app, result), headers)
+
+
+def _shown(app: App, result: RunResult[Any]) -> dict[str, Json]:
+    output = None
+    if result.status == "success":
+        served = app.workflows.get(result.workflow_id)
+        output = result.output if served is None else served.compiled.gives.encode(result.output)
+    return run_json(result, output)
+
+
+def _header(router: BaseRouter, name: str) -> str | None:
+    value: str | None = router.current_event.headers.get(name)
+    return value
+
+
+def _json(status: HTTPStatus, body: Json, headers: dict[str, str] | None = None) -> Response[str]:
+    return Response(
+        status_code=status.value,
+        content_type="application/json",
+        body=json.dumps(body, ensure_ascii=False),
+        headers=dict(headers or {}),
+    )

@@ -1,0 +1,68 @@
+"""The environment as one frozen value. The only reader of ``os.environ``; every missing setting is named at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from flowcore.errors import SettingsError
+
+_NEEDED = {
+    "FLOWCORE_APP": "module:attribute of the App to serve, for instance shop.flows:app",
+    "FLOWCORE_TABLE": "name of the DynamoDB table",
+    "FLOWCORE_QUEUE_URL": "URL of the SQS work queue",
+    "FLOWCORE_SCHEDULE_GROUP": "name of the EventBridge Scheduler group",
+    "FLOWCORE_SCHEDULE_ROLE_ARN": "ARN of the role with which schedules send to the queue",
+    "AWS_REGION": "the AWS region; Lambda sets it",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a deployment tells its functions."""
+
+    app: str
+    table: str
+    queue_url: str
+    schedule_group: str
+    schedule_role_arn: str
+    region: str
+    clock_offset: timedelta = timedelta(0)
+    """Shifts the clock of a local stack; never set on AWS."""
+
+    @staticmethod
+    def read(environ: Mapping[str, str] | None = None) -> Settings:
+        """The settings of this process. Raises: SettingsError that names everything missing or malformed."""
+        found = dict(os.environ if environ is None else environ)
+        found.setdefault("AWS_REGION", found.get("AWS_DEFAULT_REGION", ""))
+        faults = [f"{name} is not set: {what}" for name, what in _NEEDED.items() if not found.get(name)]
+        faults += _malformed(found)
+        if faults:
+            raise SettingsError("The environment is incomplete:\n- " + "\n- ".join(faults))
+        return Settings(
+            app=found["FLOWCORE_APP"],
+            table=found["FLOWCORE_TABLE"],
+            queue_url=found["FLOWCORE_QUEUE_URL"],
+            schedule_group=found["FLOWCORE_SCHEDULE_GROUP"],
+            schedule_role_arn=found["FLOWCORE_SCHEDULE_ROLE_ARN"],
+            region=found["AWS_REGION"],
+            clock_offset=timedelta(seconds=float(found.get("FLOWCORE_CLOCK_OFFSET") or 0)),
+        )
+
+
+def _malformed(found: Mapping[str, str]) -> list[str]:
+    """What is set, but to something that cannot be meant."""
+    shapes = {
+        "FLOWCORE_APP": (r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "module:attribute"),
+        "FLOWCORE_QUEUE_URL": (r"https?://[^/]+/.+/[^/]+", "a URL that ends in /account/queue-name"),
+        "FLOWCORE_SCHEDULE_ROLE_ARN": (r"arn:[\w-]+:iam::\d*:role/.+", "the ARN of a role"),
+        "FLOWCORE_CLOCK_OFFSET": (r"-?\d+(\.\d+)?", "a number of seconds"),
+    }
+    return [
+        f"{name} is {found[name]!r}, which is not {what}"
+        for name, (shape, what) in shapes.items()
+        if found.get(name) and re.fullmatch(shape, found[name]) is None
+    ]

@@ -1,0 +1,1 @@
+"""Lambda entry points, one file per function; ``bootstrap`` is the composition root."""

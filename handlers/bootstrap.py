@@ -1,0 +1,54 @@
+"""The composition root: settings, clients and adapters become the App that this deployment serves.
+
+Runs once per cold start, at import of a handler, so that a wrong environment stops the function at once with an error
+that names what is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+from flowcore.adapters.aws import dynamo_client, scheduler_client, sqs_client
+from flowcore.adapters.dynamodb import DynamoStore
+from flowcore.adapters.scheduler import EventBridgeScheduler
+from flowcore.adapters.sqs import SqsQueue, queue_arn
+from flowcore.adapters.system import SystemClock, SystemIds
+from flowcore.app import App
+from flowcore.errors import SettingsError
+from flowcore.settings import Settings
+
+
+@cache
+def served_app() -> App:
+    """The author's App (``FLOWCORE_APP``) on DynamoDB, SQS and EventBridge Scheduler. Raises: SettingsError."""
+    settings = Settings.read()
+    clock, ids = SystemClock(settings.clock_offset), SystemIds()
+    arn = queue_arn(settings.queue_url, region=settings.region, role_arn=settings.schedule_role_arn)
+    return load_app(settings.app).on(
+        store=DynamoStore(dynamo_client(region=settings.region), settings.table, ids),
+        queue=SqsQueue(sqs_client(region=settings.region), settings.queue_url),
+        scheduler=EventBridgeScheduler(
+            scheduler_client(region=settings.region),
+            settings.schedule_group,
+            settings.schedule_role_arn,
+            arn,
+            clock=clock,
+        ),
+        clock=clock,
+        ids=ids,
+    )
+
+
+def load_app(name: str) -> App:
+    """The App that ``module:attribute`` names. Raises: SettingsError."""
+    module, _, attribute = name.partition(":")
+    try:
+        app = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"FLOWCORE_APP is {name!r}, but there is no module {error.name!r} in this package.") from error
+    except AttributeError as error:
+        raise SettingsError(f"FLOWCORE_APP is {name!r}, but module {module!r} has no {attribute!r}.") from error
+    if not isinstance(app, App):
+        raise SettingsError(f"FLOWCORE_APP is {name!r}, which is a {type(app).__name__} and not an App.")
+    return app

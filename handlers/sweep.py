@@ -1,0 +1,25 @@
+"""The sweep function, once a minute: a hint for every run that somebody should have looked at by now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from handlers.bootstrap import served_app
+
+logger = Logger(service="flowcore-sweep")
+metrics = Metrics(namespace="flowcore", service="flowcore-sweep")
+app = served_app()
+
+
+@metrics.log_metrics
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001  # Lambda's signature
+    """Sweep once; how many hints were sent."""
+    sent = app.sweep()
+    logger.info("swept", extra={"sent": sent})
+    metrics.add_metric(name="OverdueRuns", unit=MetricUnit.Count, value=sent)
+    return {"sent": sent}
