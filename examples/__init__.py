@@ -1,0 +1,1 @@
+"""Small workflows that run as they stand; the tests run each of them."""

@@ -1,0 +1,43 @@
+"""A bank for the examples: keeps accounts in a file, takes its time, and honours idempotency keys as real ones do."""
+
+import os
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+
+def pay(key: str, to: str, amount: int) -> str:
+    """Pay once per ``key``, however often it is called; the receipt is always the first payment's."""
+    seconds = float(os.environ.get("EXPENSE_BANK_SECONDS", "0"))
+    with _open() as books:
+        books.execute("insert into calls values (?)", (key,))
+        books.commit()
+        time.sleep(seconds)
+        books.execute("insert or ignore into payments values (?, ?, ?)", (key, to, amount))
+        (number,) = books.execute("select rowid from payments where key = ?", (key,)).fetchone()
+    return f"payment-{number}"
+
+
+def calls(key: str) -> int:
+    """How often the bank was asked to pay under ``key``."""
+    return _count("select count(*) from calls where key = ?", key)
+
+
+def payments(key: str) -> int:
+    """How often money really moved under ``key``."""
+    return _count("select count(*) from payments where key = ?", key)
+
+
+def _count(query: str, key: str) -> int:
+    with _open() as books:
+        (count,) = books.execute(query, (key,)).fetchone()
+    return int(count)
+
+
+def _open() -> sqlite3.Connection:
+    path = os.environ.get("EXPENSE_BANK_FILE", str(Path(tempfile.gettempdir()) / "flowcore-example-bank.sqlite"))
+    books = sqlite3.connect(path, timeout=10)
+    books.execute("create table if not exists calls (key text)")
+    books.execute("create table if not exists payments (key text primary key, payee text, amount integer)")
+    return books
