@@ -51,11 +51,11 @@ class Mistake:
 
 
 class DefinitionError(FlowcoreError):
-    """A workflow cannot be compiled. Lists every mistake, not only the first.
+    r"""A workflow cannot be compiled. Lists every mistake, not only the first.
 
     Example:
         >>> str(DefinitionError("refund", [Mistake("pay", "is used twice; give one of them an id=")]))
-        "Workflow 'refund' cannot be committed:\\n- pay: is used twice; give one of them an id="
+        "Workflow 'refund' cannot be committed:\n- pay: is used twice; give one of them an id="
     """
 
     code = "definition"
@@ -147,9 +147,9 @@ class RunFinished(NotSuspended):
     code = "run-finished"
 
     def __init__(self, run_id: str, status: str) -> None:
-        self.run_id = run_id
+        super().__init__(run_id, status)
         self.status = status
-        super().__init__(f"Run {run_id!r} has ended with status {status!r}; it takes no more answers.")
+        self.args = (f"Run {run_id!r} has ended with status {status!r}; it takes no more answers.",)
 
     def details(self) -> Mapping[str, Any]:
         return {"status": self.status}
