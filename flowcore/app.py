@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from flowcore.authoring.graph import Graph
 from flowcore.authoring.step import Step
@@ -25,9 +25,6 @@ from flowcore.hints import Hints, sweep
 from flowcore.keys import ROOT, RunRef, StepKey, is_run_id
 from flowcore.model import Head, Json, Page, PublicStatus, Receipt, RunStatus, RunSummary, Snapshot, StepFailure, Wait
 from flowcore.ports import Clock, Ids, Queue, Scheduler, Store
-
-if TYPE_CHECKING:
-    pass
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -288,7 +285,8 @@ class Run(Generic[In, Out]):
         >>> @step
         ... def double(number: int) -> int:
         ...     return 2 * number
-        >>> run = App(workflow("twice", input=int, output=int).then(double).commit()).workflow("twice").create_run("r-1")
+        >>> app = App(workflow("twice", input=int, output=int).then(double).commit())
+        >>> run = app.workflow("twice").create_run("r-1")
         >>> run.start(4).output, run.result().status
         (8, 'success')
     """
@@ -435,7 +433,7 @@ class Run(Generic[In, Out]):
         """``resume`` for callers on an event loop; the run is driven in a thread."""
         return await _in_thread(lambda: self.resume(data, **options))
 
-    async def wait_async(self, timeout: timedelta | None = None) -> RunResult[Out]:
+    async def wait_async(self, timeout: timedelta | None = None) -> RunResult[Out]:  # noqa: ASYNC109  # as in wait
         """``wait`` for callers on an event loop."""
         return await _in_thread(lambda: self.wait(timeout))
 

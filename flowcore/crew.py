@@ -103,5 +103,5 @@ class Crew(Generic[K, V]):
     def _done_by(self, key: K, work: Callable[[], V]) -> None:
         try:
             self._came.put(Came(key, work(), None))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # whoever waits for the outcome must learn of it
             self._came.put(Came(key, None, error))

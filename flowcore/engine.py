@@ -527,7 +527,9 @@ def step_node(graph: Graph, key: StepKey) -> StepNode:
     if isinstance(node, (LoopNode, ForeachNode)):
         node = node.body
     if not isinstance(node, StepNode):
-        raise InvalidPayload("step", [{"path": dotted(key), "message": "is no step that takes an answer", "type": "step"}])
+        raise InvalidPayload(
+            "step", [{"path": dotted(key), "message": "is no step that takes an answer", "type": "step"}]
+        )
     return node
 
 

@@ -51,11 +51,11 @@ class Mistake:
 
 
 class DefinitionError(FlowcoreError):
-    """A workflow cannot be compiled. Lists every mistake, not only the first.
+    r"""A workflow cannot be compiled. Lists every mistake, not only the first.
 
     Example:
         >>> str(DefinitionError("refund", [Mistake("pay", "is used twice; give one of them an id=")]))
-        "Workflow 'refund' cannot be committed:\\n- pay: is used twice; give one of them an id="
+        "Workflow 'refund' cannot be committed:\n- pay: is used twice; give one of them an id="
     """
 
     code = "definition"

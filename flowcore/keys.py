@@ -8,8 +8,8 @@ A step key is made of ids, never of positions, so that a step inserted in front 
     poll#3            turn 3 of a loop           poll#3/approve   a step inside that turn
     charge!receipt    what ``ctx.once("receipt", ...)`` of ``charge`` stored
 
-Keys are grouped by *scope*: the run itself (``""``), an open nested workflow (``child``), an open foreach (``fan``), one
-item of it (``fan[7]``) or one turn of a loop (``poll#3``). A finished scope is never loaded again.
+Keys are grouped by *scope*: the run itself (``""``), an open nested workflow (``child``), an open foreach (``fan``),
+one item of it (``fan[7]``) or one turn of a loop (``poll#3``). A finished scope is never loaded again.
 """
 
 from __future__ import annotations

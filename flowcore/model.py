@@ -100,7 +100,9 @@ STEP_CHANGES: Mapping[Outcome | None, frozenset[Outcome]] = {
 }
 """From each committed outcome (``None``: nothing yet), the outcomes that one write may lead to."""
 
-PublicStatus: TypeAlias = Literal["pending", "running", "waiting", "suspended", "paused", "success", "failed", "canceled"]
+PublicStatus: TypeAlias = Literal[
+    "pending", "running", "waiting", "suspended", "paused", "success", "failed", "canceled"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,8 +273,8 @@ class Snapshot:
     """
 
     head: Head
-    records: PMap[StepKey, StepRecord] = field(default_factory=PMap)
-    deltas: PMap[Scope, Delta] = field(default_factory=PMap)
+    records: PMap[StepKey, StepRecord] = field(default_factory=PMap[StepKey, StepRecord])
+    deltas: PMap[Scope, Delta] = field(default_factory=PMap[Scope, Delta])
     last_seq: int = 0
 
     def with_head(self, head: Head) -> Snapshot:

@@ -61,14 +61,18 @@ class Store(Protocol):
 
     def start(self, head: Head) -> Head | None:
         """Put ``head`` if the run does not exist; return None when put, else the head that stands there."""
+        ...
 
-    def claim(self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime) -> Claimed | NotClaimable:
+    def claim(
+        self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
+    ) -> Claimed | NotClaimable:
         """Take the right to drive the run if it is QUEUED, or RUNNING with an expired lease, or its wake is due.
 
         WAITING, JOINING and SUSPENDED are claimable when ``wake <= now`` (a suspension's wake is its deadline). Sets
         RUNNING, version + 1, epoch + 1, attempts + 1, owner, lease, due; ``updated_at`` becomes the larger of itself
         and ``now``; removes ``wake``.
         """
+        ...
 
     def load(self, run: RunRef, head: Head | None = None, *, everything: bool = False) -> tuple[Head, Records] | None:
         """The head and the records of the run's own scope and, through their ``opens``, of every open scope.
@@ -76,30 +80,41 @@ class Store(Protocol):
         With ``head`` (from a claim just won) the head is not read again; records are read after it, strongly
         consistent. ``everything`` reads finished scopes too. None when there is no such run.
         """
+        ...
 
     def peek(self, run: RunRef) -> Head | None:
         """The head alone, strongly consistent."""
+        ...
 
-    def commit(self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None) -> Written | RecordMoved:
+    def commit(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
+    ) -> Written | RecordMoved:
         """Write one record: if absent when ``prior`` is None, else if outcome and gen still are ``prior``'s."""
+        ...
 
     def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
         """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``."""
+        ...
 
-    def resume(self, head: Head, record: StepRecord, *, version: int, prior: StepRecord) -> Written | HeadMoved | RecordMoved:
+    def resume(
+        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
+    ) -> Written | HeadMoved | RecordMoved:
         """In one transaction: the head if it is at ``version``, the record if it is still ``prior``. Both or neither.
 
         When both conditions fail, ``RecordMoved`` is told: it carries the winner.
         """
+        ...
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """Set CANCELED, version + 1, epoch + 1; remove due, lease and wake, unless the run has ended.
 
         Returns the head after the call, canceled or ended otherwise; None when there is no such run.
         """
+        ...
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """Up to ``limit`` runs whose ``due`` is before ``now``. Read from an index: may lag, may repeat."""
+        ...
 
     def list_runs(
         self,
@@ -117,6 +132,7 @@ class Store(Protocol):
 
         Raises ``MalformedRequest`` for a cursor this store did not give.
         """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +155,7 @@ class Queue(Protocol):
 
         Raises: QueueUnavailable.
         """
+        ...
 
 
 class Scheduler(Protocol):
@@ -149,9 +166,11 @@ class Scheduler(Protocol):
 
         Raises: SchedulerUnavailable.
         """
+        ...
 
     def unschedule(self, run: RunRef, *, version: int) -> None:
         """Forget a schedule made by ``schedule``, if it is still there; best effort."""
+        ...
 
 
 class Clock(Protocol):
@@ -159,9 +178,11 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """Aware UTC, whole milliseconds."""
+        ...
 
     def wait_until(self, instant: datetime) -> None:
         """Return when ``now() >= instant``. Used for pauses of a second or so that are cheaper than a hand-over."""
+        ...
 
 
 class Ids(Protocol):
@@ -169,6 +190,8 @@ class Ids(Protocol):
 
     def fresh(self) -> str:
         """A name nobody else will make: 26 characters of ``[0-9a-z]``, sorting by time of making."""
+        ...
 
     def draw(self) -> float:
         """A number from [0, 1), for jitter."""
+        ...

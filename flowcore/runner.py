@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, assert_never
 
 from pydantic import BaseModel, ValidationError
@@ -132,7 +132,7 @@ class Runner:
                     assert_never(action)
         except _Unfit as unfit:
             return _failed(place, unfit.failure, started)
-        except (Exception, SystemExit) as error:  # whatever it is, the run must not be stranded
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the run must not be stranded
             return _failed(place, failure_of(error, place), started)
 
     # -- steps ------------------------------------------------------------------------------------------------------
@@ -152,9 +152,11 @@ class Runner:
         except BailSignal as signal:
             bailed = _encoded(_ANYTHING, signal.output, f"bail output of step {node.id!r}")
             return self._succeeded(place, bailed, context, started, attempt, bailed=True)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a step raises is its outcome
             return self._raised(place, node, error, attempt, started)
-        return self._succeeded(place, _encoded(step.output, output, f"output of step {node.id!r}"), context, started, attempt)
+        return self._succeeded(
+            place, _encoded(step.output, output, f"output of step {node.id!r}"), context, started, attempt
+        )
 
     def _context(self, place: Place, prior: StepRecord | None, attempt: int, view: View) -> StepContext[Any, Any, Any]:
         node = place.node
@@ -171,8 +173,12 @@ class Runner:
             resource_id=view.resource_id,
             attempt=attempt,
             idempotency_key=view.idempotency_key,
-            resume_data=_decoded(step.resume, answer.data, f"resume data of step {node.id!r}") if answer and answered else None,
-            suspend_data=_decoded(step.suspend, prior.payload, f"suspend data of step {node.id!r}") if prior and asked and prior.payload is not None else None,
+            resume_data=_decoded(step.resume, answer.data, f"resume data of step {node.id!r}")
+            if answer and answered
+            else None,
+            suspend_data=_decoded(step.suspend, prior.payload, f"suspend data of step {node.id!r}")
+            if prior and asked and prior.payload is not None
+            else None,
             timed_out=answer is not None and answer.timed_out,
             iteration=turn_number(place.key),
             index=index_of(place.key),
@@ -182,14 +188,26 @@ class Runner:
         )
 
     def _succeeded(
-        self, place: Place, output: Json, context: StepContext[Any, Any, Any], started: datetime, attempt: int, *, bailed: bool = False
+        self,
+        place: Place,
+        output: Json,
+        context: StepContext[Any, Any, Any],
+        started: datetime,
+        attempt: int,
+        *,
+        bailed: bool = False,
     ) -> StepEvent:
         return Succeeded(
             key=place.key, output=output, started_at=started, attempt=attempt, bailed=bailed, changes=_changes(context)
         )
 
     def _suspended(
-        self, place: Place, node: StepNode, signal: SuspendSignal, context: StepContext[Any, Any, Any], started: datetime
+        self,
+        place: Place,
+        node: StepNode,
+        signal: SuspendSignal,
+        context: StepContext[Any, Any, Any],
+        started: datetime,
     ) -> StepEvent:
         payload = signal.payload
         if payload is not None:
@@ -219,7 +237,9 @@ class Runner:
                 output = await self._mapped(node, action, view, call)
                 return Succeeded(key=place.key, output=output, started_at=started)
             case BranchNode() as node:
-                chosen = [arm.id for condition, arm in node.arms if await self._ask(condition, node.takes, action, view, call)]
+                chosen = [
+                    arm.id for condition, arm in node.arms if await self._ask(condition, node.takes, action, view, call)
+                ]
                 if not chosen and node.otherwise is not None:
                     chosen = [node.otherwise.id]
                 return Succeeded(key=place.key, output=chosen, started_at=started)
@@ -235,7 +255,9 @@ class Runner:
         place, value = action.place, action.value
         match place.node:
             case NestedNode() as node:
-                checked = _encoded(node.takes, _decoded(node.takes, value, f"input of {node.id!r}"), f"input of {node.id!r}")
+                checked = _encoded(
+                    node.takes, _decoded(node.takes, value, f"input of {node.id!r}"), f"input of {node.id!r}"
+                )
                 inner = Scope(place.key)
                 opens = None if inner == scope_of(place.key) else inner
                 return Opened(key=place.key, value=checked, opens=opens, count=None, started_at=started)
@@ -306,7 +328,9 @@ class Runner:
 def conclude(graph: Graph, result: Done) -> tuple[Json, StepFailure | None]:
     """The run's output as the workflow declares it, or why what came out does not fit."""
     try:
-        return _encoded(graph.gives, _decoded(graph.gives, result.value, f"output of workflow {graph.id!r}"), "output"), None
+        return _encoded(
+            graph.gives, _decoded(graph.gives, result.value, f"output of workflow {graph.id!r}"), "output"
+        ), None
     except _Unfit as unfit:
         return None, unfit.failure
 
@@ -456,7 +480,7 @@ def _wake(node: SleepNode, pause_: Any, now: datetime) -> datetime:
             raise TypeError(f"sleep_until {node.id!r} needs a datetime, its function gave {type(pause_).__name__}")
         if pause_.tzinfo is None:
             raise ValueError(f"sleep_until {node.id!r} needs an aware datetime; add a timezone")
-        return max(now, _whole_ms(pause_.astimezone(timezone.utc)))
+        return max(now, _whole_ms(pause_.astimezone(UTC)))
     if not isinstance(pause_, timedelta):
         raise TypeError(f"sleep {node.id!r} needs a timedelta, its function gave {type(pause_).__name__}")
     return max(now, _later(now, pause_))
@@ -506,7 +530,11 @@ def _changes(context: StepContext[Any, Any, Any]) -> Changes:
             raise TypeError(f"set_state takes a dict or a model, not {type(new).__name__}")
         state |= plain
     if state:
-        _decoded(context.surroundings.state_shape, {**context.surroundings.state, **state}, f"state set by step {context.step_id!r}")
+        _decoded(
+            context.surroundings.state_shape,
+            {**context.surroundings.state, **state},
+            f"state set by step {context.step_id!r}",
+        )
     changed = context.request_context.changed
     kept = {name: context.request_context[name] for name in changed if name in context.request_context}
     return Changes(
@@ -537,7 +565,9 @@ def _found(source: Source, action: Evaluate, view: View) -> Json:
                     return _at_path(found[1], source.path, id)
             raise LookupError(f"none of the steps {list(source.steps)} has an output")
         case Template():
-            return "".join(part if isinstance(part, str) else _rendered(_found(part, action, view)) for part in source.parts)
+            return "".join(
+                part if isinstance(part, str) else _rendered(_found(part, action, view)) for part in source.parts
+            )
         case Function():
             raise InvariantError("functions are called by the runner")
         case _:

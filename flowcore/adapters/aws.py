@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeAlias, cast
 
-import boto3  # type: ignore[import-untyped]  # ships no types
-from botocore.config import Config  # type: ignore[import-untyped]  # ships no types
-from botocore.exceptions import BotoCoreError as BotoCoreError  # type: ignore[import-untyped]  # ships no types
-from botocore.exceptions import ClientError as ClientError
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError as BotoCoreError  # noqa: PLC0414  # the other adapters have it from here
+from botocore.exceptions import ClientError as ClientError  # noqa: PLC0414  # the same
 
 Reply: TypeAlias = dict[str, Any]
 
@@ -49,17 +49,17 @@ class SchedulerClient(Protocol):
 
 def dynamo_client(*, region: str | None = None, endpoint: str | None = None) -> DynamoClient:
     """A client for ``DynamoStore``; without arguments, what the Lambda environment says."""
-    return cast(DynamoClient, _client("dynamodb", region, endpoint))
+    return cast("DynamoClient", _client("dynamodb", region, endpoint))
 
 
 def sqs_client(*, region: str | None = None, endpoint: str | None = None) -> SqsClient:
     """A client for ``SqsQueue``."""
-    return cast(SqsClient, _client("sqs", region, endpoint))
+    return cast("SqsClient", _client("sqs", region, endpoint))
 
 
 def scheduler_client(*, region: str | None = None, endpoint: str | None = None) -> SchedulerClient:
     """A client for ``EventBridgeScheduler``."""
-    return cast(SchedulerClient, _client("scheduler", region, endpoint))
+    return cast("SchedulerClient", _client("scheduler", region, endpoint))
 
 
 def code_of(error: Exception) -> str:

@@ -161,7 +161,9 @@ class _Compiler:
     def _step(self, step: Any, id: str, description: str = "") -> Body | None:
         compiled = getattr(step, "compiled", None)
         if isinstance(compiled, Graph):
-            return NestedNode(id=id, graph=compiled, takes=step.input, gives=step.output, description=description or step.description)
+            return NestedNode(
+                id=id, graph=compiled, takes=step.input, gives=step.output, description=description or step.description
+            )
         if not isinstance(step, Step):
             hint = " (an uncommitted workflow: call .commit())" if hasattr(step, "commit") else ""
             self.wrong(id, f"{step!r} is not a step{hint}; decorate the function with @step")
@@ -174,7 +176,12 @@ class _Compiler:
             never_on=step.no_retry_on,
         )
         return StepNode(
-            id=id, step=step, retry=retry, takes=step.input, gives=step.output, description=description or step.description
+            id=id,
+            step=step,
+            retry=retry,
+            takes=step.input,
+            gives=step.output,
+            description=description or step.description,
         )
 
     def _arms(self, entry: Entry, id: str) -> tuple[Node, ...] | None:
@@ -189,14 +196,20 @@ class _Compiler:
         if arms is None:
             return None
         return ParallelNode(
-            id=id, arms=arms, takes=flow, gives=self._joined(entry.into, id, arms, total=True), description=entry.description
+            id=id,
+            arms=arms,
+            takes=flow,
+            gives=self._joined(entry.into, id, arms, total=True),
+            description=entry.description,
         )
 
     def _branch(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
         arms = self._arms(entry, id)
         if arms is None:
             return None
-        conditions = [None if c is None else self._function(c, f"{id}, condition {i}") for i, c in enumerate(entry.functions)]
+        conditions = [
+            None if c is None else self._function(c, f"{id}, condition {i}") for i, c in enumerate(entry.functions)
+        ]
         last = [arm for arm, fn in zip(arms, entry.functions, strict=True) if fn is None]
         if len(last) > 1:
             self.wrong(id, "has more than one otherwise; keep one")
@@ -218,7 +231,9 @@ class _Compiler:
         names = _field_names(into)
         if names is not None and names != ids:
             missing, extra = sorted(ids - names), sorted(names - ids)
-            self.wrong(id, f"into={into.__name__} must have one field per step id: missing {missing}, not a step {extra}")
+            self.wrong(
+                id, f"into={into.__name__} must have one field per step id: missing {missing}, not a step {extra}"
+            )
         return Shape(into)
 
     def _loop(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
@@ -243,7 +258,8 @@ class _Compiler:
             concurrency = self._function(concurrency, f"{id}, concurrency")
         if body is None or concurrency is None:
             return None
-        if flow.type is not Any and get_origin(flow.type) not in (list, None) or flow.type in (str, int, float, bool, dict):
+        is_another = flow.type is not Any and get_origin(flow.type) not in (list, None)
+        if is_another or flow.type in (str, int, float, bool, dict):
             self.wrong(id, f"foreach needs a list; what stands before gives {flow.type}")
         return ForeachNode(
             id=id,
@@ -263,7 +279,9 @@ class _Compiler:
         function = self._function(source, id)
         if function is None:
             return None
-        return MapNode(id=id, source=function, takes=flow, gives=Shape(return_type(source)), description=entry.description)
+        return MapNode(
+            id=id, source=function, takes=flow, gives=Shape(return_type(source)), description=entry.description
+        )
 
     def _source(self, spec: Any, where: str) -> Source | None:
         match spec:
@@ -286,7 +304,11 @@ class _Compiler:
             case {"request_context": path, **rest} if not rest:
                 return ScopePath("request_context", str(path))
             case _:
-                self.wrong(where, f"{spec!r} is no source; use one of value, fn, step (+ path), init_data, state, request_context, template")
+                self.wrong(
+                    where,
+                    f"{spec!r} is no source; use one of value, fn, step (+ path), init_data, state, request_context, "
+                    "template",
+                )
                 return None
 
     def _step_path(self, step: Any, path: str, where: str) -> StepPath:
@@ -309,7 +331,11 @@ class _Compiler:
             elif scope in self.earlier:
                 parts.append(StepPath((scope,), path))
             else:
-                self.wrong(where, f"placeholder ${{{part}}} names neither init_data, input_data, state, request_context nor an earlier step")
+                self.wrong(
+                    where,
+                    f"placeholder ${{{part}}} names neither init_data, input_data, state, request_context nor an "
+                    "earlier step",
+                )
         return Template(tuple(part for part in parts if part != ""))
 
     def _sleep(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
@@ -329,7 +355,9 @@ class _Compiler:
 
     def _function(self, function: Any, where: str) -> Function | None:
         if not callable(function):
-            self.wrong(where, f"{function!r} is not callable; give a function of the value, or of the value and the context")
+            self.wrong(
+                where, f"{function!r} is not callable; give a function of the value, or of the value and the context"
+            )
             return None
         try:
             return Function(function, takes_context(function, where))
@@ -345,7 +373,9 @@ def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
         yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
     for id, count in Counter(node.id for node in entries(nodes)).items():
         if count > 1:
-            yield Mistake(id, f"is used {count} times in this workflow; give the others an id= or use step.clone(id=...)")
+            yield Mistake(
+                id, f"is used {count} times in this workflow; give the others an id= or use step.clone(id=...)"
+            )
     size, depth = _extent(nodes)
     if size > MOST_ENTRIES:
         yield Mistake(definition.id, f"has {size} entries with those nested in it; at most {MOST_ENTRIES} are allowed")
@@ -365,7 +395,13 @@ def _unadaptable(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
         inner = node.body if isinstance(node, (LoopNode, ForeachNode)) else node
         if isinstance(inner, StepNode):
             step = inner.step
-            named = {"input": step.input, "output": step.output, "resume": step.resume, "suspend": step.suspend, "state": step.state}
+            named = {
+                "input": step.input,
+                "output": step.output,
+                "resume": step.resume,
+                "suspend": step.suspend,
+                "state": step.state,
+            }
             doors += [(inner.id, door, shape) for door, shape in named.items()]
         if isinstance(node, (ParallelNode, BranchNode, MapNode)):
             doors.append((node.id, "result", node.gives))
@@ -413,7 +449,10 @@ def _fingerprint(nodes: tuple[Node, ...]) -> str:
 def _field_names(into: Any) -> set[str] | None:
     """The field names of a model, dataclass or TypedDict; None when the type has none to compare."""
     if (fields := getattr(into, "model_fields", None)) is not None:
-        return {field.validation_alias if isinstance(field.validation_alias, str) else name for name, field in fields.items()}
+        return {
+            field.validation_alias if isinstance(field.validation_alias, str) else name
+            for name, field in fields.items()
+        }
     if is_dataclass(into):
         return set(into.__dataclass_fields__)
     return set(into.__annotations__) if is_typeddict(into) else None

@@ -51,6 +51,7 @@ class Flag(Protocol):
 
     def is_set(self) -> bool:
         """Whether it has happened."""
+        ...
 
 
 class RequestContext(MutableMapping[str, Any]):
@@ -163,7 +164,9 @@ class StepContext(Generic[Resume, Suspend, State]):
         found = self.surroundings.result_of(step if isinstance(step, str) else step.id)
         return None if found is None else found[0].decode(found[1])
 
-    def suspend(self, payload: Suspend | None = None, *, timeout: timedelta | None = None, label: str | None = None) -> NoReturn:
+    def suspend(
+        self, payload: Suspend | None = None, *, timeout: timedelta | None = None, label: str | None = None
+    ) -> NoReturn:
         """Stop here until somebody answers; the step then starts from its top with ``resume_data``.
 
         Args:

@@ -175,14 +175,16 @@ def _step_of(
     no_retry_on: Sequence[type[BaseException]] = (),
     metadata: Mapping[str, Any] | None = None,
 ) -> Step[Any, Any, Any, Any]:
-    name = _checked_id(id or getattr(function, "__name__", type(function).__name__))
+    name = _checked_id(id or str(getattr(function, "__name__", type(function).__name__)))
     hints = _annotations(function, caller, name)
     parameters = _positional(function, name)
     first = hints.get(parameters[0]) if parameters else None
     context = hints.get(parameters[1]) if len(parameters) > 1 else None
     declared = (*typing.get_args(context), *[UNDECLARED] * 3)[:3]
     if retries is not None and retries < 0:
-        raise DefinitionError(name, [Mistake(name, f"retries={retries} is below 0; say how many tries follow the first")])
+        raise DefinitionError(
+            name, [Mistake(name, f"retries={retries} is below 0; say how many tries follow the first")]
+        )
     return Step(
         id=name,
         execute=function,
@@ -233,7 +235,11 @@ def _positional(function: Callable[..., Any], where: str) -> list[str]:
     if keyword_only or len(required) > 2 or not (positional or _is_variadic(signature)):
         raise DefinitionError(
             where,
-            [Mistake(where, f"{_named(function)}{signature} must take (value) or (value, ctx); bind the rest beforehand")],
+            [
+                Mistake(
+                    where, f"{_named(function)}{signature} must take (value) or (value, ctx); bind the rest beforehand"
+                )
+            ],
         )
     if len(required) == 2 or (len(positional) >= 2 and positional[1].name == "ctx"):
         return [p.name for p in positional[:2]]
@@ -246,7 +252,7 @@ def _is_variadic(signature: inspect.Signature) -> bool:
 
 def _annotations(function: Callable[..., Any], caller: FrameType, where: str) -> Mapping[str, Any]:
     """The function's type hints; names of the calling function's locals are known, as pydantic does it."""
-    target = function if inspect.isroutine(function) else getattr(type(function), "__call__", function)
+    target = function if inspect.isroutine(function) else getattr(type(function), "__call__", function)  # noqa: B004  # it is callable; its hints are wanted
     try:
         return typing.get_type_hints(target, localns={**caller.f_globals, **caller.f_locals}, include_extras=True)
     except NameError as error:

@@ -71,7 +71,9 @@ class WorkflowBuilder(Generic[I, O, Now]):
 
     definition: Definition
 
-    def then(self, step: Step[Now, T, Any, Any], *, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, T]:
+    def then(
+        self, step: Step[Now, T, Any, Any], *, id: str | None = None, description: str = ""
+    ) -> WorkflowBuilder[I, O, T]:
         """Run ``step`` with the value; its output is the next value."""
         return self._with("then", id, description, steps=(step,))
 
@@ -84,7 +86,9 @@ class WorkflowBuilder(Generic[I, O, Now]):
         self, *steps: Step[Now, Any, Any, Any], into: None = None, id: str | None = None, description: str = ""
     ) -> WorkflowBuilder[I, O, dict[str, Any]]: ...
 
-    def parallel(self, *steps: Any, into: Any = None, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, Any]:
+    def parallel(
+        self, *steps: Any, into: Any = None, id: str | None = None, description: str = ""
+    ) -> WorkflowBuilder[I, O, Any]:
         """Run all ``steps`` at once with the value. The next value is a dict keyed by step id, or ``into`` made of it.
 
         A failed step fails the workflow once its siblings are done, failed or suspended.
@@ -108,7 +112,9 @@ class WorkflowBuilder(Generic[I, O, Now]):
         description: str = "",
     ) -> WorkflowBuilder[I, O, dict[str, Any]]: ...
 
-    def branch(self, *arms: Any, into: Any = None, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, Any]:
+    def branch(
+        self, *arms: Any, into: Any = None, id: str | None = None, description: str = ""
+    ) -> WorkflowBuilder[I, O, Any]:
         """Run every arm whose condition is true, together; ``(otherwise, step)`` runs when none is.
 
         Conditions are evaluated once and the choice is stored. The next value is a dict keyed by the ids that ran.
@@ -138,13 +144,17 @@ class WorkflowBuilder(Generic[I, O, Now]):
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, list[T]]:
-        """Run ``step`` once per item of the list, at most ``concurrency`` items open at a time, outputs in item order."""
+        """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order."""
         return self._with("foreach", id, description, steps=(step,), functions=(concurrency,))
 
     @overload
-    def map(self, source: Mapping[str, Any], *, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, Any]: ...
+    def map(
+        self, source: Mapping[str, Any], *, id: str | None = None, description: str = ""
+    ) -> WorkflowBuilder[I, O, Any]: ...
     @overload
-    def map(self, source: Callable[[Now], T], *, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, T]: ...
+    def map(
+        self, source: Callable[[Now], T], *, id: str | None = None, description: str = ""
+    ) -> WorkflowBuilder[I, O, T]: ...
     @overload
     def map(
         self, source: Callable[[Now, FunctionContext], T], *, id: str | None = None, description: str = ""
@@ -158,7 +168,9 @@ class WorkflowBuilder(Generic[I, O, Now]):
         """
         return self._with("map", id, description, functions=(source,))
 
-    def sleep(self, pause: timedelta | Computed[Now, timedelta], *, id: str | None = None, description: str = "") -> WorkflowBuilder[I, O, Now]:
+    def sleep(
+        self, pause: timedelta | Computed[Now, timedelta], *, id: str | None = None, description: str = ""
+    ) -> WorkflowBuilder[I, O, Now]:
         """Wait for ``pause``, of any length, at no cost; the value passes through. Zero or less does not wait."""
         return self._with("sleep", id, description, functions=(pause,))
 

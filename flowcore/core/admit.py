@@ -172,13 +172,21 @@ def _nothing_open(snapshot: Snapshot) -> RequestError:
     if settled:
         return _already(snapshot, max(settled, key=lambda record: record.seq))
     head = snapshot.head
-    return RunFinished(head.run.id, head.public_status) if head.is_terminal else NotSuspended(head.run.id, head.public_status)
+    return (
+        RunFinished(head.run.id, head.public_status)
+        if head.is_terminal
+        else NotSuspended(head.run.id, head.public_status)
+    )
 
 
 def _already(snapshot: Snapshot, record: StepRecord) -> RequestError:
     head, answer = snapshot.head, record.answer
     if answer is None or head.status is RunStatus.CANCELED:
-        return RunFinished(head.run.id, head.public_status) if head.is_terminal else NotSuspended(head.run.id, head.public_status)
+        return (
+            RunFinished(head.run.id, head.public_status)
+            if head.is_terminal
+            else NotSuspended(head.run.id, head.public_status)
+        )
     winner = {"at": answer.at.isoformat(), "by": answer.by, "via": "timeout" if answer.timed_out else answer.via}
     return AlreadyResumed(head.run.id, dotted(record.key), winner)
 

@@ -416,7 +416,9 @@ def _settled(record: StepRecord, value: Json) -> Done | Ended | Broken:
         case Outcome.ERR if record.failure is not None:
             return Broken(record.failure)
         case _:
-            raise InvariantError(f"record {record.key!r} with outcome {record.outcome.value!r} has no meaning where it stands")
+            raise InvariantError(
+                f"record {record.key!r} with outcome {record.outcome.value!r} has no meaning where it stands"
+            )
 
 
 def _is_poisoned(snapshot: Snapshot) -> bool:

@@ -50,7 +50,7 @@ class Changes:
         if not (self.state or self.context or self.removed):
             return NO_CHANGE
         kept: dict[str, tuple[int, Json] | tuple[int]] = {name: (seq, value) for name, value in self.context.items()}
-        gone: dict[str, tuple[int, Json] | tuple[int]] = {name: (seq,) for name in self.removed}
+        gone: dict[str, tuple[int, Json] | tuple[int]] = dict.fromkeys(self.removed, (seq,))
         return Delta(state={name: (seq, value) for name, value in self.state.items()}, context=kept | gone)
 
 
@@ -148,9 +148,7 @@ class Adopted:
     record: StepRecord
 
 
-StepEvent: TypeAlias = (
-    Succeeded | Failed | FailedOnce | Suspended | Answered | FellAsleep | Opened | Skipped | Adopted
-)
+StepEvent: TypeAlias = Succeeded | Failed | FailedOnce | Suspended | Answered | FellAsleep | Opened | Skipped | Adopted
 
 
 def fold(head: Head, records: Iterable[StepRecord]) -> Snapshot:
@@ -219,8 +217,18 @@ def _record(snapshot: Snapshot, event: Any, at: datetime) -> StepRecord:
 
 def _filled(snapshot: Snapshot, event: StepEvent, fresh: StepRecord, prior: StepRecord | None) -> StepRecord:
     """``fresh`` with what the event says, and with what the place must not forget."""
-    memory = fresh if prior is None else replace(
-        fresh, payload=prior.payload, answer=prior.answer, spent=prior.spent, label=prior.label, delta=prior.delta, count=prior.count
+    memory = (
+        fresh
+        if prior is None
+        else replace(
+            fresh,
+            payload=prior.payload,
+            answer=prior.answer,
+            spent=prior.spent,
+            label=prior.label,
+            delta=prior.delta,
+            count=prior.count,
+        )
     )
     match event:
         case Succeeded():
@@ -294,7 +302,7 @@ def _changes_in(snapshot: Snapshot, scope: Scope | None) -> Delta:
 
 
 def state_at(snapshot: Snapshot, key: StepKey) -> Mapping[str, Json]:
-    """The state as the node at ``key`` sees it: what the run began with, then each scope around it, per key the latest."""
+    """The state that the node at ``key`` sees: what the run began with, then the latest per key of each scope around it."""
     merged = _seen_from(snapshot, key)
     return {**snapshot.head.state, **{name: stamped[1] for name, stamped in merged.state.items()}}
 

@@ -22,14 +22,12 @@ from flowcore.core.decide import Run, decide
 from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, item_of, path_of, turn_of
 from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 
-StepStatus: TypeAlias = Literal[
-    "running", "waiting", "suspended", "success", "failed", "canceled", "skipped", "bailed"
-]
+StepStatus: TypeAlias = Literal["running", "waiting", "suspended", "success", "failed", "canceled", "skipped", "bailed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What became of one step; values are plain JSON. Times are UTC; ``attempts`` counts tries since the last resume."""
+    """What became of one step; values are plain JSON, times UTC; ``attempts`` counts tries since the last resume."""
 
     status: StepStatus
     input: Json = None
@@ -98,7 +96,9 @@ def _result(record: StepRecord, flow: Json, snapshot: Snapshot) -> StepResult:
     return StepResult(
         status=status,
         input=flow,
-        output=record.output if record.outcome in (Outcome.OK, Outcome.BAIL) else (flow if status == "success" else None),
+        output=record.output
+        if record.outcome in (Outcome.OK, Outcome.BAIL)
+        else (flow if status == "success" else None),
         error=record.failure,
         suspend_payload=record.payload,
         resume_data=record.answer.data if record.answer else None,

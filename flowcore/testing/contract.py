@@ -95,6 +95,11 @@ def a_record(key: str = "charge", outcome: Outcome = Outcome.OK, **changes: Any)
     return replace(plain, **changes)
 
 
+def an_answer(data: Json, **changes: Any) -> Answer:
+    """An answer to the suspension at ``approve``."""
+    return replace(Answer(wait="approve@0", data=data, digest="d-1", at=NOW), **changes)
+
+
 def a_started(key: str, opens: str, **changes: Any) -> StepRecord:
     """The record of a container still at work, with the scope that it opens."""
     return a_record(key, Outcome.START, opens=Scope(opens), **changes)
@@ -406,7 +411,7 @@ class StoreContract:
     def test_resume_of_a_moved_record_writes_neither(self, store: Store) -> None:
         """Another answer first: the caller sees it, and the head is untouched."""
         head, record = suspend(store)
-        winner = replace(record, answer=Answer(data="no", at=NOW, by="eve"))
+        winner = replace(record, answer=an_answer("no", by="eve"))
         store.commit(RUN, 1, winner, a_suspension())
         assert store.resume(head, record, version=3, prior=a_suspension()) == RecordMoved(winner)
         assert store.load(RUN) == (a_suspended_head(), keyed(winner))
@@ -415,7 +420,7 @@ class StoreContract:
         """The second of two answers learns who won, not merely that the run moved."""
         head, record = suspend(store)
         assert store.resume(head, record, version=3, prior=a_suspension()) == Written()
-        late = replace(record, answer=Answer(data="no", at=NOW))
+        late = replace(record, answer=an_answer("no"))
         assert store.resume(head, late, version=3, prior=a_suspension()) == RecordMoved(record)
         assert store.load(RUN) == (head, keyed(record))
 
@@ -433,7 +438,7 @@ class StoreContract:
         with racing(32) as race:
             for turn in range(0, 2 * self.race_rounds, 2):
                 prior = a_suspension(gen=turn)
-                answers = [replace(record, gen=turn + 1, answer=Answer(data=n, at=NOW)) for n in range(32)]
+                answers = [replace(record, gen=turn + 1, answer=an_answer(n)) for n in range(32)]
                 resumed = replace(head, version=4 + turn)
                 resume = partial(store.resume, resumed, version=3 + turn, prior=prior)
                 verdicts = race([partial(resume, answer) for answer in answers])
@@ -632,11 +637,12 @@ class StoreContract:
         records = keyed(
             a_record("ok", output=value),
             a_record("susp", Outcome.SUSP, payload=value, label="🧾"),
-            a_record("resu", Outcome.RESU, answer=Answer(data=value, at=NOW, by="ann", timed_out=True)),
-            a_record("state", delta=Delta(state={"k": value})),
+            a_record("resu", Outcome.RESU, answer=an_answer(value, by="ann", timed_out=True)),
+            a_record("state", delta=Delta(state={"k": (1, value)})),
         )
         commit_all(store, records)
         loaded = store.load(RUN)
+        assert loaded is not None
         assert loaded == (head, records)
         assert repr(head) == repr(loaded[0])
         assert [repr(record) for record in records.values()] == [repr(loaded[1][key]) for key in records]
@@ -660,7 +666,7 @@ class StoreContract:
         with pytest.raises(PayloadTooLarge, match="'charge'"):
             store.commit(RUN, 1, a_record(output=huge), None)
         with pytest.raises(PayloadTooLarge, match="record of step 'charge'"):
-            store.commit(RUN, 1, a_record(output=large, payload=large, delta=Delta(state={"a": large})), None)
+            store.commit(RUN, 1, a_record(output=large, payload=large, delta=Delta(state={"a": (1, large)})), None)
         assert store.peek(RUN) is None
         head, record = suspend(store)
         with pytest.raises(PayloadTooLarge):
@@ -764,7 +770,7 @@ def suspend(store: Store) -> tuple[Head, StepRecord]:
     store.start(a_suspended_head())
     store.commit(RUN, 1, a_suspension(), None)
     resumed = replace(a_suspended_head(), status=RunStatus.QUEUED, version=4, due=NOW + 5 * SECOND)
-    answer = Answer(data={"ok": True}, at=NOW, by="ann", idempotency_key="k-1")
+    answer = an_answer({"ok": True}, by="ann", idempotency_key="k-1")
     return resumed, a_record("approve", Outcome.RESU, gen=1, seq=2, answer=answer)
 
 
