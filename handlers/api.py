@@ -22,25 +22,25 @@ resolver = APIGatewayHttpResolver(enable_validation=True)
 resolver.include_router(routes(served_app()))
 
 
-@resolver.exception_handler(FlowcoreError)
+@resolver.exception_handler(FlowcoreError)  # type: ignore[untyped-decorator]  # Powertools types the method, not what it returns
 def refused(error: FlowcoreError) -> Response[str]:
     """An error of ours as its problem; what is not the caller's doing is logged."""
     response = problems.of_error(error)
     if response.status_code >= 500:
-        logger.exception("request failed")
+        logger.error("request failed", exc_info=error)
     return response
 
 
-@resolver.exception_handler(RequestValidationError)
+@resolver.exception_handler(RequestValidationError)  # type: ignore[untyped-decorator]  # as above
 def misfit(error: RequestValidationError) -> Response[str]:
     """A request that does not fit its route."""
     return problems.of_validation(error)
 
 
-@resolver.exception_handler(Exception)
+@resolver.exception_handler(Exception)  # type: ignore[untyped-decorator]  # as above
 def broken(error: Exception) -> Response[str]:
     """Whatever else happens; the caller learns nothing of it."""
-    logger.exception("request broke down", exc_info=error)
+    logger.error("request broke down", exc_info=error)
     return problems.unexpected()
 
 

@@ -46,7 +46,9 @@ def load_app(name: str) -> App:
     try:
         app = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        raise SettingsError(f"FLOWCORE_APP is {name!r}, but there is no module {error.name!r} in this package.") from error
+        raise SettingsError(
+            f"FLOWCORE_APP is {name!r}, but there is no module {error.name!r} in this package."
+        ) from error
     except AttributeError as error:
         raise SettingsError(f"FLOWCORE_APP is {name!r}, but module {module!r} has no {attribute!r}.") from error
     if not isinstance(app, App):

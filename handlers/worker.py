@@ -31,7 +31,7 @@ def look(record: SQSRecord, lambda_context: LambdaContext) -> None:
     try:
         hint = decode_hint(record.body)
     except MalformedRequest as error:
-        logger.error("message dropped", extra={"reason": str(error), "message_id": record.message_id})
+        logger.warning("message dropped", extra={"reason": str(error), "message_id": record.message_id})
         metrics.add_metric(name="MessagesDropped", unit=MetricUnit.Count, value=1)
         return
     logger.set_correlation_id(hint.run.id)

@@ -41,7 +41,13 @@ def problem(
     status: HTTPStatus, code: str, detail: str, extra: Mapping[str, Any] | None = None, *, retry: bool = False
 ) -> Response[str]:
     """A problem document as a response."""
-    body = {"type": f"{TYPE_PREFIX}{code}", "title": status.phrase, "status": status.value, "detail": detail, **(extra or {})}
+    body = {
+        "type": f"{TYPE_PREFIX}{code}",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+        **(extra or {}),
+    }
     return Response(
         status_code=status.value,
         content_type="application/problem+json",
@@ -54,7 +60,11 @@ def of_error(error: errors.FlowcoreError) -> Response[str]:
     """The problem that an error of flowcore is to a caller."""
     for kind, status in _STATUS:
         if isinstance(error, kind):
-            detail = str(error) if status < HTTPStatus.INTERNAL_SERVER_ERROR else "Something behind this API does not answer. Try again."
+            detail = (
+                str(error)
+                if status < HTTPStatus.INTERNAL_SERVER_ERROR
+                else "Something behind this API does not answer. Try again."
+            )
             return problem(status, error.code, detail, error.details(), retry=error.retryable)
     return unexpected()
 
@@ -69,7 +79,9 @@ def of_validation(error: RequestValidationError) -> Response[str]:
         for issue in issues
     ]
     lines = "; ".join(f"{row['path'] or 'body'}: {row['message']}" for row in rows)
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, errors.InvalidPayload.code, f"Invalid request: {lines}", {"errors": rows})
+    return problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, errors.InvalidPayload.code, f"Invalid request: {lines}", {"errors": rows}
+    )
 
 
 def unknown_route(method: str, path: str) -> Response[str]:

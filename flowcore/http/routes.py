@@ -28,7 +28,7 @@ Status = Literal["pending", "running", "waiting", "suspended", "paused", "succes
 
 def routes(app: App) -> Router:
     """Every route, serving ``app``."""
-    router = Router()
+    router = Router()  # type: ignore[no-untyped-call]  # Powertools leaves its constructor untyped
     _about_workflows(router, app)
     _about_runs(router, app)
     _changes(router, app)

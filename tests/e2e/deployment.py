@@ -38,6 +38,8 @@ class Context:
 
 @dataclass
 class Answer:
+    """What the API said."""
+
     status: int
     body: Any
     headers: Mapping[str, str]
@@ -82,7 +84,13 @@ class Deployment:
             "headers": {"content-type": "application/json", **{k.lower(): v for k, v in (headers or {}).items()}},
             "queryStringParameters": dict(pair.split("=", 1) for pair in query.split("&")) if query else None,
             "requestContext": {
-                "http": {"method": method, "path": path, "sourceIp": "127.0.0.1", "userAgent": "test", "protocol": "HTTP/1.1"},
+                "http": {
+                    "method": method,
+                    "path": path,
+                    "sourceIp": "127.0.0.1",
+                    "userAgent": "test",
+                    "protocol": "HTTP/1.1",
+                },
                 "requestId": "request-1",
                 "stage": "$default",
             },

@@ -21,6 +21,7 @@ def started(deployment: Deployment, input_: Any = LARGE, run_id: str = "r-1") ->
 
 
 def shown(deployment: Deployment, run_id: str = "r-1") -> Any:
+    """The run as the API shows it."""
     answer = deployment.call("GET", f"/v1/runs/{run_id}")
     assert answer.status == 200
     return answer.body
@@ -190,18 +191,67 @@ BAD_REQUESTS = [
     ("resume of an unknown run", "POST", "/v1/runs/nope/resume", {"data": 1}, 404, "run-not-found"),
     ("cancel of an unknown run", "POST", "/v1/runs/nope/cancel", None, 404, "run-not-found"),
     ("a run id with separators", "GET", "/v1/runs/r%23HEAD", None, 404, "run-not-found"),
-    ("a new run id with separators", "POST", "/v1/workflows/expense/runs", {"input": LARGE, "run_id": "a#b"}, 400, "malformed-request"),
+    (
+        "a new run id with separators",
+        "POST",
+        "/v1/workflows/expense/runs",
+        {"input": LARGE, "run_id": "a#b"},
+        400,
+        "malformed-request",
+    ),
     ("malformed JSON", "POST", "/v1/workflows/expense/runs", "{not json", 400, "malformed-request"),
     ("a body that is no object", "POST", "/v1/workflows/expense/runs", "[1]", 422, "invalid-input"),
     ("no body", "POST", "/v1/workflows/expense/runs", None, 422, "invalid-input"),
     ("an unknown field", "POST", "/v1/workflows/expense/runs", {"inptu": LARGE}, 422, "invalid-input"),
-    ("input of the wrong type", "POST", "/v1/workflows/expense/runs", {"input": {**LARGE, "amount": "x"}}, 422, "invalid-input"),
-    ("input that breaks a rule", "POST", "/v1/workflows/expense/runs", {"input": {**LARGE, "amount": 0}}, 422, "invalid-input"),
-    ("an unknown step", "POST", "/v1/runs/r-1/resume", {"data": {"approved": True}, "step": "nope"}, 422, "unknown-step"),
+    (
+        "input of the wrong type",
+        "POST",
+        "/v1/workflows/expense/runs",
+        {"input": {**LARGE, "amount": "x"}},
+        422,
+        "invalid-input",
+    ),
+    (
+        "input that breaks a rule",
+        "POST",
+        "/v1/workflows/expense/runs",
+        {"input": {**LARGE, "amount": 0}},
+        422,
+        "invalid-input",
+    ),
+    (
+        "an unknown step",
+        "POST",
+        "/v1/runs/r-1/resume",
+        {"data": {"approved": True}, "step": "nope"},
+        422,
+        "unknown-step",
+    ),
     ("a step that waits for nobody", "POST", "/v1/runs/r-1/resume", {"data": {}, "step": "pay"}, 409, "not-suspended"),
-    ("an unknown label", "POST", "/v1/runs/r-1/resume", {"data": {"approved": True}, "label": "x"}, 422, "unknown-label"),
-    ("a wait that is not open", "POST", "/v1/runs/r-1/resume", {"data": {}, "wait": "manager_approval@9"}, 409, "not-suspended"),
-    ("an index where nothing is repeated", "POST", "/v1/runs/r-1/resume", {"data": {}, "index": 4}, 422, "index-out-of-range"),
+    (
+        "an unknown label",
+        "POST",
+        "/v1/runs/r-1/resume",
+        {"data": {"approved": True}, "label": "x"},
+        422,
+        "unknown-label",
+    ),
+    (
+        "a wait that is not open",
+        "POST",
+        "/v1/runs/r-1/resume",
+        {"data": {}, "wait": "manager_approval@9"},
+        409,
+        "not-suspended",
+    ),
+    (
+        "an index where nothing is repeated",
+        "POST",
+        "/v1/runs/r-1/resume",
+        {"data": {}, "index": 4},
+        422,
+        "index-out-of-range",
+    ),
     ("a cursor nobody gave", "GET", "/v1/runs?cursor=zzz", None, 400, "malformed-request"),
     ("a limit that is no number", "GET", "/v1/runs?limit=many", None, 422, "invalid-input"),
     ("a status that does not exist", "GET", "/v1/runs?status=asleep", None, 422, "invalid-input"),
@@ -209,7 +259,11 @@ BAD_REQUESTS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "body", "status", "code"), [row[1:] for row in BAD_REQUESTS], ids=[row[0] for row in BAD_REQUESTS])
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [row[1:] for row in BAD_REQUESTS],
+    ids=[row[0] for row in BAD_REQUESTS],
+)
 def test_bad_request_is_a_typed_problem_and_leaves_the_run_alone(
     deployment: Deployment, method: str, path: str, body: Any, status: int, code: str
 ) -> None:
