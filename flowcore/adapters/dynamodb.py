@@ -366,7 +366,7 @@ class DynamoStore:
         if is_silence(error):
             return _SILENCE_TRIES, StoreUnavailable(f"No answer from DynamoDB at {endpoint}: {error}")
         if code == "ResourceNotFoundException":
-            return 1, StoreUnavailable(f"There is no table {self._table!r} at {endpoint}. Deploy it, or name another.")
+            return 1, StoreUnavailable(f"There is no table {self._table!r}, or not whole, at {endpoint}: {error}")
         if code in {"ValidationException", "TransactionCanceledException"} and "specified index" not in str(error):
             return 1, InvariantError(f"DynamoDB does not understand a request for table {self._table!r}: {error}")
         return 1, StoreUnavailable(f"Table {self._table!r} at {endpoint} refuses: {error}")

@@ -48,8 +48,8 @@ def from_ms(milliseconds: int) -> datetime:
 
 
 def text(value: str) -> Attribute:
-    """A string attribute."""
-    return {"S": value}
+    """A string attribute; of a member of an enum, the plain string."""
+    return {"S": str(value)}
 
 
 def number(value: int) -> Attribute:

@@ -1,0 +1,168 @@
+"""What each transition costs in requests and units, with and without the list index; more is a failed test.
+
+To see the table: ``pytest tests/contract/test_costs.py -k table -s``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flowcore.adapters.dynamodb import DynamoStore
+from flowcore.adapters.dynamodb_items import DUE_INDEX, LIST_INDEX, Index
+from flowcore.adapters.system import SystemIds
+from flowcore.model import Head, Outcome, RunStatus
+from flowcore.ports import Store, Written
+from flowcore.testing.contract import (
+    NOW,
+    RUN,
+    SECOND,
+    a_head,
+    a_record,
+    a_running_head,
+    a_suspended_head,
+    a_suspension,
+    claim,
+    suspend,
+)
+from flowcore.testing.meter import Bill, Metered
+from flowcore.testing.moto import fresh_table
+
+Act = Callable[[Store], Any]
+BOTH = (DUE_INDEX, LIST_INDEX)
+
+
+def _nothing(store: Store) -> None:
+    pass
+
+
+def _start_inline(store: Store) -> None:
+    store.start(a_running_head())
+
+
+def _release(**changes: Any) -> Act:
+    return lambda store: store.release(a_head(**{"version": 2, "epoch": 1, "due": None, **changes}), epoch=1, version=1)
+
+
+def _resume(head: Head) -> Act:
+    answered = a_record("approve", Outcome.RESU, gen=1)
+    return lambda store: store.resume(head, answered, version=3, prior=a_suspension())
+
+
+WAITING: dict[str, Any] = {"status": RunStatus.WAITING, "wake": NOW, "due": NOW + 120 * SECOND}
+ENDED: dict[str, Any] = {"status": RunStatus.SUCCESS, "output": {"ok": True}}
+
+ROWS: list[tuple[str, Act, Act, int, int, float]] = [
+    # what, before it, the transition; write units with the due index alone, with both indexes; read units
+    ("start, queued", _nothing, lambda store: store.start(a_head()), 2, 3, 0),
+    ("start, runs inline", _nothing, _start_inline, 2, 3, 0),
+    ("commit a step", _start_inline, lambda store: store.commit(RUN, 1, a_record(output="x" * 500), None), 1, 1, 0),
+    ("claim, pending", lambda store: store.start(a_head()), lambda store: claim(store, NOW), 3, 4, 0),
+    ("claim, resumed", lambda store: store.start(a_head(epoch=1)), lambda store: claim(store, NOW), 3, 3, 0),
+    ("claim, asleep", lambda store: store.start(a_head(**WAITING)), lambda store: claim(store, NOW), 3, 4, 0),
+    ("release, suspended", _start_inline, _release(status=RunStatus.SUSPENDED), 2, 3, 0),
+    ("release, asleep", _start_inline, _release(**WAITING), 3, 4, 0),
+    ("release, handed on", _start_inline, _release(due=NOW + 5 * SECOND), 3, 3, 0),
+    ("release, ended", _start_inline, _release(**ENDED), 2, 3, 0),
+    ("resume, queued", suspend, _resume(a_head(version=4, epoch=1)), 5, 6, 0),
+    ("resume, inline", suspend, _resume(a_running_head(version=4, epoch=2)), 5, 6, 0),
+    ("cancel, running", _start_inline, lambda store: store.cancel(RUN, now=NOW), 2, 3, 0),
+    ("cancel, suspended", suspend, lambda store: store.cancel(RUN, now=NOW), 1, 2, 0),
+    ("peek", suspend, lambda store: store.peek(RUN), 0, 0, 1),
+    ("load", suspend, lambda store: store.load(RUN), 0, 0, 1),
+    ("load after a claim", suspend, lambda store: store.load(RUN, a_head()), 0, 0, 1),
+]
+
+
+@pytest.fixture(params=[(DUE_INDEX,), BOTH], ids=["due index", "both indexes"])
+def indexes(request: pytest.FixtureRequest) -> Any:
+    """The table's indexes."""
+    return request.param
+
+
+@pytest.fixture
+def metered(client: Any, indexes: tuple[Index, ...]) -> Iterator[tuple[Store, Metered]]:
+    """An empty store and the meter on its client."""
+    with fresh_table(client, indexes=indexes) as table:
+        meter = Metered(client, indexes)
+        yield DynamoStore(meter, table, SystemIds(), pause=lambda _: None), meter
+
+
+def _billed(store: Store, meter: Metered, prepare: Act, act: Act) -> Bill:
+    prepare(store)
+    meter.take_bill()
+    act(store)
+    return meter.take_bill()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "act", "lean", "full", "read"), [row[1:] for row in ROWS], ids=[r[0] for r in ROWS]
+)
+def test_cost_table(
+    metered: tuple[Store, Metered],
+    indexes: tuple[Index, ...],
+    prepare: Act,
+    act: Act,
+    lean: int,
+    full: int,
+    read: float,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Each transition is one request, and costs what the table says."""
+    bill = _billed(*metered, prepare, act)
+    print(
+        f"\n{request.node.callspec.id:36}{bill.write_units:3} write {bill.read_units:4} read {bill.bytes_written:5} B"
+    )
+    assert (1, full if indexes == BOTH else lean, read) == (bill.calls, bill.write_units, bill.read_units)
+
+
+def _approval(store: Store) -> None:
+    """3 steps, suspend, resume, 2 steps, finish; everything inline."""
+    head = a_running_head()
+    store.start(head)
+    for key in ("a", "b", "c"):
+        assert Written() == store.commit(RUN, 1, a_record(key, output="x" * 300), None)
+    store.commit(RUN, 1, a_suspension(), None)
+    suspended = a_suspended_head(version=2)
+    assert Written() == store.release(suspended, epoch=1, version=1)
+    assert store.load(RUN) is not None
+    resumed = a_running_head(version=3, epoch=2)
+    answered = a_record("approve", Outcome.RESU, gen=1)
+    assert Written() == store.resume(resumed, answered, version=2, prior=a_suspension())
+    assert Written() == store.commit(RUN, 1, a_record("approve", gen=2), answered)
+    assert Written() == store.commit(RUN, 1, a_record("d"), None)
+    ended = replace(resumed, status=RunStatus.SUCCESS, version=4, due=None, owner=None, lease_until=None)
+    assert Written() == store.release(ended, epoch=2, version=3)
+
+
+def test_an_approval_run_stays_in_its_budget(metered: tuple[Store, Metered], indexes: tuple[Index, ...]) -> None:
+    """18 write units and 12 requests, or 22 units with the list index."""
+    store, meter = metered
+    _approval(store)
+    bill = meter.take_bill()
+    print(f"\n{bill}")
+    assert (17, 21)[indexes == BOTH] == bill.write_units
+    assert 11 == bill.calls
+    assert 1 == bill.read_units
+
+
+def test_a_small_record_is_well_under_a_kilobyte(metered: tuple[Store, Metered]) -> None:
+    """What the library adds to a value is little."""
+    store, meter = metered
+    store.commit(RUN, 1, a_record(), None)
+    assert meter.take_bill().bytes_written < 150
+    store.start(a_head())
+    assert meter.take_bill().bytes_written < 350
+
+
+def test_one_more_step_costs_the_same_however_many_there_are(metered: tuple[Store, Metered]) -> None:
+    """Nothing but the head is ever rewritten."""
+    store, meter = metered
+    bills = []
+    for number in range(40):
+        store.commit(RUN, 1, a_record(f"s{number:02}"), None)
+        bills.append(meter.take_bill())
+    assert [bills[0]] * 40 == bills

@@ -1,0 +1,153 @@
+"""Items as version 1 wrote them: today's code reads them as they were meant, and still writes exactly these.
+
+``items-v1.json`` stands for every table out there. A change that makes this fail needs a new schema version with a
+file of its own beside this one, or a good reason why old items and old code do not mind.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowcore.adapters.dynamodb_attributes import Attribute, Item, value_of
+from flowcore.adapters.dynamodb_items import decode_head, decode_record, decode_summary, encode_head, encode_record
+from flowcore.keys import RunRef, Scope, StepKey
+from flowcore.model import (
+    Answer,
+    Delta,
+    Head,
+    Outcome,
+    RunStatus,
+    RunSummary,
+    StepFailure,
+    StepRecord,
+)
+
+GOLDEN = json.loads(Path(__file__).with_name("items-v1.json").read_text())
+RUN = RunRef("acme", "order-7")
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=5)
+FAILURE = StepFailure(
+    type="PaymentRefused",
+    message="karte abgelehnt: Grüße",
+    properties={"code": 51},
+    cause=StepFailure(type="HTTPError", message="402"),
+    step="child.pay",
+)
+
+
+def _head(status: RunStatus, **changes: Any) -> Head:
+    plain: dict[str, Any] = {"workflow": "refund", "definition": "d-1", "input": {"amount": 120}, "input_hash": "i-1"}
+    return Head(**{"run": RUN, "status": status, "created_at": NOW, "updated_at": NOW, **plain, **changes})
+
+
+def _record(outcome: Outcome, key: str = "pay", **changes: Any) -> StepRecord:
+    plain: dict[str, Any] = {"seq": 3, "epoch": 1, "at": LATER, "started_at": NOW}
+    return StepRecord(**{"key": StepKey(key), "outcome": outcome, **plain, **changes})
+
+
+HEADS = {
+    "head queued": _head(RunStatus.QUEUED, due=LATER),
+    "head running": _head(
+        RunStatus.RUNNING, version=2, epoch=1, attempts=1, owner="w-1", lease_until=LATER, due=LATER, updated_at=LATER
+    ),
+    "head waiting": _head(RunStatus.WAITING, version=3, epoch=1, wake=LATER, due=LATER, hops=2, incarnation=2),
+    "head suspended": _head(RunStatus.SUSPENDED, version=3, epoch=1),
+    "head joining": _head(RunStatus.JOINING, version=3, epoch=1, due=LATER),
+    "head paused": _head(RunStatus.PAUSED, version=4, epoch=1, definition="d-2"),
+    "head blocked": _head(RunStatus.BLOCKED, version=4, epoch=1, blocked="step 'pay' is gone"),
+    "head success": _head(
+        RunStatus.SUCCESS,
+        version=5,
+        epoch=2,
+        output=[1, 1.0, 1e308, 10**40, None, True, "🧾"],
+        resource_id="customer-1",
+        state={"n": 1},
+        request_context={"locale": "de"},
+        trace_id="1-5759e988-bd862e3fe1be46a994272793",
+    ),
+    "head failed": _head(RunStatus.FAILED, version=5, epoch=2, failure=FAILURE),
+    "head canceled": _head(RunStatus.CANCELED, version=5, epoch=2, input=None),
+    "head with a long input": _head(RunStatus.QUEUED, input="long " * 2_000),
+}
+RECORDS = {
+    "record ok": _record(Outcome.OK, output={"id": "ch_1"}, started_at=LATER),
+    "record ok, state changed": _record(
+        Outcome.OK,
+        "fan[7]/pay",
+        delta=Delta(state={"n": 2}, context={"a": None}, context_removed=frozenset({"b", "c"})),
+    ),
+    "record ok, long": _record(Outcome.OK, "poll#3/pay", output=["long"] * 2_000),
+    "record of a side effect": _record(Outcome.OK, "child/pay!receipt#1", output=""),
+    "record bail": _record(Outcome.BAIL, output="enough"),
+    "record err": _record(Outcome.ERR, failure=FAILURE, attempt=3),
+    "record skip": _record(Outcome.SKIP),
+    "record susp": _record(Outcome.SUSP, gen=2, payload={"why": "large"}, label="boss", until=LATER),
+    "record resu": _record(
+        Outcome.RESU,
+        gen=3,
+        payload={"why": "large"},
+        answer=Answer(data={"ok": True}, at=LATER, by="ann", via="link", idempotency_key="k-1"),
+    ),
+    "record resu, timed out": _record(Outcome.RESU, gen=3, answer=Answer(data=None, at=LATER, timed_out=True)),
+    "record slp": _record(Outcome.SLP, until=LATER),
+    "record retry": _record(Outcome.RETRY, gen=1, attempt=2, until=LATER, failure=FAILURE),
+    "record start, nested": _record(Outcome.START, "child", opens=Scope("child"), output={"a": 1}),
+    "record start, loop": _record(Outcome.START, "poll", gen=2, opens=Scope("poll#3"), count=3, output=0),
+    "record start, items": _record(Outcome.START, "child/fan", opens=Scope("child/fan"), count=0, output=[1, 2]),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_are_read_as_they_were_meant(name: str) -> None:
+    """Every field."""
+    assert HEADS[name] == decode_head(_item(name))
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_records_are_read_as_they_were_meant(name: str) -> None:
+    """Every field."""
+    assert RECORDS[name] == decode_record(_item(name))
+
+
+@pytest.mark.parametrize("name", [*HEADS, *RECORDS])
+def test_the_same_items_are_still_written(name: str) -> None:
+    """Attribute by attribute; a compressed payload by what is in it, as compressors may differ."""
+    assert {key: _opened(value) for key, value in _item(name).items()} == {
+        key: _opened(value) for key, value in _written(name).items()
+    }
+
+
+def test_a_summary_is_read_from_what_the_list_index_copies() -> None:
+    """Keys, public word, workflow and resource are enough."""
+    entry = {name: value for name, value in _item("head success").items() if name in {"lsh", "lsk", "ps", "wf", "rs"}}
+    expected = RunSummary(
+        run_id="order-7", workflow_id="refund", status="success", created_at=NOW, resource_id="customer-1"
+    )
+    assert expected == decode_summary(entry)
+
+
+def test_every_status_and_outcome_is_there() -> None:
+    """And nothing in the file is left unread."""
+    assert set(RunStatus) == {head.status for head in HEADS.values()}
+    assert set(Outcome) == {record.outcome for record in RECORDS.values()}
+    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys()
+
+
+def _item(name: str) -> Item:
+    return {key: {"B": base64.b64decode(value["B"])} if "B" in value else value for key, value in GOLDEN[name].items()}
+
+
+def _written(name: str) -> Item:
+    if name in HEADS:
+        return encode_head(HEADS[name], "token")
+    return encode_record(RUN, 2, RECORDS[name], "token")
+
+
+def _opened(attribute: Attribute) -> Any:
+    return ("compressed", value_of(attribute)) if "B" in attribute else attribute

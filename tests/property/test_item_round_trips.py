@@ -1,0 +1,168 @@
+"""Any head and any record survive the journey into an item and back."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowcore.adapters.dynamodb_items import (
+    decode_head,
+    decode_record,
+    encode_head,
+    encode_record,
+    record_key,
+    replacement,
+    step_key_of,
+)
+from flowcore.keys import RunRef, Scope, StepKey
+from flowcore.model import Answer, Delta, Head, Outcome, RunStatus, StepFailure, StepRecord
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+instants = st.integers(0, 4_102_444_800_000).map(
+    lambda ms: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
+)
+maybe_instants = st.none() | instants
+counts = st.integers(0, 10**6)
+changes = st.dictionaries(texts, values, max_size=3)
+names = st.from_regex(r"[A-Za-z0-9_](?:[A-Za-z0-9_ -]{0,6}[A-Za-z0-9_-])?", fullmatch=True)
+places = st.tuples(names, st.sampled_from(["", "[0]", "[12]", "#1", "#34"])).map("".join)
+keys = st.builds(
+    lambda outer, last, once: StepKey("/".join([*outer, last]) + once),
+    st.lists(places, max_size=3),
+    places,
+    st.sampled_from(["", "!receipt", "!a/b#1", "!#"]),
+)
+run_ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,20}", fullmatch=True)
+runs = st.builds(RunRef, run_ids, run_ids)
+
+failures: st.SearchStrategy[StepFailure] = st.deferred(lambda: st.builds(StepFailure, **FAILURE))
+FAILURE: dict[str, Any] = {
+    "type": texts,
+    "message": texts,
+    "properties": changes,
+    "cause": st.none() | failures,
+    "step": st.none() | texts,
+}
+ANSWER: dict[str, Any] = {
+    "data": values,
+    "at": instants,
+    "by": st.none() | texts,
+    "via": texts,
+    "idempotency_key": st.none() | texts,
+    "timed_out": st.booleans(),
+}
+answers = st.builds(Answer, **ANSWER)
+DELTA: dict[str, Any] = {
+    "state": changes,
+    "context": changes,
+    "context_removed": st.frozensets(texts, max_size=3),
+}
+deltas = st.builds(Delta, **DELTA)
+RECORD: dict[str, Any] = {
+    "key": keys,
+    "outcome": st.sampled_from(Outcome),
+    "gen": counts,
+    "seq": counts,
+    "epoch": counts,
+    "at": instants,
+    "started_at": instants,
+    "output": values,
+    "failure": st.none() | failures,
+    "delta": deltas,
+    "attempt": counts,
+    "until": maybe_instants,
+    "payload": values,
+    "label": st.none() | texts,
+    "answer": st.none() | answers,
+    "opens": st.none() | keys.map(Scope),
+    "count": st.none() | counts,
+}
+records = st.builds(StepRecord, **RECORD)
+HEAD: dict[str, Any] = {
+    "run": runs,
+    "workflow": names,
+    "definition": texts,
+    "input": values,
+    "input_hash": texts,
+    "status": st.sampled_from(RunStatus),
+    "created_at": instants,
+    "updated_at": instants,
+    "version": counts,
+    "epoch": counts,
+    "owner": st.none() | texts,
+    "lease_until": maybe_instants,
+    "incarnation": counts,
+    "wake": maybe_instants,
+    "due": maybe_instants,
+    "attempts": counts,
+    "hops": counts,
+    "output": values,
+    "failure": st.none() | failures,
+    "blocked": st.none() | texts,
+    "resource_id": st.none() | texts,
+    "state": changes,
+    "request_context": changes,
+    "trace_id": st.none() | texts,
+}
+heads = st.builds(Head, **HEAD)
+
+
+@given(heads)
+def test_a_head_round_trips(head: Head) -> None:
+    """Every field, exactly: equal, and written the same."""
+    found = decode_head(encode_head(head, "t"))
+    assert head == found
+    assert _exact(head) == _exact(found)
+
+
+@given(runs, st.integers(1, 12_000), records)
+def test_a_record_round_trips(run: RunRef, incarnation: int, record: StepRecord) -> None:
+    """Every field, exactly: equal, and written the same."""
+    found = decode_record(encode_record(run, incarnation, record, "t"))
+    assert record == found
+    assert _exact(record) == _exact(found)
+
+
+@given(heads, heads)
+def test_a_replaced_head_is_the_new_one(before: Head, after: Head) -> None:
+    """Only what a run keeps for life is left of the old one, and no attribute is left over."""
+    changed = replacement(after, "t").applied_to(encode_head(before, "s"))
+    fixed = {name: getattr(before, name) for name in FIXED}
+    expected = Head(**{**{each.name: getattr(after, each.name) for each in fields(Head)}, **fixed})
+    found = decode_head(changed)
+    assert expected == found
+    assert encode_head(expected, "t").keys() == changed.keys()
+
+
+FIXED = ("run", "workflow", "input", "input_hash", "created_at", "resource_id", "trace_id")
+
+
+@given(st.integers(1, 12_000), keys)
+def test_a_sort_key_gives_the_step_key_back(incarnation: int, key: StepKey) -> None:
+    """Whatever signs the scope, the key and the name of a side effect hold."""
+    assert key == step_key_of(record_key(incarnation, key))
+
+
+def test_every_field_is_drawn() -> None:
+    """A field that no draw sets would not be noticed when it is not stored."""
+    for model, drawn in ((Head, HEAD), (StepRecord, RECORD), (StepFailure, FAILURE), (Answer, ANSWER), (Delta, DELTA)):
+        assert {each.name for each in fields(model)} == drawn.keys()
+
+
+def _exact(value: Head | StepRecord) -> str:
+    """Tells 1 from 1.0 and from True; a set's order says nothing."""
+    return repr([_ordered(getattr(value, each.name)) for each in fields(value)])
+
+
+def _ordered(value: Any) -> Any:
+    return (value.state, value.context, sorted(value.context_removed)) if isinstance(value, Delta) else value
