@@ -1,7 +1,7 @@
 """Who may do what: the IAM verbs of each role, as data.
 
-Owns the list a reviewer reads. template.yaml grants exactly this, held together by a house test; a verb is added here and
-there in one change, with a reason. No role has ``*`` as its resource.
+Owns the list a reviewer reads. template.yaml grants exactly this, held together by a house test; a verb is added here
+and there in one change, with a reason. No role has ``*`` as its resource.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Keys, indexes, projections and TTL of the one table, as data.
 
-Owns the shape that template.yaml deploys and that tests create; a house test holds the two together. Knows no client and
-makes no call. What the attributes mean is told where items are built; here they only have names and types.
+Owns the shape that template.yaml deploys and that tests create; a house test holds the two together. Knows no client
+and makes no call. What the attributes mean is told where items are built; here they only have names and types.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ class Attribute:
 class Index:
     """A global secondary index.
 
-    ``projected`` lists the non-key attributes it carries; none means keys only. Both key attributes are absent from most
-    items, which keeps the index sparse.
+    ``projected`` lists the non-key attributes it carries; none means keys only. Both key attributes are absent from
+    most items, which keeps the index sparse.
     """
 
     name: str
