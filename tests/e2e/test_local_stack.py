@@ -1,7 +1,7 @@
-"""The local stack behaves as AWS does where the engine depends on it: delivery, failure, time, an orderly end.
+"""The local stack behaves as AWS does where the engine depends on it.
 
-Real processes, real HTTP, the real template; only the handlers are throw-away ones. Nothing here sleeps for a fixed time:
-each test waits for a fact, up to a deadline that a loaded machine can meet.
+Real processes, real HTTP, the real template; only the handlers are throw-away ones. Nothing here sleeps for a fixed
+time: each test waits for a fact, up to a deadline that a loaded machine can meet.
 """
 
 import json
@@ -28,7 +28,7 @@ HANDLERS = {
     "WorkerFunction": "tests.e2e.fixture_handlers.worker",
     "SweepFunction": "tests.e2e.fixture_handlers.sweep",
 }
-VISIBILITY_S = 5
+VISIBILITY_S = 4
 QUICK = {"WorkerTimeout": "2", "QueueVisibility": str(VISIBILITY_S), "WorkerBatchSize": "10"}
 
 
@@ -137,39 +137,39 @@ def test_http_request_becomes_a_version_2_event(stack: LocalStack) -> None:
         headers={"Content-Type": "application/json", "Cookie": "k=v; l=w", "If-Match": '"7"'},
     )
     event = body["event"]
-    assert (status, headers["X-Yes"], headers.get_all("Set-Cookie")) == (201, "true", ["a=1", "b=2"])
-    assert (event["version"], event["routeKey"]) == ("2.0", "POST /v1/runs/{run}/resume")
-    assert (event["rawPath"], event["rawQueryString"]) == ("/v1/runs/r:1/resume", "a=1&a=2&b=")
-    assert event["queryStringParameters"] == {"a": "1,2", "b": ""}
-    assert event["pathParameters"] == {"run": "r:1"}
-    assert (event["cookies"], event["headers"]["if-match"]) == (["k=v", "l=w"], '"7"')
-    assert (event["body"], event["isBase64Encoded"]) == ('{"x": "\u00e4"}', False)
-    assert (event["requestContext"]["http"]["method"], event["requestContext"]["stage"]) == ("POST", "$default")
+    assert (201, "true", ["a=1", "b=2"]) == (status, headers["X-Yes"], headers.get_all("Set-Cookie"))
+    assert ("2.0", "POST /v1/runs/{run}/resume") == (event["version"], event["routeKey"])
+    assert ("/v1/runs/r:1/resume", "a=1&a=2&b=") == (event["rawPath"], event["rawQueryString"])
+    assert {"a": "1,2", "b": ""} == event["queryStringParameters"]
+    assert {"run": "r:1"} == event["pathParameters"]
+    assert (["k=v", "l=w"], '"7"') == (event["cookies"], event["headers"]["if-match"])
+    assert ('{"x": "\u00e4"}', False) == (event["body"], event["isBase64Encoded"])
+    assert ("POST", "$default") == (event["requestContext"]["http"]["method"], event["requestContext"]["stage"])
 
 
 def test_form_body_arrives_as_base64(stack: LocalStack) -> None:
     """API Gateway encodes every body that is not of a text type, forms included."""
     _, _, body = call(stack, "/v1/runs/r/resume", method="POST", data=b"approved=true")
-    assert (body["event"]["body"], body["event"]["isBase64Encoded"]) == ("YXBwcm92ZWQ9dHJ1ZQ==", True)
+    assert ("YXBwcm92ZWQ9dHJ1ZQ==", True) == (body["event"]["body"], body["event"]["isBase64Encoded"])
 
 
 def test_unknown_route_is_not_found(stack: LocalStack) -> None:
     """The function is not asked; API Gateway answers by itself."""
     status, _, body = call(stack, "/v1/nowhere")
-    assert (status, body) == (404, {"message": "Not Found"})
+    assert (404, {"message": "Not Found"}) == (status, body)
 
 
 def test_function_that_raises_is_a_500(stack: LocalStack) -> None:
     """The caller learns nothing about the exception."""
     status, _, body = call(stack, "/v1/runs?wish=raise")
-    assert (status, body) == (500, {"message": "Internal Server Error"})
+    assert (500, {"message": "Internal Server Error"}) == (status, body)
 
 
 def test_function_output_is_kept_as_log_lines(stack: LocalStack) -> None:
     """What a handler prints can be read on the stack, with the function's name."""
     call(stack, "/v1/runs/printed-here")
     lines = until(lambda: [line for line in stack.logs("ApiFunction") if "printed-here" in line.text])
-    assert lines[0].text == "api asked for /v1/runs/printed-here"
+    assert "api asked for /v1/runs/printed-here" == lines[0].text
 
 
 def test_warm_process_is_used_again(stack: LocalStack) -> None:
@@ -184,8 +184,8 @@ def test_partial_failure_redelivers_only_the_failed(stack: LocalStack, name: str
     send(stack, {"name": f"{name}-good"}, {"name": f"{name}-bad", "fail_until": 1})
     until(lambda: seen(stack, f"{name}-good") and seen(stack, f"{name}-bad"))
     pass_visibility(stack)
-    assert until(lambda: counts(stack, f"{name}-bad"), lambda found: len(found) == 2) == [1, 2]
-    assert counts(stack, f"{name}-good") == [1]
+    assert [1, 2] == until(lambda: counts(stack, f"{name}-bad"), lambda found: len(found) == 2)
+    assert [1] == counts(stack, f"{name}-good")
 
 
 def test_killed_worker_gets_the_message_again(stack: LocalStack, name: str) -> None:
@@ -194,7 +194,7 @@ def test_killed_worker_gets_the_message_again(stack: LocalStack, name: str) -> N
     [first] = until(lambda: seen(stack, name))
     os.kill(first["pid"], signal.SIGKILL)
     first, second = until(lambda: seen(stack, name), lambda found: len(found) == 2)
-    assert [first["times"], second["times"]] == [1, 2]
+    assert [1, 2] == [first["times"], second["times"]]
     assert first["pid"] != second["pid"]
 
 
@@ -220,14 +220,14 @@ def test_due_schedule_fires_and_is_deleted(stack: LocalStack, name: str) -> None
 def test_schedule_has_its_own_time_zone(stack: LocalStack, name: str) -> None:
     """Local wall time in Tokyo is nine hours ahead; read as UTC it would be nine hours late."""
     schedule(stack, name, stack.clock.now() + timedelta(hours=9), timezone="Asia/Tokyo")
-    assert until(lambda: counts(stack, name)) == [1]
+    assert [1] == until(lambda: counts(stack, name))
 
 
 def test_knob_twice_fires_twice(stack: LocalStack, name: str) -> None:
     """Two messages for one schedule, as "at least once" allows."""
     stack.knobs.twice = 1.0
     schedule(stack, name, stack.clock.now())
-    assert until(lambda: counts(stack, name), lambda found: len(found) == 2) == [1, 1]
+    assert [1, 1] == until(lambda: counts(stack, name), lambda found: len(found) == 2)
 
 
 def test_knob_never_loses_the_firing(stack: LocalStack, name: str) -> None:
@@ -239,7 +239,7 @@ def test_knob_never_loses_the_firing(stack: LocalStack, name: str) -> None:
     stack.knobs.never = 0.0
     schedule(stack, f"{name}-after", stack.clock.now())
     until(lambda: seen(stack, f"{name}-after"))
-    assert seen(stack, name) == []
+    assert [] == seen(stack, name)
 
 
 def test_forward_fires_a_schedule_days_away(stack: LocalStack, name: str) -> None:
@@ -255,7 +255,7 @@ def test_forward_ends_the_delay_of_a_message(stack: LocalStack, name: str) -> No
     """A message that waits fifteen minutes in the queue is there as soon as those have passed."""
     send(stack, {"name": name}, delay=900)
     stack.forward(seconds=901)
-    assert until(lambda: counts(stack, name)) == [1]
+    assert [1] == until(lambda: counts(stack, name))
 
 
 def test_forward_by_a_minute_sweeps(stack: LocalStack) -> None:
@@ -263,7 +263,7 @@ def test_forward_by_a_minute_sweeps(stack: LocalStack) -> None:
     before = len(seen(stack, "sweep"))
     stack.forward(seconds=61)
     facts = until(lambda: seen(stack, "sweep"), lambda found: len(found) > before)
-    assert facts[0]["source"] == "aws.events"
+    assert "aws.events" == facts[0]["source"]
 
 
 def test_resources_have_what_the_template_says(stack: LocalStack) -> None:
@@ -275,9 +275,12 @@ def test_resources_have_what_the_template_says(stack: LocalStack) -> None:
     queue = sqs.get_queue_attributes(QueueUrl=told["FLOWCORE_QUEUE_URL"], AttributeNames=["All"])["Attributes"]
     group = stack.client("scheduler").get_schedule_group(Name=told["FLOWCORE_SCHEDULE_GROUP"])
     assert {"due-index", "list-index"} == {index["IndexName"] for index in table["GlobalSecondaryIndexes"]}
-    assert (ttl["TimeToLiveStatus"], ttl["AttributeName"]) == ("ENABLED", "ttl")
-    assert (json.loads(queue["RedrivePolicy"])["maxReceiveCount"], queue["VisibilityTimeout"]) == (10, "2")
-    assert group["State"] == "ACTIVE"
+    assert ("ENABLED", "ttl") == (ttl["TimeToLiveStatus"], ttl["AttributeName"])
+    assert (10, str(VISIBILITY_S)) == (
+        json.loads(queue["RedrivePolicy"])["maxReceiveCount"],
+        queue["VisibilityTimeout"],
+    )
+    assert "ACTIVE" == group["State"]
 
 
 def alive(pid: int) -> bool:
@@ -316,10 +319,10 @@ def test_end_of_the_stack_leaves_no_process() -> None:
         for child, signal_number in ((stopped, signal.SIGINT), (killed, signal.SIGKILL)):
             assert child.stdout is not None
             pids = [int(pid) for pid in child.stdout.readline().split()]
-            assert [alive(pid) for pid in pids] == [True] * 3
+            assert [True] * 3 == [alive(pid) for pid in pids]
             child.send_signal(signal_number)
             child.wait(timeout=DEADLINE_S)
-            assert until(lambda pids=pids: [pid for pid in pids if alive(pid)], lambda left: not left) == []  # type: ignore[misc]
+            until(lambda pids=pids: not any(map(alive, pids)))  # type: ignore[misc]
 
 
 def test_failed_start_leaves_no_process() -> None:
