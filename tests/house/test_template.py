@@ -236,3 +236,9 @@ def test_template_passes_cfn_lint() -> None:
         [*command, "--non-zero-exit-code", "informational", str(TEMPLATE)], capture_output=True, text=True, check=False
     )
     assert (0, "", "") == (lint.returncode, lint.stdout, lint.stderr)
+
+
+@pytest.mark.parametrize("function", HANDLERS)
+def test_function_publishes_a_version_for_every_change(function: str) -> None:
+    """Callers use an alias; by default it would stay on the old version when only the environment changed."""
+    assert True is load(TEMPLATE)["Resources"][function]["Properties"]["AutoPublishAliasAllProperties"]
