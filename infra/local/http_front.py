@@ -15,6 +15,7 @@ from typing import Any, cast
 from infra.local.blueprint import Route
 from infra.local.http_events import Match, Request, Response, Router, from_result, message, to_event
 from infra.local.outcomes import Outcome, Returned, Throttled
+from infra.local.wire import read_body
 
 MAX_BODY = 10_000_000
 """API Gateway quotas, "HTTP API quotas": payload size 10 MB."""
@@ -99,15 +100,14 @@ class _Requests(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def _serve(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        if length > MAX_BODY:
+        if int(self.headers.get("Content-Length") or 0) > MAX_BODY:
             self.close_connection = True
             return self._send(message(413, "Request Entity Too Large"))
         request = Request(
             method=self.command,
             target=self.path,
             headers=list(self.headers.items()),
-            body=self.rfile.read(length),
+            body=read_body(self),
             source_ip=str(self.client_address[0]),
         )
         return self._send(cast(_Server, self.server).front.answer(request))

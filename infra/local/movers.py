@@ -25,6 +25,8 @@ from infra.local.template import ACCOUNT
 _LOG = logging.getLogger("infra.local")
 _RECEIVE_MAX = 10
 """SQS gives no more in one call."""
+_SLOT_WAIT_S = 0.2
+"""Short, because nobody can pause the poller while it waits."""
 
 Invoke = Callable[[str, bytes], Outcome]
 """Takes a function's logical id and an event."""
@@ -32,19 +34,33 @@ Client = Any
 
 
 class Mover:
-    """A thread that calls ``turn`` every ``pause`` seconds; a turn that fails is logged and tried again."""
+    """A thread that takes turns: at once while there is more to do, else every ``pause`` seconds.
 
-    def __init__(self, name: str, turn: Callable[[], None], *, pause: float) -> None:
+    A turn that fails is logged and tried again.
+    """
+
+    def __init__(self, name: str, turn: Callable[[], bool], *, pause: float) -> None:
         self._turn = turn
         self._pause = pause
         self._closing = threading.Event()
         self._nudged = threading.Event()
+        self._may_turn = threading.Event()
+        self._may_turn.set()
+        self._turning = threading.Lock()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def nudge(self) -> None:
         """Take the next turn now."""
         self._nudged.set()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No turn is under way inside the block. The event keeps a busy mover from winning the lock again and again."""
+        self._may_turn.clear()
+        with self._turning:
+            yield
+        self._may_turn.set()
 
     def ask_to_close(self) -> None:
         """Take no further turn."""
@@ -58,14 +74,21 @@ class Mover:
 
     def _work(self) -> None:
         while not self._closing.is_set():
-            try:
-                self._turn()
-            except Exception:
-                if not self._closing.is_set():
-                    _LOG.exception("%s: a turn failed, trying again", self._thread.name)
-                    self._closing.wait(0.5)
-            self._nudged.wait(self._pause)
-            self._nudged.clear()
+            self._may_turn.wait()
+            with self._turning:
+                more = self._take_turn()
+            if not more:
+                self._nudged.wait(self._pause)
+                self._nudged.clear()
+
+    def _take_turn(self) -> bool:
+        try:
+            return self._turn()
+        except Exception:
+            if not self._closing.is_set():
+                _LOG.exception("%s: a turn failed, trying again", self._thread.name)
+                self._closing.wait(0.5)
+            return False
 
 
 class QueuePoller:
@@ -90,14 +113,19 @@ class QueuePoller:
         with self._receiving:
             yield frozenset(self._held)
 
-    def turn(self) -> None:
-        """Receive until the queue gives nothing more or no slot is free."""
-        while self._slots.acquire(timeout=0.2):
+    def turn(self) -> bool:
+        """Receive one batch, if a slot is free, and hand it on; true when there may be more."""
+        if not self._slots.acquire(timeout=_SLOT_WAIT_S):
+            return False
+        batch: Sequence[Mapping[str, Any]] = ()
+        try:
             batch = self._receive()
+        finally:
             if not batch:
                 self._slots.release()
-                return
+        if batch:
             self._deliveries.submit(self._deliver, batch)
+        return bool(batch)
 
     def close(self) -> None:
         """Wait for deliveries under way; end their sandboxes first, or this takes as long as they do."""
@@ -184,7 +212,7 @@ class ScheduleFirer:
         self.fired = 0
         self.lost = 0
 
-    def turn(self) -> None:
+    def turn(self) -> bool:
         """Fire everything that is due by the stack's clock."""
         present = set()
         for group in self._groups:
@@ -195,6 +223,7 @@ class ScheduleFirer:
                     self._look_at(key)
         self._known = {key: known for key, known in self._known.items() if key in present}
         self._done &= present
+        return False
 
     def _summaries(self, group: str) -> Iterator[Mapping[str, Any]]:
         for page in self._scheduler.get_paginator("list_schedules").paginate(GroupName=group):
@@ -248,10 +277,11 @@ class RateTicker:
         self._region = region
         self._last = clock.now()
 
-    def turn(self) -> None:
+    def turn(self) -> bool:
         """Invoke if it is time and the knobs let it."""
         if self._knobs.sweeping and self._clock.now() - self._last >= self._rate.every:
             self.tick()
+        return False
 
     def tick(self) -> Outcome:
         """Invoke now."""

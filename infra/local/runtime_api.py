@@ -23,6 +23,7 @@ from typing import Any, cast
 from infra.local.blueprint import FunctionSpec
 from infra.local.outcomes import Died, Outcome, Raised, Returned, TimedOut
 from infra.local.processes import end, spawn
+from infra.local.wire import read_body
 
 _PREFIX = "/2018-06-01/runtime/"
 _ENTRY = Path(__file__).with_name("sandbox_entry.py")
@@ -233,7 +234,7 @@ class _RuntimeRequests(BaseHTTPRequestHandler):
         return self._reply(200, event, headers)
 
     def do_POST(self) -> None:
-        body = self._body()
+        body = read_body(self)
         error_type = self.headers.get("Lambda-Runtime-Function-Error-Type", "Unhandled")
         match self.path.removeprefix(_PREFIX).split("/"):
             case ["invocation", invocation_id, "response"]:
@@ -245,16 +246,6 @@ class _RuntimeRequests(BaseHTTPRequestHandler):
             case _:
                 return self._reply(404, b"{}")
         return self._reply(202 if known else 400, b'{"status":"OK"}')
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        chunks = []
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            chunks.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(chunks)
 
     def _reply(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.send_response_only(status)

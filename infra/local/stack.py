@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -158,12 +159,16 @@ class LocalStack:
         machine whose clock lags.
         """
         step = step or timedelta(days=days, hours=hours, seconds=seconds)
-        self.clock.forward(step)
-        for pool in self.pools.values():
-            pool.recycle()
-        for queue_name, poller in self._pollers:
-            with poller.held() as held:
-                pass_time_in_queue(self._endpoint, queue_name, step, held)
+        with ExitStack() as paused:
+            # A schedule fired between the two would wake a worker of the old time, for which it is days too early.
+            for mover in self._movers:
+                paused.enter_context(mover.paused())
+            self.clock.forward(step)
+            for pool in self.pools.values():
+                pool.recycle()
+            for queue_name, poller in self._pollers:
+                with poller.held() as held:
+                    pass_time_in_queue(self._endpoint, queue_name, step, held)
         for mover in self._movers:
             mover.nudge()
 
@@ -215,7 +220,7 @@ class LocalStack:
         limits = {source.function: source.concurrency for source in self.blueprint.queue_sources}
         for function in self.blueprint.functions:
             limit = min(limits.get(function, self._max_sandboxes), self._max_sandboxes)
-            self.pools[function] = FunctionPool(lambda function=function: self._sandbox(function), limit=limit)  # type: ignore[misc]
+            self.pools[function] = FunctionPool(partial(self._sandbox, function), limit=limit)
         self._exit.callback(self._close_pools)
 
     def _sandbox(self, function: str) -> Sandbox:
@@ -229,6 +234,8 @@ class LocalStack:
             "AWS_REGION": self._region,
             "AWS_DEFAULT_REGION": self._region,
             "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             **self.clock.environment(),
             **self._environment,
         }

@@ -1,19 +1,28 @@
 """The pure rules of the local stack: routes, payloads, schedule times, batch answers, intrinsics and the clock."""
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
 
 from infra.local.blueprint import Route
 from infra.local.clock import StackClock
-from infra.local.http_events import Response, Router, from_result
+from infra.local.http_events import Request, Response, Router, from_result
+from infra.local.http_front import MAX_BODY, HttpFront
 from infra.local.movers import failed_ids
 from infra.local.outcomes import Died, Outcome, Raised, Returned, Throttled, TimedOut
 from infra.local.schedules import UnknownExpression, due_at
 from infra.local.template import Intrinsics, TemplateError, parameters
+
+
+def _answer(value: Any) -> Returned:
+    return Returned(json.dumps(value).encode())
+
 
 ROUTES = [Route(key=key, function="F") for key in ("GET /runs/{run}", "GET /runs/open", "ANY /ui/{rest+}", "$default")]
 
@@ -56,6 +65,56 @@ def test_handler_value_becomes_a_response(payload: bytes, status: int, body: byt
     assert (status, body) == (answer.status, answer.body)
 
 
+def _ask(outcome: Outcome, *, method: str = "GET", body: Iterable[bytes] | None = None, length: str = "") -> int:
+    """Status of a request to a front door whose function ends in ``outcome``."""
+    front = HttpFront(ROUTES, lambda function, event: outcome, now=lambda: datetime.now(UTC))
+    host = front.url.removeprefix("http://")
+    with closing(front), closing(HTTPConnection(host, timeout=10)) as connection:
+        headers = {"Content-Length": length} if length else {}
+        connection.request(method, "/runs/r", body=body, headers=headers)
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (_answer({"statusCode": 299}), 299),
+        (Raised(b"{}", "ValueError"), 500),
+        (Died(-9), 500),
+        (TimedOut(timedelta(seconds=1)), 500),
+        (Throttled(), 503),
+    ],
+)
+def test_front_door_speaks_for_a_function_that_failed(outcome: Outcome, status: int) -> None:
+    """As API Gateway does: 500 for a failure, 503 for no capacity."""
+    assert status == _ask(outcome)
+
+
+def test_front_door_refuses_more_than_ten_megabytes() -> None:
+    """By the announced length, without reading it."""
+    assert 413 == _ask(_answer({}), method="POST", length=str(MAX_BODY + 1))
+
+
+def test_front_door_reads_chunked_bodies() -> None:
+    """A client that streams does not announce a length."""
+    assert 200 == _ask(_answer({"statusCode": 200}), method="POST", body=iter([b"a", b"b"]))
+
+
+def test_front_door_gives_up_at_its_limit() -> None:
+    """Thirty seconds on AWS, less here; the function is not stopped by it."""
+    release = threading.Event()
+
+    def slow(function: str, event: bytes) -> Outcome:
+        release.wait(10)
+        return _answer({})
+
+    front = HttpFront(ROUTES, slow, now=lambda: datetime.now(UTC), limit=timedelta(milliseconds=20))
+    with closing(front):
+        answer = front.answer(Request(method="GET", target="/runs/r", headers=(), body=b""))
+    release.set()
+    assert 503 == answer.status
+
+
 @pytest.mark.parametrize(
     ("expression", "zone", "due"),
     [
@@ -87,10 +146,6 @@ def test_other_expressions_are_refused(expression: str, zone: str | None) -> Non
 
 
 BATCH = [{"MessageId": "a"}, {"MessageId": "b"}]
-
-
-def _answer(value: Any) -> Returned:
-    return Returned(json.dumps(value).encode())
 
 
 @pytest.mark.parametrize(
