@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.local.logs import Line
 from infra.local.stack import LocalStack
 
 
@@ -37,12 +38,17 @@ def _up(port: int, app: str | None, log_file: Path | None) -> int:
     logging.getLogger("botocore").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that a kill shuts down in order, like Ctrl-C.
     try:
-        with LocalStack(port=port, parameters={"AppModule": app} if app else {}, log_file=log_file) as stack:
+        parameters = {"AppModule": app} if app else {}
+        with LocalStack(port=port, parameters=parameters, log_file=log_file, echo=_show) as stack:
             print(_greeting(stack), flush=True)
             threading.Event().wait()
     except KeyboardInterrupt:
         print("Stopped; nothing is left running, and what was stored is gone.", file=sys.stderr)
     return 0
+
+
+def _show(line: Line) -> None:
+    print(f"{line.function}: {line.text}", file=sys.stderr, flush=True)
 
 
 def _greeting(stack: LocalStack) -> str:

@@ -17,7 +17,8 @@ class Knobs:
         twice: share of schedules that fire two times.
         never: share of schedules that are lost without firing.
         late: added to each schedule's due time.
-        killed: share of worker invocations whose process dies by SIGKILL after ``killed_after`` of real time.
+        killed: share of worker invocations that draw a SIGKILL onto a worker process, a busy one first.
+        killed_after: real time from the start of such an invocation to the signal.
         sweeping: whether functions with a rate are invoked; off, nothing but queue and scheduler wakes a run.
     """
 

@@ -24,8 +24,11 @@ class Line:
 class Logs:
     """Collects lines from many threads."""
 
-    def __init__(self, now: Callable[[], datetime], file: Path | None = None) -> None:
+    def __init__(
+        self, now: Callable[[], datetime], file: Path | None = None, echo: Callable[[Line], None] | None = None
+    ) -> None:
         self._now = now
+        self._echo = echo
         self._lines: deque[Line] = deque(maxlen=_KEPT)
         self._lock = threading.Lock()
         self._file: TextIO | None = file.open("a", encoding="utf-8") if file else None
@@ -38,6 +41,8 @@ class Logs:
             if self._file is not None:
                 self._file.write(f"{line.at:%Y-%m-%dT%H:%M:%S.%fZ} {function} {text}\n")
                 self._file.flush()
+        if self._echo is not None:
+            self._echo(line)
 
     def lines(self, function: str | None = None) -> list[Line]:
         """The lines kept, oldest first; of one function, or of all."""

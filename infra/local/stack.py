@@ -8,7 +8,7 @@ resources, ``pool.py`` runs functions, ``movers.py`` moves messages and schedule
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -16,10 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import boto3
-from botocore.config import Config
-
 from infra.local.blueprint import Blueprint
+from infra.local.clients import Clients
 from infra.local.clock import StackClock
 from infra.local.deploy import Deployment
 from infra.local.http_front import HttpFront
@@ -52,8 +50,14 @@ class LocalStack:
         clock: where the stack's time starts and how fast it runs.
         knobs: may be turned while the stack runs.
         log_file: gets every line the functions print.
+        echo: is called with every such line.
         max_sandboxes: processes per function at most.
     """
+
+    blueprint: Blueprint
+    firer: ScheduleFirer
+    _front: HttpFront
+    _clients: Clients
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class LocalStack:
         clock: StackClock | None = None,
         knobs: Knobs | None = None,
         log_file: Path | None = None,
+        echo: Callable[[Line], None] | None = None,
         region: str = "us-east-1",
         stack_name: str = "flowcore-local",
         max_sandboxes: int = _MAX_SANDBOXES,
@@ -84,18 +89,12 @@ class LocalStack:
         self._region = region
         self._stack_name = stack_name
         self._max_sandboxes = max_sandboxes
-        self._logs = Logs(self.clock.now, log_file)
-        self._clients: dict[str, Any] = {}
-        self._clients_lock = threading.Lock()
+        self._logs = Logs(self.clock.now, log_file, echo)
         self._exit = ExitStack()
         self.pools: dict[str, FunctionPool] = {}
         self._movers: list[Mover] = []
         self._pollers: list[tuple[str, QueuePoller]] = []
         self._tickers: list[RateTicker] = []
-        self.blueprint: Blueprint
-        self.firer: ScheduleFirer
-        self._front: HttpFront
-        self._endpoint = ""
         self.moto_pid: int | None = None
 
     def __enter__(self) -> Self:
@@ -119,22 +118,11 @@ class LocalStack:
     @property
     def endpoint_url(self) -> str:
         """Of the AWS services; what ``AWS_ENDPOINT_URL`` is set to in the functions."""
-        return self._endpoint
+        return self._clients.endpoint
 
     def client(self, service: str) -> Any:
-        """A boto3 client for this stack; made once, shared by threads."""
-        with self._clients_lock:
-            if service not in self._clients:
-                session: Any = boto3.session.Session()
-                self._clients[service] = session.client(
-                    service,
-                    region_name=self._region,
-                    endpoint_url=self._endpoint,
-                    aws_access_key_id=_CREDENTIALS["AWS_ACCESS_KEY_ID"],
-                    aws_secret_access_key=_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-                    config=Config(connect_timeout=5, read_timeout=30, retries={"max_attempts": 2}),
-                )
-            return self._clients[service]
+        """Boto3's client for this stack; made once, shared by threads."""
+        return self._clients(service)
 
     def environment(self, function: str = "ApiFunction") -> dict[str, str]:
         """Variables under which any program sees this stack as the function does: resources, endpoint, clock."""
@@ -168,7 +156,7 @@ class LocalStack:
                 pool.recycle()
             for queue_name, poller in self._pollers:
                 with poller.held() as held:
-                    pass_time_in_queue(self._endpoint, queue_name, step, held)
+                    pass_time_in_queue(self.endpoint_url, queue_name, step, held)
         for mover in self._movers:
             mover.nudge()
 
@@ -201,7 +189,8 @@ class LocalStack:
             self.moto_pid = moto.pid
             self._exit.callback(moto.close)
         translated = translate(load(self._template), region=self._region)  # While moto imports itself.
-        self._endpoint = given_endpoint or (moto.url if moto is not None else "")
+        endpoint = given_endpoint or (moto.url if moto is not None else "")
+        self._clients = Clients(endpoint, self._region, _CREDENTIALS)
         deployment = Deployment(
             translated,
             self.client,
@@ -230,7 +219,7 @@ class LocalStack:
     def _shared_environment(self) -> dict[str, str]:
         return {
             **_CREDENTIALS,
-            "AWS_ENDPOINT_URL": self._endpoint,
+            "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_REGION": self._region,
             "AWS_DEFAULT_REGION": self._region,
             "AWS_EC2_METADATA_DISABLED": "true",

@@ -291,38 +291,49 @@ def alive(pid: int) -> bool:
         return False
 
 
+def busy_stack(running: LocalStack) -> list[int]:
+    """Put the functions of a stack to work; the processes of it all: moto, an idle api and a hanging worker."""
+    call(running, "/healthz")
+    send(running, {"name": "busy", "hang_until": 1})
+    until(lambda: seen(running, "busy"))
+    assert running.moto_pid is not None
+    return [running.moto_pid, *running.pids()]
+
+
+def test_interrupted_stack_leaves_no_process() -> None:
+    """Ctrl-C while a worker is in the middle of something: everything has ended before the with block is left."""
+    pids: list[int] = []
+
+    def work_until_interrupted() -> None:
+        with LocalStack(overrides=HANDLERS) as running:
+            pids.extend(busy_stack(running))
+            assert [True] * 3 == [alive(pid) for pid in pids]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work_until_interrupted()
+    assert [False] * 3 == [alive(pid) for pid in pids]
+
+
 _CHILD = """
-import sys, time
+import signal
 from infra.local.stack import LocalStack
-from urllib.request import urlopen
-from tests.e2e.test_local_stack import HANDLERS, send
+from tests.e2e.test_local_stack import HANDLERS, busy_stack
 with LocalStack(overrides=HANDLERS) as stack:
-    urlopen(stack.url + "/healthz").read()
-    send(stack, {"name": "busy", "hang_until": 1})
-    while not stack.pools["WorkerFunction"].pids():
-        time.sleep(0.02)
-    print(*stack.pids(), stack.moto_pid, flush=True)
-    time.sleep(600)
+    print(*busy_stack(stack), flush=True)
+    signal.pause()
 """
 
 
-def test_end_of_the_stack_leaves_no_process() -> None:
-    """However the stack's own process ends, in order or not at all, its moto and its sandboxes end with it."""
+def test_killed_stack_leaves_no_process() -> None:
+    """SIGKILL gives the stack no chance to clean up; its children end with it all the same."""
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-c", _CHILD]
-    with (
-        subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as stopped,
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as killed,
-    ):
-        for child, signal_number in ((stopped, signal.SIGINT), (killed, signal.SIGKILL)):
-            assert child.stdout is not None
-            pids = [int(pid) for pid in child.stdout.readline().split()]
-            assert [True] * 3 == [alive(pid) for pid in pids]
-            child.send_signal(signal_number)
-            child.wait(timeout=DEADLINE_S)
-            until(lambda pids=pids: not any(map(alive, pids)))  # type: ignore[misc]
+    with subprocess.Popen([sys.executable, "-c", _CHILD], env=environment, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        pids = [int(pid) for pid in child.stdout.readline().split()]
+        assert [True] * 3 == [alive(pid) for pid in pids]
+        child.kill()
+    until(lambda: not any(map(alive, pids)))
 
 
 def test_failed_start_leaves_no_process() -> None:
