@@ -1,0 +1,1 @@
+"""What template.yaml deploys, as data and prose; see README.md beside this file."""

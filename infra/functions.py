@@ -1,0 +1,43 @@
+"""The Lambda functions and what they are told through the environment, as data.
+
+Owns the names that template.yaml, the handlers and the settings have to agree on; a house test holds them together.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+HANDLERS: Mapping[str, str] = MappingProxyType(
+    {
+        "ApiFunction": "handlers.api.handler",
+        "WorkerFunction": "handlers.worker.handler",
+        "SweepFunction": "handlers.sweep.handler",
+    }
+)
+"""Logical id in the template -> entry point."""
+
+ENVIRONMENT = (
+    "FLOWCORE_APP",
+    "FLOWCORE_TABLE",
+    "FLOWCORE_QUEUE_URL",
+    "FLOWCORE_SCHEDULE_GROUP",
+    "FLOWCORE_SCHEDULE_ROLE_ARN",
+)
+"""Set on every function, and nothing else: a setting that only one function has is a setting nobody finds."""
+
+ROUTES = (
+    "POST /v1/workflows/{workflow}/runs",
+    "GET /v1/runs",
+    "GET /v1/runs/{run}",
+    "POST /v1/runs/{run}/resume",
+    "POST /v1/runs/{run}/cancel",
+    "GET /v1/workflows",
+    "GET /v1/workflows/{workflow}",
+    "GET /healthz",
+)
+"""Route keys of the HTTP API, all of them served by ApiFunction."""
+
+OPEN_ROUTES = frozenset({"GET /healthz"})
+"""Routes without an authorizer, whatever AuthMode says."""
+
+VISIBILITY_FACTOR = 6
+"""Queue visibility over worker timeout, at least. Source: Lambda developer guide, "Using Lambda with Amazon SQS"."""

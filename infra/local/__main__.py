@@ -1,0 +1,78 @@
+"""``python -m infra.local``: the local stack from a terminal.
+
+``up`` starts it and stays until Ctrl-C. ``demo`` runs the story in ``infra/local/demo.py``, when there is one.
+"""
+
+import argparse
+import importlib
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from infra.local.logs import Line
+from infra.local.stack import LocalStack
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local", description="The deployed stack, on loopback.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start everything and stay until Ctrl-C")
+    up.add_argument("--port", type=int, default=8000, help="of the HTTP API; 0 takes a free one")
+    up.add_argument("--app", help="the App to serve, as module:attribute")
+    up.add_argument("--log-file", type=Path, help="append what the functions print to this file")
+    commands.add_parser("demo", help="run the demonstration", add_help=False)
+    options, rest = parser.parse_known_args(arguments)
+    if options.command == "demo":
+        return _demo(rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return _up(options.port, options.app, options.log_file)
+
+
+def _up(port: int, app: str | None, log_file: Path | None) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that a kill shuts down in order, like Ctrl-C.
+    try:
+        parameters = {"AppModule": app} if app else {}
+        with LocalStack(port=port, parameters=parameters, log_file=log_file, echo=_show) as stack:
+            print(_greeting(stack), flush=True)
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        print("Stopped; nothing is left running, and what was stored is gone.", file=sys.stderr)
+    return 0
+
+
+def _show(line: Line) -> None:
+    print(f"{line.function}: {line.text}", file=sys.stderr, flush=True)
+
+
+def _greeting(stack: LocalStack) -> str:
+    return f"""The stack is up: {stack.url}
+
+  curl {stack.url}/healthz
+  curl {stack.url}/v1/workflows
+  curl -X POST {stack.url}/v1/workflows/WORKFLOW/runs -H 'content-type: application/json' -d '{{"input": {{}}}}'
+  curl {stack.url}/v1/runs
+
+AWS services: AWS_ENDPOINT_URL={stack.endpoint_url}
+Ctrl-C ends it."""
+
+
+def _demo(arguments: Sequence[str]) -> int:
+    try:
+        demo = importlib.import_module("infra.local.demo")
+    except ModuleNotFoundError as missing:
+        if missing.name != "infra.local.demo":
+            raise
+        print("There is no demonstration here: infra/local/demo.py is missing.", file=sys.stderr)
+        return 2
+    return int(demo.main(arguments) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,244 @@
+"""template.yaml and the data under ``infra/`` say the same, and the template keeps the rules of the house.
+
+Reads the template as AWS would expand it, offline. The data is what tests, handlers and the local stack rely on.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from infra.access import GRANTS
+from infra.functions import ENVIRONMENT, HANDLERS, OPEN_ROUTES, ROUTES, VISIBILITY_FACTOR
+from infra.local.stack import PROJECT
+from infra.local.template import Intrinsics, load, parameters, translate
+from infra.table import TTL_ATTRIBUTE, create_table_request
+
+TEMPLATE = PROJECT / "template.yaml"
+
+RESOURCE_NAMES = {
+    "Table.Arn": "table",
+    "Table/index/list-index": "list-index",
+    "Table/index/due-index": "due-index",
+    "WorkQueue.Arn": "queue",
+    "schedule/ScheduleGroup/*": "schedules",
+    "ScheduleRole.Arn": "schedule role",
+    "ApiLogs.Arn": "api logs",
+    "WorkerLogs.Arn": "worker logs",
+    "SweepLogs.Arn": "sweep logs",
+}
+"""How a policy's resource reads once its references are spelled out -> the name ``infra/access.py`` uses."""
+
+
+@cache
+def expanded() -> dict[str, Any]:
+    """The template after the SAM transform."""
+    return translate(load(TEMPLATE))
+
+
+class _Names:
+    """Stands in for a deployment: each reference becomes its own name."""
+
+    def __init__(self) -> None:
+        self._values = parameters(expanded(), {})
+
+    def ref(self, name: str) -> Any:
+        return self._values.get(name, name)
+
+    def attribute(self, name: str, attribute: str) -> str:
+        return f"{name}.{attribute}"
+
+
+def resources(kind: str) -> dict[str, dict[str, Any]]:
+    """Resolved properties of all resources of a type, by logical id."""
+    intrinsics = Intrinsics(expanded(), _Names())
+    found = {name: r for name, r in expanded()["Resources"].items() if r["Type"] == kind}
+    return {name: intrinsics.resolve(r.get("Properties", {})) for name, r in found.items()}
+
+
+def only(kind: str) -> dict[str, Any]:
+    """Properties of the one resource of a type."""
+    [properties] = resources(kind).values()
+    return properties
+
+
+def statements() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every statement of every role's policies, with the role's logical id."""
+    for role, properties in resources("AWS::IAM::Role").items():
+        for policy in properties["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield role, statement
+
+
+def as_list(value: Any) -> list[Any]:
+    """IAM lets one string stand for a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+def resource_name(resource: str) -> str:
+    """The short name of a policy's resource."""
+    spelled = re.sub(r"^.*:(?=schedule/)", "", resource).replace("Table.Arn/", "Table/")
+    return RESOURCE_NAMES[spelled]
+
+
+def test_table_is_the_one_described_as_data() -> None:
+    """Keys, index keys, projections and billing are equal, attribute by attribute."""
+    deployed = only("AWS::DynamoDB::Table")
+    described = create_table_request("any")
+    del described["TableName"]
+    assert described == {key: deployed[key] for key in described}
+
+
+def test_table_forgets_by_the_ttl_attribute() -> None:
+    """What code writes as expiry is what DynamoDB looks at."""
+    assert {"AttributeName": TTL_ATTRIBUTE, "Enabled": True} == only("AWS::DynamoDB::Table")["TimeToLiveSpecification"]
+
+
+def test_table_is_recoverable_encrypted_and_kept() -> None:
+    """Point-in-time recovery, encryption and retention survive any parameter but deletion protection's own."""
+    table = only("AWS::DynamoDB::Table")
+    assert {"PointInTimeRecoveryEnabled": True} == table["PointInTimeRecoverySpecification"]
+    assert {"SSEEnabled": True} == table["SSESpecification"]
+    assert "true" == table["DeletionProtectionEnabled"]
+    written = expanded()["Resources"]["Table"]
+    assert ("Retain", "Retain") == (written["DeletionPolicy"], written["UpdateReplacePolicy"])
+
+
+def test_functions_have_the_handlers_described_as_data() -> None:
+    """The same logical ids, the same entry points."""
+    assert HANDLERS == {name: f["Handler"] for name, f in resources("AWS::Lambda::Function").items()}
+
+
+@pytest.mark.parametrize("function", HANDLERS)
+def test_function_is_told_exactly_the_environment(function: str) -> None:
+    """Every variable the settings read from the template is set, and none besides."""
+    variables = resources("AWS::Lambda::Function")[function]["Environment"]["Variables"]
+    assert sorted(ENVIRONMENT) == sorted(variables)
+
+
+@pytest.mark.parametrize("function", HANDLERS)
+def test_function_runs_on_arm_with_json_logs_in_its_own_group(function: str) -> None:
+    """A log group of the template has a retention; one that Lambda makes by itself keeps everything for ever."""
+    properties = resources("AWS::Lambda::Function")[function]
+    groups = resources("AWS::Logs::LogGroup")
+    assert ["arm64"] == properties["Architectures"]
+    assert "JSON" == properties["LoggingConfig"]["LogFormat"]
+    assert groups[properties["LoggingConfig"]["LogGroup"]]["RetentionInDays"]
+
+
+def test_worker_may_hint_itself() -> None:
+    """Without this Lambda stops a run after about sixteen hops through the queue."""
+    assert "Allow" == resources("AWS::Lambda::Function")["WorkerFunction"]["RecursiveLoop"]
+
+
+def test_worker_answers_for_each_message() -> None:
+    """One bad message must not bring back its whole batch; the parameter bounds the concurrency."""
+    mapping = only("AWS::Lambda::EventSourceMapping")
+    assert ["ReportBatchItemFailures"] == mapping["FunctionResponseTypes"]
+    assert 20 == mapping["ScalingConfig"]["MaximumConcurrency"]
+
+
+def test_queue_hides_a_message_six_worker_timeouts_long() -> None:
+    """Otherwise a message comes again while its first delivery may still be retried."""
+    queue = resources("AWS::SQS::Queue")["WorkQueue"]
+    worker = resources("AWS::Lambda::Function")["WorkerFunction"]
+    assert int(queue["VisibilityTimeout"]) >= VISIBILITY_FACTOR * int(worker["Timeout"])
+
+
+def test_queues_are_standard_encrypted_and_keep_two_weeks() -> None:
+    """A FIFO queue would refuse delays per message; fourteen days is the longest SQS keeps anything."""
+    for queue in resources("AWS::SQS::Queue").values():
+        assert (True, 1209600) == (queue["SqsManagedSseEnabled"], queue["MessageRetentionPeriod"])
+        assert "FifoQueue" not in queue
+
+
+def test_poison_is_blamed_before_it_is_set_aside() -> None:
+    """The engine gives up on a step after five claims; the queue must deliver more often than that."""
+    redrive = resources("AWS::SQS::Queue")["WorkQueue"]["RedrivePolicy"]
+    assert redrive["maxReceiveCount"] > 5
+    assert "DeadLetterQueue.Arn" == redrive["deadLetterTargetArn"]
+
+
+def test_sweep_is_called_every_minute() -> None:
+    """One rule, and its target is the sweeper."""
+    rule = only("AWS::Events::Rule")
+    assert "rate(1 minute)" == rule["ScheduleExpression"]
+    assert ["SweepFunctionAliaslive"] == [target["Arn"] for target in rule["Targets"]]
+
+
+def test_routes_are_the_ones_described_as_data() -> None:
+    """All of them, under the authorizer of the chosen mode but for the open ones."""
+    found = {route["RouteKey"]: route["AuthorizationType"] for route in resources("AWS::ApiGatewayV2::Route").values()}
+    assert {key: "NONE" if key in OPEN_ROUTES else "AWS_IAM" for key in ROUTES} == found
+
+
+@pytest.mark.parametrize("role", GRANTS)
+def test_role_has_exactly_the_verbs_described_as_data(role: str) -> None:
+    """Verb by verb and resource by resource; a grant nobody wrote down is a failure, too."""
+    granted = {
+        (resource_name(resource), verb)
+        for name, statement in statements()
+        if name == role
+        for resource in as_list(statement["Resource"])
+        for verb in as_list(statement["Action"])
+    }
+    assert {(grant.on, verb) for grant in GRANTS[role] for verb in grant.verbs} == granted
+
+
+def test_roles_are_only_those_described_as_data() -> None:
+    """The SAM transform adds no role of its own, nor a managed policy to one of ours."""
+    roles = resources("AWS::IAM::Role")
+    assert sorted(GRANTS) == sorted(roles)
+    assert [] == [name for name, role in roles.items() if "ManagedPolicyArns" in role]
+
+
+def test_no_statement_allows_everything() -> None:
+    """Neither all resources nor a family of verbs."""
+    wild = [
+        (role, statement)
+        for role, statement in statements()
+        if "*" in as_list(statement["Resource"]) or any("*" in verb for verb in as_list(statement["Action"]))
+    ]
+    assert [] == wild
+
+
+def test_schedule_role_is_passed_to_scheduler_only() -> None:
+    """PassRole without this condition would lend the role to any service."""
+    conditions = [s.get("Condition") for _, s in statements() if "iam:PassRole" in as_list(s["Action"])]
+    assert [{"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}] * 2 == conditions
+
+
+def test_schedule_role_trusts_our_group_only() -> None:
+    """Source account and group: Scheduler acting for somebody else is refused (the confused deputy)."""
+    [trust] = resources("AWS::IAM::Role")["ScheduleRole"]["AssumeRolePolicyDocument"]["Statement"]
+    ours = {"aws:SourceAccount": "AWS::AccountId", "aws:SourceArn": "ScheduleGroup.Arn"}
+    assert {"StringEquals": ours} == trust["Condition"]
+
+
+def test_every_resource_has_a_comment() -> None:
+    """One line above each says what it is for."""
+    lines = TEMPLATE.read_text(encoding="utf-8").splitlines()
+    body = lines[lines.index("Resources:") : lines.index("Outputs:")]
+    assert [] == [
+        line for above, line in pairwise(body) if re.fullmatch(r"  \w+:", line) and not above.startswith("  # ")
+    ]
+
+
+def test_template_passes_cfn_lint() -> None:
+    """AWS's own schemas and rules find nothing, warnings included."""
+    command = [sys.executable, "-c", "from cfnlint.runner import main; main()"]
+    lint = subprocess.run(
+        [*command, "--non-zero-exit-code", "informational", str(TEMPLATE)], capture_output=True, text=True, check=False
+    )
+    assert (0, "", "") == (lint.returncode, lint.stdout, lint.stderr)
+
+
+@pytest.mark.parametrize("function", HANDLERS)
+def test_function_publishes_a_version_for_every_change(function: str) -> None:
+    """Callers use an alias; by default it would stay on the old version when only the environment changed."""
+    assert True is load(TEMPLATE)["Resources"][function]["Properties"]["AutoPublishAliasAllProperties"]
