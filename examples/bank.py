@@ -19,25 +19,25 @@ def pay(key: str, to: str, amount: int) -> str:
     return f"payment-{number}"
 
 
-def calls(key: str) -> int:
+def calls(key: str, books: Path | None = None) -> int:
     """How often the bank was asked to pay under ``key``."""
-    return _count("select count(*) from calls where key = ?", key)
+    return _count("select count(*) from calls where key = ?", key, books)
 
 
-def payments(key: str) -> int:
+def payments(key: str, books: Path | None = None) -> int:
     """How often money really moved under ``key``."""
-    return _count("select count(*) from payments where key = ?", key)
+    return _count("select count(*) from payments where key = ?", key, books)
 
 
-def _count(query: str, key: str) -> int:
-    with _open() as books:
+def _count(query: str, key: str, file: Path | None) -> int:
+    with _open(file) as books:
         (count,) = books.execute(query, (key,)).fetchone()
     return int(count)
 
 
-def _open() -> sqlite3.Connection:
-    path = os.environ.get("EXPENSE_BANK_FILE", str(Path(tempfile.gettempdir()) / "flowcore-example-bank.sqlite"))
-    books = sqlite3.connect(path, timeout=10)
+def _open(file: Path | None = None) -> sqlite3.Connection:
+    default = Path(tempfile.gettempdir()) / "flowcore-example-bank.sqlite"
+    books = sqlite3.connect(file or os.environ.get("EXPENSE_BANK_FILE") or default, timeout=10)
     books.execute("create table if not exists calls (key text)")
     books.execute("create table if not exists payments (key text primary key, payee text, amount integer)")
     return books

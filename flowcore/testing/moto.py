@@ -18,7 +18,8 @@ from unittest import mock
 from moto import mock_aws
 from moto.dynamodb.responses import DynamoHandler
 
-from flowcore.adapters.dynamodb_items import DUE_INDEX, LIST_INDEX, Index
+from flowcore.adapters.dynamodb_items import Index
+from flowcore.adapters.table import INDEXES, table_request
 
 REGION = "eu-central-1"
 CREDENTIALS = {
@@ -48,41 +49,11 @@ def locked_moto() -> Iterator[None]:
 
 
 @contextmanager
-def fresh_table(client: Any, *, indexes: tuple[Index, ...] = (DUE_INDEX, LIST_INDEX)) -> Iterator[str]:
+def fresh_table(client: Any, *, indexes: tuple[Index, ...] = INDEXES) -> Iterator[str]:
     """The name of a new, empty table, deleted afterwards; small tables keep moto's transactions fast."""
     name = f"runs-{next(_names)}"
-    client.create_table(**table_definition(name, indexes))
+    client.create_table(**table_request(name, indexes))
     try:
         yield name
     finally:
         client.delete_table(TableName=name)
-
-
-def table_definition(name: str, indexes: tuple[Index, ...] = (DUE_INDEX, LIST_INDEX)) -> dict[str, Any]:
-    """The arguments of ``create_table`` for a table of runs with these indexes."""
-    keys = {"pk", "sk"} | {key for index in indexes for key in (index.partition, index.sort)}
-    types = {key: "N" if key == DUE_INDEX.sort else "S" for key in sorted(keys)}
-    return {
-        "TableName": name,
-        "BillingMode": "PAY_PER_REQUEST",
-        "KeySchema": _key_schema("pk", "sk"),
-        "AttributeDefinitions": [{"AttributeName": key, "AttributeType": kind} for key, kind in types.items()],
-        "GlobalSecondaryIndexes": [
-            {
-                "IndexName": index.name,
-                "KeySchema": _key_schema(index.partition, index.sort),
-                "Projection": _projection(index),
-            }
-            for index in indexes
-        ],
-    }
-
-
-def _key_schema(partition: str, sort: str) -> list[dict[str, str]]:
-    return [{"AttributeName": partition, "KeyType": "HASH"}, {"AttributeName": sort, "KeyType": "RANGE"}]
-
-
-def _projection(index: Index) -> dict[str, Any]:
-    if not index.copied:
-        return {"ProjectionType": "KEYS_ONLY"}
-    return {"ProjectionType": "INCLUDE", "NonKeyAttributes": list(index.copied)}

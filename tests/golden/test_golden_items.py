@@ -80,7 +80,7 @@ RECORDS = {
     "record ok, state changed": _record(
         Outcome.OK,
         "fan[7]/pay",
-        delta=Delta(state={"n": 2}, context={"a": None}, context_removed=frozenset({"b", "c"})),
+        delta=Delta(state={"n": (7, 2)}, context={"a": (7, None), "b": (7,), "c": (5,)}),
     ),
     "record ok, long": _record(Outcome.OK, "poll#3/pay", output=["long"] * 2_000),
     "record of a side effect": _record(Outcome.OK, "child/pay!receipt#1", output=""),
@@ -92,9 +92,16 @@ RECORDS = {
         Outcome.RESU,
         gen=3,
         payload={"why": "large"},
-        answer=Answer(data={"ok": True}, at=LATER, by="ann", via="link", idempotency_key="k-1"),
+        answer=Answer(
+            wait="pay@2", data={"ok": True}, digest="d-2", at=LATER, by="ann", via="link", idempotency_key="k-1"
+        ),
+        spent=(Answer(wait="pay@0", data=None, digest="d-1", at=NOW, idempotency_key="k-0"),),
     ),
-    "record resu, timed out": _record(Outcome.RESU, gen=3, answer=Answer(data=None, at=LATER, timed_out=True)),
+    "record resu, timed out": _record(
+        Outcome.RESU,
+        gen=3,
+        answer=Answer(wait="pay@2", data=None, digest="d-0", at=LATER, via="timeout", timed_out=True),
+    ),
     "record slp": _record(Outcome.SLP, until=LATER),
     "record retry": _record(Outcome.RETRY, gen=1, attempt=2, until=LATER, failure=FAILURE),
     "record start, nested": _record(Outcome.START, "child", opens=Scope("child"), output={"a": 1}),
