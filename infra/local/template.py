@@ -7,7 +7,8 @@ Nothing is created here; ``deploy.py`` does that, and asks back through ``Lookup
 import copy
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,14 +64,26 @@ def load(path: Path) -> dict[str, Any]:
 
 def translate(sam: Mapping[str, Any], *, region: str = "us-east-1") -> dict[str, Any]:
     """Plain CloudFormation from a SAM template, without asking AWS anything."""
-    os.environ.setdefault("AWS_DEFAULT_REGION", region)  # The transform reads it to choose the partition.
     # Loaded here because it costs a second that readers of ``load`` alone should not pay.
     transform: Any = import_module("samtranslator.translator.transform").transform
     packaged = copy.deepcopy(dict(sam))
     for holder in _holders_of_code(packaged):
         holder["CodeUri"] = _PACKAGED
-    translated: dict[str, Any] = transform(packaged, _defaults(packaged), _NoManagedPolicies())
+    with _default_region(region):
+        translated: dict[str, Any] = transform(packaged, _defaults(packaged), _NoManagedPolicies())
     return translated
+
+
+@contextmanager
+def _default_region(region: str) -> Iterator[None]:
+    """Give the transform the region it asks the environment for, and leave the environment as it was."""
+    had_one = "AWS_DEFAULT_REGION" in os.environ
+    os.environ.setdefault("AWS_DEFAULT_REGION", region)
+    try:
+        yield
+    finally:
+        if not had_one:
+            del os.environ["AWS_DEFAULT_REGION"]
 
 
 class _NoManagedPolicies:
