@@ -197,6 +197,7 @@ def test_anothers_write_is_not_taken_for_ones_own(client: Any, table: str) -> No
         EndpointConnectionError(endpoint_url="https://dynamodb.example"),
         refusal("InternalServerError", 500),
         refusal("ServiceUnavailable", 503),
+        refusal("BadGateway", 502),
     ],
     ids=lambda trouble: type(trouble).__name__,
 )
