@@ -56,7 +56,8 @@ class Store(Protocol):
     """Where runs live. Every write is conditional; a condition is judged on the base item, never on an index.
 
     Raises (all methods): ``StoreUnavailable`` or ``Throttled`` when the table gives no answer after the adapter's own
-    tries; the write may or may not have happened then. ``PayloadTooLarge`` before any write.
+    tries; the write may or may not have happened then. Before any write: ``PayloadTooLarge``, and ``InvalidPayload``
+    for a value that is not JSON (NaN, a lone surrogate). ``InvariantError`` for what a later flowcore stored.
     """
 
     def start(self, head: Head) -> Head | None:
@@ -93,7 +94,11 @@ class Store(Protocol):
         ...
 
     def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
-        """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``."""
+        """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``.
+
+        What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, resource and
+        trace id.
+        """
         ...
 
     def resume(
@@ -113,7 +118,10 @@ class Store(Protocol):
         ...
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
-        """Up to ``limit`` runs whose ``due`` is before ``now``. Read from an index: may lag, may repeat."""
+        """Up to ``limit`` runs whose ``due`` is before ``now``, the longest overdue first.
+
+        Read from an index: may lag, may repeat.
+        """
         ...
 
     def list_runs(
@@ -130,7 +138,7 @@ class Store(Protocol):
     ) -> Page[RunSummary]:
         """Runs, newest first; all filters must hold; ``since`` and ``until`` are inclusive on the time of creation.
 
-        Raises ``MalformedRequest`` for a cursor this store did not give.
+        Raises ``MalformedRequest`` for a cursor this store did not give, or a ``limit`` below 1.
         """
         ...
 

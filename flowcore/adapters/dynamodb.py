@@ -58,10 +58,10 @@ _CLAIMABLE = (
     "(#st = :queued OR (#st = :running AND #lx < :now) OR (#st IN (:waiting, :joining, :suspended) AND #wake <= :now))"
 )
 """Nobody drives the run, and there is something to drive now."""
-_NOT_ENDED = "(attribute_exists(#pk) AND NOT #st IN (:success, :failed, :canceled))"
-"""There is such a run and it can still change."""
+_NOT_ENDED = "NOT #st IN (:success, :failed, :canceled)"
+"""The run can still change."""
 _READABLE = "#v <= :schema"
-"""We understand the head that we are about to change; a later flowcore may have written it."""
+"""There is such a head, and we understand it: a later flowcore did not write it."""
 _CLOCK_BEHIND = "#ua <= :now"
 """The run's own clock would not go backwards by being set to ours."""
 _CLOCK_AHEAD = "#ua > :now"
@@ -187,7 +187,8 @@ class DynamoStore:
         """See ``Store.release``."""
         token = self._ids.fresh()
         held = {":epoch": number(epoch), ":version": number(version), **_statuses(RunStatus.RUNNING)}
-        verdict = self._update(head.run, replacement(head, token), token, _STILL_HELD, held)
+        update = self._updating(head.run, replacement(head, token), _STILL_HELD, held)
+        verdict = self._write(self._client.update_item, token, **update)
         return Written() if isinstance(verdict, _Done) else HeadMoved(_head_in(verdict))
 
     def resume(
@@ -306,20 +307,18 @@ class DynamoStore:
         DynamoDB has no ``max``, so a head whose clock is ahead refuses the first try and takes the second.
         """
         known = {**values, ":now": instant(now), ":schema": number(SCHEMA)}
-        guard = f"{condition} AND {_READABLE}"
-        verdict = self._update(run, change(now), token, f"{guard} AND {_CLOCK_BEHIND}", known)
+
+        def attempt(clock: datetime | None, clocks: str) -> _Done | _Refused:
+            update = self._updating(run, change(clock), f"{condition} AND {_READABLE} AND {clocks}", known)
+            return self._write(self._client.update_item, token, ReturnValues="ALL_NEW", **update)
+
+        verdict = attempt(now, _CLOCK_BEHIND)
         if isinstance(verdict, _Refused) and verdict.item is not None and instant_of(verdict.item["ua"]) > now:
-            return self._update(run, change(None), token, f"{guard} AND {_CLOCK_AHEAD}", known)
+            return attempt(None, _CLOCK_AHEAD)
         return verdict
 
     def _put(self, item: Item, token: str, condition: str, values: Mapping[str, Attribute]) -> _Done | _Refused:
         return self._write(self._client.put_item, token, **self._putting(item, condition, values))
-
-    def _update(
-        self, run: RunRef, change: Change, token: str, condition: str, values: Mapping[str, Attribute]
-    ) -> _Done | _Refused:
-        request = self._updating(run, change, condition, values)
-        return self._write(self._client.update_item, token, ReturnValues="ALL_NEW", **request)
 
     def _write(self, operation: Callable[..., Reply], token: str, **request: Any) -> _Done | _Refused:
         try:

@@ -171,9 +171,15 @@ def encode_head(head: Head, token: str) -> Item:
     Raises:
         InvalidPayload, PayloadTooLarge: see ``payload``; or the whole item is too large.
     """
-    run, pk = head.run, partition_of(head.run)
+    item = {**_head_facts(head), **_head_payloads(head), "lc": text(token)}
+    _refuse_oversize(f"Run {head.run.id!r}, with its input, state and result,", item, ITEM_LIMIT - _HEAD_ROOM)
+    return item
+
+
+def _head_facts(head: Head) -> Item:
+    pk = partition_of(head.run)
     shard = _shard_of(pk)
-    item = _present(
+    return _present(
         pk=text(pk),
         sk=text(HEAD_KEY),
         v=number(SCHEMA),
@@ -194,21 +200,23 @@ def encode_head(head: Head, token: str) -> Item:
         dsh=text(due_shard(shard)) if head.due is not None else None,
         att=_unless(0, head.attempts),
         hop=_unless(0, head.hops),
-        res=_payload(f"The result of run {run.id!r}", head.output),
-        err=_payload(f"The failure of run {run.id!r}", _failure_json(head.failure)),
         blk=_text(head.blocked),
         rs=_text(head.resource_id),
-        sta=_payload(f"The state of run {run.id!r}", dict(head.state) or None),
-        ctx=_payload(f"The request context of run {run.id!r}", dict(head.request_context) or None),
         tr=_text(head.trace_id),
-        lsh=text(list_shard(run.tenant, shard)),
-        lsk=text(list_key(to_ms(head.created_at), run.id)),
-        lc=text(token),
+        lsh=text(list_shard(head.run.tenant, shard)),
+        lsk=text(list_key(to_ms(head.created_at), head.run.id)),
     )
-    if (entered := _payload(f"The input of run {run.id!r}", head.input)) is not None:
-        item["in"] = entered
-    _refuse_oversize(f"Run {run.id!r}, with its input, state and result,", item, ITEM_LIMIT - _HEAD_ROOM)
-    return item
+
+
+def _head_payloads(head: Head) -> Item:
+    of_run = f"of run {head.run.id!r}"
+    entered = _payload(f"The input {of_run}", head.input)
+    return ({} if entered is None else {"in": entered}) | _present(
+        res=_payload(f"The result {of_run}", head.output),
+        err=_payload(f"The failure {of_run}", _failure_json(head.failure)),
+        sta=_payload(f"The state {of_run}", dict(head.state) or None),
+        ctx=_payload(f"The request context {of_run}", dict(head.request_context) or None),
+    )
 
 
 def decode_head(item: Mapping[str, Attribute]) -> Head:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flowcore.adapters.aws import dynamo_client
-from flowcore.testing.moto import REGION, fresh_table, locked_moto
+from flowcore.testing.moto import REGION, StrictClient, fresh_table, locked_moto
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def aws() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def client(aws: None) -> Any:
     """A DynamoDB client for all tests."""
-    return dynamo_client(region=REGION)
+    return StrictClient(dynamo_client(region=REGION))
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from flowcore.testing.contract import (
     suspend,
 )
 from flowcore.testing.meter import Metered
-from flowcore.testing.moto import fresh_table
+from flowcore.testing.moto import check_placeholders, fresh_table
 
 WRITES = ("put_item", "update_item", "transact_write_items")
 
@@ -197,6 +197,7 @@ def test_anothers_write_is_not_taken_for_ones_own(client: Any, table: str) -> No
         EndpointConnectionError(endpoint_url="https://dynamodb.example"),
         refusal("InternalServerError", 500),
         refusal("ServiceUnavailable", 503),
+        refusal("BadGateway", 502),
     ],
     ids=lambda trouble: type(trouble).__name__,
 )
@@ -292,6 +293,13 @@ def test_too_large_is_refused_before_any_call(client: Any, table: str) -> None:
     assert 0 == troubled.calls
 
 
+def test_an_empty_span_of_time_is_not_asked_for(client: Any, table: str) -> None:
+    """DynamoDB would refuse a range that ends before it begins."""
+    troubled = Troubled(client, [], after=False)
+    assert [] == a_store(troubled, table).list_runs("acme", since=NOW + SECOND, until=NOW).items
+    assert 0 == troubled.calls
+
+
 def test_load_asks_once_for_each_open_scope(client: Any, table: str) -> None:
     """One query for head and top scope together, one more for each container at work; never a get."""
     metered = Metered(client, [])
@@ -373,3 +381,21 @@ def test_memory_loads_what_was_kept_for_a_known_head() -> None:
     store = MemoryStore()
     store.commit(RUN, 1, a_record(), None)
     assert (a_head(), keyed(a_record())) == store.load(RUN, a_head())
+
+
+# -- what moto would let pass -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "passes"),
+    [("#a = :b", True), ("#a = :c", False), ("#a = :b AND #c = :b", False), ("#a = #a", False)],
+)
+def test_placeholders_must_match(expression: str, passes: bool) -> None:
+    """As on AWS: all that are used are given, all that are given are used."""
+    request = {"ConditionExpression": expression, "ExpressionAttributeNames": {"#a": "a"}}
+    checked = {**request, "ExpressionAttributeValues": {":b": {"S": "b"}}}
+    if passes:
+        check_placeholders(checked)
+    else:
+        with pytest.raises(ValueError, match="Placeholders"):
+            check_placeholders(checked)
