@@ -180,14 +180,14 @@ class _Story:
             raise BrokenPromiseError(promise)
 
     def call(self, method: str, path: str, body: Any = None) -> Reply:
-        request = urllib.request.Request(  # noqa: S310  # our own stack on loopback
+        request = urllib.request.Request(  # our own stack on loopback
             self.stack.url + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"content-type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310  # our own stack on loopback
+            with urllib.request.urlopen(request, timeout=60) as response:  # our own stack on loopback
                 return Reply(response.status, json.load(response))
         except urllib.error.HTTPError as refused:
             return Reply(refused.code, json.load(refused))

@@ -186,15 +186,15 @@ class Deployment:
         )
         return Made(ref=function, attributes={"Arn": arn})
 
-    def _version(self, name: str, properties: dict[str, Any]) -> Made:
+    def _version(self, _name: str, properties: dict[str, Any]) -> Made:
         return Made(ref=self._arn("lambda", f"function:{properties['FunctionName']}:1"), attributes={"Version": "1"})
 
-    def _alias(self, name: str, properties: dict[str, Any]) -> Made:
+    def _alias(self, _name: str, properties: dict[str, Any]) -> Made:
         return Made(ref=self._arn("lambda", f"function:{properties['FunctionName']}:{properties['Name']}"))
 
     def _function_behind(self, reference: str) -> str:
         """Logical id of the function an ARN, an alias or a plain name stands for."""
-        name = reference.split(":function:")[-1].split(":")[0]
+        name = reference.rsplit(":function:", maxsplit=1)[-1].split(":", maxsplit=1)[0]
         for spec in self._functions.values():
             if spec.name == name:
                 return spec.id

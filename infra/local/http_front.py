@@ -110,7 +110,7 @@ class _Requests(BaseHTTPRequestHandler):
             body=read_body(self),
             source_ip=str(self.client_address[0]),
         )
-        return self._send(cast(_Server, self.server).front.answer(request))
+        return self._send(cast("_Server", self.server).front.answer(request))
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from infra.local.processes import die_with_parent, end, spawn
 
-PASS_TIME_PATH = "/local/queues/pass-time"
+PASS_TIME_PATH = "/local/queues/pass-time"  # noqa: S105  # a path, not a password
 _ONE_AT_A_TIME = threading.RLock()
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,7 +105,7 @@ def _let_time_pass(request: dict[str, Any]) -> int:
     for regions in get_backend("sqs").values():
         for backend in regions.values():
             queue = backend.queues.get(request["queue"])
-            for message in list(queue._messages) if queue else ():
+            for message in list(queue._messages) if queue else ():  # noqa: SLF001  # moto has no other way to a message
                 if message.id not in request["held"]:
                     message.delayed_until -= passed_ms
                     message.visible_at -= passed_ms

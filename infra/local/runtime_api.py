@@ -215,7 +215,7 @@ class _RuntimeRequests(BaseHTTPRequestHandler):
 
     @property
     def _sandbox(self) -> Sandbox:
-        return cast(_RuntimeApi, self.server).sandbox
+        return cast("_RuntimeApi", self.server).sandbox
 
     def do_GET(self) -> None:
         if self.path != f"{_PREFIX}invocation/next":

@@ -1,5 +1,4 @@
-"""The local stack as one object: enter it and everything of template.yaml runs on loopback; leave it and nothing is
-left.
+"""The local stack as one object: entered, all of template.yaml runs on loopback; left, nothing remains.
 
 Owns start, wiring, the jump of time and the end. Everything else is a room of its own: ``deploy.py`` makes the
 resources, ``pool.py`` runs functions, ``movers.py`` moves messages and schedules, ``http_front.py`` answers HTTP.

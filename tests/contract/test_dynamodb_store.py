@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, ReadTimeoutError  # type: ignore[import-untyped]
+from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from flowcore.adapters.aws import ClientError, DynamoClient
 from flowcore.adapters.dynamodb import DynamoStore

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -63,9 +62,9 @@ def shelf() -> Shelf:
 
 
 @pytest.fixture
-def metered(shelf: Shelf) -> Iterator[Metered]:
+def metered(shelf: Shelf) -> Metered:
     """A meter on it, two indexes beside it."""
-    yield Metered(cast(DynamoClient, shelf), INDEXES)
+    return Metered(cast("DynamoClient", shelf), INDEXES)
 
 
 def sized(size: int, sk: str = "s", **attributes: Any) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def test_index_entries_are_billed(shelf: Shelf, before: Any, after: Any, units: 
     """One write to enter, leave or change, two to move, none when what is copied stays; by size as ever."""
     bills = []
     for indexes in ((), INDEXES):
-        metered = Metered(cast(DynamoClient, shelf), indexes)
+        metered = Metered(cast("DynamoClient", shelf), indexes)
         metered.put_item(TableName="t", Item={**KEY, **before})
         metered.take_bill()
         metered.put_item(TableName="t", Item={**KEY, **after})
