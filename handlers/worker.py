@@ -45,4 +45,5 @@ def look(record: SQSRecord, lambda_context: LambdaContext) -> None:
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Handle one batch; messages that failed are named, so that only they come again."""
+    metrics.add_metric(name="HintsReceived", unit=MetricUnit.Count, value=len(event["Records"]))
     return process_partial_response(event=event, record_handler=look, processor=processor, context=context)
