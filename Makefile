@@ -20,13 +20,16 @@ export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test check format quick lock clean
+.PHONY: help demo package up test check format quick lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile
 
 demo: $(STAMP) ## the whole story on a local stack, no AWS account, no Docker
 	@$(PY) -m infra.local demo
+
+package: $(STAMP) ## stage what Lambda unpacks in build/package (PACKAGE="--python 3.13 shop" for your own)
+	@$(PY) -m infra.package $(PACKAGE)
 
 up: $(STAMP) ## start the local stack and leave it running
 	@$(PY) -m infra.local up

@@ -69,7 +69,7 @@ def metered(clients: dict[str, Any], indexes: tuple[Index, ...]) -> Iterator[tup
 
 
 def test_approval_run_stays_in_its_budget(metered: tuple[DynamoStore, Metered], indexes: tuple[Index, ...]) -> None:
-    """Three steps, suspend, resume, two steps, finish: 18 write units and 12 requests, 22 units with the list index."""
+    """Three steps, suspend, resume, two steps: 18 write units and 12 requests, 22 units with the list index."""
     store, meter = metered
     run = App(APPROVAL, store=store).workflow("approval").create_run("r-1")
 
@@ -87,7 +87,7 @@ def test_approval_run_stays_in_its_budget(metered: tuple[DynamoStore, Metered], 
 @pytest.mark.parametrize("indexes", [LEAN], ids=["due index"], indirect=True)
 @pytest.mark.slow
 def test_bytes_written_grow_linearly_from_10_to_1000_steps(metered: tuple[DynamoStore, Metered]) -> None:
-    """Nothing but the head is ever rewritten: a step costs the same bytes, units and requests, however many there are."""
+    """Nothing but the head is ever rewritten: a step costs the same bytes and requests, however many there are."""
     store, meter = metered
     short, long = chain(10), chain(1000)
     app = App(short, long, store=store)
@@ -96,7 +96,8 @@ def test_bytes_written_grow_linearly_from_10_to_1000_steps(metered: tuple[Dynamo
         assert app.workflow(flow).create_run(f"r-{length:04}").start(0).output == length
         bills[length] = meter.take_bill()
         print(
-            f"\n{length:5} steps: {bills[length].bytes_written} B, {bills[length].write_units} units, {bills[length].calls} requests"
+            f"\n{length:5} steps: {bills[length].bytes_written} B, {bills[length].write_units} units,",
+            f"{bills[length].calls} requests",
         )
 
     writes = {length: bill.calls - bill.requests["GetItem"] for length, bill in bills.items()}

@@ -1,4 +1,4 @@
-"""What an import loads, pinned: module lists are steadier than seconds, and every package here is paid at a cold start."""
+"""What an import loads, pinned: lists are steadier than seconds, and every package is paid at each cold start."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FORBIDDEN = {
 
 def loaded_by(module: str) -> set[str]:
     """Every module that a fresh interpreter has after importing ``module``, less what it had before."""
-    program = f"import sys, json; before = set(sys.modules); import {module}; print(json.dumps(sorted(set(sys.modules) - before)))"
+    program = f"import sys, json; old = set(sys.modules); import {module}; print(json.dumps([*set(sys.modules) - old]))"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=ENVIRONMENT,
