@@ -302,7 +302,7 @@ def _changes_in(snapshot: Snapshot, scope: Scope | None) -> Delta:
 
 
 def state_at(snapshot: Snapshot, key: StepKey) -> Mapping[str, Json]:
-    """The state that the node at ``key`` sees: what the run began with, then the latest per key of each scope around it."""
+    """The state that the node at ``key`` sees: the run's first one, then the latest per key of each scope around it."""
     merged = _seen_from(snapshot, key)
     return {**snapshot.head.state, **{name: stamped[1] for name, stamped in merged.state.items()}}
 
