@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import CoreConfig, SchemaSerializer
 
 from flowcore.errors import InvalidPayload
 from flowcore.model import Json
@@ -70,6 +70,11 @@ class Shape(Generic[T]):
                 raise
             return _built(self.type)
 
+    @cached_property
+    def writer(self) -> SchemaSerializer:
+        """What turns a validated value into plain JSON; the adapter's own would write None for NaN without a word."""
+        return SchemaSerializer(self.adapter.core_schema, CoreConfig(ser_json_inf_nan="constants"))
+
     def decode(self, value: Json) -> T:
         """The typed value of plain JSON. Raises: pydantic.ValidationError."""
         if self.type is Any:
@@ -82,8 +87,10 @@ class Shape(Generic[T]):
         Raises: pydantic.ValidationError, NotJsonError.
         """
         try:
-            plain = self.adapter.dump_python(self.adapter.validate_python(value), mode="json", warnings=False)
-        except (PydanticSerializationError, RecursionError) as error:
+            plain = self.writer.to_python(self.adapter.validate_python(value), mode="json", warnings=False)
+        except ValidationError:
+            raise
+        except (ValueError, RecursionError) as error:
             raise NotJsonError(str(error)) from None
         return loads(dumps(plain))
 
@@ -96,7 +103,7 @@ class Shape(Generic[T]):
             return self.encode(self.decode(value)) if _is_plain(value) else self.encode(value)
         except ValidationError as error:
             raise InvalidPayload(subject, field_errors(error)) from None
-        except NotJsonError as error:
+        except (NotJsonError, RecursionError) as error:
             raise InvalidPayload(subject, [{"path": "", "message": str(error), "type": "not-json"}]) from None
 
     def schema(self) -> Mapping[str, Any]:

@@ -26,6 +26,8 @@ WIn = TypeVar("WIn", contravariant=True, default=Any)
 WOut = TypeVar("WOut", covariant=True, default=Any)
 T = TypeVar("T")
 M = TypeVar("M")
+_I = TypeVar("_I")
+_O = TypeVar("_O")
 
 
 class Otherwise:
@@ -63,6 +65,25 @@ class Workflow(Step[WIn, WOut, Any, Any], Generic[WIn, WOut]):
     def clone(self, *, id: str) -> Workflow[WIn, WOut]:
         """The same workflow under another id."""
         return _workflow_of(replace(self.definition, id=id))
+
+
+class Commit:
+    """Freeze the workflow. Raises: DefinitionError with every mistake found.
+
+    A descriptor and no method, because mypy holds the argument of ``__get__``, but not a declared ``self``, against the
+    type parameters: that the last value fits the workflow's output is an error in both type checkers only like this.
+    """
+
+    @overload
+    def __get__(self, builder: None, owner: type[Any]) -> Commit: ...
+    @overload
+    def __get__(
+        self, builder: WorkflowBuilder[_I, _O, _O], owner: type[Any] | None = None
+    ) -> Callable[[], Workflow[_I, _O]]: ...
+
+    def __get__(self, builder: Any, owner: type[Any] | None = None) -> Any:
+        """The call that freezes what ``builder`` has collected."""
+        return self if builder is None else lambda: _workflow_of(builder.definition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +201,7 @@ class WorkflowBuilder(Generic[I, O, Now]):
         """Wait until ``instant`` (aware), however far; the value passes through. The past does not wait."""
         return self._with("sleep_until", id, description, functions=(instant,))
 
-    def commit(self: WorkflowBuilder[I, O, O]) -> Workflow[I, O]:
-        """Freeze the workflow. Raises: DefinitionError with every mistake found."""
-        return _workflow_of(self.definition)
+    commit = Commit()
 
     def _with(
         self,
