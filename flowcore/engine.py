@@ -79,6 +79,8 @@ class Engine:
     ids: Ids
     pace: Pace = field(default_factory=Pace)
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
+    crew: Callable[[EventLoop], Crew[StepKey, StepEvent]] = field(default=Crew, repr=False)
+    """Makes the crew of one session; a test gives one whose order of outcomes it can replay."""
 
     # -- what arrives -----------------------------------------------------------------------------------------------
 
@@ -304,7 +306,7 @@ class _Session:
         self.deadline = deadline
         self.passed = Passed()
         self.underway: dict[StepKey, StepRecord | None] = {}
-        self.crew: Crew[StepKey, StepEvent] = Crew(engine.loop)
+        self.crew = engine.crew(engine.loop)
         self.runner = Runner(engine.clock, engine.ids, engine.loop.wait_for)
         self.looked_at = engine.clock.now()
         self.is_lost = False
