@@ -40,7 +40,7 @@ from flowcore.authoring.graph import (
     StepPath,
     Template,
 )
-from flowcore.codec import NotJsonError, Shape, digest, field_errors
+from flowcore.codec import NotJsonError, Shape, copied, digest, field_errors
 from flowcore.core.decide import (
     Action,
     Advance,
@@ -176,7 +176,7 @@ class Runner:
             timed_out=answer is not None and answer.timed_out,
             iteration=turn_number(place.key),
             index=index_of(place.key),
-            request_context=RequestContext(view.request_context),
+            request_context=RequestContext(copied(view.request_context)),
             cancelled=view.cancelled,
             surroundings=_surroundings(place, view, state_shape),
         )
@@ -489,7 +489,7 @@ def _function_context(place: Place, view: View, iteration: int | None) -> Functi
         workflow_id=view.workflow_id,
         entry_id=place.node.id,
         iteration=iteration if iteration is not None else turn_number(place.key),
-        request_context=view.request_context,
+        request_context=copied(view.request_context),
         surroundings=_surroundings(place, view, place.graph.state),
     )
 
