@@ -25,6 +25,7 @@ from flowcore.errors import (
     ConflictError,
     DefinitionChanged,
     InvalidPayload,
+    OutsideError,
     PayloadTooLarge,
     RunExists,
     RunNotFound,
@@ -66,6 +67,17 @@ _TAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED, RunStatus.JOINING
 
 class _Fenced(Exception):
     """This worker no longer holds the run: write nothing more. Never leaves this module."""
+
+
+class _Unanswered(BaseException):
+    """The store gave no answer inside a step. A ``BaseException``: it is no failure of the step, nor for it to catch.
+
+    Never leaves this module.
+    """
+
+    def __init__(self, error: OutsideError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclass(slots=True, eq=False)
@@ -320,6 +332,8 @@ class _Session:
                 pass
         except _Fenced:
             return self.engine.read(self.snapshot.head.run)
+        except _Unanswered as unanswered:
+            raise unanswered.error from None
         finally:
             self.crew.dismiss()
         return self.snapshot
@@ -414,7 +428,10 @@ class _Session:
             return known.output
         head = self.snapshot.head
         record = kept(self.snapshot, key, make(), self._now())
-        written = self.engine.store.commit(head.run, head.incarnation, record, None)
+        try:
+            written = self.engine.store.commit(head.run, head.incarnation, record, None)
+        except OutsideError as error:
+            raise _Unanswered(error) from error
         if isinstance(written, RecordMoved) and written.record is not None:
             record = written.record
         self.kept[key] = record

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from flowcore import App, StepContext, Workflow, step, workflow
+from flowcore.adapters.memory import MemoryStore
+from flowcore.errors import StoreUnavailable
 from flowcore.model import Json
 from flowcore.testing import Fault, FaultyStore, LocalApp
 from flowcore.testing.faults import Call
@@ -142,3 +144,29 @@ def test_a_failed_item_does_not_cut_off_one_that_sleeps() -> None:
 def sleepy() -> Workflow[Any, Any]:
     """A workflow that sleeps for an hour."""
     return workflow("sleepy").sleep(timedelta(hours=1)).commit()
+
+
+def test_a_store_that_does_not_answer_once_is_no_failure_of_the_step() -> None:
+    """The worker gives up, as it does when a commit gets no answer; the step itself did nothing wrong."""
+    calls: list[str] = []
+
+    @step
+    def careful(value: int, ctx: StepContext) -> int:
+        try:
+            return ctx.once("receipt", lambda: value)
+        except Exception:  # noqa: BLE001  # what authors do
+            calls.append("swallowed")
+            return -1
+
+    left = [Fault.FAILS]
+
+    def script(call: Call) -> Fault | None:
+        return left.pop() if call.record is not None and "!" in call.record.key and left else None
+
+    made = workflow("w").then(careful).commit()
+    app = local(made, store=FaultyStore(MemoryStore(), script))
+    run = app.workflow("w").create_run("r")
+    with pytest.raises(StoreUnavailable):
+        run.start(7)
+    app.advance(minutes=20)
+    assert (7, []) == (run.result().output, calls)
