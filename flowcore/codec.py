@@ -43,6 +43,15 @@ def loads(text: str) -> Json:
     return json.loads(text)
 
 
+def copied(value: Json) -> Json:
+    """The same plain JSON as a value of its own, for whoever may change it in place."""
+    if isinstance(value, dict):
+        return {name: copied(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [copied(inner) for inner in value]
+    return value
+
+
 def digest(value: Json) -> str:
     """A short stable hash of a JSON value; the order of keys does not matter."""
     canonical = json.dumps(value, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
@@ -76,9 +85,9 @@ class Shape(Generic[T]):
         return SchemaSerializer(self.adapter.core_schema, CoreConfig(ser_json_inf_nan="constants"))
 
     def decode(self, value: Json) -> T:
-        """The typed value of plain JSON. Raises: pydantic.ValidationError."""
+        """The typed value of plain JSON, sharing nothing with it. Raises: pydantic.ValidationError."""
         if self.type is Any:
-            return value  # type: ignore[no-any-return]  # Any takes every value as it is
+            return copied(value)  # type: ignore[no-any-return]  # Any takes every value as it is
         return self.adapter.validate_json(dumps(value))
 
     def encode(self, value: Any) -> Json:

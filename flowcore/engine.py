@@ -25,6 +25,7 @@ from flowcore.errors import (
     ConflictError,
     DefinitionChanged,
     InvalidPayload,
+    OutsideError,
     PayloadTooLarge,
     RunExists,
     RunNotFound,
@@ -68,6 +69,17 @@ class _Fenced(Exception):
     """This worker no longer holds the run: write nothing more. Never leaves this module."""
 
 
+class _Unanswered(BaseException):
+    """The store gave no answer inside a step. A ``BaseException``: it is no failure of the step, nor for it to catch.
+
+    Never leaves this module.
+    """
+
+    def __init__(self, error: OutsideError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 @dataclass(slots=True, eq=False)
 class Engine:
     """One engine serves all workflows of an App, from any number of threads."""
@@ -79,6 +91,8 @@ class Engine:
     ids: Ids
     pace: Pace = field(default_factory=Pace)
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
+    crew: Callable[[EventLoop], Crew[StepKey, StepEvent]] = field(default=Crew, repr=False)
+    """Makes the crew of one session; a test gives one whose order of outcomes it can replay."""
 
     # -- what arrives -----------------------------------------------------------------------------------------------
 
@@ -304,7 +318,7 @@ class _Session:
         self.deadline = deadline
         self.passed = Passed()
         self.underway: dict[StepKey, StepRecord | None] = {}
-        self.crew: Crew[StepKey, StepEvent] = Crew(engine.loop)
+        self.crew = engine.crew(engine.loop)
         self.runner = Runner(engine.clock, engine.ids, engine.loop.wait_for)
         self.looked_at = engine.clock.now()
         self.is_lost = False
@@ -318,6 +332,8 @@ class _Session:
                 pass
         except _Fenced:
             return self.engine.read(self.snapshot.head.run)
+        except _Unanswered as unanswered:
+            raise unanswered.error from None
         finally:
             self.crew.dismiss()
         return self.snapshot
@@ -412,7 +428,10 @@ class _Session:
             return known.output
         head = self.snapshot.head
         record = kept(self.snapshot, key, make(), self._now())
-        written = self.engine.store.commit(head.run, head.incarnation, record, None)
+        try:
+            written = self.engine.store.commit(head.run, head.incarnation, record, None)
+        except OutsideError as error:
+            raise _Unanswered(error) from error
         if isinstance(written, RecordMoved) and written.record is not None:
             record = written.record
         self.kept[key] = record

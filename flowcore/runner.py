@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, assert_never
 
@@ -40,7 +40,7 @@ from flowcore.authoring.graph import (
     StepPath,
     Template,
 )
-from flowcore.codec import NotJsonError, Shape, digest, field_errors
+from flowcore.codec import NotJsonError, Shape, copied, digest, field_errors
 from flowcore.core.decide import (
     Action,
     Advance,
@@ -127,13 +127,13 @@ class Runner:
                 case TimeOut():
                     return Answered(key=place.key, answer=_timed_out(action.prior, started))
                 case GiveUp():
-                    return _failed(place, _crashed(action), started)
+                    return _failed(action, _crashed(action), started)
                 case _:
                     assert_never(action)
         except _Unfit as unfit:
-            return _failed(place, unfit.failure, started)
+            return _failed(action, unfit.failure, started)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the run must not be stranded
-            return _failed(place, failure_of(error, place), started)
+            return _failed(action, failure_of(error, place), started)
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class Runner:
             timed_out=answer is not None and answer.timed_out,
             iteration=turn_number(place.key),
             index=index_of(place.key),
-            request_context=RequestContext(view.request_context),
+            request_context=RequestContext(copied(view.request_context)),
             cancelled=view.cancelled,
             surroundings=_surroundings(place, view, state_shape),
         )
@@ -419,16 +419,22 @@ def _misfit(subject: str, error: ValidationError) -> StepFailure:
     return StepFailure(type="InvalidPayload", message=f"Invalid {subject}:{lines}", properties={"errors": rows})
 
 
-def _failed(place: Place, failure: StepFailure, started: datetime) -> Failed:
+def _failed(action: Action, failure: StepFailure, started: datetime) -> Failed:
+    key = action.place.key
     if failure.step is None:
-        failure = StepFailure(
-            type=failure.type,
-            message=failure.message,
-            properties=failure.properties,
-            cause=failure.cause,
-            step=dotted(place.key),
-        )
-    return Failed(key=place.key, failure=failure, started_at=started)
+        failure = replace(failure, step=dotted(key))
+    return Failed(key=key, failure=failure, started_at=started, closes=_closed_by(action))
+
+
+def _closed_by(action: Action) -> Scope | None:
+    """The scope that is never loaded again once ``action`` is done or has failed."""
+    match action:
+        case Leave():
+            return action.scope
+        case Advance():
+            return scope_of(turn_of(action.place.key, action.turn))
+        case _:
+            return None
 
 
 def _own_properties(error: BaseException) -> dict[str, Json]:
@@ -461,12 +467,14 @@ def _left(action: Leave, started: datetime) -> StepEvent:
     match result:
         case Done() | Ended():
             output = result.value
+            bailed = isinstance(result, Ended)
             if isinstance(place.node, NestedNode):
                 subject = f"output of workflow {place.node.id!r}"
                 output = _encoded(place.node.gives, _decoded(place.node.gives, output, subject), subject)
-            return Succeeded(key=place.key, output=output, started_at=started, closes=Scope(place.key))
+                bailed = False
+            return Succeeded(key=place.key, output=output, started_at=started, bailed=bailed, closes=action.scope)
         case Broken():
-            return _failed(place, result.failure, started)
+            return _failed(action, result.failure, started)
         case _:
             assert_never(result)
 
@@ -513,7 +521,7 @@ def _function_context(place: Place, view: View, iteration: int | None) -> Functi
         workflow_id=view.workflow_id,
         entry_id=place.node.id,
         iteration=iteration if iteration is not None else turn_number(place.key),
-        request_context=view.request_context,
+        request_context=copied(view.request_context),
         surroundings=_surroundings(place, view, place.graph.state),
     )
 

@@ -5,7 +5,8 @@ calls what the author wrote, but asks for it with an action, and finds the answe
 
 The walk would pass every finished node again at each call. ``Passed`` remembers finished prefixes, so that the price of
 the next step does not grow with the steps done. It is a memo, not truth: records only ever gain outcomes, so a finished
-prefix stays finished; with an empty ``Passed`` the decision is the same (a property test holds this).
+prefix stays finished; with an empty ``Passed`` the decision is the same, as long as nothing is under way that has left no
+record yet (a property test holds this).
 """
 
 from __future__ import annotations
@@ -85,10 +86,11 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Close a container with what its nodes came to."""
+    """Close a container with what its nodes came to; ``scope`` is the one that is never loaded again."""
 
     place: Place
     result: Done | Ended | Broken
+    scope: Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ class _Items:
     next: int = 0
     open: list[int] = field(default_factory=list)
     outputs: dict[int, Json] = field(default_factory=dict)
-    stop: Ended | Broken | None = None
+    stops: dict[int, Ended | Broken] = field(default_factory=dict)
 
 
 class Passed:
@@ -338,7 +340,7 @@ class _Walk:
         if record.outcome is not Outcome.START:
             return _settled(record, value)
         result = self.sequence(node.graph, Scope(place.key), record.output, record.output)
-        return result if isinstance(result, (Live, Held)) else self._ask(Leave(place, result))
+        return result if isinstance(result, (Live, Held)) else self._ask(Leave(place, result, Scope(place.key)))
 
     def _loop(self, place: Place, node: LoopNode, value: Json) -> Result:
         slot = self.records.get(place.key)
@@ -348,11 +350,20 @@ class _Walk:
             return _settled(slot, value)
         turn = slot.count or 1
         self.passed.prefixes.pop(Scope(turn_of(place.key, turn - 1)), None)
-        result = self._body(place, node.body, turn_of(place.key, turn), slot.output)
-        return self._ask(Advance(place, result.value, turn)) if isinstance(result, Done) else result
+        match result := self._body(place, node.body, turn_of(place.key, turn), slot.output):
+            case Done(output):
+                return self._ask(Advance(place, output, turn))
+            case Ended() | Broken():
+                return self._ask(Leave(place, result, Scope(turn_of(place.key, turn))))
+            case _:
+                return result
 
     def _foreach(self, place: Place, node: ForeachNode, value: Json) -> Result:
-        """At most ``count`` items open. An item that is suspended or asleep keeps its slot, the others go on."""
+        """At most ``count`` items open. An item that is suspended or asleep keeps its slot, the others go on.
+
+        Once an item has failed or bailed, no other is begun; those begun before still come to their end. Of several
+        that stop the foreach, the first in the items' order tells how it ends, whichever was the fastest.
+        """
         record = self.records.get(place.key)
         if record is None:
             return self._ask(Enter(place, value))
@@ -362,16 +373,25 @@ class _Walk:
         visited, state.open = state.open, []
         results = [self._item(place, node, state, index, value) for index in visited]
         slots = record.count or 1
-        while state.stop is None and state.next < len(value) and len(state.open) < slots:
+        while not state.stops and state.next < len(value) and len(state.open) < slots:
             index, state.next = state.next, state.next + 1
             results.append(self._item(place, node, state, index, value))
+        if state.stops:
+            results += self._begun(place, node, state, value)
         if LIVE in results:
             return LIVE
-        if state.stop is not None:
-            return state.stop if isinstance(state.stop, Ended) else self._ask(Leave(place, state.stop))
+        if state.stops:
+            return self._ask(Leave(place, state.stops[min(state.stops)], Scope(place.key)))
         if state.open:
             return HELD
-        return self._ask(Leave(place, Done([state.outputs[index] for index in range(len(value))])))
+        done = Done([state.outputs[index] for index in range(len(value))])
+        return self._ask(Leave(place, done, Scope(place.key)))
+
+    def _begun(self, place: Place, node: ForeachNode, state: _Items, items: Sequence[Json]) -> list[Result]:
+        """The items behind the one that stopped the foreach that were begun before it stopped; they have records."""
+        following, state.next = range(state.next, len(items)), len(items)
+        begun = [index for index in following if item_of(place.key, index) in self.records]
+        return [self._item(place, node, state, index, items) for index in begun]
 
     def _item(self, place: Place, node: ForeachNode, state: _Items, index: int, items: Sequence[Json]) -> Result:
         result = self._body(place, node.body, item_of(place.key, index), items[index])
@@ -379,7 +399,7 @@ class _Walk:
             case Done():
                 state.outputs[index] = result.value
             case Ended() | Broken():
-                state.stop = state.stop or result
+                state.stops[index] = result
             case Live() | Held():
                 state.open.append(index)
         return result

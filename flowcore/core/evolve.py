@@ -79,6 +79,8 @@ class Failed:
     failure: StepFailure
     started_at: datetime
     attempt: int = 1
+    closes: Scope | None = None
+    """The scope that is never loaded again; what succeeded in it keeps its changes to the shared values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +237,8 @@ def _filled(snapshot: Snapshot, event: StepEvent, fresh: StepRecord, prior: Step
             delta = memory.delta.merged(event.changes.stamped(fresh.seq)).merged(_changes_in(snapshot, event.closes))
             return replace(memory, output=event.output, attempt=event.attempt, delta=delta)
         case Failed():
-            return replace(memory, failure=event.failure, attempt=event.attempt)
+            delta = memory.delta.merged(_changes_in(snapshot, event.closes))
+            return replace(memory, failure=event.failure, attempt=event.attempt, delta=delta)
         case FailedOnce():
             return replace(memory, failure=event.failure, attempt=event.attempt, until=event.until)
         case Suspended():

@@ -1,0 +1,242 @@
+"""What goes wrong around a worker, at will: calls that fail or whose reply is lost, workers that die, unruly hints.
+
+A script decides call by call. It sees each call before it happens and may name a fault, or do something of its own in
+between, such as letting another worker drive the same run: what a frozen worker finds when it thaws.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import count
+from typing import Any, TypeAlias, TypeVar
+
+from flowcore.errors import StoreUnavailable
+from flowcore.keys import RunRef
+from flowcore.model import Head, Page, PublicStatus, RunSummary, StepRecord
+from flowcore.ports import (
+    Claimed,
+    HeadMoved,
+    Hint,
+    NotClaimable,
+    Queue,
+    RecordMoved,
+    Records,
+    Scheduler,
+    Store,
+    Written,
+)
+
+T = TypeVar("T")
+
+WRITES = frozenset({"start", "claim", "commit", "release", "resume", "cancel"})
+"""The store's calls that change something."""
+
+
+class WorkerDied(BaseException):
+    """The worker is gone in the middle of its work. A ``BaseException``: nobody tidies up after a SIGKILL."""
+
+
+class Fault(StrEnum):
+    """What becomes of one call to the store."""
+
+    DIES_BEFORE = "dies-before"
+    """The worker dies; the call never happens."""
+    DIES_AFTER = "dies-after"
+    """The call happens; the worker dies before it can make anything of the reply."""
+    FAILS = "fails"
+    """The store does not answer; the call never happened."""
+    REPLY_LOST = "reply-lost"
+    """The store does not answer; the call happened all the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call to the store, before it happens."""
+
+    number: int
+    """From 1, over all calls of this ``FaultyStore``."""
+    verb: str
+    run: RunRef | None = None
+    record: StepRecord | None = None
+    """What a commit or a resume is about to write."""
+
+
+Script: TypeAlias = Callable[[Call], Fault | None]
+
+
+def at_call(number: int, fault: Fault, *, verbs: frozenset[str] = WRITES) -> Script:
+    """A script for one fault: at the call of that number (from 1) among the calls of ``verbs``."""
+    seen = count(1)
+
+    def script(call: Call) -> Fault | None:
+        return fault if call.verb in verbs and next(seen) == number else None
+
+    return script
+
+
+def by_chance(
+    chance: random.Random,
+    rate: float,
+    *,
+    faults: Sequence[Fault] = tuple(Fault),
+    verbs: frozenset[str] = WRITES,
+    most: int = 1_000_000,
+) -> Script:
+    """A script that strikes each call of ``verbs`` with probability ``rate``, at most ``most`` times in all."""
+    left = count(most, -1)
+
+    def script(call: Call) -> Fault | None:
+        if call.verb not in verbs or chance.random() >= rate or next(left) <= 0:
+            return None
+        return chance.choice(faults)
+
+    return script
+
+
+class FaultyStore:
+    """Any ``Store``, with faults where ``script`` asks for them."""
+
+    def __init__(self, store: Store, script: Script) -> None:
+        self.inner = store
+        self.script = script
+        self._numbers = count(1)
+
+    def start(self, head: Head) -> Head | None:
+        """See ``Store.start``."""
+        return self._call("start", lambda: self.inner.start(head), head.run)
+
+    def claim(
+        self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
+    ) -> Claimed | NotClaimable:
+        """See ``Store.claim``."""
+        return self._call(
+            "claim", lambda: self.inner.claim(run, owner=owner, now=now, lease_until=lease_until, due=due), run
+        )
+
+    def load(self, run: RunRef, head: Head | None = None, *, everything: bool = False) -> tuple[Head, Records] | None:
+        """See ``Store.load``."""
+        return self._call("load", lambda: self.inner.load(run, head, everything=everything), run)
+
+    def peek(self, run: RunRef) -> Head | None:
+        """See ``Store.peek``."""
+        return self._call("peek", lambda: self.inner.peek(run), run)
+
+    def commit(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
+    ) -> Written | RecordMoved:
+        """See ``Store.commit``."""
+        return self._call("commit", lambda: self.inner.commit(run, incarnation, record, prior), run, record)
+
+    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+        """See ``Store.release``."""
+        return self._call("release", lambda: self.inner.release(head, epoch=epoch, version=version), head.run)
+
+    def resume(
+        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
+    ) -> Written | HeadMoved | RecordMoved:
+        """See ``Store.resume``."""
+        return self._call(
+            "resume", lambda: self.inner.resume(head, record, version=version, prior=prior), head.run, record
+        )
+
+    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+        """See ``Store.cancel``."""
+        return self._call("cancel", lambda: self.inner.cancel(run, now=now), run)
+
+    def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
+        """See ``Store.due``."""
+        return self._call("due", lambda: self.inner.due(now, limit=limit))
+
+    def list_runs(
+        self,
+        tenant: str,
+        *,
+        workflow: str | None = None,
+        status: PublicStatus | None = None,
+        resource_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[RunSummary]:
+        """See ``Store.list_runs``."""
+        filters: dict[str, Any] = {"workflow": workflow, "status": status, "resource_id": resource_id}
+        bounds: dict[str, Any] = {"since": since, "until": until, "limit": limit, "cursor": cursor}
+        return self._call("list_runs", lambda: self.inner.list_runs(tenant, **filters, **bounds))
+
+    def _call(
+        self, verb: str, happen: Callable[[], T], run: RunRef | None = None, record: StepRecord | None = None
+    ) -> T:
+        fault = self.script(Call(number=next(self._numbers), verb=verb, run=run, record=record))
+        match fault:
+            case None:
+                return happen()
+            case Fault.DIES_BEFORE:
+                raise WorkerDied(f"before {verb} of {run}")
+            case Fault.FAILS:
+                raise StoreUnavailable(f"no answer to {verb} of {run}")
+            case Fault.DIES_AFTER:
+                happen()
+                raise WorkerDied(f"after {verb} of {run}")
+            case Fault.REPLY_LOST:
+                happen()
+                raise StoreUnavailable(f"no answer to {verb} of {run}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unruly:
+    """How hints misbehave: probabilities for each one, and how late a delayed one is at most."""
+
+    chance: random.Random = field(default_factory=lambda: random.Random(0), repr=False)  # repeatable
+    dropped: float = 0.0
+    doubled: float = 0.0
+    delayed: float = 0.0
+    latest: timedelta = timedelta(minutes=5)
+
+    def delays(self) -> list[timedelta]:
+        """One entry per copy that arrives, each with how much later than asked; random delays reorder hints."""
+        if self.chance.random() < self.dropped:
+            return []
+        copies = 2 if self.chance.random() < self.doubled else 1
+        return [self._delay() for _ in range(copies)]
+
+    def _delay(self) -> timedelta:
+        late = self.chance.random() < self.delayed
+        return timedelta(seconds=round(self.chance.random() * self.latest.total_seconds())) if late else timedelta(0)
+
+
+class LossyQueue:
+    """Any ``Queue`` whose hints are dropped, doubled, delayed and thereby reordered."""
+
+    def __init__(self, queue: Queue, unruly: Unruly) -> None:
+        self.inner = queue
+        self.max_delay_s = queue.max_delay_s
+        self._unruly = unruly
+
+    def send(self, hint: Hint, *, delay_s: int) -> None:
+        """See ``Queue.send``; no promise of it is kept."""
+        for late in self._unruly.delays():
+            self.inner.send(hint, delay_s=min(self.max_delay_s, delay_s + int(late.total_seconds())))
+
+
+class LossyScheduler:
+    """Any ``Scheduler`` whose hints are dropped, doubled and delayed."""
+
+    def __init__(self, scheduler: Scheduler, unruly: Unruly) -> None:
+        self.inner = scheduler
+        self._unruly = unruly
+        self._copies = count(1_000_000)
+
+    def schedule(self, hint: Hint, *, version: int) -> None:
+        """See ``Scheduler.schedule``; no promise of it is kept."""
+        for number, late in enumerate(self._unruly.delays()):
+            copy = version if number == 0 else next(self._copies)
+            self.inner.schedule(Hint(run=hint.run, at=hint.at + late), version=copy)
+
+    def unschedule(self, run: RunRef, *, version: int) -> None:
+        """See ``Scheduler.unschedule``."""
+        self.inner.unschedule(run, version=version)

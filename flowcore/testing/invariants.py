@@ -1,0 +1,201 @@
+"""What must hold of a run after every single write, whoever wrote it: checked at once, by a store that watches.
+
+The checks are plain functions of what stood there before and after, so any store can be held to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from threading import RLock
+from typing import Any, TypeVar
+
+from flowcore.authoring.graph import Graph
+from flowcore.core.decide import Finish, Park, decide
+from flowcore.core.evolve import fold
+from flowcore.keys import RunRef, StepKey
+from flowcore.model import (
+    RUN_CHANGES,
+    SELF_MOVING,
+    STEP_CHANGES,
+    TERMINAL,
+    Head,
+    Outcome,
+    Page,
+    PublicStatus,
+    RunStatus,
+    RunSummary,
+    StepRecord,
+)
+from flowcore.ports import Claimed, HeadMoved, NotClaimable, RecordMoved, Records, Store, Written
+
+T = TypeVar("T")
+
+
+class Violation(AssertionError):
+    """A run is in a state that must not exist; the message lists every broken rule."""
+
+
+def head_violations(before: Head | None, after: Head) -> Iterator[str]:
+    """What a head must never do, given the one it replaced (None: the run is new)."""
+    if after.status in SELF_MOVING and after.due is None:
+        yield f"{after.status} without due: nobody would look again"
+    if after.status not in SELF_MOVING and after.status is not RunStatus.SUSPENDED and after.due is not None:
+        yield f"{after.status} with due: the sweeper would never stop"
+    if after.status is RunStatus.SUSPENDED and (after.due is None) is not (after.wake is None):
+        yield "SUSPENDED with a deadline and without due, or the other way round"
+    if (after.status is RunStatus.RUNNING) is not (after.owner is not None and after.lease_until is not None):
+        yield f"{after.status} with owner {after.owner!r} and lease {after.lease_until}"
+    if before is None:
+        return
+    if before.status in TERMINAL:
+        yield f"{before.status} is the end, but was changed to {after.status}"
+    if after.status is not before.status and after.status not in RUN_CHANGES[before.status]:
+        yield f"{before.status} became {after.status}"
+    if after.version != before.version + 1:
+        yield f"version {before.version} became {after.version}"
+    if after.epoch < before.epoch:
+        yield f"epoch {before.epoch} became {after.epoch}"
+    if after.updated_at < before.updated_at:
+        yield f"the run's clock went back from {before.updated_at} to {after.updated_at}"
+
+
+def record_violations(before: StepRecord | None, after: StepRecord) -> Iterator[str]:
+    """What a record must never do, given the one it replaced (None: the first one at its key)."""
+    was = None if before is None else before.outcome
+    if after.outcome not in STEP_CHANGES[was]:
+        yield f"{after.key!r} went from {was} to {after.outcome}"
+    if before is not None and after.gen != before.gen + 1:
+        yield f"{after.key!r} went from generation {before.gen} to {after.gen}"
+    if before is not None and after.seq <= before.seq:
+        yield f"{after.key!r} was decided upon after {before.seq}, yet stamped {after.seq}"
+    if (after.outcome is Outcome.RESU) and after.answer is None:
+        yield f"{after.key!r} is resumed without an answer"
+
+
+def run_violations(graph: Graph, head: Head, records: Records) -> Iterator[str]:
+    """What a run at rest must be: parked and ended heads say exactly what their records say."""
+    snapshot = fold(head, records.values())
+    if head.status is RunStatus.SUSPENDED:
+        if not any(record.outcome is Outcome.SUSP for record in records.values()):
+            yield "SUSPENDED, but nobody can answer"
+        decision = decide(graph, snapshot, head.updated_at)
+        if not isinstance(decision, Park):
+            yield f"SUSPENDED, but there is something to do: {decision}"
+    if head.status in (RunStatus.SUCCESS, RunStatus.FAILED):
+        decision = decide(graph, snapshot, datetime.max.replace(tzinfo=head.updated_at.tzinfo))
+        if not isinstance(decision, Finish):
+            yield f"{head.status}, but its records say otherwise: {decision}"
+
+
+@dataclass(slots=True, eq=False)
+class WatchedStore:
+    """Any ``Store``, with every write checked while nobody else can write.
+
+    Raises: Violation, from the call that broke a rule.
+    """
+
+    inner: Store
+    graphs: dict[str, Graph] = field(default_factory=dict)
+    """With a run's workflow here, what it looks like at rest is checked as well."""
+    answers: dict[tuple[RunRef, StepKey, int], str] = field(default_factory=dict)
+    """By run, key and generation: the digest of the one answer."""
+    writes: int = 0
+    _lock: Any = field(default_factory=RLock, repr=False)
+
+    def start(self, head: Head) -> Head | None:
+        """See ``Store.start``."""
+        return self._watched(head.run, None, lambda: self.inner.start(head))
+
+    def claim(
+        self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
+    ) -> Claimed | NotClaimable:
+        """See ``Store.claim``."""
+        return self._watched(
+            run, None, lambda: self.inner.claim(run, owner=owner, now=now, lease_until=lease_until, due=due)
+        )
+
+    def load(self, run: RunRef, head: Head | None = None, *, everything: bool = False) -> tuple[Head, Records] | None:
+        """See ``Store.load``."""
+        return self.inner.load(run, head, everything=everything)
+
+    def peek(self, run: RunRef) -> Head | None:
+        """See ``Store.peek``."""
+        return self.inner.peek(run)
+
+    def commit(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
+    ) -> Written | RecordMoved:
+        """See ``Store.commit``."""
+        return self._watched(run, record.key, lambda: self.inner.commit(run, incarnation, record, prior))
+
+    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+        """See ``Store.release``."""
+        return self._watched(head.run, None, lambda: self.inner.release(head, epoch=epoch, version=version))
+
+    def resume(
+        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
+    ) -> Written | HeadMoved | RecordMoved:
+        """See ``Store.resume``."""
+        return self._watched(
+            head.run, record.key, lambda: self.inner.resume(head, record, version=version, prior=prior)
+        )
+
+    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+        """See ``Store.cancel``."""
+        return self._watched(run, None, lambda: self.inner.cancel(run, now=now))
+
+    def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
+        """See ``Store.due``."""
+        return self.inner.due(now, limit=limit)
+
+    def list_runs(
+        self,
+        tenant: str,
+        *,
+        workflow: str | None = None,
+        status: PublicStatus | None = None,
+        resource_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[RunSummary]:
+        """See ``Store.list_runs``."""
+        filters: dict[str, Any] = {"workflow": workflow, "status": status, "resource_id": resource_id}
+        return self.inner.list_runs(tenant, **filters, since=since, until=until, limit=limit, cursor=cursor)
+
+    def _watched(self, run: RunRef, key: StepKey | None, write: Callable[[], T]) -> T:
+        with self._lock:
+            head, record = self.inner.peek(run), self._record(run, key)
+            reply = write()
+            found = list(self._found(run, head, record, key))
+            if found:
+                raise Violation(f"run {run.id!r}: " + "; ".join(found))
+            return reply
+
+    def _found(self, run: RunRef, head: Head | None, record: StepRecord | None, key: StepKey | None) -> Iterator[str]:
+        now, written = self.inner.peek(run), self._record(run, key)
+        if now is not None and now != head:
+            self.writes += 1
+            yield from head_violations(head, now)
+            graph = self.graphs.get(now.workflow)
+            if graph is not None and now.status in (RunStatus.SUSPENDED, *TERMINAL):
+                loaded = self.inner.load(run, now)
+                yield from run_violations(graph, now, loaded[1] if loaded else {})
+        if written is not None and written != record:
+            self.writes += 1
+            yield from record_violations(record, written)
+            yield from self._answered_twice(run, written)
+
+    def _answered_twice(self, run: RunRef, record: StepRecord) -> Iterator[str]:
+        if record.outcome is not Outcome.RESU or record.answer is None:
+            return
+        occurrence = (run, record.key, record.gen)
+        if self.answers.setdefault(occurrence, record.answer.digest) != record.answer.digest:
+            yield f"{record.key!r} was answered twice in generation {record.gen}"
+
+    def _record(self, run: RunRef, key: StepKey | None) -> StepRecord | None:
+        loaded = None if key is None else self.inner.load(run, everything=True)
+        return None if loaded is None or key is None else loaded[1].get(key)

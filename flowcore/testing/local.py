@@ -1,0 +1,199 @@
+"""An App in one process on virtual time: a test walks through months of a workflow in milliseconds.
+
+``LocalApp`` is an ``App`` with all its verbs. Time stands still until the test moves it; then everything that falls due
+is fired in order, each at its own instant: sleeps, timeouts, retries, and the sweeper that finds what others lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
+from flowcore.app import App
+from flowcore.authoring.graph import Graph
+from flowcore.engine import Engine, Pace
+from flowcore.keys import RunRef, StepKey, dotted, is_once
+from flowcore.model import Snapshot
+from flowcore.ports import Ids, Store
+from flowcore.testing.clock import VirtualClock
+from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied
+
+SWEEP_EVERY = timedelta(minutes=1)
+_NEVER = datetime.max.replace(tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+_schedulers: WeakKeyDictionary[Store, MemoryScheduler] = WeakKeyDictionary()
+"""One per store: what one LocalApp has scheduled, every other one on that store fires at the right instant."""
+
+
+class LocalApp(App):
+    """An App's workflows on memory and virtual time.
+
+    Args:
+        app: whose workflows to serve; it is not changed.
+        store: shared with another LocalApp, or wrapped to misbehave; a fresh ``MemoryStore`` when left out.
+        clock: shared with another LocalApp; a fresh ``VirtualClock`` when left out.
+        queue: with one, ``start`` and ``resume`` only commit and hint, and ``run_until_idle`` or ``advance``
+            is that worker; without, runs are driven in the call.
+        scheduler: shared by all LocalApps on one store when left out.
+        ids: fresh names and chance.
+        pace: leases, margins and other durations.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from flowcore import App, workflow
+        >>> from flowcore.testing import LocalApp
+        >>> app = App(workflow("nap", input=int, output=int).sleep(timedelta(days=3)).commit())
+        >>> local = LocalApp(app)
+        >>> run = local.workflow("nap").create_run()
+        >>> run.start(7).status
+        'waiting'
+        >>> local.advance(days=3)
+        >>> run.result().output
+        7
+    """
+
+    clock: VirtualClock
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        store: Store | None = None,
+        clock: VirtualClock | None = None,
+        queue: MemoryQueue | None = None,
+        scheduler: MemoryScheduler | None = None,
+        ids: Ids | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        store = store or MemoryStore()
+        super().__init__(
+            *app.workflows.values(),
+            store=store,
+            scheduler=scheduler or _schedulers.setdefault(store, MemoryScheduler()),
+            queue=queue,
+            clock=clock or VirtualClock(),
+            ids=ids or app.ids,
+            pace=pace or app.engine.pace,
+        )
+        self._crashes: list[tuple[str, Fault]] = []
+        self._swept_at: datetime | None = None
+        given = {field.name: getattr(self.engine, field.name) for field in fields(self.engine)}
+        self.engine = _MortalEngine(**{**given, "store": FaultyStore(store, self._crash)})
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def advance(
+        self,
+        pause: timedelta = timedelta(0),
+        *,
+        days: float = 0,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+    ) -> None:
+        """Let time pass, and fire whatever falls due meanwhile, in order, each at its own instant.
+
+        The runs that wake are driven here, in the calling thread.
+        """
+        end = self.clock.now() + pause + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        while (instant := self.next_at()) is not None and instant <= end:
+            self.clock.wait_until(instant)
+            self._fire()
+        self.clock.wait_until(end)
+
+    def run_until_idle(self) -> None:
+        """Do everything that can be done without time passing."""
+        self.advance()
+
+    def next_at(self) -> datetime | None:
+        """When something falls due next, at the earliest now; None when nothing ever will."""
+        instants = [helper.next_at() for helper in self._helpers()]
+        known = [instant for instant in (*instants, self._next_sweep()) if instant is not None]
+        return max(min(known), self.clock.now()) if known else None
+
+    # -- faults -----------------------------------------------------------------------------------------------------
+
+    def deliver(self, run_id: str, *, twice: bool = False) -> None:
+        """Hand a worker a hint to look at a run, as a queue does that delivers early, late, or twice."""
+        for _ in range(2 if twice else 1):
+            self._work(RunRef(self.tenant, run_id))
+
+    def crash_before(self, step: str) -> None:
+        """Let the worker die the next time ``step`` (dotted id) has run, before its outcome is committed.
+
+        The step will run again. The caller sees a run that stays ``running``; once its lease is over (``advance``), the
+        sweeper has another worker go on.
+        """
+        self._crashes.append((step, Fault.DIES_BEFORE))
+
+    def crash_after(self, step: str) -> None:
+        """Let the worker die right after the next outcome of ``step`` (dotted id) is committed.
+
+        The step will not run again; what follows it is done by another worker once the lease is over (``advance``).
+        """
+        self._crashes.append((step, Fault.DIES_AFTER))
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _fire(self) -> None:
+        now = self.clock.now()
+        sweep_at = self._next_sweep()
+        if sweep_at is not None and sweep_at <= now:
+            self._swept_at = now
+            self.sweep()
+        for hint in [hint for helper in self._helpers() for hint in helper.pop_due(now)]:
+            self._work(hint.run)
+
+    def _work(self, run: RunRef) -> None:
+        head = self.store.peek(run)
+        if head is not None:
+            self.look(run)
+
+    def _helpers(self) -> Iterable[MemoryScheduler | MemoryQueue]:
+        """The queue and the scheduler, also when they are wrapped to misbehave."""
+        for helper in (self.queue, self.scheduler):
+            inner: Any = helper
+            while hasattr(inner, "inner"):
+                inner = inner.inner
+            if inner is not None:
+                yield inner
+
+    def _next_sweep(self) -> datetime | None:
+        """When the sweeper next finds something. It comes once a minute, so what it cannot cure does not hold us up."""
+        heads = [self.store.peek(run) for run in self.store.due(_NEVER, limit=10_000)]
+        dues = [head.due for head in heads if head is not None and head.due is not None]
+        if not dues:
+            return None
+        earliest = min(dues) + _MS
+        return earliest if self._swept_at is None else max(earliest, self._swept_at + SWEEP_EVERY)
+
+    def _crash(self, call: Call) -> Fault | None:
+        if call.verb != "commit" or call.record is None or is_once(call.record.key):
+            return None
+        for crash in self._crashes:
+            if _is_meant(call.record.key, crash[0]):
+                self._crashes.remove(crash)
+                return crash[1]
+        return None
+
+
+class _MortalEngine(Engine):
+    """An engine whose workers may die: the caller is another process, and sees the run as the dead one left it."""
+
+    def _drive(self, graph: Graph, snapshot: Snapshot, deadline: datetime | None) -> Snapshot:
+        try:
+            return super()._drive(graph, snapshot, deadline)
+        except WorkerDied:
+            return self.read(snapshot.head.run)
+
+
+def _is_meant(key: StepKey, step: str) -> bool:
+    """Whether ``step`` names ``key``: exactly, as every item of a foreach, or by its last id alone."""
+    path = dotted(key)
+    plain = ".".join(part.split("[", 1)[0] for part in path.split("."))
+    return step in (path, plain, plain.rsplit(".", 1)[-1])

@@ -1,0 +1,286 @@
+"""One random workflow through one random storm: workers die, replies are lost, hints go astray, clocks disagree."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
+from flowcore.app import App, RunResult
+from flowcore.engine import Pace
+from flowcore.errors import OutsideError, RequestError
+from flowcore.keys import RunRef, is_once
+from flowcore.model import Outcome, Wait
+from flowcore.testing import (
+    Fault,
+    FaultyStore,
+    LocalApp,
+    LossyQueue,
+    LossyScheduler,
+    SeededIds,
+    ShiftedClock,
+    Unruly,
+    VirtualClock,
+    WorkerDied,
+)
+from flowcore.testing.crew import SteppingCrew
+from flowcore.testing.faults import WRITES, Call
+from flowcore.testing.generate import Sample, sample
+from flowcore.testing.invariants import WatchedStore
+from flowcore.testing.oracle import Told, tell
+
+RUN = RunRef("default", "r")
+TURNS = 400
+"""Far more than any sample needs: a run that is not over by then is stuck."""
+MOST_FAULTS_IN_A_ROW = 3
+"""Without a record in between; five deaths in a row are a poisonous step, and rightly given up."""
+
+
+@dataclass
+class Weather:
+    """What one storm may do; drawn from the seed."""
+
+    faults: float
+    interludes: float
+    unruly: float
+    with_queue: bool
+    skewed: bool
+    short_lived: bool
+
+    @property
+    def is_fair(self) -> bool:
+        """Whether nothing at all goes wrong: then every step runs exactly as often as it must."""
+        return not (self.faults or self.interludes or self.unruly or self.skewed)
+
+
+def weather(chance: random.Random) -> Weather:
+    """One of four seeds is fair."""
+    if chance.random() < 0.25:
+        return Weather(0, 0, 0, with_queue=chance.random() < 0.5, skewed=False, short_lived=chance.random() < 0.3)
+    return Weather(
+        faults=chance.choice([0, 0.05, 0.15, 0.3]),
+        interludes=chance.choice([0, 0, 0.05, 0.2]),
+        unruly=chance.choice([0, 0.2, 0.5]),
+        with_queue=chance.random() < 0.5,
+        skewed=chance.random() < 0.3,
+        short_lived=chance.random() < 0.3,
+    )
+
+
+class Storm:
+    """One run of one sample, driven to its end."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed * 2 + 1)
+        self.sample: Sample = sample(seed)
+        self.weather = weather(self.chance)
+        self.clock = VirtualClock()
+        self.memory = MemoryStore()
+        graph = self.sample.workflow.compiled
+        self.watched = WatchedStore(self.memory, {graph.id: graph})
+        self.faults_in_a_row = 0
+        self.depth = 0
+        self.calm_down = False
+        unruly = Unruly(
+            chance=self.chance,
+            dropped=self.weather.unruly / 2,
+            doubled=self.weather.unruly,
+            delayed=self.weather.unruly,
+        )
+        self.queue = LossyQueue(MemoryQueue(self.clock), unruly) if self.weather.with_queue else None
+        self.scheduler = LossyScheduler(MemoryScheduler(), unruly)
+        self.app = self._app(timedelta(0))
+        self.others = [self._app(timedelta(minutes=m)) for m in (-10, 10)] if self.weather.skewed else [self.app]
+
+    def _app(self, offset: timedelta) -> LocalApp:
+        plain: Any = App(self.sample.workflow)
+        queue: Any = self.queue
+        scheduler: Any = self.scheduler
+        clock: Any = ShiftedClock(self.clock, offset) if offset else self.clock
+        store: Any = FaultyStore(self.watched, self._script)
+        app = LocalApp(
+            plain,
+            store=store,
+            clock=clock,
+            queue=queue,
+            scheduler=scheduler,
+            ids=SeededIds(self.chance.randrange(10**6)),
+            pace=Pace(lease=timedelta(minutes=2)),
+        )
+        app.engine.crew = lambda loop: SteppingCrew(loop, self.chance)
+        return app
+
+    # -- what goes wrong --------------------------------------------------------------------------------------------
+
+    def _script(self, call: Call) -> Fault | None:
+        if call.verb not in WRITES or self.calm_down:
+            return None
+        self._time_passes()
+        self._interlude(call)
+        if self.faults_in_a_row >= MOST_FAULTS_IN_A_ROW or self.chance.random() >= self.weather.faults:
+            self.faults_in_a_row = 0 if call.verb in ("commit", "resume") else self.faults_in_a_row
+            return None
+        self.faults_in_a_row += 1
+        return self.chance.choice(tuple(Fault))
+
+    def _time_passes(self) -> None:
+        if self.weather.short_lived:
+            self.clock.forward(seconds=self.chance.choice([0, 0, 1, 3]))
+
+    def _interlude(self, call: Call) -> None:
+        """This worker freezes; meanwhile its lease may run out, and others look, answer and look again."""
+        if self.depth >= 2 or call.verb == "start" or self.chance.random() >= self.weather.interludes:
+            return
+        self.depth += 1
+        try:
+            if self.chance.random() < 0.5:
+                self.clock.forward(minutes=self.chance.choice([0.1, 2.5, 20]))
+            if self.sample.is_calm and self.chance.random() < 0.5:
+                self._answer()
+            self._look()
+        finally:
+            self.depth -= 1
+
+    # -- what goes right --------------------------------------------------------------------------------------------
+
+    def result(self) -> RunResult[Any]:
+        """The run as it stands."""
+        found: RunResult[Any] = self._quietly(lambda: self.app.run("r").result())
+        return found
+
+    def _quietly(self, call: Any) -> Any:
+        was, self.calm_down = self.calm_down, True
+        try:
+            return call()
+        finally:
+            self.calm_down = was
+
+    def drive(self) -> RunResult[Any]:
+        """Start the run and see it through."""
+        self._start()
+        for turn in range(TURNS):
+            if turn > TURNS // 2:
+                self.calm_down = True
+            result = self.result()
+            if result.status in ("success", "failed", "canceled"):
+                return result
+            if result.status == "suspended" and not self._times_out(result.waits):
+                self._answer()
+            else:
+                self._wait()
+        raise AssertionError(f"stuck in {self.watched.peek(RUN)}")
+
+    def _start(self) -> None:
+        while self.watched.peek(RUN) is None or self.chance.random() < 0.2:
+            with _weathered():
+                wait = timedelta(seconds=20) if self.weather.short_lived else None
+                self.app.workflow(self.sample.workflow).create_run("r").start(self.sample.input, wait=wait)
+
+    def _times_out(self, waits: list[Wait[Any]]) -> bool:
+        return all(wait.deadline is not None for wait in waits)
+
+    def _answer(self) -> None:
+        """Answer the first open suspension by key, as the oracle does; now and then twice."""
+        loaded = self.watched.load(RUN, everything=True)
+        assert loaded is not None
+        open_ = sorted(r.key for r in loaded[1].values() if r.outcome is Outcome.SUSP and r.until is None)
+        if not open_ or loaded[0].is_terminal:
+            return
+        record = loaded[1][open_[0]]
+        times = self._times(record.key)
+        reply = self.sample.answer(record.key, times)
+        for _ in range(self.chance.choice([1, 1, 2])):
+            with _weathered():
+                self.chance.choice(self.others).resume(
+                    "r",
+                    reply.data,
+                    wait=f"{record.key}@{record.gen}",
+                    idempotency_key=f"{record.key}@{record.gen}",
+                    drive=timedelta(seconds=20) if self.weather.short_lived else None,
+                )
+
+    def _times(self, key: str) -> int:
+        """Which suspension of this place is open: one more than it has answers."""
+        answered = {gen for run, known, gen in self.watched.answers if (run, known) == (RUN, key)}
+        return len(answered) + 1
+
+    def _wait(self) -> None:
+        """Time jumps to what falls due next; a worker comes for each hint."""
+        upcoming = self._quietly(self.app.next_at)
+        assert upcoming is not None, f"nobody will ever look at {self.watched.peek(RUN)}"
+        self.clock.wait_until(upcoming)
+        with _weathered():
+            self.app._fire()
+        if self.chance.random() < self.weather.unruly:
+            self._look()
+
+    def _look(self) -> None:
+        with _weathered():
+            app = self.chance.choice(self.others)
+            deadline = app.clock.now() + timedelta(seconds=15) if self.weather.short_lived else None
+            app.look(RUN, deadline=deadline)
+
+
+@contextmanager
+def _weathered() -> Iterator[None]:
+    """Whoever called is gone, or is told no; the storm goes on."""
+    with suppress(WorkerDied, OutsideError, RequestError):
+        yield
+
+
+def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[str]:
+    """Everywhere the run did not become what it had to."""
+    if (result.status, result.output) != (told.status, told.output):
+        yield f"ended {result.status} with {result.output!r}, not {told.status} with {told.output!r}"
+    error = result.error and (result.error.type, result.error.message, result.error.step)
+    if error != told.error:
+        yield f"error {error}, not {told.error}"
+    loaded = storm.watched.load(RUN, everything=True)
+    assert loaded is not None
+    records = {key: record for key, record in loaded[1].items() if not is_once(key) and told.is_certain(key)}
+    outputs = {str(key): r.output for key, r in records.items() if r.outcome in (Outcome.OK, Outcome.BAIL)}
+    yield from _unequal("output", outputs, {k: v for k, v in told.steps.items() if told.is_certain(k)})
+    failed = {str(key): True for key, r in records.items() if r.outcome is Outcome.ERR}
+    yield from _unequal("failure", failed, {key: True for key in told.failed if told.is_certain(key)})
+    state = {name: value for name, value in result.state.items() if _is_certain(told, name)}
+    yield from _unequal("state", state, {n: v for n, v in told.state.items() if _is_certain(told, n)})
+
+
+def _is_certain(told: Told, name: str) -> bool:
+    return told.is_certain(name.removeprefix("r/").split("@")[0])
+
+
+def _unequal(what: str, found: dict[str, Any], expected: dict[str, Any]) -> Iterator[str]:
+    for name in sorted(found.keys() | expected.keys()):
+        one, other = found.get(name, "nothing"), expected.get(name, "nothing")
+        if one != other:
+            yield f"{what} {name!r} is {one!r}, not {other!r}"
+
+
+def verdict(seed: int) -> list[str]:
+    """What went wrong with the workflow of that seed in the storm of that seed; empty when all is well."""
+    storm = Storm(seed)
+    effects = storm.sample.effects
+    told = tell(storm.sample.workflow.compiled, storm.sample.input, storm.sample.answer)
+    expected, once = dict(effects.calls), dict(effects.once)
+    effects.clear()
+    result = storm.drive()
+    wrong = list(differences(storm, result, told))
+    called = {key.removeprefix("r/"): count for key, count in effects.calls.items()}
+    must = {key.removeprefix("r/"): count for key, count in expected.items()}
+    certain = {key for key in called.keys() | must.keys() if told.is_certain(key)}
+    for key in sorted(certain):
+        found, least = called.get(key, 0), must.get(key, 0)
+        if (least == 0) != (found == 0) or found < least or (storm.weather.is_fair and found != least):
+            wrong.append(f"step {key!r} ran {found} times, not {least}")
+    if storm.weather.is_fair:
+        wrong += [
+            f"once of {key!r} was called {effects.once[key]} times"
+            for key in once
+            if told.is_certain(key.removeprefix("r/")) and effects.once[key] != 1
+        ]
+    return wrong
