@@ -5,8 +5,8 @@ calls what the author wrote, but asks for it with an action, and finds the answe
 
 The walk would pass every finished node again at each call. ``Passed`` remembers finished prefixes, so that the price of
 the next step does not grow with the steps done. It is a memo, not truth: records only ever gain outcomes, so a finished
-prefix stays finished; with an empty ``Passed`` the decision is the same, as long as nothing is under way that has left no
-record yet (a property test holds this).
+prefix stays finished; with an empty ``Passed`` the decision is the same, as long as nothing is under way that has left
+no record yet (a property test holds this).
 """
 
 from __future__ import annotations

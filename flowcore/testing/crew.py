@@ -30,7 +30,7 @@ class SteppingCrew(Crew[Any, Any]):
         """See ``Crew.start_coroutine``."""
         self.open.append((key, lambda: run_plainly(coroutine)))
 
-    def next(self, timeout_s: float | None) -> tuple[Any, Any] | None:  # noqa: ARG002  # time is virtual here
+    def next(self, timeout_s: float | None) -> tuple[Any, Any] | None:  # time is virtual here
         """See ``Crew.next``; never waits."""
         if not self.open:
             return None
