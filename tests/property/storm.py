@@ -236,12 +236,15 @@ def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[st
     yield from _unequal("output", outputs, {k: v for k, v in told.steps.items() if told.is_certain(k)})
     failed = {str(key): True for key, r in records.items() if r.outcome is Outcome.ERR}
     yield from _unequal("failure", failed, {key: True for key in told.failed if told.is_certain(key)})
-    state = {name: value for name, value in result.state.items() if _is_certain(told, name)}
-    yield from _unequal("state", state, {n: v for n, v in told.state.items() if _is_certain(told, n)})
+    left_open = tuple(f"{key}{mark}" for key, r in records.items() if r.outcome is Outcome.START for mark in "/[#")
+    state = {name: value for name, value in result.state.items() if _is_certain(told, name, left_open)}
+    yield from _unequal("state", state, {n: v for n, v in told.state.items() if _is_certain(told, n, left_open)})
 
 
-def _is_certain(told: Told, name: str) -> bool:
-    return told.is_certain(name.removeprefix("r/").split("@")[0])
+def _is_certain(told: Told, name: str, left_open: tuple[str, ...]) -> bool:
+    """A container gives its inside's state away when it ends; one that still waits when its run fails never does."""
+    key = name.removeprefix("r/").split("@")[0]
+    return told.is_certain(key) and not key.startswith(left_open)
 
 
 def _unequal(what: str, found: dict[str, Any], expected: dict[str, Any]) -> Iterator[str]:
