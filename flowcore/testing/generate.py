@@ -125,7 +125,9 @@ class _Maker:
         return f"{kind}{self.made}"
 
     def workflow(self, *, depth: int, alone: bool) -> Workflow[Any, Any]:
-        builder: Any = workflow(self.fresh("w"), retries=self.chance.choice([0, 1]), backoff=self.chance.choice(_BACKOFFS))
+        builder: Any = workflow(
+            self.fresh("w"), retries=self.chance.choice([0, 1]), backoff=self.chance.choice(_BACKOFFS)
+        )
         earlier: list[str] = []
         for _ in range(self.chance.randint(1, 4 if depth == 0 else 2)):
             builder = self.entry(builder, earlier, depth, alone=alone)
@@ -334,4 +336,3 @@ def _shaped(mood: int, rest: Json) -> Json:
 def _name_of(key: str) -> str:
     """The last id of a key."""
     return key.rsplit("/", 1)[-1].split("[", 1)[0].split("#", 1)[0]
-

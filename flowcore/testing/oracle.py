@@ -232,7 +232,9 @@ class _Oracle:
         except _Bailed as bailed:
             return bailed.output
 
-    def _race(self, pieces: Sequence[Piece], slots: int, *, all_run: bool = False) -> Generator[list[str], str, list[Json]]:
+    def _race(
+        self, pieces: Sequence[Piece], slots: int, *, all_run: bool = False
+    ) -> Generator[list[str], str, list[Json]]:
         """Pieces in order, at most ``slots`` open; the first (by order) that fails or bails tells what comes of all."""
         outputs: dict[int, Json] = {}
         waiting: dict[int, list[str]] = {}

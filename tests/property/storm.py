@@ -86,7 +86,10 @@ class Storm:
         self.depth = 0
         self.calm_down = False
         unruly = Unruly(
-            chance=self.chance, dropped=self.weather.unruly / 2, doubled=self.weather.unruly, delayed=self.weather.unruly
+            chance=self.chance,
+            dropped=self.weather.unruly / 2,
+            doubled=self.weather.unruly,
+            delayed=self.weather.unruly,
         )
         self.queue = LossyQueue(MemoryQueue(self.clock), unruly) if self.weather.with_queue else None
         self.scheduler = LossyScheduler(MemoryScheduler(), unruly)
@@ -100,7 +103,12 @@ class Storm:
         clock: Any = ShiftedClock(self.clock, offset) if offset else self.clock
         store: Any = FaultyStore(self.watched, self._script)
         app = LocalApp(
-            plain, store=store, clock=clock, queue=queue, scheduler=scheduler, ids=SeededIds(self.chance.randrange(10**6)),
+            plain,
+            store=store,
+            clock=clock,
+            queue=queue,
+            scheduler=scheduler,
+            ids=SeededIds(self.chance.randrange(10**6)),
             pace=Pace(lease=timedelta(minutes=2)),
         )
         app.engine.crew = lambda loop: SteppingCrew(loop, self.chance)
@@ -187,7 +195,10 @@ class Storm:
         for _ in range(self.chance.choice([1, 1, 2])):
             with _weathered():
                 self.chance.choice(self.others).resume(
-                    "r", reply.data, wait=f"{record.key}@{record.gen}", idempotency_key=f"{record.key}@{record.gen}",
+                    "r",
+                    reply.data,
+                    wait=f"{record.key}@{record.gen}",
+                    idempotency_key=f"{record.key}@{record.gen}",
                     drive=timedelta(seconds=20) if self.weather.short_lived else None,
                 )
 
@@ -229,6 +240,7 @@ def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[st
     error = result.error and (result.error.type, result.error.message, result.error.step)
     if error != told.error:
         yield f"error {error}, not {told.error}"
+    storm.watched.audit(RUN)
     loaded = storm.watched.load(RUN, everything=True)
     assert loaded is not None
     records = {key: record for key, record in loaded[1].items() if not is_once(key) and told.is_certain(key)}

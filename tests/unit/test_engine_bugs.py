@@ -91,7 +91,11 @@ def fail_at_two(value: int, ctx: StepContext[Any, Any, Any]) -> int:
 LISTED = workflow("w").map(lambda _: [1, 2, 3], id="list")
 ROWS = [
     (LISTED.foreach(bail_at_two).commit(), "success", {"r/bail_at_two[0]": 1, "r/bail_at_two[1]": 2}),
-    (workflow("w").dountil(bail_at_two, lambda _: False).commit(), "success", {f"r/bail_at_two#{n}": n for n in (1, 2)}),
+    (
+        workflow("w").dountil(bail_at_two, lambda _: False).commit(),
+        "success",
+        {f"r/bail_at_two#{n}": n for n in (1, 2)},
+    ),
     (LISTED.foreach(fail_at_two).commit(), "failed", {"r/fail_at_two[0]": 1}),
     (workflow("w").dountil(fail_at_two, lambda _: False).commit(), "failed", {"r/fail_at_two#1": 1}),
     (workflow("w").dountil(note, lambda _: 1 / 0).commit(), "failed", {"r/note#1": 1}),  # type: ignore[arg-type,return-value]
