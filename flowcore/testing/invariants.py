@@ -49,9 +49,7 @@ def head_violations(before: Head | None, after: Head) -> Iterator[str]:
         yield f"{after.status} with owner {after.owner!r} and lease {after.lease_until}"
     if before is None:
         return
-    if before.status in TERMINAL:
-        yield f"{before.status} is the end, but was changed to {after.status}"
-    if after.status is not before.status and after.status not in RUN_CHANGES[before.status]:
+    if after.status not in RUN_CHANGES[before.status]:
         yield f"{before.status} became {after.status}"
     if after.version != before.version + 1:
         yield f"version {before.version} became {after.version}"
