@@ -13,7 +13,7 @@ from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.app import App, RunResult
 from flowcore.engine import Pace
 from flowcore.errors import OutsideError, RequestError
-from flowcore.keys import RunRef, is_once
+from flowcore.keys import RunRef, StepKey, dotted, is_once
 from flowcore.model import Outcome, Wait
 from flowcore.testing import (
     Fault,
@@ -246,6 +246,8 @@ def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[st
     records = {key: record for key, record in loaded[1].items() if not is_once(key) and told.is_certain(key)}
     outputs = {str(key): r.output for key, r in records.items() if r.outcome in (Outcome.OK, Outcome.BAIL)}
     yield from _unequal("output", outputs, {k: v for k, v in told.steps.items() if told.is_certain(k)})
+    shown = {key: result.steps[dotted(StepKey(key))].output for key in outputs if "#" not in key}
+    yield from _unequal("shown output", shown, {key: outputs[key] for key in shown})
     failed = {str(key): True for key, r in records.items() if r.outcome is Outcome.ERR}
     yield from _unequal("failure", failed, {key: True for key in told.failed if told.is_certain(key)})
     left_open = tuple(f"{key}{mark}" for key, r in records.items() if r.outcome is Outcome.START for mark in "/[#")
