@@ -63,7 +63,7 @@ def weather(chance: random.Random) -> Weather:
         return Weather(0, 0, 0, with_queue=chance.random() < 0.5, skewed=False, short_lived=chance.random() < 0.3)
     return Weather(
         faults=chance.choice([0, 0.05, 0.15, 0.3]),
-        interludes=chance.choice([0, 0, 0.05, 0.2]),
+        interludes=chance.choice([0, 0.05, 0.2, 0.4]),
         unruly=chance.choice([0, 0.2, 0.5]),
         with_queue=chance.random() < 0.5,
         skewed=chance.random() < 0.3,
@@ -139,7 +139,7 @@ class Storm:
         try:
             if self.chance.random() < 0.5:
                 self.clock.forward(minutes=self.chance.choice([0.1, 2.5, 20]))
-            if self.sample.is_calm and self.chance.random() < 0.5:
+            if (self.sample.is_calm or call.verb == "resume") and self.chance.random() < 0.7:
                 self._answer()
             self._look()
         finally:
@@ -164,6 +164,8 @@ class Storm:
         for turn in range(TURNS):
             if turn > TURNS // 2:
                 self.calm_down = True
+            if self.chance.random() < self.weather.interludes:
+                self._look()
             result = self.result()
             if result.status in ("success", "failed", "canceled"):
                 return result
@@ -198,7 +200,7 @@ class Storm:
                     "r",
                     reply.data,
                     wait=f"{record.key}@{record.gen}",
-                    idempotency_key=f"{record.key}@{record.gen}",
+                    idempotency_key=self.chance.choice([None, f"{record.key}@{record.gen}"]),
                     drive=timedelta(seconds=20) if self.weather.short_lived else None,
                 )
 

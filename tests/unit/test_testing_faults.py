@@ -12,7 +12,17 @@ from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.errors import StoreUnavailable
 from flowcore.model import RunStatus
 from flowcore.ports import Hint
-from flowcore.testing import Fault, FaultyStore, LossyQueue, LossyScheduler, SeededIds, ShiftedClock, Unruly, VirtualClock, WorkerDied
+from flowcore.testing import (
+    Fault,
+    FaultyStore,
+    LossyQueue,
+    LossyScheduler,
+    SeededIds,
+    ShiftedClock,
+    Unruly,
+    VirtualClock,
+    WorkerDied,
+)
 from flowcore.testing.contract import NOW, RUN, a_head, a_record, a_running_head, a_suspended_head
 from flowcore.testing.faults import at_call, by_chance
 from flowcore.testing.invariants import Violation, WatchedStore, head_violations, record_violations

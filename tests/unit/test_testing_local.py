@@ -117,7 +117,9 @@ def test_a_hint_delivered_early_or_twice_changes_nothing(app: LocalApp) -> None:
 def test_retry_pauses_pass_in_virtual_time(app: LocalApp) -> None:
     """Short ones in the call, long ones parked and fired by ``advance``."""
 
-    @step(retries=2, backoff=Backoff(initial=timedelta(seconds=1), factor=3600, jitter=False, maximum=timedelta(days=1)))
+    @step(
+        retries=2, backoff=Backoff(initial=timedelta(seconds=1), factor=3600, jitter=False, maximum=timedelta(days=1))
+    )
     def flaky(value: int, ctx: StepContext) -> int:
         if ctx.attempt < 3:
             raise ValueError("not yet")
