@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, assert_never
 from urllib.parse import quote
 
-from flowcore.authoring.graph import ForeachNode, Graph, LoopNode, StepNode
+from flowcore.authoring.graph import BranchNode, ForeachNode, Graph, LoopNode, StepNode
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import evolve as heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of
@@ -244,19 +244,32 @@ class Engine:
         Several pairs are the items of one foreach, which all get the same data; whoever settles one of them meanwhile
         keeps it.
         """
-        settled: Snapshot | None = None
+        is_settled = False
         for record, answer in pairs:
-            now = self._now(snapshot)
-            if lease_until is not None and snapshot.head.status in _TAKEABLE:
-                head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
-            else:
-                head = heads.queued(snapshot.head, now)
-            after = evolve(snapshot, Answered(key=record.key, answer=answer), now)
-            written = self.store.resume(head, after.records[record.key], version=snapshot.head.version, prior=record)
-            if not isinstance(written, Written):
-                return settled
-            settled = snapshot = after.with_head(head)
-        return settled
+            for _ in range(MOST_TRIES):
+                if snapshot.head.is_terminal or snapshot.records.get(record.key) != record:
+                    break
+                written = self._answered(snapshot, record, answer, owner, lease_until)
+                if written is not None:
+                    snapshot, is_settled = written, True
+                    break
+                if not is_settled:
+                    return None
+                snapshot = self.read(snapshot.head.run, everything=False)
+        return snapshot if is_settled else None
+
+    def _answered(
+        self, snapshot: Snapshot, record: StepRecord, answer: Answer, owner: str, lease_until: datetime | None
+    ) -> Snapshot | None:
+        """One answer together with the head; None when something has moved."""
+        now = self._now(snapshot)
+        if lease_until is not None and snapshot.head.status in _TAKEABLE:
+            head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
+        else:
+            head = heads.queued(snapshot.head, now)
+        after = evolve(snapshot, Answered(key=record.key, answer=answer), now)
+        written = self.store.resume(head, after.records[record.key], version=snapshot.head.version, prior=record)
+        return after.with_head(head) if isinstance(written, Written) else None
 
     def _resumed(
         self, graph: Graph, snapshot: Snapshot, owner: str, *, here: bool, deadline: datetime | None
@@ -506,9 +519,11 @@ class _Session:
         head = snapshot.head
 
         def result_of(step: str) -> tuple[Shape[Any], Json] | None:
-            node = place.graph.find(step)
-            record = snapshot.records.get(inside(place.home, step.replace(".", "/")))
-            if node is None or record is None or not _has_output(record):
+            node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
+            record = snapshot.records.get(key)
+            if record is None and "." in step:  # inside a container; a finished one is not loaded
+                record = self.engine.read(head.run).records.get(key)
+            if node is None or isinstance(node, BranchNode) or record is None or not _has_output(record):
                 return None
             return node.gives, record.output
 

@@ -402,10 +402,10 @@ def canceled(head: Head, now: datetime) -> Head:
 
 
 def _moved(head: Head, status: RunStatus, now: datetime, **changes: Any) -> Head:
-    if status is not head.status and status not in RUN_CHANGES[head.status]:
+    if head.is_terminal:
+        raise InvariantError(f"run {head.run.id!r} at version {head.version} has ended; nothing may change it")
+    if status not in RUN_CHANGES[head.status]:
         raise InvariantError(
             f"run {head.run.id!r} at version {head.version} cannot go from {head.status.value} to {status.value}"
         )
-    if head.is_terminal:
-        raise InvariantError(f"run {head.run.id!r} at version {head.version} has ended; nothing may change it")
     return replace(head, status=status, version=head.version + 1, updated_at=max(head.updated_at, now), **changes)

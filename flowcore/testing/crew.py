@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -41,4 +42,5 @@ class SteppingCrew(Crew[Any, Any]):
         """See ``Crew.dismiss``."""
         left, self.open = self.open, []
         for _, work in left:
-            work()
+            with contextlib.suppress(BaseException):
+                work()

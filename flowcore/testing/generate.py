@@ -217,6 +217,7 @@ class _Maker:
             return not over(value, ctx)
 
         earlier.append(name)
+        self.rename(body, name)
         if self.chance.random() < 0.5:
             return builder.dountil(body, over, id=name)
         return builder.dowhile(body, goes_on, id=name)
@@ -228,7 +229,13 @@ class _Maker:
         concurrency: Any = slots if self.chance.random() < 0.5 else (lambda _: slots)
         items = builder.map(lambda value: [number(listing, value, index) for index in range(count)], id=listing)
         earlier += [listing, name]
+        self.rename(body, name)
         return items.foreach(body, concurrency=concurrency, id=name)
+
+    def rename(self, body: Step[Any, Any, Any, Any], name: str) -> None:
+        """The body of a loop or a foreach is known by the entry's id."""
+        if body.id in self.timed:
+            self.timed.add(name)
 
     # -- steps ------------------------------------------------------------------------------------------------------
 

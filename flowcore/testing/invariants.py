@@ -49,9 +49,7 @@ def head_violations(before: Head | None, after: Head) -> Iterator[str]:
         yield f"{after.status} with owner {after.owner!r} and lease {after.lease_until}"
     if before is None:
         return
-    if before.status in TERMINAL:
-        yield f"{before.status} is the end, but was changed to {after.status}"
-    if after.status is not before.status and after.status not in RUN_CHANGES[before.status]:
+    if after.status not in RUN_CHANGES[before.status]:
         yield f"{before.status} became {after.status}"
     if after.version != before.version + 1:
         yield f"version {before.version} became {after.version}"
@@ -101,20 +99,19 @@ class WatchedStore:
     """With a run's workflow here, what it looks like at rest is checked as well."""
     answers: dict[tuple[RunRef, StepKey, int], str] = field(default_factory=dict)
     """By run, key and generation: the digest of the one answer."""
-    writes: int = 0
+    records: dict[tuple[RunRef, int, StepKey], StepRecord] = field(default_factory=dict)
+    """By run, incarnation and key: what was last written there."""
     _lock: Any = field(default_factory=RLock, repr=False)
 
     def start(self, head: Head) -> Head | None:
         """See ``Store.start``."""
-        return self._watched(head.run, None, lambda: self.inner.start(head))
+        return self._watched(head.run, lambda: self.inner.start(head))
 
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
     ) -> Claimed | NotClaimable:
         """See ``Store.claim``."""
-        return self._watched(
-            run, None, lambda: self.inner.claim(run, owner=owner, now=now, lease_until=lease_until, due=due)
-        )
+        return self._watched(run, lambda: self.inner.claim(run, owner=owner, now=now, lease_until=lease_until, due=due))
 
     def load(self, run: RunRef, head: Head | None = None, *, everything: bool = False) -> tuple[Head, Records] | None:
         """See ``Store.load``."""
@@ -128,23 +125,29 @@ class WatchedStore:
         self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
     ) -> Written | RecordMoved:
         """See ``Store.commit``."""
-        return self._watched(run, record.key, lambda: self.inner.commit(run, incarnation, record, prior))
+        with self._lock:
+            reply = self.inner.commit(run, incarnation, record, prior)
+            if isinstance(reply, Written):
+                self._judge(run, self._noted(run, incarnation, record))
+            return reply
 
     def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
         """See ``Store.release``."""
-        return self._watched(head.run, None, lambda: self.inner.release(head, epoch=epoch, version=version))
+        return self._watched(head.run, lambda: self.inner.release(head, epoch=epoch, version=version))
 
     def resume(
         self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
     ) -> Written | HeadMoved | RecordMoved:
         """See ``Store.resume``."""
-        return self._watched(
-            head.run, record.key, lambda: self.inner.resume(head, record, version=version, prior=prior)
-        )
+        with self._lock:
+            reply = self._watched(head.run, lambda: self.inner.resume(head, record, version=version, prior=prior))
+            if isinstance(reply, Written):
+                self._judge(head.run, self._noted(head.run, head.incarnation, record))
+            return reply
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""
-        return self._watched(run, None, lambda: self.inner.cancel(run, now=now))
+        return self._watched(run, lambda: self.inner.cancel(run, now=now))
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""
@@ -166,36 +169,42 @@ class WatchedStore:
         filters: dict[str, Any] = {"workflow": workflow, "status": status, "resource_id": resource_id}
         return self.inner.list_runs(tenant, **filters, since=since, until=until, limit=limit, cursor=cursor)
 
-    def _watched(self, run: RunRef, key: StepKey | None, write: Callable[[], T]) -> T:
+    def audit(self, run: RunRef) -> None:
+        """Whether the run's records are exactly what was written. Raises: Violation."""
+        loaded = self.inner.load(run, everything=True)
+        if loaded is None:
+            return
+        standing = {(run, loaded[0].incarnation, key): record for key, record in loaded[1].items()}
+        ours = {place: r for place, r in self.records.items() if place[:2] == (run, loaded[0].incarnation)}
+        changed = [key for key in standing.keys() | ours.keys() if standing.get(key) != ours.get(key)]
+        self._judge(run, (f"{key!r} changed without a write" for _, _, key in changed))
+
+    def _watched(self, run: RunRef, write: Callable[[], T]) -> T:
         with self._lock:
-            head, record = self.inner.peek(run), self._record(run, key)
+            before = self.inner.peek(run)
             reply = write()
-            found = list(self._found(run, head, record, key))
-            if found:
-                raise Violation(f"run {run.id!r}: " + "; ".join(found))
+            after = self.inner.peek(run)
+            if after is not None and after != before:
+                self._judge(run, self._head_found(before, after))
             return reply
 
-    def _found(self, run: RunRef, head: Head | None, record: StepRecord | None, key: StepKey | None) -> Iterator[str]:
-        now, written = self.inner.peek(run), self._record(run, key)
-        if now is not None and now != head:
-            self.writes += 1
-            yield from head_violations(head, now)
-            graph = self.graphs.get(now.workflow)
-            if graph is not None and now.status in (RunStatus.SUSPENDED, *TERMINAL):
-                loaded = self.inner.load(run, now)
-                yield from run_violations(graph, now, loaded[1] if loaded else {})
-        if written is not None and written != record:
-            self.writes += 1
-            yield from record_violations(record, written)
-            yield from self._answered_twice(run, written)
+    def _head_found(self, before: Head | None, after: Head) -> Iterator[str]:
+        yield from head_violations(before, after)
+        graph = self.graphs.get(after.workflow)
+        if graph is not None and after.status in (RunStatus.SUSPENDED, *TERMINAL):
+            loaded = self.inner.load(after.run, after)
+            yield from run_violations(graph, after, loaded[1] if loaded else {})
 
-    def _answered_twice(self, run: RunRef, record: StepRecord) -> Iterator[str]:
-        if record.outcome is not Outcome.RESU or record.answer is None:
-            return
-        occurrence = (run, record.key, record.gen)
-        if self.answers.setdefault(occurrence, record.answer.digest) != record.answer.digest:
-            yield f"{record.key!r} was answered twice in generation {record.gen}"
+    def _noted(self, run: RunRef, incarnation: int, record: StepRecord) -> Iterator[str]:
+        before = self.records.get((run, incarnation, record.key))
+        self.records[run, incarnation, record.key] = record
+        yield from record_violations(before, record)
+        if record.outcome is Outcome.RESU and record.answer is not None:
+            occurrence = (run, record.key, record.gen)
+            if self.answers.setdefault(occurrence, record.answer.digest) != record.answer.digest:
+                yield f"{record.key!r} was answered twice in generation {record.gen}"
 
-    def _record(self, run: RunRef, key: StepKey | None) -> StepRecord | None:
-        loaded = None if key is None else self.inner.load(run, everything=True)
-        return None if loaded is None or key is None else loaded[1].get(key)
+    def _judge(self, run: RunRef, found: Iterator[str]) -> None:
+        broken = list(found)
+        if broken:
+            raise Violation(f"run {run.id!r}: " + "; ".join(broken))

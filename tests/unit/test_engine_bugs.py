@@ -11,7 +11,7 @@ from flowcore import App, StepContext, Workflow, step, workflow
 from flowcore.adapters.memory import MemoryStore
 from flowcore.errors import StoreUnavailable
 from flowcore.model import Json
-from flowcore.testing import Fault, FaultyStore, LocalApp
+from flowcore.testing import Fault, FaultyStore, LocalApp, VirtualClock
 from flowcore.testing.faults import Call
 
 
@@ -174,3 +174,90 @@ def test_a_store_that_does_not_answer_once_is_no_failure_of_the_step() -> None:
         run.start(7)
     app.advance(minutes=20)
     assert (7, []) == (run.result().output, calls)
+
+
+@pytest.mark.parametrize("pause", [timedelta(0), timedelta(hours=1)])
+def test_the_result_of_a_finished_childs_step_is_found_after_a_wake(pause: timedelta) -> None:
+    """Whether the worker that asks has run the child itself makes no difference."""
+
+    @step
+    def look(_: Any, ctx: StepContext) -> Any:
+        return ctx.get_step_result("child.note")
+
+    child = workflow("child").then(note).commit()
+    app = local(workflow("w").then(child).sleep(pause).then(look).commit())
+    run = app.workflow("w").create_run()
+    run.start(7)
+    app.advance(hours=1)
+    assert 7 == run.result().output
+
+
+def test_a_branch_has_no_step_result() -> None:
+    """Its record holds which arms were chosen, which is not what a step would call a result."""
+
+    @step
+    def look(_: Any, ctx: StepContext) -> Any:
+        return [ctx.get_step_result("fork"), ctx.get_step_result("note")]
+
+    made = workflow("w").branch((lambda _: True, note), id="fork").then(look).commit()
+    assert [None, 7] == local(made).workflow("w").create_run().start(7).output
+
+
+@step
+def ask(_: int, ctx: StepContext[str]) -> str:
+    """Waits for a word."""
+    if ctx.resume_data is None:
+        ctx.suspend()
+    return ctx.resume_data
+
+
+@pytest.mark.parametrize("rival", [0, 1, 2, 3])
+def test_an_answer_for_all_items_reaches_all_but_one_taken_meanwhile(rival: int) -> None:
+    """Somebody settles one item between two writes of the answer for all; the others get theirs nevertheless."""
+    store, clock, writes = MemoryStore(), VirtualClock(), []
+    made = workflow("w", input=list[int]).foreach(ask, concurrency=4).commit()
+    other = local(made, store=store, clock=clock)
+
+    def script(call: Call) -> Fault | None:
+        if call.verb == "resume":
+            writes.append(call)
+            if len(writes) == rival + 1:
+                other.resume("r", "rival", index=rival)
+        return None
+
+    app = local(made, store=store, clock=clock)
+    app.workflow("w").create_run("r").start([1, 2, 3, 4])
+    app.engine.store = FaultyStore(store, script)
+    app.resume("r", "all")
+    app.advance(hours=1)
+    expected = ["all"] * 4
+    expected[rival] = "rival"
+    assert ("success", expected) == (app.run("r").result().status, app.run("r").result().output)
+
+
+def test_a_thawed_worker_goes_on_with_the_outcome_that_was_stored() -> None:
+    """Not with its own: what follows must be computed from what the run remembers."""
+    drawn: list[int] = []
+
+    @step
+    def draw(_: int) -> int:
+        drawn.append(len(drawn) + 1)
+        return drawn[-1]
+
+    made = workflow("w", input=int).then(draw).then(note).commit()
+    store, clock, calls = MemoryStore(), VirtualClock(), []
+    other = local(made, store=store, clock=clock)
+
+    def script(call: Call) -> Fault | None:
+        if call.verb == "commit" and not calls:
+            calls.append(call)
+            clock.forward(hours=1)
+            other.crash_after("draw")
+            other.deliver("r")
+        return None
+
+    app = local(made, store=FaultyStore(store, script), clock=clock)
+    app.workflow("w").create_run("r").start(0)
+    other.advance(hours=1)
+    assert [1, 2] == drawn
+    assert (2, {"r/note": 2}) == (other.run("r").result().output, other.run("r").result().state)
