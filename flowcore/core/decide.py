@@ -327,6 +327,8 @@ class _Walk:
                     live = True
                 case Held():
                     held = True
+                case _:
+                    assert_never(result)
         if live:
             return LIVE
         return broken or (HELD if held else Done(outputs))
@@ -382,6 +384,8 @@ class _Walk:
                 state.stop = state.stop or result
             case Live() | Held():
                 state.open.append(index)
+            case _:
+                assert_never(result)
         return result
 
     def _body(self, place: Place, body: Body, key: StepKey, value: Json) -> Result:
