@@ -121,6 +121,12 @@ def is_once(key: StepKey) -> bool:
     return "!" in key
 
 
+def is_pass(key: StepKey) -> bool:
+    """Whether ``key`` is one item of a foreach or one turn of a loop, and not what stands inside it."""
+    _, _, item, turn, _ = _taken_apart(key)
+    return bool(item or turn)
+
+
 def dotted(key: StepKey) -> str:
     """The id as people write it: ``child.approve``, ``fan[7].pay``; a loop's turn number is left out."""
     return re.sub(r"#\d+", "", key).replace("/", ".")

@@ -180,7 +180,7 @@ def _step_of(
     parameters = _positional(function, name)
     first = hints.get(parameters[0]) if parameters else None
     context = hints.get(parameters[1]) if len(parameters) > 1 else None
-    declared = (*typing.get_args(context), *[UNDECLARED] * 3)[:3]
+    declared = _doors(context)
     if retries is not None and retries < 0:
         raise DefinitionError(
             name, [Mistake(name, f"retries={retries} is below 0; say how many tries follow the first")]
@@ -201,6 +201,18 @@ def _step_of(
         description=description or inspect.cleandoc(function.__doc__ or "").split("\n", 1)[0],
         metadata=dict(metadata or {}),
     )
+
+
+def _doors(context: Any) -> tuple[Any, Any, Any]:
+    """Resume, suspend and state type of ``StepContext[...]``; the latter two are undeclared where they are None.
+
+    From Python 3.13 on their default, None, cannot be told from one that was written.
+    """
+    contexts = [arm for arm in (context, *typing.get_args(context)) if typing.get_origin(arm) is StepContext]
+    declared = typing.get_args(contexts[0]) if contexts else ()
+    resume, *others = (*declared, *[UNDECLARED] * 3)[:3]
+    suspend, state = (UNDECLARED if other is type(None) else other for other in others)
+    return resume, suspend, state
 
 
 def takes_context(function: Callable[..., Any], where: str) -> bool:
@@ -254,11 +266,18 @@ def _annotations(function: Callable[..., Any], caller: FrameType, where: str) ->
     """The function's type hints; names of the calling function's locals are known, as pydantic does it."""
     target = function if inspect.isroutine(function) else getattr(type(function), "__call__", function)  # noqa: B004  # it is callable; its hints are wanted
     try:
-        return typing.get_type_hints(target, localns={**caller.f_globals, **caller.f_locals}, include_extras=True)
+        return typing.get_type_hints(target, localns=_names_around(target, caller), include_extras=True)
     except NameError as error:
         raise DefinitionError(where, [Mistake(where, f"an annotation cannot be resolved: {error}")]) from None
     except TypeError:
         return {}
+
+
+def _names_around(function: Callable[..., Any], caller: FrameType) -> dict[str, Any]:
+    """What the names in annotations may mean; in a function of another module, that module's names come first."""
+    own: dict[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
+    around = {**caller.f_globals, **caller.f_locals}
+    return around if own is caller.f_globals else {**around, **own}
 
 
 def _named(function: Callable[..., Any]) -> str:

@@ -22,7 +22,7 @@ from flowcore.authoring.graph import (
     SleepNode,
     StepNode,
 )
-from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, item_of, turn_of
+from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, scope_of, turn_of
 from flowcore.model import Outcome, Snapshot, StepRecord
 
 
@@ -97,12 +97,11 @@ def _overtaken_inside(node: Node, home: Scope, snapshot: Snapshot) -> Iterator[S
     elif isinstance(node, LoopNode) and isinstance(node.body, NestedNode):
         yield from _overtaken_in(node.body.graph, Scope(turn_of(key, record.count or 1)), snapshot)
     elif isinstance(node, ForeachNode) and isinstance(node.body, NestedNode):
-        items = (item_of(key, index) for index in range(_items_met(key, snapshot)))
-        for item in items:
-            inner = snapshot.records.get(item)
-            if inner is not None and inner.outcome is Outcome.START:
-                yield from _overtaken_in(node.body.graph, Scope(item), snapshot)
+        for item in _open_items(key, snapshot):
+            yield from _overtaken_in(node.body.graph, Scope(item), snapshot)
 
 
-def _items_met(key: StepKey, snapshot: Snapshot) -> int:
-    return sum(1 for known in snapshot.records if known.startswith(f"{key}["))
+def _open_items(key: StepKey, snapshot: Snapshot) -> list[StepKey]:
+    """Items at work; there may be gaps between them, where a sibling's worker died before its first record."""
+    records = snapshot.records.values()
+    return [record.key for record in records if record.outcome is Outcome.START and scope_of(record.key) == Scope(key)]

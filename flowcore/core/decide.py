@@ -329,6 +329,8 @@ class _Walk:
                     live = True
                 case Held():
                     held = True
+                case _:
+                    assert_never(result)
         if live:
             return LIVE
         return broken or (HELD if held else Done(outputs))
@@ -402,6 +404,8 @@ class _Walk:
                 state.stops[index] = result
             case Live() | Held():
                 state.open.append(index)
+            case _:
+                assert_never(result)
         return result
 
     def _body(self, place: Place, body: Body, key: StepKey, value: Json) -> Result:

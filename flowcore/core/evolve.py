@@ -150,7 +150,9 @@ class Adopted:
     record: StepRecord
 
 
-StepEvent: TypeAlias = Succeeded | Failed | FailedOnce | Suspended | Answered | FellAsleep | Opened | Skipped | Adopted
+Happened: TypeAlias = Succeeded | Failed | FailedOnce | Suspended | Answered | FellAsleep | Opened | Skipped
+"""What this worker makes a record of."""
+StepEvent: TypeAlias = Happened | Adopted
 
 
 def fold(head: Head, records: Iterable[StepRecord]) -> Snapshot:
@@ -195,7 +197,7 @@ def kept(snapshot: Snapshot, key: StepKey, output: Json, at: datetime) -> StepRe
     )
 
 
-def _record(snapshot: Snapshot, event: Any, at: datetime) -> StepRecord:
+def _record(snapshot: Snapshot, event: Happened, at: datetime) -> StepRecord:
     """The record that ``event`` leaves at its key, one generation after what stood there."""
     prior = snapshot.records.get(event.key)
     fresh = StepRecord(
@@ -217,7 +219,7 @@ def _record(snapshot: Snapshot, event: Any, at: datetime) -> StepRecord:
     return _filled(snapshot, event, fresh, prior)
 
 
-def _filled(snapshot: Snapshot, event: StepEvent, fresh: StepRecord, prior: StepRecord | None) -> StepRecord:
+def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepRecord | None) -> StepRecord:
     """``fresh`` with what the event says, and with what the place must not forget."""
     memory = (
         fresh
@@ -260,13 +262,11 @@ def _filled(snapshot: Snapshot, event: StepEvent, fresh: StepRecord, prior: Step
             return replace(memory, output=event.value, opens=event.opens, count=event.count, delta=delta)
         case Skipped():
             return memory
-        case Adopted():
-            return event.record
         case _:
             assert_never(event)
 
 
-def _outcome(event: StepEvent) -> Outcome:
+def _outcome(event: Happened) -> Outcome:
     match event:
         case Succeeded():
             return Outcome.BAIL if event.bailed else Outcome.OK
@@ -284,8 +284,6 @@ def _outcome(event: StepEvent) -> Outcome:
             return Outcome.START
         case Skipped():
             return Outcome.SKIP
-        case Adopted():
-            return event.record.outcome
         case _:
             assert_never(event)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, assert_never
 
 from flowcore.authoring.graph import (
     BranchNode,
@@ -19,7 +19,7 @@ from flowcore.authoring.graph import (
 )
 from flowcore.core.admit import open_waits
 from flowcore.core.decide import Run, decide
-from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, item_of, path_of, turn_of
+from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, is_pass, item_of, path_of, turn_of
 from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 
 StepStatus: TypeAlias = Literal["running", "waiting", "suspended", "success", "failed", "canceled", "skipped", "bailed"]
@@ -81,6 +81,8 @@ def has_unloaded(snapshot: Snapshot, graph: Graph) -> bool:
     """Whether a finished container's inside is not among the records at hand."""
     for record in snapshot.records.values():
         node = None if is_once(record.key) else graph.find(dotted(record.key))
+        if isinstance(node, (LoopNode, ForeachNode)) and is_pass(record.key):
+            node = node.body
         if node is None or not record.is_settled or record.outcome is Outcome.SKIP:
             continue
         if isinstance(node, (LoopNode, ForeachNode, NestedNode)):
@@ -133,6 +135,8 @@ def _status(record: StepRecord, snapshot: Snapshot) -> StepStatus:
             return "running"
         case Outcome.START:
             return _inside_status(record, snapshot)
+        case _:
+            assert_never(record.outcome)
 
 
 def _inside_status(container: StepRecord, snapshot: Snapshot) -> StepStatus:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from flowcore.keys import (
@@ -13,6 +15,7 @@ from flowcore.keys import (
     inside,
     is_entry_id,
     is_once,
+    is_pass,
     is_run_id,
     item_of,
     once_of,
@@ -60,6 +63,7 @@ def test_a_key_tells_its_place(
     assert (scope, tuple(scopes), parent) == (scope_of(place), scopes_of(place), parent_of(place))
     assert (index, turn, text) == (index_of(place), turn_number(place), dotted(place))
     assert ("!" in key) is is_once(place)
+    assert bool(re.search(r"[\]\d](!r)?$", key)) is is_pass(place)
     assert text.split(".") == path_of(place)
 
 
