@@ -119,7 +119,7 @@ class App:
         _refuse_duplicates(committed)
         self.workflows: Mapping[str, Workflow[Any, Any]] = {w.id: w for w in committed}
         self.tenant = DEFAULT_TENANT
-        self.clock: Clock = clock or SystemClock()
+        clock = clock or SystemClock()
         self.ids: Ids = ids or SystemIds()
         self.store: Store = store or MemoryStore()
         self.queue = queue
@@ -127,11 +127,16 @@ class App:
         self.engine = Engine(
             graphs={w.id: w.compiled for w in committed},
             store=self.store,
-            hints=Hints(self.queue, self.scheduler, self.clock),
-            clock=self.clock,
+            hints=Hints(self.queue, self.scheduler, clock),
+            clock=clock,
             ids=self.ids,
             pace=pace or Pace(),
         )
+
+    @property
+    def clock(self) -> Clock:
+        """The time of day, as this App sees it."""
+        return self.engine.clock
 
     def on(
         self,

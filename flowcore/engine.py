@@ -57,6 +57,8 @@ class Pace:
     """A retry this near is waited for in the process: dearer compute, but cheaper than parking and waking."""
     peek: timedelta = timedelta(seconds=1)
     """How often at most the head is read while steps run, to notice a cancel."""
+    most_turns: int | None = None
+    """Hand the run on after this many turns of decide and perform; 1 gives each step a process image of its own."""
     most_hops: int = 10_000
     """Times in a row a run may be handed on before it is held to go in circles."""
 
@@ -336,6 +338,7 @@ class _Session:
         self.looked_at = engine.clock.now()
         self.is_lost = False
         self.kept: dict[StepKey, StepRecord] = {}
+        self.turns = 0
 
     def run(self) -> Snapshot:
         """Turn after turn, until there is nothing left to do here."""
@@ -383,6 +386,7 @@ class _Session:
                 assert_never(decision)
 
     def _perform(self, fresh: list[Action], retry: datetime | None) -> None:
+        self.turns += bool(fresh)
         if len(fresh) == 1 and not self.underway and not is_async(fresh[0]):
             action = fresh[0]
             prior = self.snapshot.records.get(action.place.key)
@@ -546,6 +550,10 @@ class _Session:
         return self.deadline - self.engine.clock.now()
 
     def _is_out_of_time(self) -> bool:
+        """Whether no more work is begun here: too little time is left, or as much was done as one worker should."""
+        most = self.engine.pace.most_turns
+        if most is not None and self.turns >= most:
+            return True
         return self.deadline is not None and self._remaining() < self.engine.pace.margin
 
     def _is_near(self, instant: datetime) -> bool:

@@ -193,6 +193,8 @@ def _already(snapshot: Snapshot, record: StepRecord) -> RequestError:
 
 def _settled_wait(snapshot: Snapshot, wait: str) -> RequestError:
     record = snapshot.records.get(StepKey(wait.rsplit("@", 1)[0]))
+    if snapshot.head.is_terminal and (record is None or record.answer is None):
+        return RunFinished(snapshot.head.run.id, snapshot.head.public_status)
     if record is None or record.answer is None:
         return NotSuspended(snapshot.head.run.id, snapshot.head.public_status, step=wait, open_steps=_open(snapshot))
     return _already(snapshot, record)

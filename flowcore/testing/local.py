@@ -57,8 +57,6 @@ class LocalApp(App):
         7
     """
 
-    clock: VirtualClock
-
     def __init__(
         self,
         app: App,
@@ -71,12 +69,13 @@ class LocalApp(App):
         pace: Pace | None = None,
     ) -> None:
         store = store or MemoryStore()
+        self._virtual = clock or VirtualClock()
         super().__init__(
             *app.workflows.values(),
             store=store,
             scheduler=scheduler or _schedulers.setdefault(store, MemoryScheduler()),
             queue=queue,
-            clock=clock or VirtualClock(),
+            clock=self._virtual,
             ids=ids or app.ids,
             pace=pace or app.engine.pace,
         )
@@ -86,6 +85,11 @@ class LocalApp(App):
         self.engine = _MortalEngine(**{**given, "store": FaultyStore(store, self._crash)})
 
     # -- time -------------------------------------------------------------------------------------------------------
+
+    @property
+    def clock(self) -> VirtualClock:
+        """The time of day, which only moves when it is told to."""
+        return self._virtual
 
     def advance(
         self,

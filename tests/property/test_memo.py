@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from storm import RUN, Storm
 
 from flowcore.authoring.graph import Graph
 from flowcore.core.decide import Decision, Passed, Run, decide
 from flowcore.core.evolve import context_at, fold, state_at
 from flowcore.model import Snapshot
+from tests.property.storm import RUN, Storm
 
 QUICK, SEEDS = 60, 400
 

@@ -98,7 +98,7 @@ BAD: list[tuple[list[StepRecord], dict[str, Any], dict[str, Any], type[RequestEr
     ([BOSS, LEGAL], {"label": "x"}, RUNNING, UnknownLabel, "labelled 'x'. Open labels: 'b', 'l'"),
     ([BOSS, LEGAL], {"label": "b", "step": "legal"}, RUNNING, NotSuspended, "Step 'legal'"),
     ([], {"label": "x"}, ENDED, RunFinished, "'success'"),
-    ([BOSS], {"wait": "boss@1"}, RUNNING, NotSuspended, "Run 'r-1' is not suspended"),
+    ([BOSS], {"wait": "boss@1"}, RUNNING, NotSuspended, "'boss@1' of run 'r-1' is not suspended"),
     ([BOSS], {"wait": "nothing@0"}, RUNNING, NotSuspended, "Step 'nothing@0' of run 'r-1' is not suspended"),
     ([a_record("boss")], {"wait": "boss@0"}, ENDED, RunFinished, "'success'"),
     ([BOSS, LEGAL], {}, RUNNING, AmbiguousWait, "2 open suspensions: 'boss', 'legal'"),

@@ -245,7 +245,8 @@ def test_a_thawed_worker_goes_on_with_the_outcome_that_was_stored() -> None:
         return drawn[-1]
 
     made = workflow("w", input=int).then(draw).then(note).commit()
-    store, clock, calls = MemoryStore(), VirtualClock(), []
+    store, clock = MemoryStore(), VirtualClock()
+    calls: list[Call] = []
     other = local(made, store=store, clock=clock)
 
     def script(call: Call) -> Fault | None:
