@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.builders import NOW, a_step, a_workflow, an_app, pass_time
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 FIXED = Backoff(initial=MINUTE, factor=2, jitter=False)
 Build = Callable[[Any], Any]
+VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="unset")
 
 
 class DeclinedError(Exception):
@@ -116,6 +118,20 @@ def test_retries_survive_a_resume() -> None:
     assert "waiting" == app.resume("r-1", 0).status
     pass_time(app, HOUR)
     assert ("success", 1, [(1, 0), (2, 0), (3, 0)]) == (result(app).status, result(app).output, seen)
+
+
+def test_a_step_that_exits_can_be_tried_again() -> None:
+    """Where the filter names it."""
+    exits = iter([SystemExit(1), None])
+
+    def execute(value: int) -> int:
+        error = next(exits)
+        if error is not None:
+            raise error
+        return value
+
+    step = create_step(id="x", execute=execute, retries=1, retry_on=[SystemExit], backoff=Backoff(SECOND / 100))
+    assert "success" == begun(lambda w: w.then(step))[1].status
 
 
 def test_retries_of_the_workflow_count_for_its_steps() -> None:
@@ -327,6 +343,18 @@ def test_an_output_that_does_not_fit_the_workflow_fails_the_run() -> None:
     assert "InvalidPayload" == done.error.type
 
 
+class Padded(BaseModel):
+    """A large default."""
+
+    pad: str = "x" * 10**6
+
+
+def test_an_output_too_large_for_the_head_fails_the_run() -> None:
+    """What the output type adds counts as well."""
+    _, done = begun(lambda w: w.then(a_step("x", lambda _: {})), output=Padded)
+    assert ("failed", "PayloadTooLarge") == (done.status, done.error and done.error.type)
+
+
 def test_a_wrong_input_starts_nothing() -> None:
     """The run does not exist afterwards."""
     app = an_app(a_workflow(lambda w: w.then(a_step("x")), input=int))
@@ -362,7 +390,7 @@ def test_once_survives_a_retry_and_a_suspension() -> None:
             raise ValueError("after the side effect")
         if ctx.resume_data is None:
             ctx.suspend()
-        return [first, ctx.once("other", lambda: called("other", 7)), ctx.once("other", lambda: 8)]
+        return [first, ctx.once("other", lambda: called("other", 7)), ctx.once("other", lambda: called("twice", 8))]
 
     app, _ = begun(lambda w: w.then(create_step(id="x", execute=execute, retries=1, backoff=FIXED)))
     pass_time(app, HOUR)
@@ -563,6 +591,88 @@ def test_several_plain_steps_really_overlap(build: Callable[[Any], Build]) -> No
     barrier = threading.Barrier(3)
     _, done = begun(build(lambda _: barrier.wait(10) >= 0), value=[1, 2, 3])
     assert "success" == done.status
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (lambda add: lambda w: w.dowhile(add, lambda v: v < 3), 3),
+        (lambda add: lambda w: w.dountil(add, lambda v: v >= 3), 3),
+        (lambda add: lambda w: w.dowhile(add, lambda _: False), 2),
+        (lambda add: lambda w: w.dountil(add, lambda _, ctx: ctx.iteration == 4), 5),
+    ],
+)
+def test_a_loop_runs_at_least_once_and_then_as_long_as_it_should(build: Callable[[Any], Build], expected: int) -> None:
+    """The output of a turn is the input of the next; the condition counts turns from 1."""
+    _, done = begun(build(a_step("add", lambda value: value + 1)))
+    assert ("success", expected) == (done.status, done.output)
+
+
+@pytest.mark.parametrize("concurrency", [0, -3, 0.5, 2.9, lambda items: len(items) - 9])
+def test_a_concurrency_below_one_means_one(concurrency: Any) -> None:
+    """Fractions are cut off."""
+    items = [1, 2, 3]
+    wanted = concurrency if callable(concurrency) else lambda _: concurrency
+    _, done = begun(lambda w: w.foreach(a_step("x"), concurrency=wanted), value=items)
+    assert items == done.output
+
+
+def test_steps_in_threads_see_the_callers_context_variables() -> None:
+    """Tracing and logging hang on them."""
+    token = VARIABLE.set("set")
+    try:
+        _, done = begun(
+            lambda w: w.parallel(a_step("x", lambda _: VARIABLE.get()), a_step("y", lambda _: VARIABLE.get()))
+        )
+    finally:
+        VARIABLE.reset(token)
+    assert {"x": "set", "y": "set"} == done.output
+
+
+SOURCES: dict[str, tuple[Any, Any]] = {
+    "a value": ({"value": [1]}, [1]),
+    "a function": ({"fn": lambda value: value["a"]}, {"b": [5, 6]}),
+    "a function with a context": (
+        {"fn": lambda _, ctx: [ctx.get_step_result("x")["a"]["b"], ctx.init_data["a"], ctx.state]},
+        [[5, 6], {"b": [5, 6]}, {"s": {"t": 1}}],
+    ),
+    "a step": ({"step": "x", "path": "a.b.1"}, 6),
+    "a step by object": ({"step": a_step("x")}, {"a": {"b": [5, 6]}}),
+    "the first step that has an output": ({"step": ["skipped", "x"], "path": "."}, {"a": {"b": [5, 6]}}),
+    "the input": ({"init_data": "a.b"}, [5, 6]),
+    "the state": ({"state": "s.t"}, 1),
+    "the context": ({"request_context": "user"}, "ann"),
+    "a template": (
+        {
+            "template": "${init_data.a.b.0}-${state.s.t}, ${request_context.user} "
+            "${x.a.b.1}${request_context.none}${ request_context.yes }"
+        },
+        "5-1, ann 6true",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "expected"), SOURCES.values(), ids=SOURCES)
+def test_a_map_takes_values_from_many_places(source: Any, expected: Any) -> None:
+    """One source per key."""
+    app = an_app(
+        a_workflow(
+            lambda w: (
+                w.branch((lambda _: False, a_step("skipped")))
+                .map({"init": {"init_data": ""}})
+                .map(lambda v: v["init"])
+                .then(a_step("x"))
+                .map({"k": source})
+            )
+        )
+    )
+    context = {"user": "ann", "none": None, "yes": True}
+    done = (
+        app.workflow("flow")
+        .create_run("r-1")
+        .start({"a": {"b": [5, 6]}}, state={"s": {"t": 1}}, request_context=context)
+    )
+    assert {"k": expected} == done.output, done.error
 
 
 def test_several_coroutines_really_overlap() -> None:
