@@ -80,7 +80,7 @@ def test_admit_finds_the_suspension_that_is_meant(
 
 
 ANSWERED = a_record("boss", Outcome.OK, label="b", answer=an_answer(True, "boss@0", by="ann", via="http"))
-TIMED_OUT = a_record("boss", Outcome.OK, answer=an_answer(None, "boss@0", via="timeout", timed_out=True))
+TIMED_OUT = a_record("boss", Outcome.OK, answer=an_answer(None, "boss@0", timed_out=True))
 RUNNING: dict[str, Any] = {"status": RunStatus.RUNNING}
 ENDED: dict[str, Any] = {"status": RunStatus.SUCCESS}
 CANCELED: dict[str, Any] = {"status": RunStatus.CANCELED}

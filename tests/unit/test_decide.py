@@ -282,6 +282,7 @@ def test_leave_carries_the_workflow_around_it() -> None:
 
 POISON = [
     ({"attempts": 5, "epoch": 5}, [], "RunStep"),
+    ({"attempts": 5, "epoch": 9}, [], "RunStep"),
     ({"attempts": 6, "epoch": 6}, [], "GiveUp"),
     ({"attempts": 6, "epoch": 9}, [a_record("x", RESU, epoch=4)], "RunStep"),
     ({"attempts": 6, "epoch": 9}, [a_record("x", RESU, epoch=3)], "GiveUp"),
