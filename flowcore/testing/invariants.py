@@ -1,4 +1,4 @@
-"""What must hold of a run after every single write, whoever wrote it: checked while it happens, by a store that watches.
+"""What must hold of a run after every write, whoever wrote it: checked while it happens, by a store that watches.
 
 The checks are plain functions of what stood there before and after, so any store can be held to them.
 """
@@ -11,9 +11,9 @@ from datetime import datetime
 from threading import RLock
 from typing import Any, TypeVar
 
+from flowcore.authoring.graph import Graph
 from flowcore.core.decide import Finish, Park, decide
 from flowcore.core.evolve import fold
-from flowcore.authoring.graph import Graph
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import (
     RUN_CHANGES,
@@ -33,7 +33,7 @@ from flowcore.ports import Claimed, HeadMoved, NotClaimable, RecordMoved, Record
 T = TypeVar("T")
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818  # it is named in tests as what it is
     """A run is in a state that must not exist; the message lists every broken rule."""
 
 

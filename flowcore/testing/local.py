@@ -37,8 +37,8 @@ class LocalApp(App):
         app: whose workflows to serve; it is not changed.
         store: shared with another LocalApp, or wrapped to misbehave; a fresh ``MemoryStore`` when left out.
         clock: shared with another LocalApp; a fresh ``VirtualClock`` when left out.
-        queue: with one, ``start`` and ``resume`` only commit and ask for a worker, and ``run_until_idle`` or ``advance``
-            is that worker; without, runs are driven in the call.
+        queue: with one, ``start`` and ``resume`` only commit and ask for a worker, and ``run_until_idle`` or
+            ``advance`` is that worker; without, runs are driven in the call.
         scheduler: shared by all LocalApps on one store when left out.
         ids: fresh names and chance.
         pace: leases, margins and other durations.
@@ -57,7 +57,7 @@ class LocalApp(App):
         7
     """
 
-    clock: VirtualClock
+    clock: VirtualClock  # pyright: ignore[reportIncompatibleVariableOverride]  # set once, by the constructor
 
     def __init__(
         self,

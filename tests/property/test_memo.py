@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from storm import RUN, Storm
 
 from flowcore.authoring.graph import Graph
 from flowcore.core.decide import Decision, Passed, Run, decide
 from flowcore.core.evolve import context_at, fold, state_at
 from flowcore.model import Snapshot
+from tests.property.storm import RUN, Storm
 
 QUICK, SEEDS = 60, 400
 
@@ -26,6 +26,7 @@ class Watcher:
         self.found: list[str] = []
 
     def __call__(self, graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed) -> Decision:
+        """See ``decide``."""
         session: Any = sys._getframe(1).f_locals["self"]
         warm = decide(graph, snapshot, now, passed)
         if not session.underway:

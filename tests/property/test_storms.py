@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from storm import verdict
+
+from tests.property.storm import verdict
 
 KEPT = Path(__file__).with_name("seeds.txt")
 SEEDS = 2_000

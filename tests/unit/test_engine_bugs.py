@@ -57,7 +57,7 @@ def test_a_step_cannot_change_the_request_context_in_place() -> None:
         ctx.request_context["tags"].append(ctx.attempt)
         if ctx.attempt < 2:
             raise ValueError
-        return ctx.request_context["tags"]  # type: ignore[no-any-return]  # the context is untyped
+        return ctx.request_context["tags"]
 
     made = workflow("w").then(flaky).commit()
     assert [2] == local(made).workflow("w").create_run().start(1, request_context={"tags": []}).output
@@ -98,7 +98,7 @@ ROWS = [
     ),
     (LISTED.foreach(fail_at_two).commit(), "failed", {"r/fail_at_two[0]": 1}),
     (workflow("w").dountil(fail_at_two, lambda _: False).commit(), "failed", {"r/fail_at_two#1": 1}),
-    (workflow("w").dountil(note, lambda _: 1 / 0).commit(), "failed", {"r/note#1": 1}),  # type: ignore[arg-type,return-value]
+    (workflow("w").dountil(note, lambda _: 1 / 0).commit(), "failed", {"r/note#1": 1}),  # type: ignore[arg-type]
     (
         workflow("w").then(workflow("c").then(note).then(fail_at_two).then(fail_at_two, id="x").commit()).commit(),
         "failed",
@@ -214,7 +214,7 @@ def ask(_: int, ctx: StepContext[str]) -> str:
 @pytest.mark.parametrize("rival", [0, 1, 2, 3])
 def test_an_answer_for_all_items_reaches_all_but_one_taken_meanwhile(rival: int) -> None:
     """Somebody settles one item between two writes of the answer for all; the others get theirs nevertheless."""
-    store, clock, writes = MemoryStore(), VirtualClock(), []
+    store, clock, writes = MemoryStore(), VirtualClock(), list[Call]()
     made = workflow("w", input=list[int]).foreach(ask, concurrency=4).commit()
     other = local(made, store=store, clock=clock)
 
@@ -245,7 +245,7 @@ def test_a_thawed_worker_goes_on_with_the_outcome_that_was_stored() -> None:
         return drawn[-1]
 
     made = workflow("w", input=int).then(draw).then(note).commit()
-    store, clock, calls = MemoryStore(), VirtualClock(), []
+    store, clock, calls = MemoryStore(), VirtualClock(), list[Call]()
     other = local(made, store=store, clock=clock)
 
     def script(call: Call) -> Fault | None:

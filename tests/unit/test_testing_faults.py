@@ -10,7 +10,7 @@ import pytest
 
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.errors import StoreUnavailable
-from flowcore.model import RunStatus
+from flowcore.model import Head, Outcome, RunStatus, StepRecord
 from flowcore.ports import Hint
 from flowcore.testing import (
     Fault,
@@ -26,7 +26,6 @@ from flowcore.testing import (
 from flowcore.testing.contract import NOW, RUN, a_head, a_record, a_running_head, a_suspended_head
 from flowcore.testing.faults import at_call, by_chance
 from flowcore.testing.invariants import Violation, WatchedStore, head_violations, record_violations
-from flowcore.model import Head, Outcome, StepRecord
 
 SECOND = timedelta(seconds=1)
 
@@ -113,7 +112,12 @@ def test_virtual_time_moves_only_when_told() -> None:
 def test_virtual_time_loses_no_move_of_many_threads() -> None:
     """Each move counts."""
     clock = VirtualClock(NOW)
-    threads = [Thread(target=lambda: [clock.forward(SECOND) for _ in range(500)]) for _ in range(8)]
+
+    def move() -> None:
+        for _ in range(500):
+            clock.forward(SECOND)
+
+    threads = [Thread(target=move) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
