@@ -261,3 +261,20 @@ def test_a_thawed_worker_goes_on_with_the_outcome_that_was_stored() -> None:
     other.advance(hours=1)
     assert [1, 2] == drawn
     assert (2, {"r/note": 2}) == (other.run("r").result().output, other.run("r").result().state)
+
+
+def test_a_failure_that_is_no_text_does_not_strand_the_run() -> None:
+    """Half a surrogate pair in a message or a property cannot be stored; the failure is, without it."""
+
+    class OddError(Exception):
+        def __init__(self) -> None:
+            super().__init__("odd \ud800")
+            self.detail, self.code = "\ud800", 7
+
+    @step
+    def odd(_: Any) -> Any:
+        raise OddError
+
+    error = local(workflow("w").then(odd).commit()).workflow("w").create_run().start(1).error
+    assert error is not None
+    assert ("odd ?", {"code": 7}) == (error.message, dict(error.properties))
