@@ -36,8 +36,8 @@ from flowcore.testing.oracle import Told, tell
 RUN = RunRef("default", "r")
 GIVEN: dict[str, Any] = {"state": {"last": "given"}, "request_context": {"mark": "given", "other": 1}}
 """What every run begins with."""
-TURNS = 400
-"""Far more than any sample needs: a run that is not over by then is stuck."""
+TURNS = 3_000
+"""Far more than any sample needs, though every stale hint takes one: a run that is not over by then is stuck."""
 MOST_FAULTS_IN_A_ROW = 3
 """Without a record in between; five deaths in a row are a poisonous step, and rightly given up."""
 
@@ -166,7 +166,7 @@ class Storm:
         """Start the run and see it through."""
         self._start()
         for turn in range(TURNS):
-            if turn > TURNS // 2:
+            if turn > 200:
                 self.calm_down = True
             if self.chance.random() < self.weather.interludes:
                 self._look()
