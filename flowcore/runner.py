@@ -7,7 +7,6 @@ functions run where they are called; coroutines run on one event loop that is st
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -40,7 +39,7 @@ from flowcore.authoring.graph import (
     StepPath,
     Template,
 )
-from flowcore.codec import NotJsonError, Shape, copied, digest, field_errors
+from flowcore.codec import NotJsonError, Shape, copied, digest, dumps, field_errors, loads
 from flowcore.core.decide import (
     Action,
     Advance,
@@ -340,7 +339,7 @@ def failure_of(error: BaseException, place: Place | None = None, depth: int = 0)
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return StepFailure(
         type=type(error).__name__,
-        message=str(error) or type(error).__name__,
+        message=_storable(str(error)) or type(error).__name__,
         properties=_own_properties(error),
         cause=failure_of(cause, None, depth + 1) if cause is not None and depth < LONGEST_CAUSE_CHAIN else None,
         step=dotted(place.key) if place else None,
@@ -444,10 +443,15 @@ def _own_properties(error: BaseException) -> dict[str, Json]:
         if name.startswith("_"):
             continue
         try:
-            properties[name] = json.loads(json.dumps(value, allow_nan=False))
-        except (TypeError, ValueError, RecursionError):
+            properties[name] = loads(dumps(value))
+        except NotJsonError:
             continue
     return properties
+
+
+def _storable(text: str) -> str:
+    """The text with a question mark for what no encoding has."""
+    return text.encode(errors="replace").decode()
 
 
 def _crashed(action: GiveUp) -> StepFailure:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -29,7 +29,13 @@ _BACKOFFS = (
 )
 
 
-class OutOfOrder(Exception):
+DEEPEST = 3
+"""Workflows inside each other."""
+CALM = 0.5
+"""The share of samples in which nothing fails."""
+
+
+class OutOfOrderError(Exception):
     """What a generated step fails with; carries the attempt, as an author's error would carry a code."""
 
     def __init__(self, key: str, attempt: int) -> None:
@@ -99,6 +105,17 @@ class _Habits:
     spoils_input: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """Where the next entry goes."""
+
+    earlier: list[str]
+    """Ids in the same workflow whose results may be asked for; grows."""
+    depth: int
+    alone: bool
+    """Whether nothing else runs at the same time."""
+
+
 class _Maker:
     def __init__(self, chance: random.Random, size: int) -> None:
         self.chance = chance
@@ -106,7 +123,7 @@ class _Maker:
         self.made = 0
         self.effects = Effects()
         self.timed: set[str] = set()
-        self.is_calm = chance.random() < 0.5
+        self.is_calm = chance.random() < CALM
 
     def sample(self, seed: int) -> Sample:
         made = self.workflow(depth=0, alone=True)
@@ -120,6 +137,10 @@ class _Maker:
             is_calm=self.is_calm,
         )
 
+    def lucky(self, share: float) -> bool:
+        """True in that share of all draws."""
+        return self.chance.random() < share
+
     def fresh(self, kind: str) -> str:
         self.made += 1
         return f"{kind}{self.made}"
@@ -130,84 +151,84 @@ class _Maker:
         )
         earlier: list[str] = []
         for _ in range(self.chance.randint(1, 4 if depth == 0 else 2)):
-            builder = self.entry(builder, earlier, depth, alone=alone)
+            builder = self.entry(builder, _Spot(earlier, depth, alone))
         return builder.commit()  # type: ignore[no-any-return]  # the builder is untyped here
 
-    def entry(self, builder: Any, earlier: list[str], depth: int, *, alone: bool) -> Any:
+    def entry(self, builder: Any, spot: _Spot) -> Any:
         """The builder with one more entry of a random kind."""
         self.left -= 1
-        simple = [self.then, self.then, self.map, self.sleep]
-        nested = [self.parallel, self.branch, self.loop, self.foreach, self.nested]
-        kinds = simple if self.left <= 0 or depth > 2 else simple + nested
-        return self.chance.choice(kinds)(builder, earlier, depth, alone)
+        simple: list[Callable[[Any, _Spot], Any]] = [self.then, self.then, self.map, self.sleep]
+        nested: list[Callable[[Any, _Spot], Any]] = [self.parallel, self.branch, self.loop, self.foreach, self.nested]
+        kinds = simple if self.left <= 0 or spot.depth >= DEEPEST else simple + nested
+        return self.chance.choice(kinds)(builder, spot)
 
-    def body(self, earlier: list[str], depth: int, alone: bool) -> Step[Any, Any, Any, Any]:
+    def body(self, spot: _Spot) -> Step[Any, Any, Any, Any]:
         """What stands in an arm, a loop or a foreach: a step, or a workflow."""
-        if self.left > 0 and depth < 3 and self.chance.random() < 0.35:
-            return self.workflow(depth=depth + 1, alone=alone)
-        return self.step(earlier, alone=alone)
+        if self.left > 0 and spot.depth < DEEPEST and self.lucky(0.35):
+            return self.workflow(depth=spot.depth + 1, alone=spot.alone)
+        return self.step(spot.earlier, alone=spot.alone)
 
     # -- the kinds --------------------------------------------------------------------------------------------------
 
-    def then(self, builder: Any, earlier: list[str], depth: int, alone: bool) -> Any:
-        made = self.step(earlier, alone=alone)
-        earlier.append(made.id)
+    def then(self, builder: Any, spot: _Spot) -> Any:
+        made = self.step(spot.earlier, alone=spot.alone)
+        spot.earlier.append(made.id)
         return builder.then(made)
 
-    def nested(self, builder: Any, earlier: list[str], depth: int, alone: bool) -> Any:
-        made = self.workflow(depth=depth + 1, alone=alone)
-        earlier.append(made.id)
+    def nested(self, builder: Any, spot: _Spot) -> Any:
+        made = self.workflow(depth=spot.depth + 1, alone=spot.alone)
+        spot.earlier.append(made.id)
         return builder.then(made)
 
-    def map(self, builder: Any, earlier: list[str], depth: int, alone: bool) -> Any:
+    def map(self, builder: Any, spot: _Spot) -> Any:
         name = self.fresh("m")
-        fails = not self.is_calm and self.chance.random() < 0.05
+        fails = not self.is_calm and self.lucky(0.05)
         sources: dict[str, Any] = {"c": {"value": name}, "i": {"init_data": ""}, "s": {"state": ""}}
         sources["f"] = {"fn": lambda value: number(name, value)}
-        if alone and not fails and self.chance.random() < 0.4:
-            earlier.append(name)
+        if spot.alone and not fails and self.lucky(0.4):
+            spot.earlier.append(name)
             return builder.map(sources, id=name)
 
         def mapped(value: Json, ctx: FunctionContext) -> Json:
             if fails and number(name, value) % 2:
-                raise OutOfOrder(name, 0)
+                raise OutOfOrderError(name, 0)
             return {"map": number(name, value, ctx.init_data, ctx.state.get("last"))}
 
-        earlier.append(name)
+        spot.earlier.append(name)
         return builder.map(mapped, id=name)
 
-    def sleep(self, builder: Any, earlier: list[str], depth: int, alone: bool) -> Any:
+    def sleep(self, builder: Any, spot: _Spot) -> Any:  # every kind is asked alike
         name, seconds = self.fresh("z"), self.chance.choice([-1.0, 0.4, 5.0, 600.0, 40_000.0, 2_000_000.0])
-        if self.chance.random() < 0.5:
+        if self.lucky(0.5):
             return builder.sleep(timedelta(seconds=seconds), id=name)
         return builder.sleep(lambda value: timedelta(seconds=seconds + number(name, value) % 3), id=name)
 
-    def parallel(self, builder: Any, earlier: list[str], depth: int, alone: bool) -> Any:
-        arms = [self.body(earlier, depth, alone=False) for _ in range(self.chance.randint(2, 3))]
+    def parallel(self, builder: Any, spot: _Spot) -> Any:
+        arms = [self.body(replace(spot, alone=False)) for _ in range(self.chance.randint(2, 3))]
         made = builder.parallel(*arms, id=self.fresh("p"))
-        earlier += [arm.id for arm in arms]
+        spot.earlier.extend([arm.id for arm in arms])
         return made
 
-    def branch(self, builder: Any, earlier: list[str], depth: int, alone: bool) -> Any:
+    def branch(self, builder: Any, spot: _Spot) -> Any:
         name = self.fresh("b")
-        arms = [self.body(earlier, depth, alone=False) for _ in range(self.chance.randint(1, 3))]
+        arms = [self.body(replace(spot, alone=False)) for _ in range(self.chance.randint(1, 3))]
         pairs: list[Any] = [(self.condition(f"{name}-{arm.id}"), arm) for arm in arms]
-        if self.chance.random() < 0.7:
-            pairs.append((otherwise, self.body(earlier, depth, alone=alone)))
+        if self.lucky(0.7):
+            pairs.append((otherwise, self.body(spot)))
         return builder.branch(*pairs, id=name)
 
     def condition(self, name: str) -> Callable[[Json], bool]:
-        fails = not self.is_calm and self.chance.random() < 0.03
+        fails = not self.is_calm and self.lucky(0.03)
 
         def holds(value: Json) -> bool:
             if fails:
-                raise OutOfOrder(name, 0)
+                raise OutOfOrderError(name, 0)
             return number(name, value) % 2 == 0
 
         return holds
 
-    def loop(self, builder: Any, earlier: list[str], depth: int, alone: bool) -> Any:
-        body, name, turns = self.body(earlier, depth, alone), self.fresh("l"), self.chance.randint(1, 4)
+    def loop(self, builder: Any, spot: _Spot) -> Any:
+        body, name, turns = self.body(spot), self.fresh("l"), self.chance.randint(1, 4)
 
         def over(value: Json, ctx: FunctionContext) -> bool:
             assert ctx.iteration is not None  # a loop's condition is always told its turn
@@ -216,19 +237,19 @@ class _Maker:
         async def goes_on(value: Json, ctx: FunctionContext) -> bool:
             return not over(value, ctx)
 
-        earlier.append(name)
+        spot.earlier.append(name)
         self.rename(body, name)
-        if self.chance.random() < 0.5:
+        if self.lucky(0.5):
             return builder.dountil(body, over, id=name)
         return builder.dowhile(body, goes_on, id=name)
 
-    def foreach(self, builder: Any, earlier: list[str], depth: int, alone: bool) -> Any:
+    def foreach(self, builder: Any, spot: _Spot) -> Any:
         slots, listing, name = self.chance.choice([0, 1, 2, 3]), self.fresh("i"), self.fresh("f")
         count = self.chance.randint(0, 4)
-        body = self.body(earlier, depth, alone=alone and slots <= 1)
-        concurrency: Any = slots if self.chance.random() < 0.5 else (lambda _: slots)
+        body = self.body(replace(spot, alone=spot.alone and slots <= 1))
+        concurrency: Any = slots if self.lucky(0.5) else (lambda _: slots)
         items = builder.map(lambda value: [number(listing, value, index) for index in range(count)], id=listing)
-        earlier += [listing, name]
+        spot.earlier.extend([listing, name])
         self.rename(body, name)
         return items.foreach(body, concurrency=concurrency, id=name)
 
@@ -241,18 +262,18 @@ class _Maker:
 
     def step(self, earlier: list[str], *, alone: bool) -> Step[Any, Any, Any, Any]:
         chance, name, stormy = self.chance, self.fresh("s"), not self.is_calm
-        suspends = chance.choice([1, 1, 2]) if chance.random() < 0.25 else 0
+        suspends = chance.choice([1, 1, 2]) if self.lucky(0.25) else 0
         habits = _Habits(
             name=name,
             alone=alone,
-            flaky=chance.choice([1, 2]) if chance.random() < 0.2 else 0,
-            is_broken=stormy and chance.random() < 0.1,
-            bails=stormy and chance.random() < 0.1,
+            flaky=chance.choice([1, 2]) if self.lucky(0.2) else 0,
+            is_broken=stormy and self.lucky(0.1),
+            bails=stormy and self.lucky(0.1),
             suspends=suspends,
-            is_timed=alone and suspends > 0 and chance.random() < 0.3,
-            looks_at=chance.choice(earlier) if earlier and chance.random() < 0.5 else None,
-            keeps_once=chance.random() < 0.3,
-            spoils_input=chance.random() < 0.3,
+            is_timed=alone and suspends > 0 and self.lucky(0.3),
+            looks_at=chance.choice(earlier) if earlier and self.lucky(0.5) else None,
+            keeps_once=self.lucky(0.3),
+            spoils_input=self.lucky(0.3),
         )
         if habits.is_timed:
             self.timed.add(name)
@@ -264,7 +285,7 @@ class _Maker:
         async def on_loop(value: Json, ctx: StepContext[Any, Any, Any]) -> Json:
             return run(value, ctx)
 
-        chosen = on_loop if chance.random() < 0.1 else plain
+        chosen = on_loop if self.lucky(0.1) else plain
         return create_step(id=name, execute=chosen, retries=max(habits.flaky, chance.choice([0, 0, 1])), input=Any)
 
 
@@ -282,7 +303,7 @@ def _behaviour(habits: _Habits, effects: Effects) -> Callable[[Json, StepContext
             ctx.set_state({"last": key, "count": ctx.state.get("count", 0) + 1})
         ctx.set_state({f"{key}@{answered}": mood})
         if ctx.attempt <= habits.flaky or (habits.is_broken and mood % 2):
-            raise OutOfOrder(habits.name, ctx.attempt)
+            raise OutOfOrderError(habits.name, ctx.attempt)
         if habits.keeps_once:
             seen = [seen, ctx.once("kept", lambda: _kept(effects, key))]
         if answered < habits.suspends and not ctx.timed_out:

@@ -1,4 +1,4 @@
-"""What must hold of a run after every single write, whoever wrote it: checked at once, by a store that watches.
+"""What must hold of a run after every write, whoever wrote it: checked while it happens, by a store that watches.
 
 The checks are plain functions of what stood there before and after, so any store can be held to them.
 """
@@ -33,7 +33,7 @@ from flowcore.ports import Claimed, HeadMoved, NotClaimable, RecordMoved, Record
 T = TypeVar("T")
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # it is named in tests as what it is
     """A run is in a state that must not exist; the message lists every broken rule."""
 
 

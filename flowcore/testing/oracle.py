@@ -78,7 +78,7 @@ class Told:
         return not any(key == item or key.startswith(f"{item}/") for item in self.maybe)
 
 
-class _Broken(Exception):
+class _Broken(Exception):  # a way out, not an error
     """A place failed for good."""
 
     def __init__(self, key: str, type_: str, message: str) -> None:
@@ -86,7 +86,7 @@ class _Broken(Exception):
         self.error = (type_, message, dotted(key))  # type: ignore[arg-type]  # a key is a string
 
 
-class _Bailed(Exception):
+class _Bailed(Exception):  # a way out, not an error
     """A step ended the workflow around it."""
 
     def __init__(self, output: Json) -> None:
@@ -148,7 +148,7 @@ class _Oracle:
             value = yield from self._node(node, place.key(node.id), place, value)
         return value
 
-    def _node(self, node: Node, key: str, place: _Place, value: Json) -> Piece:
+    def _node(self, node: Node, key: str, place: _Place, value: Json) -> Piece:  # one case a kind
         match node:
             case StepNode():
                 return (yield from self._step(node, key, place, value))
@@ -280,7 +280,7 @@ class _Oracle:
             except BailSignal as signal:
                 self._apply(context)
                 raise _Bailed(self._keep(key, ANYTHING.encode(signal.output))) from None
-            except Exception as error:
+            except Exception as error:  # whatever a step raises is a failure of that step
                 retry = node.retry
                 if attempt > retry.retries or not isinstance(error, retry.on) or isinstance(error, retry.never_on):
                     raise self._broken(key, error) from None
@@ -344,7 +344,7 @@ class _Oracle:
         )
         try:
             return _called(function.call, _copied(value), *([context] if function.takes_context else []))
-        except Exception as error:
+        except Exception as error:  # whatever an author's function raises is a failure of the run
             raise self._broken(key, error) from None
 
     def _mapped(self, node: MapNode, key: str, place: _Place, value: Json) -> Json:
@@ -375,7 +375,7 @@ class _Oracle:
         return _Broken(key, type(error).__name__, str(error))
 
 
-class _Stopped(Exception):
+class _Stopped(Exception):  # a way out, not an error
     """A piece failed or bailed, and with it what it is a piece of."""
 
     def __init__(self, index: int, reason: _Broken | _Bailed) -> None:

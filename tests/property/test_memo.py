@@ -26,6 +26,7 @@ class Watcher:
         self.found: list[str] = []
 
     def __call__(self, graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed) -> Decision:
+        """See ``decide``."""
         session: Any = sys._getframe(1).f_locals["self"]
         warm = decide(graph, snapshot, now, passed)
         if not session.underway:

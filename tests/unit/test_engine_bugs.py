@@ -214,7 +214,7 @@ def ask(_: int, ctx: StepContext[str]) -> str:
 @pytest.mark.parametrize("rival", [0, 1, 2, 3])
 def test_an_answer_for_all_items_reaches_all_but_one_taken_meanwhile(rival: int) -> None:
     """Somebody settles one item between two writes of the answer for all; the others get theirs nevertheless."""
-    store, clock, writes = MemoryStore(), VirtualClock(), []
+    store, clock, writes = MemoryStore(), VirtualClock(), list[Call]()
     made = workflow("w", input=list[int]).foreach(ask, concurrency=4).commit()
     other = local(made, store=store, clock=clock)
 
@@ -245,8 +245,7 @@ def test_a_thawed_worker_goes_on_with_the_outcome_that_was_stored() -> None:
         return drawn[-1]
 
     made = workflow("w", input=int).then(draw).then(note).commit()
-    store, clock = MemoryStore(), VirtualClock()
-    calls: list[Call] = []
+    store, clock, calls = MemoryStore(), VirtualClock(), list[Call]()
     other = local(made, store=store, clock=clock)
 
     def script(call: Call) -> Fault | None:
@@ -262,3 +261,20 @@ def test_a_thawed_worker_goes_on_with_the_outcome_that_was_stored() -> None:
     other.advance(hours=1)
     assert [1, 2] == drawn
     assert (2, {"r/note": 2}) == (other.run("r").result().output, other.run("r").result().state)
+
+
+def test_a_failure_that_is_no_text_does_not_strand_the_run() -> None:
+    """Half a surrogate pair in a message or a property cannot be stored; the failure is, without it."""
+
+    class OddError(Exception):
+        def __init__(self) -> None:
+            super().__init__("odd \ud800")
+            self.detail, self.code = "\ud800", 7
+
+    @step
+    def odd(_: Any) -> Any:
+        raise OddError
+
+    error = local(workflow("w").then(odd).commit()).workflow("w").create_run().start(1).error
+    assert error is not None
+    assert ("odd ?", {"code": 7}) == (error.message, dict(error.properties))

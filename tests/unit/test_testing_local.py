@@ -194,7 +194,7 @@ def test_a_lost_wake_is_found_by_the_sweeper(app: LocalApp) -> None:
     assert "suspended" == run.result().status
 
 
-def test_the_fixture_makes_local_apps_of_workflows(local_app: Callable[..., LocalApp]) -> None:  # pytest's way
+def test_the_fixture_makes_local_apps_of_workflows(local_app: Callable[..., LocalApp]) -> None:
     """Of an App, or of workflows."""
     assert "waiting" == local_app(REFUND).workflow("refund").create_run().start(7).status
     given: Any = App(REFUND)
