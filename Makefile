@@ -45,8 +45,8 @@ check: $(STAMP) ## every gate: format, lint, types, tests, coverage
 	$(PY) -m ruff check .
 	$(PY) -m mypy --strict $(SOURCES)
 	$(PY) -m pyright
-	$(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=
-	$(PY) -m coverage report --include='flowcore/core/*' --fail-under=100
+	$(PY) -m pytest -n $(JOBS) --dist loadgroup
+	$(PY) -m pytest -q tests/unit --cov=flowcore.core --cov-branch --cov-report=term --cov-fail-under=100
 
 format: $(STAMP) ## rewrite the tree the way check wants it
 	$(PY) -m ruff check --fix-only .
