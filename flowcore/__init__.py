@@ -1,12 +1,13 @@
 """Durable workflows that wait: for people, for other systems, for days. On AWS Lambda and DynamoDB, in Python."""
 
-from flowcore.app import App, Run, RunResult
+from flowcore.app import App
 from flowcore.authoring.context import StepContext
 from flowcore.authoring.graph import Backoff
 from flowcore.authoring.step import Step, create_step, step
 from flowcore.authoring.workflow import Workflow, otherwise, workflow
 from flowcore.errors import DefinitionError, FlowcoreError
 from flowcore.model import Wait
+from flowcore.run import Run, RunResult
 
 __all__ = [
     "App",

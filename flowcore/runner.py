@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, assert_never
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from flowcore.authoring.context import (
     BailSignal,
@@ -25,21 +25,16 @@ from flowcore.authoring.context import (
 )
 from flowcore.authoring.graph import (
     BranchNode,
-    Constant,
     ForeachNode,
     Function,
     Graph,
     LoopNode,
     MapNode,
     NestedNode,
-    ScopePath,
     SleepNode,
-    Source,
     StepNode,
-    StepPath,
-    Template,
 )
-from flowcore.codec import NotJsonError, Shape, copied, digest, dumps, field_errors, loads
+from flowcore.codec import Shape, copied, digest
 from flowcore.core.decide import (
     Action,
     Advance,
@@ -67,13 +62,14 @@ from flowcore.core.evolve import (
 )
 from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError
+from flowcore.failures import Unfit, decoded, encoded, failure_of
 from flowcore.keys import Scope, dotted, index_of, scope_of, turn_number, turn_of
 from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord, wait_id
 from flowcore.ports import Clock, Ids
+from flowcore.sources import Known, found
 
 T = TypeVar("T")
 
-LONGEST_CAUSE_CHAIN = 10
 _ANYTHING: Shape[Any] = Shape(Any)
 
 
@@ -129,10 +125,10 @@ class Runner:
                     return _failed(action, _crashed(action), started)
                 case _:
                     assert_never(action)
-        except _Unfit as unfit:
+        except Unfit as unfit:
             return _failed(action, unfit.failure, started)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the run must not be stranded
-            return _failed(action, failure_of(error, place), started)
+            return _failed(action, failure_of(error, dotted(place.key)), started)
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
@@ -142,19 +138,19 @@ class Runner:
         assert isinstance(node, StepNode)
         step = node.step
         attempt = prior.attempt + 1 if prior is not None and prior.outcome is Outcome.RETRY else 1
-        value = _decoded(step.input, action.value, f"input of step {node.id!r}")
+        value = decoded(step.input, action.value, f"input of step {node.id!r}")
         context = self._context(place, prior, attempt, view)
         try:
             output = await call(step.execute, value, *([context] if step.takes_context else []))
         except SuspendSignal as signal:
             return self._suspended(place, node, signal, context, started)
         except BailSignal as signal:
-            bailed = _encoded(_ANYTHING, signal.output, f"bail output of step {node.id!r}")
+            bailed = encoded(_ANYTHING, signal.output, f"bail output of step {node.id!r}")
             return self._succeeded(place, bailed, context, started, attempt, bailed=True)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a step raises is its outcome
             return self._raised(place, node, error, attempt, started)
         return self._succeeded(
-            place, _encoded(step.output, output, f"output of step {node.id!r}"), context, started, attempt
+            place, encoded(step.output, output, f"output of step {node.id!r}"), context, started, attempt
         )
 
     def _context(self, place: Place, prior: StepRecord | None, attempt: int, view: View) -> StepContext[Any, Any, Any]:
@@ -172,10 +168,10 @@ class Runner:
             resource_id=view.resource_id,
             attempt=attempt,
             idempotency_key=view.idempotency_key,
-            resume_data=_decoded(step.resume, answer.data, f"resume data of step {node.id!r}")
+            resume_data=decoded(step.resume, answer.data, f"resume data of step {node.id!r}")
             if answer and answered
             else None,
-            suspend_data=_decoded(step.suspend, prior.payload, f"suspend data of step {node.id!r}")
+            suspend_data=decoded(step.suspend, prior.payload, f"suspend data of step {node.id!r}")
             if prior and asked and prior.payload is not None
             else None,
             timed_out=answer is not None and answer.timed_out,
@@ -210,7 +206,7 @@ class Runner:
     ) -> StepEvent:
         payload = signal.payload
         if payload is not None:
-            payload = _encoded(node.step.suspend, payload, f"suspend payload of step {node.id!r}")
+            payload = encoded(node.step.suspend, payload, f"suspend payload of step {node.id!r}")
         return Suspended(
             key=place.key,
             payload=payload,
@@ -221,7 +217,7 @@ class Runner:
         )
 
     def _raised(self, place: Place, node: StepNode, error: BaseException, attempt: int, started: datetime) -> StepEvent:
-        failure = failure_of(error, place)
+        failure = failure_of(error, dotted(place.key))
         if not is_retried(node.retry, attempt, error):
             return Failed(key=place.key, failure=failure, started_at=started, attempt=attempt)
         until = _later(self.clock.now(), pause(node.retry.backoff, attempt, self.ids.draw()))
@@ -254,8 +250,8 @@ class Runner:
         place, value = action.place, action.value
         match place.node:
             case NestedNode() as node:
-                checked = _encoded(
-                    node.takes, _decoded(node.takes, value, f"input of {node.id!r}"), f"input of {node.id!r}"
+                checked = encoded(
+                    node.takes, decoded(node.takes, value, f"input of {node.id!r}"), f"input of {node.id!r}"
                 )
                 inner = Scope(place.key)
                 opens = None if inner == scope_of(place.key) else inner
@@ -305,7 +301,7 @@ class Runner:
         iteration: int | None = None,
     ) -> Any:
         place = action.place
-        value = _decoded(takes, action.value, f"input of {place.node.id!r}")
+        value = decoded(takes, action.value, f"input of {place.node.id!r}")
         if not function.takes_context:
             return await call(function.call, value)
         return await call(function.call, value, _function_context(place, view, iteration))
@@ -313,37 +309,26 @@ class Runner:
     async def _mapped(self, node: MapNode, action: Evaluate, view: View, call: _Caller) -> Json:
         if isinstance(node.source, Function):
             result = await self._ask(node.source, node.takes, action, view, call)
-            return _encoded(node.gives, result, f"output of {node.id!r}")
+            return encoded(node.gives, result, f"output of {node.id!r}")
+        known = _known(action, view)
         output = {}
         for name, source in node.source.items():
             if isinstance(source, Function):
                 result = await self._ask(source, node.takes, action, view, call)
-                output[name] = _encoded(_ANYTHING, result, f"key {name!r} of {node.id!r}")
+                output[name] = encoded(_ANYTHING, result, f"key {name!r} of {node.id!r}")
             else:
-                output[name] = _found(source, action, view)
+                output[name] = found(source, known)
         return output
 
 
 def conclude(graph: Graph, result: Done) -> tuple[Json, StepFailure | None]:
     """The run's output as the workflow declares it, or why what came out does not fit."""
     try:
-        return _encoded(
-            graph.gives, _decoded(graph.gives, result.value, f"output of workflow {graph.id!r}"), "output"
+        return encoded(
+            graph.gives, decoded(graph.gives, result.value, f"output of workflow {graph.id!r}"), "output"
         ), None
-    except _Unfit as unfit:
+    except Unfit as unfit:
         return None, unfit.failure
-
-
-def failure_of(error: BaseException, place: Place | None = None, depth: int = 0) -> StepFailure:
-    """An exception as a value: type, message, own JSON properties, the chain of causes; no stack."""
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return StepFailure(
-        type=type(error).__name__,
-        message=_storable(str(error)) or type(error).__name__,
-        properties=_own_properties(error),
-        cause=failure_of(cause, None, depth + 1) if cause is not None and depth < LONGEST_CAUSE_CHAIN else None,
-        step=dotted(place.key) if place else None,
-    )
 
 
 def is_async(action: Action) -> bool:
@@ -388,36 +373,6 @@ class _Caller:
         return result
 
 
-class _Unfit(Exception):
-    """A value does not fit its door; carries the failure to store. Never leaves this module."""
-
-    def __init__(self, failure: StepFailure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
-def _decoded(shape: Shape[Any], value: Json, subject: str) -> Any:
-    try:
-        return shape.decode(value)
-    except ValidationError as error:
-        raise _Unfit(_misfit(subject, error)) from None
-
-
-def _encoded(shape: Shape[Any], value: Any, subject: str) -> Json:
-    try:
-        return shape.encode(value)
-    except ValidationError as error:
-        raise _Unfit(_misfit(subject, error)) from None
-    except NotJsonError as error:
-        raise _Unfit(StepFailure(type="NotJsonError", message=f"The {subject}: {error}")) from None
-
-
-def _misfit(subject: str, error: ValidationError) -> StepFailure:
-    rows = [dict(row) for row in field_errors(error)]
-    lines = "".join(f"\n- {row['path'] or '(whole value)'}: {row['message']}" for row in rows)
-    return StepFailure(type="InvalidPayload", message=f"Invalid {subject}:{lines}", properties={"errors": rows})
-
-
 def _failed(action: Action, failure: StepFailure, started: datetime) -> Failed:
     key = action.place.key
     if failure.step is None:
@@ -434,24 +389,6 @@ def _closed_by(action: Action) -> Scope | None:
             return scope_of(turn_of(action.place.key, action.turn))
         case _:
             return None
-
-
-def _own_properties(error: BaseException) -> dict[str, Json]:
-    """What the author hung on the exception, as far as it is JSON."""
-    properties = {}
-    for name, value in getattr(error, "__dict__", {}).items():
-        if name.startswith("_"):
-            continue
-        try:
-            properties[name] = loads(dumps(value))
-        except NotJsonError:
-            continue
-    return properties
-
-
-def _storable(text: str) -> str:
-    """The text with a question mark for what no encoding has."""
-    return text.encode(errors="replace").decode()
 
 
 def _crashed(action: GiveUp) -> StepFailure:
@@ -474,7 +411,7 @@ def _left(action: Leave, started: datetime) -> StepEvent:
             bailed = isinstance(result, Ended)
             if isinstance(place.node, NestedNode):
                 subject = f"output of workflow {place.node.id!r}"
-                output = _encoded(place.node.gives, _decoded(place.node.gives, output, subject), subject)
+                output = encoded(place.node.gives, decoded(place.node.gives, output, subject), subject)
                 bailed = False
             return Succeeded(key=place.key, output=output, started_at=started, bailed=bailed, closes=action.scope)
         case Broken():
@@ -535,14 +472,14 @@ def _changes(context: StepContext[Any, Any, Any]) -> Changes:
     state: dict[str, Json] = {}
     for new in context.set_values:
         if isinstance(new, BaseModel):
-            plain = _encoded(_ANYTHING, new.model_dump(mode="json", include=set(new.model_fields_set)), "state")
+            plain = encoded(_ANYTHING, new.model_dump(mode="json", include=set(new.model_fields_set)), "state")
         else:
-            plain = _encoded(_ANYTHING, new, "state")
+            plain = encoded(_ANYTHING, new, "state")
         if not isinstance(plain, dict):
             raise TypeError(f"set_state takes a dict or a model, not {type(new).__name__}")
         state |= plain
     if state:
-        _decoded(
+        decoded(
             context.surroundings.state_shape,
             {**context.surroundings.state, **state},
             f"state set by step {context.step_id!r}",
@@ -551,57 +488,16 @@ def _changes(context: StepContext[Any, Any, Any]) -> Changes:
     kept = {name: context.request_context[name] for name in changed if name in context.request_context}
     return Changes(
         state=state,
-        context=_encoded(_ANYTHING, kept, "request context"),
+        context=encoded(_ANYTHING, kept, "request context"),
         removed=frozenset(changed - kept.keys()),
     )
 
 
-# -- map's sources ----------------------------------------------------------------------------------------------------
-
-
-def _found(source: Source, action: Evaluate, view: View) -> Json:
-    match source:
-        case Constant():
-            return source.value
-        case ScopePath():
-            scopes: Mapping[str, Json] = {
-                "init_data": action.place.init,
-                "input_data": action.value,
-                "state": dict(view.state),
-                "request_context": dict(view.request_context),
-            }
-            return _at_path(scopes[source.scope], source.path, source.scope)
-        case StepPath():
-            for id in source.steps:
-                if (found := view.result_of(id)) is not None:
-                    return _at_path(found[1], source.path, id)
-            raise LookupError(f"none of the steps {list(source.steps)} has an output")
-        case Template():
-            return "".join(
-                part if isinstance(part, str) else _rendered(_found(part, action, view)) for part in source.parts
-            )
-        case Function():
-            raise InvariantError("functions are called by the runner")
-        case _:
-            assert_never(source)
-
-
-def _at_path(value: Json, path: str, root: str) -> Json:
-    if path in ("", "."):
-        return value
-    for name in path.split("."):
-        if isinstance(value, dict) and name in value:
-            value = value[name]
-        elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
-            value = value[int(name)]
-        else:
-            raise LookupError(f"invalid path {path!r} in {root!r}: there is no {name!r} in {type(value).__name__}")
-    return value
-
-
-def _rendered(value: Json) -> str:
-    if isinstance(value, (dict, list)):
-        raise TypeError(f"a template can show text and numbers, not {type(value).__name__}")
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None else str(value)
+def _known(action: Evaluate, view: View) -> Known:
+    scopes = {
+        "init_data": action.place.init,
+        "input_data": action.value,
+        "state": dict(view.state),
+        "request_context": dict(view.request_context),
+    }
+    return Known(scopes=scopes, result_of=view.result_of)

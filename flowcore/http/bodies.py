@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from flowcore.app import RunResult, ServedWorkflow
+from flowcore.app import ServedWorkflow
 from flowcore.core.view import StepResult
 from flowcore.model import Json, Page, Receipt, RunSummary, StepFailure, Wait
+from flowcore.run import RunResult
 
 
 class _Body(BaseModel):

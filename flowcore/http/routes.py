@@ -16,9 +16,10 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.api_gateway import BaseRouter, Router
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
-from flowcore.app import App, RunResult
+from flowcore.app import App
 from flowcore.http.bodies import ResumeBody, StartBody, page_json, run_json, workflow_json
 from flowcore.model import Json
+from flowcore.run import RunResult
 
 LONGEST_WAIT = timedelta(seconds=25)
 """What ``Prefer: wait`` may ask for: the gateway itself gives up after 30 seconds."""

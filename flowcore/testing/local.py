@@ -15,10 +15,11 @@ from weakref import WeakKeyDictionary
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.app import App
 from flowcore.authoring.graph import Graph
-from flowcore.engine import Engine, Pace
+from flowcore.engine import Engine
 from flowcore.keys import RunRef, StepKey, dotted, is_once
 from flowcore.model import Snapshot
 from flowcore.ports import Ids, Store
+from flowcore.session import Pace
 from flowcore.testing.clock import VirtualClock
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied
 

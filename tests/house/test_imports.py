@@ -20,7 +20,10 @@ LAYERS = (
     ("flowcore.model",),
     ("flowcore.codec", "flowcore.ports"),
     ("flowcore.authoring", "flowcore.core"),
-    ("flowcore.runner", "flowcore.crew", "flowcore.hints", "flowcore.engine", "flowcore.app", "flowcore"),
+    (
+        *("flowcore.failures", "flowcore.sources", "flowcore.runner", "flowcore.crew", "flowcore.hints"),
+        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.app", "flowcore"),
+    ),
     (
         *("flowcore.settings", "flowcore.links", "flowcore.webhooks"),
         *("flowcore.http", "flowcore.console", "flowcore.cli", "flowcore.ops"),

@@ -10,11 +10,12 @@ from datetime import timedelta
 from typing import Any
 
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
-from flowcore.app import App, RunResult
-from flowcore.engine import Pace
+from flowcore.app import App
 from flowcore.errors import OutsideError, RequestError
 from flowcore.keys import RunRef, StepKey, dotted, is_once
 from flowcore.model import Outcome, Wait
+from flowcore.run import RunResult
+from flowcore.session import Pace
 from flowcore.testing import (
     Fault,
     FaultyStore,

@@ -11,7 +11,6 @@ import pytest
 
 from flowcore import App, FlowcoreError, StepContext, Workflow, create_step
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler
-from flowcore.engine import Pace
 from flowcore.errors import (
     AlreadyResumed,
     AmbiguousWait,
@@ -31,6 +30,7 @@ from flowcore.errors import (
 )
 from flowcore.model import RunStatus
 from flowcore.ports import Hint
+from flowcore.session import Pace
 from tests.builders import NOW, RUN, VirtualClock, a_step, a_workflow, an_app, pass_time
 
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)

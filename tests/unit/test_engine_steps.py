@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from flowcore import App, Backoff, RunResult, StepContext, create_step, otherwise, workflow
-from flowcore.engine import Pace
 from flowcore.errors import InvalidPayload
+from flowcore.session import Pace
 from tests.builders import NOW, a_step, a_workflow, an_app, pass_time
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
