@@ -17,13 +17,16 @@ from flowcore.core import evolve as heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of
 from flowcore.core.compat import conflict
 from flowcore.core.evolve import Answered, StepEvent, evolve, fold
+from flowcore.core.rewind import Given, rewound
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
     ConflictError,
     DefinitionChanged,
     InvalidPayload,
+    NotActive,
     RunExists,
     RunNotFound,
+    StillRunning,
     WorkflowNotFound,
 )
 from flowcore.hints import Hints
@@ -58,7 +61,9 @@ class Engine:
 
     # -- what arrives -----------------------------------------------------------------------------------------------
 
-    def start(self, head: Head, *, here: bool, deadline: datetime | None = None) -> tuple[Snapshot, bool]:
+    def start(
+        self, head: Head, *, here: bool, deadline: datetime | None = None, per_step: bool = False
+    ) -> tuple[Snapshot, bool]:
         """Begin a run, or find the one that was begun with the same input; and whether this call began it.
 
         Args:
@@ -77,11 +82,11 @@ class Engine:
             return self._begun_before(head, existing), False
         snapshot = fold(head, ())
         if here:
-            return self._drive(self.graph(head.workflow), snapshot, deadline), True
+            return self._drive(self.graph(head.workflow), snapshot, deadline, per_step=per_step), True
         self.hints.send(head.run, at=now, version=head.version)
         return snapshot, True
 
-    def look(self, run: RunRef, *, deadline: datetime | None = None) -> Head | None:
+    def look(self, run: RunRef, *, deadline: datetime | None = None, per_step: bool = False) -> Head | None:
         """A hint has come: drive the run if there is anything to do. None when there is no such run."""
         now = self.clock.now()
         lease_until = self._lease_until(now, deadline)
@@ -93,7 +98,7 @@ class Engine:
                     self.hints.send(run, at=head.wake, version=head.version)
                 return head
             case Claimed(head):
-                return self._claimed(head, deadline)
+                return self._claimed(head, deadline, per_step=per_step)
             case _:
                 assert_never(claim)
 
@@ -144,6 +149,102 @@ class Engine:
             self.hints.scheduler.unschedule(run, version=head.version - 1)
         return head
 
+    def restart(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
+        """Have a run under way driven anew, from where its records stand; a worker that still lives is fenced off.
+
+        An ended run is given back as it stands. Raises: RunNotFound; NotActive when it waits for an answer.
+        """
+        snapshot = self.read(run)
+        head, now = snapshot.head, self.time_of(snapshot)
+        if head.is_terminal:
+            return snapshot
+        if head.status in (RunStatus.SUSPENDED, RunStatus.PAUSED):
+            raise NotActive(run.id, head.public_status, "restarted")
+        moved = heads.taken_away(head, now) if head.status is RunStatus.RUNNING else heads.requeued(head, now)
+        return self._moved_on(moved, head, here=here, deadline=deadline)
+
+    def pause(self, run: RunRef) -> Head:
+        """Stop a run until it is unpaused; answers that come meanwhile are stored. Raises: RunNotFound, NotActive."""
+        for _ in range(MOST_TRIES):
+            snapshot = self.read(run, everything=False)
+            head = snapshot.head
+            if head.is_terminal or head.status in (RunStatus.PAUSED, RunStatus.BLOCKED):
+                raise NotActive(run.id, head.public_status, "paused")
+            moved = heads.paused(head, self.time_of(snapshot))
+            if isinstance(self.store.move(moved, version=head.version), Written):
+                return moved
+        raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being paused. Try again.")
+
+    def unpause(self, run: RunRef, *, here: bool, deadline: datetime | None = None, per_step: bool = False) -> Snapshot:
+        """Let a paused or blocked run go on. Raises: RunNotFound, NotActive."""
+        snapshot = self.read(run, everything=False)
+        head = snapshot.head
+        if head.status not in (RunStatus.PAUSED, RunStatus.BLOCKED):
+            raise NotActive(run.id, head.public_status, "unpaused")
+        moved = heads.requeued(head, self.time_of(snapshot))
+        return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
+
+    def time_travel(
+        self,
+        run: RunRef,
+        step: str,
+        *,
+        given: Given | None,
+        outputs: Mapping[str, Json],
+        here: bool,
+        deadline: datetime | None = None,
+        per_step: bool = False,
+    ) -> Snapshot:
+        """Begin the run anew at ``step``, in a new incarnation with suspensions of its own.
+
+        Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
+        """
+        snapshot = self.read(run)
+        head, now = snapshot.head, self.time_of(snapshot)
+        if head.status is RunStatus.RUNNING and head.lease_until is not None and head.lease_until > now:
+            raise StillRunning(run.id, "travel in time")
+        graph = self.graph(head.workflow)
+        records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
+        # Drawn, not counted: what an attempt that died has left behind must not be met by the next one.
+        incarnation = head.incarnation + 1 + int(self.ids.draw() * 1_000_000)
+        for record in records:
+            self.store.commit(run, incarnation, record, None)
+        moved = replace(heads.reborn(head, now, incarnation), definition=graph.fingerprint)
+        return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
+
+    def fork(
+        self,
+        run: RunRef,
+        new: RunRef,
+        step: str,
+        *,
+        given: Given | None,
+        outputs: Mapping[str, Json],
+        here: bool,
+        deadline: datetime | None = None,
+    ) -> Snapshot:
+        """Begin a new run with the records that stand in front of ``step`` in another; the other is left alone.
+
+        Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload.
+        """
+        snapshot = self.read(run)
+        graph, now = self.graph(snapshot.head.workflow), self.time_of(snapshot)
+        records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
+        born = heads.reborn(snapshot.head, now, incarnation=1)
+        head = replace(born, run=new, created_at=now, version=1, epoch=0, definition=graph.fingerprint)
+        if self.store.peek(new) is not None:
+            raise RunExists(new.id, head.workflow)
+        for record in records:
+            self.store.commit(new, 1, replace(record, epoch=0), None)
+        if self.store.start(head) is not None:
+            raise RunExists(new.id, head.workflow)
+        return self._looked_at(head, here=here, deadline=deadline)
+
+    def delete(self, run: RunRef) -> None:
+        """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
+        self.cancel(run)
+        self.store.delete(run)
+
     def read(self, run: RunRef, *, everything: bool = True) -> Snapshot:
         """The run as it stands. Raises: RunNotFound."""
         loaded = self.store.load(run, everything=everything)
@@ -187,7 +288,7 @@ class Engine:
         node = step_node(graph, record.key)
         accepted = node.step.resume.accept(f"resume data of step {dotted(record.key)!r}", data)
         return Answer(
-            wait=wait_id(record),
+            wait=wait_id(record, snapshot.head.incarnation),
             data=accepted,
             digest=resume.digest,
             at=self.time_of(snapshot),
@@ -247,9 +348,35 @@ class Engine:
                 return self.read(head.run)
         return snapshot
 
+    # -- operators --------------------------------------------------------------------------------------------------
+
+    def _accepted(self, graph: Graph, step: str, given: Given | None) -> Given | None:
+        """The input given to a step, checked against its type."""
+        node = graph.find(step)
+        if given is None or node is None:
+            return given
+        return Given(node.takes.accept(f"input of step {step!r}", given.value))
+
+    def _moved_on(
+        self, moved: Head, before: Head, *, here: bool, deadline: datetime | None, per_step: bool = False
+    ) -> Snapshot:
+        """Write the head an operator wants, if nobody wrote meanwhile, and see that somebody drives it."""
+        if not isinstance(self.store.move(moved, version=before.version), Written):
+            raise ConflictError(
+                f"Run {before.run.id!r} moved meanwhile. Look at it again and repeat what you asked for."
+            )
+        return self._looked_at(moved, here=here, deadline=deadline, per_step=per_step)
+
+    def _looked_at(self, head: Head, *, here: bool, deadline: datetime | None, per_step: bool = False) -> Snapshot:
+        if here:
+            self.look(head.run, deadline=deadline, per_step=per_step)
+        else:
+            self.hints.send(head.run, at=head.updated_at, version=head.version)
+        return self.read(head.run)
+
     # -- driving ----------------------------------------------------------------------------------------------------
 
-    def _claimed(self, head: Head, deadline: datetime | None) -> Head:
+    def _claimed(self, head: Head, deadline: datetime | None, *, per_step: bool) -> Head:
         loaded = self.store.load(head.run, head)
         if loaded is None:
             raise RunNotFound(head.run.id)
@@ -258,15 +385,17 @@ class Engine:
         if graph is None:
             reason = f"no workflow {head.workflow!r} is served here; deploy it again, then resume or cancel the run"
             return self._blocked(snapshot, reason).head
-        return self._drive(graph, snapshot, deadline).head
+        return self._drive(graph, snapshot, deadline, per_step=per_step).head
 
-    def _drive(self, graph: Graph, snapshot: Snapshot, deadline: datetime | None) -> Snapshot:
+    def _drive(
+        self, graph: Graph, snapshot: Snapshot, deadline: datetime | None, *, per_step: bool = False
+    ) -> Snapshot:
         """Drive a run this worker holds until it is parked, ended or handed on; the run as it stands then."""
         if snapshot.head.definition != graph.fingerprint:
             reason = conflict(graph, snapshot)
             if reason is not None:
                 return self._blocked(snapshot, reason)
-        return Session(self, graph, snapshot, deadline).run()
+        return Session(self, graph, snapshot, deadline, per_step=per_step).run()
 
     def _blocked(self, snapshot: Snapshot, reason: str) -> Snapshot:
         held = snapshot.head

@@ -192,9 +192,10 @@ class UnknownStep(RequestError):
 
     code = "unknown-step"
 
-    def __init__(self, step: str, open_steps: Iterable[str]) -> None:
+    def __init__(self, step: str, open_steps: Iterable[str], *, known: bool = False) -> None:
         self.open_steps = list(open_steps)
-        super().__init__(f"No step {step!r} in this workflow. Suspended now: {_listed(self.open_steps)}.")
+        what = "Known here" if known else "Suspended now"
+        super().__init__(f"No step {step!r} in this workflow. {what}: {_listed(self.open_steps)}.")
 
     def details(self) -> Mapping[str, Any]:
         return {"open_steps": self.open_steps}
@@ -241,6 +242,40 @@ class InvalidPayload(RequestError):
 
     def details(self) -> Mapping[str, Any]:
         return {"errors": self.errors}
+
+
+class StillRunning(RequestError):
+    """A worker drives the run at this moment; what was asked needs it to stand still."""
+
+    code = "still-running"
+
+    def __init__(self, run_id: str, what: str) -> None:
+        super().__init__(f"Run {run_id!r} is being driven, it cannot {what} now. Pause or cancel it, or wait.")
+
+
+class NotRecorded(RequestError):
+    """Steps in front of the one to go back to have no output in this run."""
+
+    code = "not-recorded"
+
+    def __init__(self, step: str, missing: Iterable[str]) -> None:
+        self.missing = list(missing)
+        super().__init__(
+            f"Cannot begin at step {step!r}: {_listed(self.missing)} in front of it have no output in this run. "
+            "Give their outputs, or an input for the step."
+        )
+
+    def details(self) -> Mapping[str, Any]:
+        return {"missing": self.missing}
+
+
+class NotActive(RequestError):
+    """The run is not under way, so there is nothing to restart or to pause."""
+
+    code = "not-active"
+
+    def __init__(self, run_id: str, status: str, what: str) -> None:
+        super().__init__(f"Run {run_id!r} is {status!r}; only a run that is under way can be {what}.")
 
 
 class IdempotencyKeyReused(RequestError):

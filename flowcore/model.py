@@ -189,6 +189,8 @@ class StepRecord:
     payload: Json = None
     """What the step showed when it last suspended."""
     label: str | None = None
+    given: tuple[Json] | None = None
+    """retry: the input that time travel gave the step, instead of what stands before it."""
     answer: Answer | None = None
     spent: tuple[Answer, ...] = ()
     """Answers to earlier suspensions of this same place that carried an idempotency key, without their data."""
@@ -305,11 +307,11 @@ class Wait(Generic[P]):
     quorum: int = 1
 
     @staticmethod
-    def of(run: RunRef, record: StepRecord) -> Wait[Json]:
-        """The wait that a suspended record stands for."""
+    def of(head: Head, record: StepRecord) -> Wait[Json]:
+        """The wait that a suspended record of a run stands for."""
         return Wait(
-            id=wait_id(record),
-            run_id=run.id,
+            id=wait_id(record, head.incarnation),
+            run_id=head.run.id,
             path=path_of(record.key),
             label=record.label,
             index=index_of(record.key),
@@ -319,9 +321,10 @@ class Wait(Generic[P]):
         )
 
 
-def wait_id(record: StepRecord) -> str:
-    """The id of the suspension that ``record`` is: its key and which occurrence."""
-    return f"{record.key}@{record.gen}"
+def wait_id(record: StepRecord, incarnation: int) -> str:
+    """The id of the suspension that ``record`` is: its key, which occurrence, and after time travel in which life."""
+    life = "" if incarnation == 1 else f"~{incarnation}"
+    return f"{record.key}@{record.gen}{life}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,6 +110,20 @@ class Store(Protocol):
         """
         ...
 
+    def move(self, head: Head, *, version: int) -> Written | HeadMoved:
+        """Replace the head if it stands at ``version``, whatever its status: for operators and for time travel.
+
+        What a run keeps for life stays, as with ``release``.
+        """
+        ...
+
+    def delete(self, run: RunRef) -> bool:
+        """Remove everything about a run, its head last; whether there was one. May be called again after a crash.
+
+        The caller has seen to it that nobody drives the run.
+        """
+        ...
+
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """Set CANCELED, version + 1, epoch + 1; remove due, lease and wake, unless the run has ended.
 

@@ -18,6 +18,7 @@ from flowcore.codec import Shape, digest
 from flowcore.core import view
 from flowcore.core.admit import Resume
 from flowcore.core.evolve import state_at
+from flowcore.core.rewind import Given
 from flowcore.core.view import StepResult
 from flowcore.errors import MalformedRequest, RunNotFound
 from flowcore.keys import ROOT, RunRef, StepKey, is_run_id
@@ -30,6 +31,8 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 T = TypeVar("T")
 
+UNSET: Any = object()
+"""Stands for an argument that was left out, where None is a value."""
 _POLL = timedelta(milliseconds=200)
 _ANYTHING: Shape[Any] = Shape(Any)
 _CONTEXT: Shape[dict[str, Any]] = Shape(dict[str, Any])
@@ -119,6 +122,7 @@ class Run(Generic[In, Out]):
         request_context: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         wait: timedelta | None = None,
+        per_step: bool = False,
     ) -> RunResult[Out]:
         """Start the run. Starting it again with the same input returns the run as it stands.
 
@@ -128,6 +132,7 @@ class Run(Generic[In, Out]):
             request_context: values every step can read and change.
             idempotency_key: stands for the run id when none was given: the same key is the same run.
             wait: with a queue, drive the run here for at most this long instead of leaving it to a worker.
+            per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: InvalidPayload, RunExists, PayloadTooLarge.
         """
         workflow = self._workflow
@@ -151,7 +156,7 @@ class Run(Generic[In, Out]):
             request_context=_CONTEXT.accept("request context", dict(request_context or {})),
         )
         here, deadline = self._pace(wait)
-        snapshot, created = self._app.engine.start(head, here=here, deadline=deadline)
+        snapshot, created = self._app.engine.start(head, here=here or per_step, deadline=deadline, per_step=per_step)
         return self._seen(snapshot, replayed=not created)
 
     def resume(
@@ -195,6 +200,88 @@ class Run(Generic[In, Out]):
             self._existing(), data, resume, by=by, via=via, here=here, deadline=deadline
         )
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
+
+    def restart(self) -> RunResult[Out]:
+        """Have a run under way driven anew from where it stands; finished steps are not repeated, sleeps go on.
+
+        For a run whose worker is believed dead: a worker that still lives is fenced off. An ended run is given back as
+        it stands. Raises: RunNotFound; NotActive when the run waits for an answer or is paused.
+        """
+        here, deadline = self._pace(None)
+        return self._seen(self._app.engine.restart(self._existing(), here=here, deadline=deadline))
+
+    def pause(self) -> RunResult[Out]:
+        """Stop the run until ``unpause``; answers that come meanwhile are kept. Raises: RunNotFound, NotActive."""
+        self._app.engine.pause(self._existing())
+        return self.result()
+
+    def unpause(self, *, per_step: bool = False) -> RunResult[Out]:
+        """Let a paused or blocked run go on; with ``per_step`` one step, and it is paused again.
+
+        Raises: RunNotFound, NotActive.
+        """
+        here, deadline = self._pace(None)
+        engine = self._app.engine
+        return self._seen(engine.unpause(self._existing(), here=here or per_step, deadline=deadline, per_step=per_step))
+
+    def time_travel(
+        self,
+        step: Step[Any, Any, Any, Any] | str | list[str],
+        *,
+        input: Any = UNSET,
+        context: Mapping[str, Any] | None = None,
+        per_step: bool = False,
+    ) -> RunResult[Out]:
+        """Begin the run anew at ``step``, whatever became of it; suspensions of its earlier life answer no more.
+
+        Args:
+            step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow.
+            input: of that step; left out, what stands before it. Entries in front without an output are skipped then.
+            context: outputs of entries in front of it, by dotted id.
+            per_step: run that one step, then pause.
+        Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
+        """
+        here, deadline = self._pace(None)
+        snapshot = self._app.engine.time_travel(
+            self._existing(),
+            _dotted(step) or "",
+            given=_given(input),
+            outputs=_CONTEXT.accept("context", dict(context or {})),
+            here=here or per_step,
+            deadline=deadline,
+            per_step=per_step,
+        )
+        return self._seen(snapshot)
+
+    def fork(
+        self,
+        step: Step[Any, Any, Any, Any] | str | list[str],
+        *,
+        run_id: str | None = None,
+        input: Any = UNSET,
+        context: Mapping[str, Any] | None = None,
+    ) -> RunResult[Out]:
+        """Begin another run at ``step`` with what this one has done before it; this one is left alone.
+
+        Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload, MalformedRequest.
+        """
+        if run_id is not None and not is_run_id(run_id):
+            raise MalformedRequest(f"{run_id!r} cannot be a run id; use 1-128 letters, digits and ._:@-")
+        here, deadline = self._pace(None)
+        snapshot = self._app.engine.fork(
+            self._existing(),
+            RunRef(self._ref.tenant, run_id or self._app.ids.fresh()),
+            _dotted(step) or "",
+            given=_given(input),
+            outputs=_CONTEXT.accept("context", dict(context or {})),
+            here=here,
+            deadline=deadline,
+        )
+        return self._seen(snapshot)
+
+    def delete(self) -> None:
+        """Remove the run and all it holds; one under way is canceled first. Raises: RunNotFound."""
+        self._app.engine.delete(self._existing())
 
     def cancel(self) -> RunResult[Out]:
         """Stop the run for good, from any process. An ended run keeps its status. Raises: RunNotFound."""
@@ -279,6 +366,10 @@ def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
         created_at=head.created_at,
         updated_at=head.updated_at,
     )
+
+
+def _given(input: Any) -> Given | None:
+    return None if input is UNSET else Given(input)
 
 
 def _dotted(step: Any) -> str | None:

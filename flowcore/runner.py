@@ -64,7 +64,7 @@ from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError
 from flowcore.failures import Unfit, decoded, encoded, failure_of
 from flowcore.keys import Scope, dotted, index_of, scope_of, turn_number, turn_of
-from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord, wait_id
+from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
 
@@ -120,7 +120,7 @@ class Runner:
                 case Leave():
                     return _left(action, started)
                 case TimeOut():
-                    return Answered(key=place.key, answer=_timed_out(action.prior, started))
+                    return Answered(key=place.key, answer=_timed_out(action.wait, started))
                 case GiveUp():
                     return _failed(action, _crashed(action), started)
                 case _:
@@ -399,8 +399,8 @@ def _crashed(action: GiveUp) -> StepFailure:
     )
 
 
-def _timed_out(prior: StepRecord, now: datetime) -> Answer:
-    return Answer(wait=wait_id(prior), data=None, digest=digest(None), at=now, via="timeout", timed_out=True)
+def _timed_out(wait: str, now: datetime) -> Answer:
+    return Answer(wait=wait, data=None, digest=digest(None), at=now, via="timeout", timed_out=True)
 
 
 def _left(action: Leave, started: datetime) -> StepEvent:

@@ -16,7 +16,7 @@ from flowcore.authoring.graph import BranchNode, Graph
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import evolve as heads
 from flowcore.core.compat import overtaken
-from flowcore.core.decide import Action, Broken, Done, Finish, Park, Passed, Run, decide
+from flowcore.core.decide import Action, Broken, Done, Finish, Park, Passed, Run, RunStep, decide
 from flowcore.core.evolve import Adopted, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
 from flowcore.errors import (
     OutsideError,
@@ -69,11 +69,16 @@ class _Unanswered(BaseException):
 class Session:
     """One worker driving one run it holds. Ends by releasing the run, or by noticing that it no longer holds it."""
 
-    def __init__(self, engine: Engine, graph: Graph, snapshot: Snapshot, deadline: datetime | None) -> None:
+    def __init__(
+        self, engine: Engine, graph: Graph, snapshot: Snapshot, deadline: datetime | None, *, per_step: bool = False
+    ) -> None:
+        """Drive ``snapshot``, which this process holds, until ``deadline``; ``per_step``: one step, then pause."""
         self.engine = engine
         self.graph = graph
         self.snapshot = snapshot
         self.deadline = deadline
+        self.per_step = per_step
+        self.is_stepped = False
         self.passed = Passed()
         self.underway: dict[StepKey, StepRecord | None] = {}
         self.crew = engine.crew(engine.loop)
@@ -110,6 +115,8 @@ class Session:
         """Decide once and act on it; whether the session is over."""
         decision = decide(self.graph, self.snapshot, self._now(), self.passed)
         match decision:
+            case Run(actions, _) if self.per_step:
+                return self._step_once(actions)
             case Run(actions, retry):
                 fresh = [action for action in actions if action.place.key not in self.underway]
                 if fresh and self._is_out_of_time():
@@ -127,6 +134,15 @@ class Session:
                 return self._finish(result)
             case _:
                 assert_never(decision)
+
+    def _step_once(self, actions: tuple[Action, ...]) -> bool:
+        """One step, with the bookkeeping in front of it; then the run is paused for whoever debugs it."""
+        if self.is_stepped:
+            return self._release(heads.paused(self.snapshot.head, self._now()))
+        action = next((action for action in actions if not isinstance(action, RunStep)), actions[0])
+        self._perform([action], None)
+        self.is_stepped = isinstance(action, RunStep)
+        return False
 
     def _perform(self, fresh: list[Action], retry: datetime | None) -> None:
         self.turns += bool(fresh)

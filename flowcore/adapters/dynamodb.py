@@ -191,6 +191,20 @@ class DynamoStore:
         verdict = self._write(self._client.update_item, token, **update)
         return Written() if isinstance(verdict, _Done) else HeadMoved(_head_in(verdict))
 
+    def move(self, head: Head, *, version: int) -> Written | HeadMoved:
+        """See ``Store.move``."""
+        token = self._ids.fresh()
+        update = self._updating(head.run, replacement(head, token), _SAME_VERSION, {":version": number(version)})
+        verdict = self._write(self._client.update_item, token, **update)
+        return Written() if isinstance(verdict, _Done) else HeadMoved(_head_in(verdict))
+
+    def delete(self, run: RunRef) -> bool:
+        """See ``Store.delete``. The head goes last: a new run of this id must not find records of the old one."""
+        self._forget(run)
+        reply = self._ask(self._client.delete_item, TableName=self._table, Key=_key_of(run), ReturnValues="ALL_OLD")
+        self._forget(run)
+        return "Attributes" in reply
+
     def resume(
         self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
     ) -> Written | HeadMoved | RecordMoved:
@@ -292,6 +306,17 @@ class DynamoStore:
             asked["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
 
     # -- writing --
+
+    def _forget(self, run: RunRef) -> None:
+        """Remove the run's records, of every incarnation."""
+        keys = self._query(
+            {":pk": text(partition_of(run)), ":head": text(HEAD_KEY)},
+            KeyConditionExpression="#pk = :pk AND #sk > :head",
+            ProjectionExpression="#pk, #sk",
+            ConsistentRead=True,
+        )
+        for key in keys:
+            self._ask(self._client.delete_item, TableName=self._table, Key=key)
 
     def _advance(
         self,

@@ -348,6 +348,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         u=_instant(record.until),
         sp=_payload(f"The suspend payload {place}", record.payload),
         lb=_text(record.label),
+        gi=_payload(f"The given input {place}", list(record.given) if record.given else None),
         an=_payload(f"The answer {place}", _answer_json(record.answer)),
         pa=_payload(f"The earlier answers {place}", [_answer_json(answer) for answer in record.spent] or None),
         op=_text(record.opens),
@@ -382,6 +383,7 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
         until=_read(item, "u", instant_of, None),
         payload=_read(item, "sp", value_of, None),
         label=_read(item, "lb", _str_of, None),
+        given=_given_of(_read(item, "gi", value_of, None)),
         answer=_answer_of(_read(item, "an", value_of, None)),
         spent=_answers_of(_read(item, "pa", value_of, ())),
         opens=Scope(opens) if opens is not None else None,
@@ -477,6 +479,10 @@ def _answer_of(value: Json) -> Answer | None:
         idempotency_key=value.get("k"),
         timed_out=value.get("to", False),
     )
+
+
+def _given_of(value: Json) -> tuple[Json] | None:
+    return None if value is None else (value[0],)
 
 
 def _answers_of(values: Sequence[Json]) -> tuple[Answer, ...]:

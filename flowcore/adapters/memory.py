@@ -124,6 +124,27 @@ class MemoryStore:
             self._apply(item, change)
             return Written()
 
+    def move(self, head: Head, *, version: int) -> Written | HeadMoved:
+        """See ``Store.move``."""
+        with self._lock:
+            change = replacement(head, next(self._tokens))
+            item = self._heads.get(partition_of(head.run))
+            if item is None or item["ver"] != number(version):
+                return HeadMoved(None if item is None else decode_head(item))
+            self._apply(item, change)
+            return Written()
+
+    def delete(self, run: RunRef) -> bool:
+        """See ``Store.delete``."""
+        with self._lock:
+            partition = partition_of(run)
+            self._scopes.pop(partition, None)
+            self._due.pop(partition, None)
+            item = self._heads.pop(partition, None)
+            if item is not None:
+                self._listed[run.tenant].pop(item["lsk"]["S"], None)
+            return item is not None
+
     def resume(
         self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
     ) -> Written | HeadMoved | RecordMoved:

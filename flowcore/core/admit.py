@@ -73,7 +73,7 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume) -> Verdict:
         return repeated
     waiting = open_waits(snapshot)
     if resume.wait is not None:
-        chosen = [record for record in waiting if wait_id(record) == resume.wait]
+        chosen = [record for record in waiting if wait_id(record, snapshot.head.incarnation) == resume.wait]
         return Meant((chosen[0],)) if chosen else Refused(_settled_wait(snapshot, resume.wait))
     if resume.label is not None:
         waiting = [record for record in waiting if record.label == resume.label]
@@ -162,7 +162,7 @@ def _single(snapshot: Snapshot, waiting: Sequence[StepRecord]) -> Verdict:
 
 def wait_line(snapshot: Snapshot, record: StepRecord) -> dict[str, Any]:
     """One open suspension as plain JSON, for an error or a listing."""
-    wait = Wait.of(snapshot.head.run, record)
+    wait = Wait.of(snapshot.head, record)
     return {"id": wait.id, "path": wait.path, "label": wait.label, "index": wait.index}
 
 

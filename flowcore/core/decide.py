@@ -31,7 +31,7 @@ from flowcore.authoring.graph import (
 )
 from flowcore.errors import InvariantError
 from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, turn_of
-from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
+from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, wait_id
 
 MOST_CLAIMS = 5
 """Claims in a row without a clean release and without any progress, before a step is held to kill its workers."""
@@ -95,10 +95,10 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class TimeOut:
-    """The deadline of a suspension has passed: settle it, unless an answer is faster."""
+    """The deadline of the suspension ``wait`` has passed: settle it, unless an answer is faster."""
 
     place: Place
-    prior: StepRecord
+    wait: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +231,11 @@ def decide(graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed | Non
 class _Walk:
     """One pass over the tree: collects what is ready and when the next pause ends."""
 
-    __slots__ = ("actions", "now", "passed", "records", "retry", "wake")
+    __slots__ = ("actions", "incarnation", "now", "passed", "records", "retry", "wake")
 
     def __init__(self, snapshot: Snapshot, now: datetime, passed: Passed) -> None:
         self.records = snapshot.records
+        self.incarnation = snapshot.head.incarnation
         self.now = now
         self.passed = passed
         self.actions: list[Action] = []
@@ -283,15 +284,15 @@ class _Walk:
             return self._ask(RunStep(place, value, None))
         match record.outcome:
             case Outcome.RESU:
-                return self._ask(RunStep(place, value, record))
+                return self._ask(RunStep(place, _input(record, value), record))
             case Outcome.RETRY:
                 if self._is_over(record.until):
-                    return self._ask(RunStep(place, value, record))
+                    return self._ask(RunStep(place, _input(record, value), record))
                 self.retry = _earlier(self.retry, record.until)
                 return LIVE
             case Outcome.SUSP:
                 if record.until is not None and self._is_over(record.until):
-                    return self._ask(TimeOut(place, record))
+                    return self._ask(TimeOut(place, wait_id(record, self.incarnation)))
                 return HELD
             case _:
                 return _settled(record, value)
@@ -421,6 +422,11 @@ class _Walk:
             return True
         self.wake = _earlier(self.wake, until)
         return False
+
+
+def _input(record: StepRecord, value: Json) -> Json:
+    """What the step begins with: the value in front of it, unless time travel gave it another."""
+    return record.given[0] if record.given else value
 
 
 def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -232,6 +232,7 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             label=prior.label,
             delta=prior.delta,
             count=prior.count,
+            given=prior.given,
         )
     )
     match event:
@@ -332,6 +333,11 @@ def queued(head: Head, now: datetime) -> Head:
     return _moved(head, RunStatus.QUEUED, now, wake=None, due=now + QUEUED_GRACE)
 
 
+def requeued(head: Head, now: datetime) -> Head:
+    """Whatever held the run up is over: a worker shall take it."""
+    return _moved(head, RunStatus.QUEUED, now, wake=None, due=now + QUEUED_GRACE, blocked=None)
+
+
 def held(head: Head, now: datetime, *, owner: str, lease_until: datetime) -> Head:
     """The run is driven by ``owner`` until ``lease_until``, under a new epoch."""
     return _moved(
@@ -368,6 +374,11 @@ def handed_on(head: Head, now: datetime) -> Head:
     )
 
 
+def taken_away(head: Head, now: datetime) -> Head:
+    """Somebody believes the worker dead: another one shall go on, and the first is fenced off if it lives."""
+    return replace(handed_on(head, now), epoch=head.epoch + 1, hops=head.hops)
+
+
 def finished(head: Head, now: datetime, *, output: Json = None, failure: StepFailure | None = None) -> Head:
     """The end: SUCCESS with an output, or FAILED with a failure."""
     status = RunStatus.SUCCESS if failure is None else RunStatus.FAILED
@@ -389,6 +400,35 @@ def blocked(head: Head, now: datetime, reason: str) -> Head:
     """The code at hand does not fit what the run has done: it stands still until somebody acts."""
     return _moved(
         head, RunStatus.BLOCKED, now, owner=None, lease_until=None, attempts=0, wake=None, due=None, blocked=reason
+    )
+
+
+def paused(head: Head, now: datetime) -> Head:
+    """An operator, or a debugger, stops the run; whoever drives it is fenced off."""
+    epoch = head.epoch + (head.status is RunStatus.RUNNING)
+    return _moved(
+        head, RunStatus.PAUSED, now, epoch=epoch, owner=None, lease_until=None, attempts=0, wake=None, due=None
+    )
+
+
+def reborn(head: Head, now: datetime, incarnation: int) -> Head:
+    """The run begins a new life, QUEUED, whatever became of the one before; its worker, if any, is fenced off."""
+    return replace(
+        head,
+        status=RunStatus.QUEUED,
+        version=head.version + 1,
+        epoch=head.epoch + 1,
+        updated_at=max(head.updated_at, now),
+        incarnation=incarnation,
+        owner=None,
+        lease_until=None,
+        attempts=0,
+        hops=0,
+        wake=None,
+        due=now + QUEUED_GRACE,
+        output=None,
+        failure=None,
+        blocked=None,
     )
 
 

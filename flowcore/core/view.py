@@ -64,7 +64,7 @@ def steps(graph: Graph | None, snapshot: Snapshot) -> dict[str, StepResult]:
 
 def waits(snapshot: Snapshot) -> list[Wait[Json]]:
     """The open suspensions, oldest first."""
-    return [Wait.of(snapshot.head.run, record) for record in open_waits(snapshot)]
+    return [Wait.of(snapshot.head, record) for record in open_waits(snapshot)]
 
 
 def suspended(snapshot: Snapshot) -> list[list[str]]:
@@ -160,7 +160,7 @@ def _inputs(graph: Graph, home: Scope, value: Json, snapshot: Snapshot) -> Itera
     """The value that reached each node of a scope, as far as records tell."""
     for node in graph.nodes:
         yield from _input_of(node, inside(home, node.id), home, value, snapshot)
-        passed, value = _passed_on(node, home, value, snapshot)
+        passed, value = passed_on(node, home, value, snapshot)
         if not passed:
             return
 
@@ -188,7 +188,7 @@ def _input_of(node: Node, key: StepKey, home: Scope, value: Json, snapshot: Snap
             pass
 
 
-def _passed_on(node: Node, home: Scope, value: Json, snapshot: Snapshot) -> tuple[bool, Json]:
+def passed_on(node: Node, home: Scope, value: Json, snapshot: Snapshot) -> tuple[bool, Json]:
     """Whether the next node was reached, and with which value."""
     if isinstance(node, ParallelNode):
         records = {arm.id: snapshot.records.get(inside(home, arm.id)) for arm in node.arms}

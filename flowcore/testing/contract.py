@@ -484,6 +484,44 @@ class StoreContract:
 
     # -- due --
 
+    def test_move_replaces_a_head_of_any_status_at_its_version(self, store: Store) -> None:
+        """For operators: nothing but the version is asked."""
+        store.start(a_head())
+        ended = replace(a_head(), version=2, status=RunStatus.SUCCESS, due=None)
+        again = replace(ended, version=3, status=RunStatus.QUEUED, incarnation=7, due=NOW)
+        assert Written() == store.move(ended, version=1)
+        assert Written() == store.move(again, version=2)
+        assert again == store.peek(RUN)
+        assert HeadMoved(again) == store.move(ended, version=1)
+
+    def test_move_of_no_run_writes_nothing(self, store: Store) -> None:
+        """A deleted run stays deleted."""
+        assert HeadMoved(None) == store.move(a_head(), version=1)
+        assert store.peek(RUN) is None
+
+    def test_delete_removes_head_records_and_listing(self, store: Store) -> None:
+        """Of every incarnation; a new run of that id begins with nothing."""
+        store.start(a_head())
+        store.commit(RUN, 1, a_record("a"), None)
+        store.commit(RUN, 5, a_record("b"), None)
+        assert store.delete(RUN)
+        assert not store.delete(RUN)
+        assert store.load(RUN, everything=True) is None
+        assert [] == store.list_runs(RUN.tenant).items
+        assert [] == list(store.due(NOW + timedelta(days=1), limit=9))
+        store.start(a_head())
+        loaded = store.load(RUN, everything=True)
+        assert loaded is not None
+        assert {} == loaded[1]
+
+    def test_delete_leaves_other_runs_alone(self, store: Store) -> None:
+        """Also those whose id begins like it."""
+        other = replace(a_head(), run=RunRef(RUN.tenant, f"{RUN.id}1"))
+        store.start(a_head())
+        store.start(other)
+        store.delete(RUN)
+        assert other == store.peek(other.run)
+
     def test_due_finds_what_is_overdue(self, store: Store) -> None:
         """Strictly before now, the longest overdue first, no more than asked for."""
         for minute in (3, 1, 4, 2, 5):

@@ -32,7 +32,7 @@ from flowcore.ports import (
 
 T = TypeVar("T")
 
-WRITES = frozenset({"start", "claim", "commit", "release", "resume", "cancel"})
+WRITES = frozenset({"start", "claim", "commit", "release", "move", "delete", "resume", "cancel"})
 """The store's calls that change something."""
 
 
@@ -142,6 +142,14 @@ class FaultyStore:
         return self._call(
             "resume", lambda: self.inner.resume(head, record, version=version, prior=prior), head.run, record
         )
+
+    def move(self, head: Head, *, version: int) -> Written | HeadMoved:
+        """See ``Store.move``."""
+        return self._call("move", lambda: self.inner.move(head, version=version), head.run)
+
+    def delete(self, run: RunRef) -> bool:
+        """See ``Store.delete``."""
+        return self._call("delete", lambda: self.inner.delete(run), run)
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""

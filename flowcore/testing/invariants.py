@@ -49,7 +49,7 @@ def head_violations(before: Head | None, after: Head) -> Iterator[str]:
         yield f"{after.status} with owner {after.owner!r} and lease {after.lease_until}"
     if before is None:
         return
-    if after.status not in RUN_CHANGES[before.status]:
+    if after.status not in RUN_CHANGES[before.status] and after.incarnation == before.incarnation:
         yield f"{before.status} became {after.status}"
     if after.version != before.version + 1:
         yield f"version {before.version} became {after.version}"
@@ -144,6 +144,16 @@ class WatchedStore:
             if isinstance(reply, Written):
                 self._judge(head.run, self._noted(head.run, head.incarnation, record))
             return reply
+
+    def move(self, head: Head, *, version: int) -> Written | HeadMoved:
+        """See ``Store.move``."""
+        return self._watched(head.run, lambda: self.inner.move(head, version=version))
+
+    def delete(self, run: RunRef) -> bool:
+        """See ``Store.delete``."""
+        with self._lock:
+            self.records = {key: record for key, record in self.records.items() if key[0] != run}
+            return self.inner.delete(run)
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""

@@ -190,9 +190,11 @@ class LocalApp(App):
 class _MortalEngine(Engine):
     """An engine whose workers may die: the caller is another process, and sees the run as the dead one left it."""
 
-    def _drive(self, graph: Graph, snapshot: Snapshot, deadline: datetime | None) -> Snapshot:
+    def _drive(
+        self, graph: Graph, snapshot: Snapshot, deadline: datetime | None, *, per_step: bool = False
+    ) -> Snapshot:
         try:
-            return super()._drive(graph, snapshot, deadline)
+            return super()._drive(graph, snapshot, deadline, per_step=per_step)
         except WorkerDied:
             return self.read(snapshot.head.run)
 

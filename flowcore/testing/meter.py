@@ -83,6 +83,10 @@ class Metered:
         """Billed for the larger of the item before and after."""
         return self._write("UpdateItem", self._client.update_item, request, [request], 1)
 
+    def delete_item(self, **request: Any) -> Reply:
+        """Billed for the item removed."""
+        return self._write("DeleteItem", self._client.delete_item, request, [request], 1)
+
     def transact_write_items(self, **request: Any) -> Reply:
         """Each part is billed twice: it is prepared, then committed. Entries of indexes are written once."""
         parts = [part for member in request["TransactItems"] for part in member.values()]

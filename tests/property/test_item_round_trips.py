@@ -84,6 +84,7 @@ RECORD: dict[str, Any] = {
     "until": maybe_instants,
     "payload": values,
     "label": st.none() | texts,
+    "given": st.none() | st.tuples(values),
     "answer": st.none() | answers,
     "spent": st.lists(answers, max_size=2).map(tuple),
     "opens": st.none() | keys.map(Scope),

@@ -1,0 +1,170 @@
+"""Going back in a run: which of its records stand in front of a step where a new life, or a fork, is to begin.
+
+Pure: reads a whole run, gives the records that the new beginning keeps. Keys stay what they are; a record that is kept
+keeps its outcome, its changes of state and its order. What is not kept was never so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from flowcore.authoring.graph import (
+    BranchNode,
+    Graph,
+    LoopNode,
+    NestedNode,
+    Node,
+    ParallelNode,
+    StepNode,
+)
+from flowcore.core.view import passed_on
+from flowcore.errors import InvalidPayload, NotRecorded, UnknownStep
+from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, scope_of, turn_of
+from flowcore.model import Json, Outcome, Snapshot, StepRecord
+
+_OVER = frozenset({Outcome.OK, Outcome.BAIL, Outcome.SKIP, Outcome.SLP})
+"""Outcomes that an entry in front of the step may keep; a sleep that still lasts ends now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The value a step is to begin with, instead of what stands before it."""
+
+    value: Json
+
+
+def rewound(
+    graph: Graph, snapshot: Snapshot, step: str, *, given: Given | None, outputs: Mapping[str, Json], now: datetime
+) -> list[StepRecord]:
+    """The records a run keeps that begins anew at ``step``.
+
+    Args:
+        snapshot: with every record of the run.
+        step: dotted id; ``child.q`` goes into a nested workflow.
+        given: the step's input; entries in front of it that have no record are skipped then.
+        outputs: of entries in front of it, by dotted id: instead of, or in place of missing, records.
+    Raises: UnknownStep; NotRecorded when entries in front of the step have no output; InvalidPayload when an input
+        is given to an entry that takes none.
+    """
+    rewind = _Rewind(snapshot, given, outputs, now)
+    kept = list(rewind.scope(graph, ROOT, step.split("."), snapshot.head.input, step))
+    if rewind.missing:
+        raise NotRecorded(step, rewind.missing)
+    return kept
+
+
+class _Rewind:
+    """One walk to the step; ``missing`` collects what stands before it without an output."""
+
+    def __init__(self, snapshot: Snapshot, given: Given | None, outputs: Mapping[str, Json], now: datetime) -> None:
+        self.snapshot = snapshot
+        self.given = given
+        self.outputs = outputs
+        self.now = now
+        self.missing: list[str] = []
+
+    def scope(self, graph: Graph, home: Scope, path: list[str], value: Json, whole: str) -> Iterator[StepRecord]:
+        """The records kept of one workflow: all in front of the entry that ``path`` begins with."""
+        snapshot = self.snapshot
+        for node in graph.nodes:
+            if _holds(node, path[0]):
+                yield from self._at(node, home, path, value, whole)
+                return
+            yield from self._in_front(node, home)
+            _, value = passed_on(node, home, value, snapshot)
+        raise UnknownStep(whole, [dotted(inside(home, id)) for id in graph.by_id], known=True)
+
+    def _in_front(self, node: Node, home: Scope) -> Iterator[StepRecord]:
+        """An entry that is over: with its output as it was, as it is given, or skipped."""
+        if isinstance(node, ParallelNode):
+            for arm in node.arms:
+                yield from self._in_front(arm, home)
+            return
+        key = inside(home, node.id)
+        record = self.snapshot.records.get(key)
+        if dotted(key) in self.outputs:
+            yield self._made(key, Outcome.OK, output=self.outputs[dotted(key)])
+        elif record is not None and record.outcome in _OVER:
+            yield replace(record, until=min(record.until, self.now)) if record.until else record
+            yield from self._below(key)
+            if isinstance(node, BranchNode):
+                for arm in node.nodes:
+                    if arm.id in (record.output or ()):
+                        yield from self._in_front(arm, home)
+        elif self.given is not None:
+            yield self._made(key, Outcome.SKIP)
+        else:
+            self.missing.append(dotted(key))
+
+    def _at(self, node: Node, home: Scope, path: list[str], value: Json, whole: str) -> Iterator[StepRecord]:
+        """The entry itself, or the one around it: an arm's siblings stay as they are, a branch takes this arm."""
+        if isinstance(node, (ParallelNode, BranchNode)) and node.id != path[0]:
+            if isinstance(node, BranchNode):
+                yield self._made(inside(home, node.id), Outcome.OK, output=[path[0]])
+            for arm in node.arms if isinstance(node, ParallelNode) else ():
+                if arm.id != path[0]:
+                    yield from self._as_it_is(inside(home, arm.id))
+            arms = node.arms if isinstance(node, ParallelNode) else node.nodes
+            target = next(arm for arm in arms if arm.id == path[0])
+            yield from self._at(target, home, path, value, whole)
+        elif len(path) == 1:
+            yield from self._beginning(node, inside(home, node.id), whole)
+        elif isinstance(node, NestedNode):
+            key = inside(home, node.id)
+            before = self.snapshot.records.get(key)
+            entered = before.output if before is not None and before.outcome is Outcome.START else value
+            yield self._made(key, Outcome.START, output=entered, opens=Scope(key))
+            yield from self.scope(node.graph, Scope(key), path[1:], entered, whole)
+        else:
+            raise UnknownStep(whole, [dotted(inside(home, node.id))], known=True)
+
+    def _beginning(self, node: Node, key: StepKey, whole: str) -> Iterator[StepRecord]:
+        """Nothing, and the step begins like new; or what makes it begin with the given value."""
+        if self.given is None:
+            return
+        match node:
+            case StepNode():
+                yield self._made(key, Outcome.RETRY, attempt=0, until=self.now, given=(self.given.value,))
+            case NestedNode():
+                yield self._made(key, Outcome.START, output=self.given.value, opens=Scope(key))
+            case LoopNode():
+                opens = scope_of(turn_of(key, 1))
+                yield self._made(key, Outcome.START, output=self.given.value, opens=opens, count=1)
+            case _:
+                row = {"path": whole, "message": "takes no input of its own", "type": "input"}
+                raise InvalidPayload("time travel", [row])
+
+    def _as_it_is(self, key: StepKey) -> Iterator[StepRecord]:
+        record = self.snapshot.records.get(key)
+        if dotted(key) in self.outputs:
+            yield self._made(key, Outcome.OK, output=self.outputs[dotted(key)])
+        elif record is not None:
+            yield record
+            yield from self._below(key)
+
+    def _below(self, key: StepKey) -> Iterator[StepRecord]:
+        """Everything inside a container, and what its steps stored once."""
+        inner = (f"{key}/", f"{key}[", f"{key}#", f"{key}!")
+        return (record for record in self.snapshot.records.values() if record.key.startswith(inner))
+
+    def _made(self, key: StepKey, outcome: Outcome, **fields: object) -> StepRecord:
+        return StepRecord(
+            key=key,
+            outcome=outcome,
+            seq=1,
+            epoch=self.snapshot.head.epoch,
+            at=self.now,
+            started_at=self.now,
+            **fields,  # type: ignore[arg-type]  # checked where it is called
+        )
+
+
+def _holds(node: Node, id: str) -> bool:
+    """Whether the entry is the one meant, or has it as an arm."""
+    if node.id == id:
+        return True
+    if isinstance(node, ParallelNode):
+        return any(_holds(arm, id) for arm in node.arms)
+    return isinstance(node, BranchNode) and any(_holds(arm, id) for arm in node.nodes)

@@ -1,0 +1,356 @@
+"""What an operator, or a debugger, can do to a run: restart, pause, go back, fork, delete, step."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flowcore import App, StepContext, otherwise, step, workflow
+from flowcore.errors import (
+    AlreadyResumed,
+    InvalidPayload,
+    NotActive,
+    NotRecorded,
+    NotSuspended,
+    RunExists,
+    RunNotFound,
+    StillRunning,
+    UnknownStep,
+)
+from flowcore.testing import LocalApp
+
+CALLS: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_calls_yet() -> None:
+    CALLS.clear()
+
+
+@step
+def first(value: int, ctx: StepContext) -> int:
+    """Adds one."""
+    CALLS.append("first")
+    ctx.set_state({"first": value})
+    return value + 1
+
+
+@step
+def ask(value: int, ctx: StepContext[int]) -> int:
+    """Adds what somebody answers."""
+    CALLS.append("ask")
+    if ctx.resume_data is None:
+        ctx.suspend(label="boss")
+    return value + ctx.resume_data
+
+
+@step
+def last(value: int) -> int:
+    """Doubles."""
+    CALLS.append("last")
+    return value * 2
+
+
+ASKING = workflow("asking", input=int, output=int).then(first).then(ask).then(last).commit()
+CHILD = workflow("child", input=int, output=int).then(first).then(last).commit()
+NESTING = workflow("nesting", input=int, output=int).then(last, id="before").then(CHILD).then(last, id="after").commit()
+FORKING = (
+    workflow("forking", input=int, output=dict[str, int])
+    .parallel(first, last)
+    .map(lambda both: sum(both.values()), id="sum")
+    .branch((lambda total: total > 100, first.clone(id="high")), (otherwise, last.clone(id="low")))
+    .commit()
+)
+
+
+def served(*flows: Any) -> LocalApp:
+    """A LocalApp that serves these workflows."""
+    return LocalApp(App(*flows))
+
+
+def finished(app: LocalApp) -> Any:
+    """A finished run of ``ASKING``: 1 -> 2 -> 12 -> 24."""
+    run = app.workflow("asking").create_run("r")
+    run.start(1)
+    assert 24 == run.resume(10).output
+    CALLS.clear()
+    return run
+
+
+def test_time_travel_repeats_the_step_and_what_follows_with_stored_results() -> None:
+    """What stands in front is not run again; the new life has its own outcome."""
+    run = finished(served(ASKING))
+
+    assert 24 == run.time_travel("last").output
+    assert ["last"] == CALLS
+
+
+def test_time_travel_with_an_input_begins_the_step_with_it() -> None:
+    """Whatever came before."""
+    run = finished(served(ASKING))
+
+    assert 14 == run.time_travel(last, input=7).output
+
+
+def test_time_travel_with_an_input_skips_what_was_never_done() -> None:
+    """The suspended step in front is over, without an output."""
+    run = served(ASKING).workflow("asking").create_run("r")
+    run.start(1)
+
+    result = run.time_travel("last", input=7)
+
+    assert (14, "skipped") == (result.output, result.steps["ask"].status)
+
+
+def test_time_travel_before_a_suspension_suspends_anew_and_old_waits_answer_no_more() -> None:
+    """A link of the earlier life opens nothing in the new one."""
+    app = served(ASKING)
+    run = app.workflow("asking").create_run("r")
+    old = run.start(1).waits[0].id
+    travelled = run.time_travel("first")
+
+    assert "suspended" == travelled.status
+    assert old != travelled.waits[0].id
+    with pytest.raises(NotSuspended):
+        run.resume(10, wait=old)
+    assert 24 == run.resume(10, wait=travelled.waits[0].id).output
+
+
+def test_time_travel_keeps_the_state_of_what_stands_in_front() -> None:
+    """State is part of the records that are kept."""
+    run = finished(served(ASKING))
+
+    assert {"first": 1} == run.time_travel("ask").state
+
+
+def test_time_travel_goes_into_a_nested_workflow() -> None:
+    """Steps of the child in front of the target are not repeated."""
+    run = served(NESTING).workflow("nesting").create_run("r")
+    assert 28 == run.start(3).output
+    CALLS.clear()
+
+    assert 28 == run.time_travel("child.last").output
+    assert ["last", "last"] == CALLS
+    assert 40 == run.time_travel(["child", "last"], input=10).output
+
+
+def test_time_travel_with_outputs_needs_no_earlier_call() -> None:
+    """Outputs of the entries in front may be given."""
+    run = served(ASKING).workflow("asking").create_run("r")
+    run.start(1)
+    CALLS.clear()
+
+    assert 100 == run.time_travel("last", context={"ask": 50}).output
+    assert ["last"] == CALLS
+
+
+def test_time_travel_to_an_arm_keeps_its_siblings() -> None:
+    """Only the arm runs again."""
+    run = served(FORKING).workflow("forking").create_run("r")
+    assert {"low": 20} == run.start(3).output
+    CALLS.clear()
+
+    assert {"low": 20} == run.time_travel("first").output
+    assert ["first", "last"] == CALLS
+
+
+def test_time_travel_to_an_untaken_arm_takes_it() -> None:
+    """The branch is as if it had chosen that arm."""
+    run = served(FORKING).workflow("forking").create_run("r")
+    run.start(3)
+
+    result = run.time_travel("high", input=1)
+
+    assert {"high": 2} == result.output
+    assert "low" not in result.steps
+
+
+BRANCHING = (
+    workflow("branching", input=int, output=int)
+    .parallel(first, last)
+    .map(lambda both: sum(both.values()), id="sum")
+    .branch((lambda _: True, first.clone(id="high")), (otherwise, last.clone(id="low")))
+    .map(lambda arms: sum(arms.values()), id="total")
+    .dountil(first.clone(id="grow"), lambda value: value > 50)
+    .then(CHILD)
+    .commit()
+)
+TRAVELS: list[tuple[str, dict[str, Any], int, list[str]]] = [
+    ("sum", {}, 104, ["first"] + ["first"] * 40 + ["first", "last"]),
+    ("total", {}, 104, ["first"] * 40 + ["first", "last"]),
+    ("last", {"context": {"first": 100}}, 218, ["last", "first", "first", "first", "last"]),
+    ("grow", {"input": 49}, 104, ["first", "first", "first", "last"]),
+    ("child", {"input": 9}, 20, ["first", "last"]),
+    ("child", {}, 104, ["first", "last"]),
+]
+
+
+@pytest.mark.parametrize(("target", "options", "output", "calls"), TRAVELS)
+def test_time_travel_lands_at_any_kind_of_entry(
+    target: str, options: dict[str, Any], output: int, calls: list[str]
+) -> None:
+    """Branches taken before stay taken, loops begin at their first turn, a given input is a nested workflow's own."""
+    run = served(BRANCHING).workflow("branching").create_run("r")
+    assert 104 == run.start(3).output
+    CALLS.clear()
+
+    assert output == run.time_travel(target, **options).output
+    assert sorted(calls) == sorted(CALLS)
+
+
+def test_time_travel_runs_a_sibling_arm_that_never_ran() -> None:
+    """An arm without an outcome is not in front of the other."""
+    run = served(BRANCHING).workflow("branching").create_run("r")
+    run.start(3, per_step=True)
+    CALLS.clear()
+
+    assert 104 == run.time_travel("first").output
+    assert "last" in CALLS
+
+
+def test_time_travel_gives_no_input_to_an_entry_that_takes_none() -> None:
+    """A map has no input of its own."""
+    run = served(BRANCHING).workflow("branching").create_run("r")
+    run.start(3)
+
+    with pytest.raises(InvalidPayload, match="takes no input of its own"):
+        run.time_travel("sum", input={"first": 1, "last": 2})
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "error"),
+    [
+        ("nowhere", {}, UnknownStep),
+        ("ask.inner", {}, UnknownStep),
+        ("last", {}, NotRecorded),
+        ("last", {"input": "seven"}, InvalidPayload),
+    ],
+)
+def test_time_travel_that_cannot_be_leaves_the_run_alone(target: str, options: Any, error: type[Exception]) -> None:
+    """Unknown or never reached steps, and inputs that do not fit, are told at the door."""
+    run = served(ASKING).workflow("asking").create_run("r")
+    before = run.start(1)
+
+    with pytest.raises(error):
+        run.time_travel(target, **options)
+
+    assert before == run.result()
+
+
+def test_run_that_is_driven_cannot_travel() -> None:
+    """Two lives at once would both be right."""
+    app = served(ASKING)
+    app.crash_after("first")
+    run = app.workflow("asking").create_run("r")
+    assert "running" == run.start(1).status
+
+    with pytest.raises(StillRunning):
+        run.time_travel("first")
+
+
+def test_fork_begins_another_run_and_leaves_the_first_alone() -> None:
+    """Its suspensions are its own."""
+    app = served(ASKING)
+    run = app.workflow("asking").create_run("r")
+    before = run.start(1)
+    CALLS.clear()
+    forked = run.fork("ask", run_id="f")
+
+    assert ("suspended", ["ask"]) == (forked.status, CALLS)
+    assert 44 == app.resume("f", 20).output
+    assert before == run.result()
+    assert 24 == run.resume(10).output
+    with pytest.raises(RunExists):
+        run.fork("ask", run_id="f")
+
+
+def test_restart_fences_a_worker_off_and_goes_on_from_the_records() -> None:
+    """Finished steps are not repeated, and nobody waits for the lease."""
+    app = served(ASKING)
+    app.crash_after("first")
+    run = app.workflow("asking").create_run("r")
+    run.start(1)
+
+    assert "suspended" == run.restart().status
+    assert ["first", "ask"] == CALLS
+
+
+def test_restart_does_not_sleep_again() -> None:
+    """The wake is stored."""
+    app = served(workflow("nap", input=int).sleep(timedelta(days=2)).commit())
+    run = app.workflow("nap").create_run("r")
+    wake = run.start(1).steps["sleep-at-start"].wake_at
+    app.advance(days=1)
+
+    assert wake == run.restart().steps["sleep-at-start"].wake_at
+    app.advance(days=1)
+    assert "success" == run.result().status
+
+
+def test_restart_gives_an_ended_run_back_and_refuses_a_suspended_one() -> None:
+    """Nothing to restart."""
+    app = served(ASKING)
+    run = app.workflow("asking").create_run("s")
+    run.start(1)
+    with pytest.raises(NotActive):
+        run.restart()
+    run = finished(app)
+
+    assert ("success", []) == (run.restart().status, CALLS)
+
+
+def test_paused_run_keeps_an_answer_and_uses_it_once_unpaused() -> None:
+    """An operator's pause loses nobody's click."""
+    run = served(ASKING).workflow("asking").create_run("r")
+    run.start(1)
+    assert "paused" == run.pause().status
+
+    assert "paused" == run.resume(10).status
+    with pytest.raises(AlreadyResumed):
+        run.resume(11)
+    with pytest.raises(NotActive):
+        run.pause()
+    assert 24 == run.unpause().output
+
+
+def test_pause_of_a_sleeper_lasts_and_unpause_lets_it_sleep_on() -> None:
+    """Time passes meanwhile."""
+    app = served(workflow("nap", input=int).sleep(timedelta(days=2)).commit())
+    run = app.workflow("nap").create_run("r")
+    run.start(1)
+    run.pause()
+    app.advance(days=1)
+    assert "waiting" == run.unpause().status
+    run.pause()
+    app.advance(days=5)
+
+    assert "paused" == run.result().status
+    assert "success" == run.unpause().status
+
+
+def test_per_step_runs_one_step_and_pauses() -> None:
+    """A debugger's way through a workflow."""
+    run = served(NESTING).workflow("nesting").create_run("r")
+    seen = [run.start(3, per_step=True).status]
+    while seen[-1] == "paused":
+        seen.append(run.unpause(per_step=True).status)
+
+    assert ["paused", "paused", "paused", "success"] == seen
+    assert ["last", "first", "last", "last"] == CALLS
+
+
+def test_deleted_run_is_gone_and_its_id_free() -> None:
+    """Records included: a new run of the same id begins from nothing."""
+    app = served(ASKING)
+    run = app.workflow("asking").create_run("r")
+    run.start(1)
+    run.delete()
+
+    with pytest.raises(RunNotFound):
+        run.result()
+    assert [] == app.list_runs().items
+    CALLS.clear()
+    assert "suspended" == app.workflow("asking").create_run("r").start(2).status
+    assert ["first", "ask"] == CALLS
