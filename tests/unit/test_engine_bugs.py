@@ -262,3 +262,23 @@ def test_a_thawed_worker_goes_on_with_the_outcome_that_was_stored() -> None:
     other.advance(hours=1)
     assert [1, 2] == drawn
     assert (2, {"r/note": 2}) == (other.run("r").result().output, other.run("r").result().state)
+
+
+def test_a_worker_whose_step_has_seen_the_cancel_begins_nothing_more() -> None:
+    """The step looked at the flag less than a moment before its outcome was to be committed."""
+    reached: list[str] = []
+
+    @step
+    def long(_: Any, ctx: StepContext) -> None:
+        local(made, store=app.store, clock=app.clock).cancel(ctx.run_id)
+        app.clock.forward(seconds=2)
+        assert ctx.cancelled.is_set()
+
+    @step
+    def later(_: Any) -> None:
+        reached.append("later")
+
+    made = workflow("w").then(long).then(later).commit()
+    app = local(made)
+    assert "canceled" == app.workflow("w").create_run().start(1).status
+    assert [] == reached
