@@ -7,9 +7,9 @@ all it knows in memory and once with a fresh process image after every turn, reb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Event
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from flowcore.app import Run
 from flowcore.authoring.workflow import WorkflowBuilder
 from flowcore.engine import Pace
 from flowcore.keys import RunRef, dotted
-from flowcore.model import RunStatus, StepRecord
+from flowcore.model import Head, RunStatus, StepRecord
 from flowcore.ports import RecordMoved, Store, Written
 from flowcore.testing import LocalApp, SeededIds, VirtualClock
 
@@ -58,14 +58,29 @@ MODES = [Mode(store, stepwise) for store in ("memory", "dynamodb") for stepwise 
 
 
 class ObservedStore:
-    """A store that tells whoever waits for it that an outcome of a step has been committed."""
+    """A store that tells whoever waits for it that an outcome of a step has been committed.
+
+    It knows the runs of its test, so it finds the overdue ones without asking an index that is spread over shards.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._seen: dict[str, Event] = {}
+        self._runs: list[RunRef] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
+
+    def start(self, head: Head) -> Head | None:
+        """See ``Store.start``."""
+        self._runs.append(head.run)
+        return self._store.start(head)
+
+    def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
+        """See ``Store.due``."""
+        heads = [head for run in dict.fromkeys(self._runs) if (head := self._store.peek(run)) is not None]
+        overdue = sorted((head.due, head.run.id, head.run) for head in heads if head.due is not None and head.due < now)
+        return [run for *_, run in overdue[:limit]]
 
     def commit(
         self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
