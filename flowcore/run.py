@@ -288,9 +288,12 @@ class Run(Generic[In, Out]):
         self._app.engine.cancel(self._existing())
         return self.result()
 
-    def result(self) -> RunResult[Out]:
-        """The run as it stands now. Raises: RunNotFound."""
-        return self._seen(self._app.engine.read(self._existing()))
+    def result(self, *, with_nested_workflows: bool = True) -> RunResult[Out]:
+        """The run as it stands now; on demand without the steps inside nested workflows. Raises: RunNotFound."""
+        found = self._seen(self._app.engine.read(self._existing()))
+        if with_nested_workflows:
+            return found
+        return replace(found, steps={id: step for id, step in found.steps.items() if "." not in id})
 
     def wait(self, timeout: timedelta | None = None) -> RunResult[Out]:
         """Block until the run is suspended or has ended, or for ``timeout``; the run as it stands then.

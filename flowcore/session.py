@@ -260,6 +260,8 @@ class Session:
 
     def _look_up(self) -> None:
         """Now and then read the head, to notice a cancel or a new holder. Raises: _Fenced."""
+        if self.is_lost:
+            raise _Fenced
         now = self.engine.clock.now()
         if now - self.looked_at < self.engine.pace.peek:
             return

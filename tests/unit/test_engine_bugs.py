@@ -278,3 +278,23 @@ def test_a_failure_that_is_no_text_does_not_strand_the_run() -> None:
     error = local(workflow("w").then(odd).commit()).workflow("w").create_run().start(1).error
     assert error is not None
     assert ("odd ?", {"code": 7}) == (error.message, dict(error.properties))
+
+
+def test_a_worker_whose_step_has_seen_the_cancel_begins_nothing_more() -> None:
+    """The step looked at the flag less than a moment before its outcome was to be committed."""
+    reached: list[str] = []
+
+    @step
+    def long(_: Any, ctx: StepContext) -> None:
+        local(made, store=app.store, clock=app.clock).cancel(ctx.run_id)
+        app.clock.forward(seconds=2)
+        assert ctx.cancelled.is_set()
+
+    @step
+    def later(_: Any) -> None:
+        reached.append("later")
+
+    made = workflow("w").then(long).then(later).commit()
+    app = local(made)
+    assert "canceled" == app.workflow("w").create_run().start(1).status
+    assert [] == reached
