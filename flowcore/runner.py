@@ -64,7 +64,7 @@ from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError
 from flowcore.failures import Unfit, decoded, encoded, failure_of
 from flowcore.keys import Scope, dotted, index_of, scope_of, turn_number, turn_of
-from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord
+from flowcore.model import Answer, Json, StepFailure, StepRecord
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
 
@@ -137,7 +137,7 @@ class Runner:
         node = place.node
         assert isinstance(node, StepNode)
         step = node.step
-        attempt = prior.attempt + 1 if prior is not None and prior.outcome is Outcome.RETRY else 1
+        attempt = 1 if prior is None else prior.attempt + 1
         value = decoded(step.input, action.value, f"input of step {node.id!r}")
         context = self._context(place, prior, attempt, view)
         try:

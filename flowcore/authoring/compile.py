@@ -253,9 +253,11 @@ class _Compiler:
 
     def _foreach(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
         body = self._step(entry.steps[0], id)
-        concurrency = entry.functions[0]
+        concurrency, tolerated = entry.functions
         if not isinstance(concurrency, int):
             concurrency = self._function(concurrency, f"{id}, concurrency")
+        if isinstance(tolerated, bool) or not isinstance(tolerated, (int, float)) or tolerated < 0:
+            self.wrong(id, f"tolerated_failures={tolerated!r} is no count and no share; give a number from 0")
         if body is None or concurrency is None:
             return None
         is_another = flow.type is not Any and get_origin(flow.type) not in (list, None)
@@ -265,6 +267,7 @@ class _Compiler:
             id=id,
             body=body,
             concurrency=concurrency,
+            tolerated=tolerated,
             takes=flow,
             gives=Shape(list[body.gives.type]),  # type: ignore[name-defined]  # a type known at run time
             description=entry.description,

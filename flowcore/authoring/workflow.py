@@ -162,11 +162,16 @@ class WorkflowBuilder(Generic[I, O, Now]):
         step: Step[M, T, Any, Any],
         *,
         concurrency: int | Computed[list[M], int] = 1,
+        tolerated_failures: float = 0,
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, list[T]]:
-        """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order."""
-        return self._with("foreach", id, description, steps=(step,), functions=(concurrency,))
+        """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order.
+
+        ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1.
+        """
+        functions = (concurrency, tolerated_failures)
+        return self._with("foreach", id, description, steps=(step,), functions=functions)
 
     @overload
     def map(

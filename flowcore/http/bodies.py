@@ -35,6 +35,7 @@ class ResumeBody(_Body):
     step: str | list[str] | None = None
     label: str | None = None
     index: int | None = None
+    request_context: dict[str, Any] | None = None
 
 
 def run_json(result: RunResult[Any], output: Json) -> dict[str, Json]:

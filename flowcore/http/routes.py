@@ -101,6 +101,7 @@ def _changes(router: Router, app: App) -> None:
             label=body.label,
             wait=body.wait,
             index=body.index,
+            request_context=body.request_context,
             idempotency_key=_header(router, "idempotency-key"),
             by=caller_of(router.current_event.raw_event),
             via="http",

@@ -77,7 +77,7 @@ def take(order: Order) -> dict[str, Any]:
 def test_092_invalid_input_is_refused(harness: Harness) -> None:
     """There is no run afterwards, so its id can be used with good input."""
     harness.serve(workflow("w", input=Order).then(note))
-    with pytest.raises(InvalidPayload, match="amount: .*greater than 0") as caught:
+    with pytest.raises(InvalidPayload, match=r"amount: .*greater than 0") as caught:
         harness.start({"id": "o", "amount": -1}, run_id="r")
     assert ["amount"] == [row["path"] for row in caught.value.errors]
     assert [] == reached
