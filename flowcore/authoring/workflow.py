@@ -15,6 +15,10 @@ from typing_extensions import TypeVar
 
 from flowcore.authoring.compile import Definition, Entry, Options, compile_workflow
 from flowcore.authoring.context import FunctionContext
+from flowcore.authoring.describe import describe
+from flowcore.authoring.drawing.mermaid import mermaid
+from flowcore.authoring.drawing.standing import Run as DrawnRun
+from flowcore.authoring.drawing.svg import svg
 from flowcore.authoring.graph import Backoff, Graph
 from flowcore.authoring.step import Step
 from flowcore.codec import Shape
@@ -65,6 +69,18 @@ class Workflow(Step[WIn, WOut, Any, Any], Generic[WIn, WOut]):
     def clone(self, *, id: str) -> Workflow[WIn, WOut]:
         """The same workflow under another id."""
         return _workflow_of(replace(self.definition, id=id))
+
+    def graph(self, *, schemas: bool = False) -> dict[str, Any]:
+        """The workflow as plain JSON, nested ones inside; ``schemas``: with the JSON Schema of every door."""
+        return describe(self.compiled, schemas=schemas)
+
+    def to_mermaid(self, run: DrawnRun = None) -> str:
+        """The workflow as a Mermaid flowchart; coloured by ``run``, a RunResult or a mapping of dotted id to status."""
+        return mermaid(self.graph(), run)
+
+    def to_svg(self, run: DrawnRun = None) -> str:
+        """The workflow as an SVG picture; coloured by ``run``, a RunResult or a mapping of dotted id to status."""
+        return svg(self.graph(), run)
 
 
 class Commit:
