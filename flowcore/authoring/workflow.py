@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
@@ -18,6 +18,9 @@ from flowcore.authoring.context import FunctionContext
 from flowcore.authoring.graph import Backoff, Graph
 from flowcore.authoring.step import Step
 from flowcore.codec import Shape
+
+if TYPE_CHECKING:
+    from flowcore.authoring.drawing.standing import Run as DrawnRun
 
 I = TypeVar("I", default=Any)  # noqa: E741  # input of the workflow
 O = TypeVar("O", default=Any)  # noqa: E741  # output of the workflow
@@ -65,6 +68,24 @@ class Workflow(Step[WIn, WOut, Any, Any], Generic[WIn, WOut]):
     def clone(self, *, id: str) -> Workflow[WIn, WOut]:
         """The same workflow under another id."""
         return _workflow_of(replace(self.definition, id=id))
+
+    def graph(self, *, schemas: bool = False) -> dict[str, Any]:
+        """The workflow as plain JSON, nested ones inside; ``schemas``: with the JSON Schema of every door."""
+        from flowcore.authoring.describe import describe  # noqa: PLC0415  # a worker that draws nothing loads nothing
+
+        return describe(self.compiled, schemas=schemas)
+
+    def to_mermaid(self, run: DrawnRun = None) -> str:
+        """The workflow as a Mermaid flowchart; coloured by ``run``, a RunResult or a mapping of dotted id to status."""
+        from flowcore.authoring.drawing.mermaid import mermaid  # noqa: PLC0415  # as above
+
+        return mermaid(self.graph(), run)
+
+    def to_svg(self, run: DrawnRun = None) -> str:
+        """The workflow as an SVG picture; coloured by ``run``, a RunResult or a mapping of dotted id to status."""
+        from flowcore.authoring.drawing.svg import svg  # noqa: PLC0415  # as above
+
+        return svg(self.graph(), run)
 
 
 class Commit:
