@@ -144,6 +144,7 @@ class Runner:
         step = node.step
         attempt = prior.attempt + 1 if prior is not None and prior.outcome is Outcome.RETRY else 1
         value = _decoded(step.input, action.value, f"input of step {node.id!r}")
+        _decoded(step.request_context, view.request_context, f"request context of step {node.id!r}")
         context = self._context(place, prior, attempt, view)
         try:
             output = await call(step.execute, value, *([context] if step.takes_context else []))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Event
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -93,6 +93,9 @@ class ObservedStore:
     def committed(self, step: str) -> Event:
         """Set once something has been committed at ``step`` (dotted id)."""
         return self._seen.setdefault(step, Event())
+
+
+AnyLocalApp = TypeVar("AnyLocalApp", bound=LocalApp)
 
 
 class _Driver(LocalApp):
@@ -183,7 +186,7 @@ class Harness:
         """Set once an outcome of ``step`` (dotted id) is stored."""
         return self.store.committed(step)
 
-    def _make(self, kind: type[Any]) -> Any:
+    def _make(self, kind: type[AnyLocalApp]) -> AnyLocalApp:
         rebuilt = [workflow.clone(id=workflow.id) for workflow in self.workflows]
         return kind(
             App(*rebuilt, store=cast("Store", self.store)),
