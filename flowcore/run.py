@@ -196,7 +196,7 @@ class Run(Generic[In, Out]):
             updated_at=now,
             resource_id=self._resource_id,
             state=graph.state.accept(f"initial state of workflow {workflow.id!r}", dict(state or {})),
-            request_context=_CONTEXT.accept("request context", dict(request_context or {})),
+            request_context=_accepted_context(graph, request_context or {}),
         )
         here, deadline = self._pace(wait)
         snapshot, created = self._app.engine.start(head, here=here or per_step, deadline=deadline, per_step=per_step)
@@ -422,6 +422,13 @@ def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
         created_at=head.created_at,
         updated_at=head.updated_at,
     )
+
+
+def _accepted_context(graph: Graph, given: Mapping[str, Any]) -> dict[str, Json]:
+    """The request context with the defaults of its declared type; keys that the type does not name are kept."""
+    subject = f"request context of workflow {graph.id!r}"
+    plain = _CONTEXT.accept(subject, dict(given))
+    return {**plain, **graph.request_context.accept(subject, plain)}
 
 
 def _given(input: Any) -> Given | None:

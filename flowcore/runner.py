@@ -139,6 +139,7 @@ class Runner:
         step = node.step
         attempt = 1 if prior is None else prior.attempt + 1
         value = decoded(step.input, action.value, f"input of step {node.id!r}")
+        decoded(step.request_context, view.request_context, f"request context of step {node.id!r}")
         context = self._context(place, prior, attempt, view)
         try:
             output = await call(step.execute, value, *([context] if step.takes_context else []))

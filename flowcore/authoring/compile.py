@@ -59,6 +59,7 @@ class Options:
     input: Shape[Any]
     output: Shape[Any]
     state: Shape[Any]
+    request_context: Shape[Any]
     retries: int
     backoff: Backoff
     metadata: Mapping[str, Any]
@@ -99,6 +100,7 @@ def compile_workflow(definition: Definition) -> Graph:
         takes=definition.options.input,
         gives=definition.options.output,
         state=definition.options.state,
+        request_context=definition.options.request_context,
         fingerprint=_fingerprint(nodes),
         description=definition.description,
         metadata=definition.options.metadata,
@@ -392,7 +394,12 @@ def _unadaptable(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
     options = definition.options
     doors: list[tuple[str, str, Shape[Any]]] = [
         (definition.id, door, shape)
-        for door, shape in (("input", options.input), ("output", options.output), ("state", options.state))
+        for door, shape in (
+            ("input", options.input),
+            ("output", options.output),
+            ("state", options.state),
+            ("request context", options.request_context),
+        )
     ]
     for node in entries(nodes):
         inner = node.body if isinstance(node, (LoopNode, ForeachNode)) else node
@@ -404,6 +411,7 @@ def _unadaptable(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
                 "resume": step.resume,
                 "suspend": step.suspend,
                 "state": step.state,
+                "request context": step.request_context,
             }
             doors += [(inner.id, door, shape) for door, shape in named.items()]
         if isinstance(node, (ParallelNode, BranchNode, MapNode)):

@@ -199,6 +199,7 @@ class Graph:
     takes: Shape[Any]
     gives: Shape[Any]
     state: Shape[Any]
+    request_context: Shape[Any]
     fingerprint: str
     description: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -250,6 +250,7 @@ def workflow(
     input: type[I],
     output: type[O],
     state: Any = None,
+    request_context: Any = None,
     description: str = "",
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
@@ -262,6 +263,7 @@ def workflow(
     input: Any = Any,
     output: Any = Any,
     state: Any = None,
+    request_context: Any = None,
     description: str = "",
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
@@ -275,6 +277,7 @@ def workflow(
     input: Any = Any,
     output: Any = Any,
     state: Any = None,
+    request_context: Any = None,
     description: str = "",
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
@@ -286,6 +289,7 @@ def workflow(
         input: type of what a run is started with.
         output: type of what a run ends with; the last value must fit it.
         state: type of the state its steps share; without it, a dict with any keys.
+        request_context: type that the request context must fit at the start; it may hold other keys as well.
         retries: further tries for steps that do not say themselves.
         backoff: the pause before the second try, or a whole ``Backoff``.
 
@@ -300,6 +304,7 @@ def workflow(
         input=Shape(input),
         output=Shape(output),
         state=Shape(dict[str, Any] if state is None else state),
+        request_context=Shape(dict[str, Any] if request_context is None else request_context),
         retries=retries,
         backoff=Backoff(initial=backoff) if isinstance(backoff, timedelta) else backoff or Backoff(),
         metadata=dict(metadata or {}),
@@ -317,6 +322,7 @@ def _workflow_of(definition: Definition) -> Workflow[Any, Any]:
         resume=Shape(Any),
         suspend=Shape(Any),
         state=graph.state,
+        request_context=graph.request_context,
         description=definition.description,
         metadata=definition.options.metadata,
         definition=definition,

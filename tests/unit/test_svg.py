@@ -12,8 +12,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from examples.expense import Decision, expense_flow
-from flowcore import StepContext, create_step, otherwise, workflow
-from flowcore.app import App, RunResult
+from flowcore import RunResult, StepContext, create_step, otherwise, workflow
+from flowcore.app import App
 from flowcore.authoring.drawing.captions import duration
 from flowcore.authoring.drawing.colours import COLOURS, DARK, LIGHT
 from flowcore.authoring.drawing.fonts import Font, shortened, width
