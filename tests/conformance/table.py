@@ -71,7 +71,8 @@ def rows() -> list[Row]:
 def _declared(test: Any) -> Iterator[Row]:
     for mark in getattr(test, "pytestmark", ()):
         if mark.name == "behaviour":
-            yield Row(*mark.args, test=test)
+            number, name, why = mark.args
+            yield Row(number, name, why, test)
 
 
 def page() -> str:
