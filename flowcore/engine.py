@@ -116,8 +116,11 @@ class Engine:
         Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then.
         """
         owner = self.ids.fresh()
+        # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
+        # care: it is open or it is not.
+        everything = resume.idempotency_key is not None and resume.wait is None
         for _ in range(MOST_TRIES):
-            graph, snapshot = self._loaded(run)
+            graph, snapshot = self._loaded(run, everything=everything)
             verdict = admit(graph, snapshot, resume)
             if isinstance(verdict, Refused):
                 graph, snapshot = self._loaded(run, everything=True)

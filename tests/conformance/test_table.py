@@ -64,5 +64,6 @@ def test_a_stepwise_mode_gives_each_step_a_process_image_of_its_own(harness: Har
     assert head is not None
     one, other = harness.app, harness.app
     stepwise = harness.mode.stepwise
+    assert head is not None
     assert (3 if stepwise else 1) == head.epoch
     assert stepwise == (one is not other) == (one.engine.graphs["w"] is not other.engine.graphs["w"])
