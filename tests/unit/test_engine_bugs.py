@@ -298,3 +298,16 @@ def test_a_worker_whose_step_has_seen_the_cancel_begins_nothing_more() -> None:
     app = local(made)
     assert "canceled" == app.workflow("w").create_run().start(1).status
     assert [] == reached
+
+
+def test_a_failed_step_is_logged_once_with_its_stack(caplog: pytest.LogCaptureFixture) -> None:
+    """The stored failure has no stack; nobody could find the line that raised."""
+
+    @step(retries=1)
+    def failing(_: Any) -> Any:
+        raise ValueError("no luck")
+
+    made = workflow("w").then(workflow("child").then(failing).commit()).commit()
+    local(made).workflow("w").create_run("r").start(1)
+    seen = [(line.name, line.getMessage(), vars(line)["step"], line.exc_info is not None) for line in caplog.records]
+    assert [("flowcore.runner", "step failed: ValueError: no luck", "child.failing", True)] == seen
