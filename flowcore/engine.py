@@ -118,8 +118,10 @@ class Engine:
         Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then.
         """
         owner = self.ids.fresh()
+        # A key may have been used in a scope that is closed by now, such as an earlier turn of a loop.
+        needs_everything = resume.idempotency_key is not None and resume.wait is None
         for _ in range(MOST_TRIES):
-            graph, snapshot = self._loaded(run)
+            graph, snapshot = self._loaded(run, everything=needs_everything)
             verdict = admit(graph, snapshot, resume)
             if isinstance(verdict, Refused):
                 graph, snapshot = self._loaded(run, everything=True)

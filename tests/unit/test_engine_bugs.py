@@ -311,3 +311,31 @@ def test_a_failed_step_is_logged_once_with_its_stack(caplog: pytest.LogCaptureFi
     local(made).workflow("w").create_run("r").start(1)
     seen = [(line.name, line.getMessage(), vars(line)["step"], line.exc_info is not None) for line in caplog.records]
     assert [("flowcore.runner", "step failed: ValueError: no luck", "child.failing", True)] == seen
+
+
+@step
+def add_answer(number: int, ctx: StepContext[int]) -> int:
+    """Adds what somebody answers."""
+    if ctx.resume_data is None:
+        ctx.suspend()
+    return number + ctx.resume_data
+
+
+def test_a_copy_of_an_answer_is_known_after_its_scope_has_closed() -> None:
+    """The key of an answer to an earlier turn of a loop must not be taken for the answer to the next turn."""
+    made = workflow("w", input=int).dountil(add_answer, lambda n: n > 25).commit()
+    app = local(made)
+    app.workflow("w").create_run("r").start(1)
+    app.resume("r", 10, idempotency_key="click")
+    copy = app.resume("r", 10, idempotency_key="click")
+    assert ("suspended", "duplicate", True) == (copy.status, copy.receipt and copy.receipt.verdict, copy.replayed)
+    assert 31 == app.resume("r", 20, idempotency_key="another").output
+
+
+def test_a_nested_workflow_on_the_way_to_a_suspension_is_a_name_for_it() -> None:
+    """Not only the outermost one."""
+    inner = workflow("inner", input=int).then(add_answer).commit()
+    made = workflow("w", input=int).then(workflow("outer", input=int).then(inner).commit()).commit()
+    app = local(made)
+    app.workflow("w").create_run("r").start(1)
+    assert 11 == app.resume("r", 10, step=inner).output
