@@ -7,6 +7,8 @@ functions run where they are called; coroutines run on one event loop that is st
 from __future__ import annotations
 
 import inspect
+import logging
+import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -63,7 +65,7 @@ from flowcore.core.evolve import (
 from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError
 from flowcore.failures import Unfit, decoded, encoded, failure_of
-from flowcore.keys import Scope, dotted, index_of, scope_of, turn_number, turn_of
+from flowcore.keys import Scope, StepKey, dotted, index_of, scope_of, turn_number, turn_of
 from flowcore.model import Answer, Json, StepFailure, StepRecord
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
@@ -71,6 +73,7 @@ from flowcore.sources import Known, found
 T = TypeVar("T")
 
 _ANYTHING: Shape[Any] = Shape(Any)
+_LOGGER = logging.getLogger("flowcore.runner")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +125,14 @@ class Runner:
                 case TimeOut():
                     return Answered(key=place.key, answer=_timed_out(action.wait, started))
                 case GiveUp():
-                    return _failed(action, _crashed(action), started)
+                    return _failed(action, _logged(_crashed(action), view, place.key), started)
                 case _:
                     assert_never(action)
         except Unfit as unfit:
-            return _failed(action, unfit.failure, started)
+            return _failed(action, _logged(unfit.failure, view, place.key), started)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the run must not be stranded
-            return _failed(action, failure_of(error, dotted(place.key)), started)
+            failure = _logged(failure_of(error, dotted(place.key)), view, place.key, error=error)
+            return _failed(action, failure, started)
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
@@ -149,7 +153,7 @@ class Runner:
             bailed = encoded(_ANYTHING, signal.output, f"bail output of step {node.id!r}")
             return self._succeeded(place, bailed, context, started, attempt, bailed=True)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a step raises is its outcome
-            return self._raised(place, node, error, attempt, started)
+            return self._raised(place, node, error, attempt, started, view)
         return self._succeeded(
             place, encoded(step.output, output, f"output of step {node.id!r}"), context, started, attempt
         )
@@ -217,9 +221,12 @@ class Runner:
             changes=_changes(context),
         )
 
-    def _raised(self, place: Place, node: StepNode, error: BaseException, attempt: int, started: datetime) -> StepEvent:
+    def _raised(
+        self, place: Place, node: StepNode, error: BaseException, attempt: int, started: datetime, view: View
+    ) -> StepEvent:
         failure = failure_of(error, dotted(place.key))
         if not is_retried(node.retry, attempt, error):
+            _logged(failure, view, place.key, attempt=attempt, error=error)
             return Failed(key=place.key, failure=failure, started_at=started, attempt=attempt)
         until = _later(self.clock.now(), pause(node.retry.backoff, attempt, self.ids.draw()))
         return FailedOnce(key=place.key, failure=failure, started_at=started, attempt=attempt, until=until)
@@ -372,6 +379,19 @@ class _Caller:
         if inspect.isawaitable(result):
             return await result if self.on_loop else self.await_(result)
         return result
+
+
+def _logged(
+    failure: StepFailure, view: View, key: StepKey, *, attempt: int = 1, error: BaseException | None = None
+) -> StepFailure:
+    """``failure``, once it is in the log with the frames it came through, which are never stored.
+
+    The message stays out: it is the author's, and may hold what the log must not see.
+    """
+    frames = [] if error is None else traceback.format_tb(error.__traceback__)
+    where = {"run_id": view.run_id, "step": dotted(key), "attempt": attempt}
+    _LOGGER.error("step failed with %s", failure.type, extra={**where, "stack": "".join(frames)})
+    return failure
 
 
 def _failed(action: Action, failure: StepFailure, started: datetime) -> Failed:

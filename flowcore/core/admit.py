@@ -121,8 +121,8 @@ def _repeated(snapshot: Snapshot, resume: Resume) -> Repeated | Refused | None:
 
 
 def _at(waiting: Sequence[StepRecord], step: str) -> list[StepRecord]:
-    """The suspensions at ``step``: exactly there, else inside it, else the one whose last id it is."""
-    for fits in (_is_exactly, _is_item_of, _is_inside, _is_last_of):
+    """The suspensions at ``step``: exactly there, else inside it, else where it is the last id, or one on the way."""
+    for fits in (_is_exactly, _is_item_of, _is_inside, _is_last_of, _is_beneath):
         if found := [record for record in waiting if fits(record.key, step)]:
             return found
     return []
@@ -142,6 +142,10 @@ def _is_inside(key: StepKey, step: str) -> bool:
 
 def _is_last_of(key: StepKey, step: str) -> bool:
     return _without_items(key).rsplit(".", 1)[-1] == step
+
+
+def _is_beneath(key: StepKey, step: str) -> bool:
+    return f".{step}." in f".{_without_items(key)}."
 
 
 def _without_items(key: StepKey) -> str:

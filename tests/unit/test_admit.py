@@ -53,6 +53,7 @@ GOOD: list[tuple[list[StepRecord], dict[str, Any], list[str]]] = [
     (CHILD, {"step": "child"}, ["child/approve"]),
     (CHILD, {"step": "approve"}, ["child/approve"]),
     ([*CHILD, BOSS], {"step": "approve"}, ["child/approve"]),
+    ([a_record("outer/child/approve", SUSP), BOSS], {"step": "child"}, ["outer/child/approve"]),
     (FAN, {}, ["fan[0]", "fan[2]", "fan[11]"]),
     (FAN, {"step": "fan"}, ["fan[0]", "fan[2]", "fan[11]"]),
     (FAN, {"label": "f"}, ["fan[0]", "fan[2]", "fan[11]"]),

@@ -298,3 +298,46 @@ def test_a_worker_whose_step_has_seen_the_cancel_begins_nothing_more() -> None:
     app = local(made)
     assert "canceled" == app.workflow("w").create_run().start(1).status
     assert [] == reached
+
+
+def test_a_failed_step_is_logged_once_with_its_frames_and_without_its_message(caplog: pytest.LogCaptureFixture) -> None:
+    """The stored failure has no stack; nobody could find the line that raised. What the author said is payload."""
+
+    @step(retries=1)
+    def failing(_: Any) -> Any:
+        raise ValueError("no luck")
+
+    made = workflow("w").then(workflow("child").then(failing).commit()).commit()
+    local(made).workflow("w").create_run("r").start(1)
+    (line,) = caplog.records
+    assert ("step failed with ValueError", "child.failing") == (line.getMessage(), vars(line)["step"])
+    assert "in failing" in vars(line)["stack"]
+    assert "no luck" not in line.getMessage()
+
+
+@step
+def add_answer(number: int, ctx: StepContext[int]) -> int:
+    """Adds what somebody answers."""
+    if ctx.resume_data is None:
+        ctx.suspend()
+    return number + ctx.resume_data
+
+
+def test_a_copy_of_an_answer_is_known_after_its_scope_has_closed() -> None:
+    """The key of an answer to an earlier turn of a loop must not be taken for the answer to the next turn."""
+    made = workflow("w", input=int).dountil(add_answer, lambda n: n > 25).commit()
+    app = local(made)
+    app.workflow("w").create_run("r").start(1)
+    app.resume("r", 10, idempotency_key="click")
+    copy = app.resume("r", 10, idempotency_key="click")
+    assert ("suspended", "duplicate", True) == (copy.status, copy.receipt and copy.receipt.verdict, copy.replayed)
+    assert 31 == app.resume("r", 20, idempotency_key="another").output
+
+
+def test_a_nested_workflow_on_the_way_to_a_suspension_is_a_name_for_it() -> None:
+    """Not only the outermost one."""
+    inner = workflow("inner", input=int).then(add_answer).commit()
+    made = workflow("w", input=int).then(workflow("outer", input=int).then(inner).commit()).commit()
+    app = local(made)
+    app.workflow("w").create_run("r").start(1)
+    assert 11 == app.resume("r", 10, step=inner).output
