@@ -20,7 +20,7 @@ export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo package up test check format quick lock clean
+.PHONY: help demo package up test check format docs quick lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile
@@ -51,6 +51,9 @@ check: $(STAMP) ## every gate: format, lint, types, tests, coverage
 format: $(STAMP) ## rewrite the tree the way check wants it
 	$(PY) -m ruff check --fix-only .
 	$(PY) -m ruff format .
+
+docs: $(STAMP) ## write the pages that are made of tests: docs/conformance.md
+	@$(PY) -m tests.conformance.table
 
 # Both locks are made from nothing but the declared dependencies; the hashes make them independent of where an
 # archive came from, so no address is written into them.

@@ -13,11 +13,12 @@ from typing import Any, Generic, TypeVar, overload
 
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
+from flowcore.core.view import waits as open_suspensions
 from flowcore.engine import Engine
-from flowcore.errors import DefinitionError, MalformedRequest, Mistake, WorkflowNotFound
+from flowcore.errors import DefinitionError, MalformedRequest, Mistake, RunNotFound, WorkflowNotFound
 from flowcore.hints import Hints, sweep
 from flowcore.keys import RunRef, is_run_id
-from flowcore.model import Head, Page, PublicStatus, RunSummary
+from flowcore.model import Head, Json, Page, PublicStatus, RunSummary, Wait
 from flowcore.ports import Clock, Ids, Queue, Scheduler, Store
 from flowcore.run import Run, RunResult
 from flowcore.session import Pace
@@ -146,6 +147,8 @@ class App:
         by: str | None = None,
         via: str = "python",
         wait: str | None = None,
+        request_context: Mapping[str, Any] | None = None,
+        retry_count: int | None = None,
         drive: timedelta | None = None,
     ) -> RunResult[Any]: ...
     @overload
@@ -161,6 +164,8 @@ class App:
         idempotency_key: str | None = None,
         by: str | None = None,
         via: str = "python",
+        request_context: Mapping[str, Any] | None = None,
+        retry_count: int | None = None,
         drive: timedelta | None = None,
     ) -> RunResult[Any]: ...
 
@@ -196,6 +201,33 @@ class App:
             limit=limit,
             cursor=cursor,
         )
+
+    def waits(
+        self, *, workflow: str | None = None, resource_id: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page[Wait[Json]]:
+        """The inbox: the open suspensions of this tenant's runs, newest runs first, those that also sleep at the end.
+
+        Reads each run it shows; a page may hold more than ``limit`` waits when a run has several.
+        Raises: MalformedRequest.
+        """
+        phase, _, inner = (cursor or "suspended:").partition(":")
+        phases: dict[str, PublicStatus] = {"suspended": "suspended", "waiting": "waiting"}
+        if phase not in phases:
+            raise MalformedRequest(f"{cursor!r} is no cursor of a listing of waits")
+        page = self.list_runs(
+            workflow=workflow, status=phases[phase], resource_id=resource_id, limit=limit, cursor=inner or None
+        )
+        found = [wait for summary in page for wait in self._waits_of(summary.run_id)]
+        if page.cursor is not None:
+            return Page(found, f"{phase}:{page.cursor}")
+        return Page(found, "waiting:" if phase == "suspended" else None)
+
+    def _waits_of(self, run_id: str) -> list[Wait[Json]]:
+        """The open suspensions of a run that a listing has named and that may be gone by now."""
+        try:
+            return open_suspensions(self.engine.read(RunRef(self.tenant, run_id), everything=False))
+        except RunNotFound:
+            return []
 
     def look(self, run: RunRef, *, deadline: datetime | None = None) -> Head | None:
         """Drive a run if there is anything to do in it: what a worker does with a hint. None: no such run."""

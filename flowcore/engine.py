@@ -16,7 +16,7 @@ from flowcore.authoring.graph import ForeachNode, Graph, LoopNode, StepNode
 from flowcore.core import evolve as heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of
 from flowcore.core.compat import conflict
-from flowcore.core.evolve import Answered, StepEvent, evolve, fold
+from flowcore.core.evolve import Answered, Changes, StepEvent, evolve, fold
 from flowcore.core.rewind import Given, rewound
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
@@ -108,8 +108,6 @@ class Engine:
         data: Json,
         resume: Resume,
         *,
-        by: str | None = None,
-        via: str = "python",
         here: bool,
         deadline: datetime | None = None,
     ) -> tuple[Snapshot, Receipt]:
@@ -118,10 +116,11 @@ class Engine:
         Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then.
         """
         owner = self.ids.fresh()
-        # A key may have been used in a scope that is closed by now, such as an earlier turn of a loop.
-        needs_everything = resume.idempotency_key is not None and resume.wait is None
+        # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
+        # care: it is open or it is not.
+        everything = resume.idempotency_key is not None and resume.wait is None
         for _ in range(MOST_TRIES):
-            graph, snapshot = self._loaded(run, everything=needs_everything)
+            graph, snapshot = self._loaded(run, everything=everything)
             verdict = admit(graph, snapshot, resume)
             if isinstance(verdict, Refused):
                 graph, snapshot = self._loaded(run, everything=True)
@@ -133,13 +132,13 @@ class Engine:
                     self._hint_again(snapshot.head)
                     return snapshot, first
                 case Meant(records):
-                    answers = [self._answer(graph, snapshot, record, data, resume, by, via) for record in records]
+                    answers = [self._answer(graph, snapshot, record, data, resume) for record in records]
                 case _:
                     assert_never(verdict)
             lease_until = self._lease_until(self.clock.now(), deadline) if here else None
             written = self._settle(snapshot, list(zip(records, answers, strict=True)), owner, lease_until)
             if written is not None:
-                return self._resumed(graph, written, owner, here=here, deadline=deadline), receipt_of(answers[0])
+                return self._resumed(graph, written, owner, here=here, deadline=deadline), receipt_of(answers[0].answer)
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being resumed. Try again.")
 
     def cancel(self, run: RunRef) -> Head:
@@ -283,24 +282,23 @@ class Engine:
                 raise DefinitionChanged(run.id, reason)
         return graph, snapshot
 
-    def _answer(
-        self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume, by: str | None, via: str
-    ) -> Answer:
+    def _answer(self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume) -> Answered:
         """The data, checked against the step's resume type before anything is written."""
         node = step_node(graph, record.key)
-        accepted = node.step.resume.accept(f"resume data of step {dotted(record.key)!r}", data)
-        return Answer(
+        answer = Answer(
             wait=wait_id(record, snapshot.head.incarnation),
-            data=accepted,
+            data=node.step.resume.accept(f"resume data of step {dotted(record.key)!r}", data),
             digest=resume.digest,
             at=self.time_of(snapshot),
-            by=by,
-            via=via,
+            by=resume.by,
+            via=resume.via,
             idempotency_key=resume.idempotency_key,
         )
+        changes = Changes(context=resume.request_context)
+        return Answered(key=record.key, answer=answer, changes=changes, retry_count=resume.retry_count)
 
     def _settle(
-        self, snapshot: Snapshot, pairs: list[tuple[StepRecord, Answer]], owner: str, lease_until: datetime | None
+        self, snapshot: Snapshot, pairs: list[tuple[StepRecord, Answered]], owner: str, lease_until: datetime | None
     ) -> Snapshot | None:
         """Write each answer together with the head; None when somebody else was faster before the first was written.
 
@@ -324,7 +322,7 @@ class Engine:
         return snapshot if is_settled else None
 
     def _answered(
-        self, snapshot: Snapshot, record: StepRecord, answer: Answer, owner: str, lease_until: datetime | None
+        self, snapshot: Snapshot, record: StepRecord, answer: Answered, owner: str, lease_until: datetime | None
     ) -> Snapshot | None:
         """One answer together with the head; None when something has moved."""
         now = self.time_of(snapshot)
@@ -332,7 +330,7 @@ class Engine:
             head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
         else:
             head = heads.queued(snapshot.head, now)
-        after = evolve(snapshot, Answered(key=record.key, answer=answer), now)
+        after = evolve(snapshot, answer, now)
         written = self.store.resume(head, after.records[record.key], version=snapshot.head.version, prior=record)
         return after.with_head(head) if isinstance(written, Written) else None
 

@@ -80,6 +80,49 @@ class RunResult(Generic[Out]):
     updated_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Reads one run as it stood: what waits, under which labels, and what steps took and gave.
+
+    Example:
+        >>> from flowcore import App, step, workflow
+        >>> @step
+        ... def double(number: int) -> int:
+        ...     return 2 * number
+        >>> run = App(workflow("twice", input=int, output=int).then(double).commit()).workflow("twice").create_run()
+        >>> _ = run.start(4)
+        >>> run.state().step_payload("double"), run.state().step_output("double")
+        (4, 8)
+    """
+
+    result: RunResult[Any]
+
+    @property
+    def status(self) -> PublicStatus:
+        """Where the run stood."""
+        return self.result.status
+
+    @property
+    def suspended_steps(self) -> list[Wait[Json]]:
+        """The open suspensions, oldest first, each with its path, label and payload."""
+        return self.result.waits
+
+    @property
+    def resume_labels(self) -> dict[str, list[str]]:
+        """The labels by which the run can be resumed, with the path each leads to."""
+        return {wait.label: wait.path for wait in self.result.waits if wait.label is not None}
+
+    def step_output(self, id: str) -> Json:
+        """What a step gave, by dotted id, as plain JSON; None when it has given nothing."""
+        step = self.result.steps.get(id)
+        return None if step is None else step.output
+
+    def step_payload(self, id: str) -> Json:
+        """What a step was given, by dotted id, as plain JSON; None when it was not reached."""
+        step = self.result.steps.get(id)
+        return None if step is None else step.input
+
+
 class Run(Generic[In, Out]):
     """A handle on one run; every call reads or changes the stored run, the handle remembers nothing.
 
@@ -153,7 +196,7 @@ class Run(Generic[In, Out]):
             updated_at=now,
             resource_id=self._resource_id,
             state=graph.state.accept(f"initial state of workflow {workflow.id!r}", dict(state or {})),
-            request_context=_CONTEXT.accept("request context", dict(request_context or {})),
+            request_context=_accepted_context(graph, request_context or {}),
         )
         here, deadline = self._pace(wait)
         snapshot, created = self._app.engine.start(head, here=here or per_step, deadline=deadline, per_step=per_step)
@@ -170,6 +213,8 @@ class Run(Generic[In, Out]):
         idempotency_key: str | None = None,
         by: str | None = None,
         via: str = "python",
+        request_context: Mapping[str, Any] | None = None,
+        retry_count: int | None = None,
         drive: timedelta | None = None,
     ) -> RunResult[Out]:
         """Answer a suspension; the step then starts from its top with the data.
@@ -183,6 +228,8 @@ class Run(Generic[In, Out]):
             idempotency_key: a repeated call with the same key and data is told the first one's receipt.
             by: who answers, kept with the answer.
             via: over which channel.
+            request_context: values for the steps that follow; they win over those the run knows.
+            retry_count: tries of the step that count as made already.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
             IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged. The run is untouched then.
@@ -194,11 +241,13 @@ class Run(Generic[In, Out]):
             index=index,
             idempotency_key=idempotency_key,
             digest=digest(_ANYTHING.accept("resume data", data)),
+            by=by,
+            via=via,
+            request_context=_CONTEXT.accept("request context", dict(request_context or {})),
+            retry_count=retry_count or 0,
         )
         here, deadline = self._pace(drive)
-        snapshot, receipt = self._app.engine.resume(
-            self._existing(), data, resume, by=by, via=via, here=here, deadline=deadline
-        )
+        snapshot, receipt = self._app.engine.resume(self._existing(), data, resume, here=here, deadline=deadline)
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
 
     def restart(self) -> RunResult[Out]:
@@ -295,6 +344,10 @@ class Run(Generic[In, Out]):
             return found
         return replace(found, steps={id: step for id, step in found.steps.items() if "." not in id})
 
+    def state(self) -> RunState:
+        """A reader of the run as it stands now. Raises: RunNotFound."""
+        return RunState(self.result())
+
     def wait(self, timeout: timedelta | None = None) -> RunResult[Out]:
         """Block until the run is suspended or has ended, or for ``timeout``; the run as it stands then.
 
@@ -369,6 +422,13 @@ def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
         created_at=head.created_at,
         updated_at=head.updated_at,
     )
+
+
+def _accepted_context(graph: Graph, given: Mapping[str, Any]) -> dict[str, Json]:
+    """The request context with the defaults of its declared type; keys that the type does not name are kept."""
+    subject = f"request context of workflow {graph.id!r}"
+    plain = _CONTEXT.accept(subject, dict(given))
+    return {**plain, **graph.request_context.accept(subject, plain)}
 
 
 def _given(input: Any) -> Given | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -65,7 +66,7 @@ from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError
 from flowcore.failures import Unfit, decoded, encoded, failure_of
 from flowcore.keys import Scope, StepKey, dotted, index_of, scope_of, turn_number, turn_of
-from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord
+from flowcore.model import Answer, Json, StepFailure, StepRecord
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
 
@@ -140,8 +141,9 @@ class Runner:
         node = place.node
         assert isinstance(node, StepNode)
         step = node.step
-        attempt = prior.attempt + 1 if prior is not None and prior.outcome is Outcome.RETRY else 1
+        attempt = 1 if prior is None else prior.attempt + 1
         value = decoded(step.input, action.value, f"input of step {node.id!r}")
+        decoded(step.request_context, view.request_context, f"request context of step {node.id!r}")
         context = self._context(place, prior, attempt, view)
         try:
             output = await call(step.execute, value, *([context] if step.takes_context else []))
@@ -384,8 +386,18 @@ def _logged(
 ) -> StepFailure:
     """``failure``, once it is in the log: the only place that shows the stack, which is never stored."""
     where = {"run_id": view.run_id, "step": dotted(key), "attempt": attempt}
-    _LOGGER.error("step failed: %s: %s", failure.type, failure.message, extra=where, exc_info=error)
+    shown = error if error is not None and _is_text(error) else None
+    _LOGGER.error("step failed: %s: %s", failure.type, failure.message, extra=where, exc_info=shown)
     return failure
+
+
+def _is_text(error: BaseException) -> bool:
+    """Whether the stack can be encoded: some log handlers, Lambda's for one, raise where it cannot."""
+    try:
+        "".join(traceback.format_exception(error)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _failed(action: Action, failure: StepFailure, started: datetime) -> Failed:

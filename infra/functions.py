@@ -28,10 +28,12 @@ ROUTES = (
     "POST /v1/workflows/{workflow}/runs",
     "GET /v1/runs",
     "GET /v1/runs/{run}",
+    "GET /v1/runs/{run}/graph",
     "POST /v1/runs/{run}/resume",
     "POST /v1/runs/{run}/cancel",
     "GET /v1/workflows",
     "GET /v1/workflows/{workflow}",
+    "GET /v1/workflows/{workflow}/graph",
     "GET /healthz",
 )
 """Route keys of the HTTP API, all of them served by ApiFunction."""

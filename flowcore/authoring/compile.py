@@ -59,6 +59,7 @@ class Options:
     input: Shape[Any]
     output: Shape[Any]
     state: Shape[Any]
+    request_context: Shape[Any]
     retries: int
     backoff: Backoff
     metadata: Mapping[str, Any]
@@ -99,6 +100,7 @@ def compile_workflow(definition: Definition) -> Graph:
         takes=definition.options.input,
         gives=definition.options.output,
         state=definition.options.state,
+        request_context=definition.options.request_context,
         fingerprint=_fingerprint(nodes),
         description=definition.description,
         metadata=definition.options.metadata,
@@ -253,9 +255,11 @@ class _Compiler:
 
     def _foreach(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
         body = self._step(entry.steps[0], id)
-        concurrency = entry.functions[0]
+        concurrency, tolerated = entry.functions
         if not isinstance(concurrency, int):
             concurrency = self._function(concurrency, f"{id}, concurrency")
+        if isinstance(tolerated, bool) or not isinstance(tolerated, (int, float)) or tolerated < 0:
+            self.wrong(id, f"tolerated_failures={tolerated!r} is no count and no share; give a number from 0")
         if body is None or concurrency is None:
             return None
         is_another = flow.type is not Any and get_origin(flow.type) not in (list, None)
@@ -265,6 +269,7 @@ class _Compiler:
             id=id,
             body=body,
             concurrency=concurrency,
+            tolerated=tolerated,
             takes=flow,
             gives=Shape(list[body.gives.type]),  # type: ignore[name-defined]  # a type known at run time
             description=entry.description,
@@ -389,7 +394,12 @@ def _unadaptable(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
     options = definition.options
     doors: list[tuple[str, str, Shape[Any]]] = [
         (definition.id, door, shape)
-        for door, shape in (("input", options.input), ("output", options.output), ("state", options.state))
+        for door, shape in (
+            ("input", options.input),
+            ("output", options.output),
+            ("state", options.state),
+            ("request context", options.request_context),
+        )
     ]
     for node in entries(nodes):
         inner = node.body if isinstance(node, (LoopNode, ForeachNode)) else node
@@ -401,6 +411,7 @@ def _unadaptable(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
                 "resume": step.resume,
                 "suspend": step.suspend,
                 "state": step.state,
+                "request context": step.request_context,
             }
             doors += [(inner.id, door, shape) for door, shape in named.items()]
         if isinstance(node, (ParallelNode, BranchNode, MapNode)):

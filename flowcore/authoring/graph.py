@@ -168,6 +168,8 @@ class ForeachNode:
     id: str
     body: StepNode | NestedNode
     concurrency: int | Function
+    tolerated: int | float
+    """How many items may fail, each giving None: a count, or a share of the items below 1."""
     takes: Shape[Any]
     gives: Shape[Any]
     description: str = ""
@@ -197,6 +199,7 @@ class Graph:
     takes: Shape[Any]
     gives: Shape[Any]
     state: Shape[Any]
+    request_context: Shape[Any]
     fingerprint: str
     description: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -58,6 +58,7 @@ class Step(Generic[In, Out, Resume, Suspend]):
     resume: Shape[Any] = field(repr=False)
     suspend: Shape[Any] = field(repr=False)
     state: Shape[Any] = field(repr=False)
+    request_context: Shape[Any] = field(repr=False)
     retries: int | None = None
     """Further tries after the first; None: what the workflow says."""
     backoff: Backoff | None = None
@@ -107,6 +108,7 @@ def step(
     resume: Any = None,
     suspend: Any = None,
     state: Any = None,
+    request_context: Any = None,
     retries: int | None = None,
     backoff: Backoff | timedelta | None = None,
     retry_on: Sequence[type[BaseException]] = (Exception,),
@@ -123,9 +125,10 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     override each. A type that is not declared accepts everything.
 
     Args:
-        options: ``id, description, input, output, resume, suspend, state, retries, backoff, retry_on, no_retry_on,
-            metadata``. ``retries`` counts further tries after the first; ``backoff`` is the pause before the second
-            try (a ``timedelta``) or a whole ``Backoff``.
+        options: ``id, description, input, output, resume, suspend, state, request_context, retries, backoff, retry_on,
+            no_retry_on, metadata``. ``request_context`` is a type that the request context must fit when the step
+            begins; ``retries`` counts further tries after the first; ``backoff`` is the pause before the second try (a
+            ``timedelta``) or a whole ``Backoff``.
 
     Raises: DefinitionError for an id or a signature that cannot be used.
 
@@ -169,6 +172,7 @@ def _step_of(
     resume: Any = None,
     suspend: Any = None,
     state: Any = None,
+    request_context: Any = None,
     retries: int | None = None,
     backoff: Backoff | timedelta | None = None,
     retry_on: Sequence[type[BaseException]] = (Exception,),
@@ -194,6 +198,7 @@ def _step_of(
         resume=Shape(_first(resume, declared[0])),
         suspend=Shape(_first(suspend, declared[1])),
         state=Shape(_first(state, declared[2])),
+        request_context=Shape(_first(request_context, UNDECLARED)),
         retries=retries,
         backoff=Backoff(initial=backoff) if isinstance(backoff, timedelta) else backoff,
         retry_on=tuple(retry_on),

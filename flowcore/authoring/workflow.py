@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
@@ -18,6 +18,9 @@ from flowcore.authoring.context import FunctionContext
 from flowcore.authoring.graph import Backoff, Graph
 from flowcore.authoring.step import Step
 from flowcore.codec import Shape
+
+if TYPE_CHECKING:
+    from flowcore.authoring.drawing.standing import Run as DrawnRun
 
 I = TypeVar("I", default=Any)  # noqa: E741  # input of the workflow
 O = TypeVar("O", default=Any)  # noqa: E741  # output of the workflow
@@ -65,6 +68,24 @@ class Workflow(Step[WIn, WOut, Any, Any], Generic[WIn, WOut]):
     def clone(self, *, id: str) -> Workflow[WIn, WOut]:
         """The same workflow under another id."""
         return _workflow_of(replace(self.definition, id=id))
+
+    def graph(self, *, schemas: bool = False) -> dict[str, Any]:
+        """The workflow as plain JSON, nested ones inside; ``schemas``: with the JSON Schema of every door."""
+        from flowcore.authoring.describe import describe  # noqa: PLC0415  # a worker that draws nothing loads nothing
+
+        return describe(self.compiled, schemas=schemas)
+
+    def to_mermaid(self, run: DrawnRun = None) -> str:
+        """The workflow as a Mermaid flowchart; coloured by ``run``, a RunResult or a mapping of dotted id to status."""
+        from flowcore.authoring.drawing.mermaid import mermaid  # noqa: PLC0415  # as above
+
+        return mermaid(self.graph(), run)
+
+    def to_svg(self, run: DrawnRun = None) -> str:
+        """The workflow as an SVG picture; coloured by ``run``, a RunResult or a mapping of dotted id to status."""
+        from flowcore.authoring.drawing.svg import svg  # noqa: PLC0415  # as above
+
+        return svg(self.graph(), run)
 
 
 class Commit:
@@ -162,11 +183,16 @@ class WorkflowBuilder(Generic[I, O, Now]):
         step: Step[M, T, Any, Any],
         *,
         concurrency: int | Computed[list[M], int] = 1,
+        tolerated_failures: float = 0,
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, list[T]]:
-        """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order."""
-        return self._with("foreach", id, description, steps=(step,), functions=(concurrency,))
+        """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order.
+
+        ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1.
+        """
+        functions = (concurrency, tolerated_failures)
+        return self._with("foreach", id, description, steps=(step,), functions=functions)
 
     @overload
     def map(
@@ -224,6 +250,7 @@ def workflow(
     input: type[I],
     output: type[O],
     state: Any = None,
+    request_context: Any = None,
     description: str = "",
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
@@ -236,6 +263,7 @@ def workflow(
     input: Any = Any,
     output: Any = Any,
     state: Any = None,
+    request_context: Any = None,
     description: str = "",
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
@@ -249,6 +277,7 @@ def workflow(
     input: Any = Any,
     output: Any = Any,
     state: Any = None,
+    request_context: Any = None,
     description: str = "",
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
@@ -260,6 +289,7 @@ def workflow(
         input: type of what a run is started with.
         output: type of what a run ends with; the last value must fit it.
         state: type of the state its steps share; without it, a dict with any keys.
+        request_context: type that the request context must fit at the start; it may hold other keys as well.
         retries: further tries for steps that do not say themselves.
         backoff: the pause before the second try, or a whole ``Backoff``.
 
@@ -274,6 +304,7 @@ def workflow(
         input=Shape(input),
         output=Shape(output),
         state=Shape(dict[str, Any] if state is None else state),
+        request_context=Shape(dict[str, Any] if request_context is None else request_context),
         retries=retries,
         backoff=Backoff(initial=backoff) if isinstance(backoff, timedelta) else backoff or Backoff(),
         metadata=dict(metadata or {}),
@@ -291,6 +322,7 @@ def _workflow_of(definition: Definition) -> Workflow[Any, Any]:
         resume=Shape(Any),
         suspend=Shape(Any),
         state=graph.state,
+        request_context=graph.request_context,
         description=definition.description,
         metadata=definition.options.metadata,
         definition=definition,

@@ -6,8 +6,8 @@ condition: two answers may both be admitted here, one of them is stored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from flowcore.authoring.graph import Graph
@@ -23,7 +23,7 @@ from flowcore.errors import (
     UnknownStep,
 )
 from flowcore.keys import StepKey, dotted, index_of, path_of
-from flowcore.model import Answer, Outcome, Receipt, RunStatus, Snapshot, StepRecord, Wait, wait_id
+from flowcore.model import Answer, Json, Outcome, Receipt, RunStatus, Snapshot, StepRecord, Wait, wait_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,12 @@ class Resume:
     idempotency_key: str | None = None
     digest: str
     """Of the data as the caller sent it."""
+    by: str | None = None
+    via: str = "python"
+    request_context: Mapping[str, Json] = field(default_factory=dict)
+    """Wins over what the run knows, per key."""
+    retry_count: int = 0
+    """Tries of the step that count as made already."""
 
 
 @dataclass(frozen=True, slots=True)

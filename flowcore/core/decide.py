@@ -188,6 +188,15 @@ class _Items:
     outputs: dict[int, Json] = field(default_factory=dict)
     stops: dict[int, Ended | Broken] = field(default_factory=dict)
 
+    def is_stopped(self, tolerated: float) -> bool:
+        """Whether no other item is begun: one has bailed, or more have failed than are tolerated."""
+        return len(self.stops) > tolerated or any(isinstance(stop, Ended) for stop in self.stops.values())
+
+    def told(self) -> Ended | Broken:
+        """How the foreach ends: as the first in the items' order that bailed, else that failed."""
+        first: list[Ended | Broken] = [self.stops[index] for index in sorted(self.stops)]
+        return next((stop for stop in first if isinstance(stop, Ended)), first[0])
+
 
 class Passed:
     """Finished prefixes of one run's walk, kept between calls of ``decide`` on later snapshots of the same run."""
@@ -376,18 +385,19 @@ class _Walk:
         visited, state.open = state.open, []
         results = [self._item(place, node, state, index, value) for index in visited]
         slots = record.count or 1
-        while not state.stops and state.next < len(value) and len(state.open) < slots:
+        tolerated = node.tolerated if node.tolerated >= 1 else node.tolerated * len(value)
+        while not state.is_stopped(tolerated) and state.next < len(value) and len(state.open) < slots:
             index, state.next = state.next, state.next + 1
             results.append(self._item(place, node, state, index, value))
-        if state.stops:
+        if state.is_stopped(tolerated):
             results += self._begun(place, node, state, value)
         if LIVE in results:
             return LIVE
-        if state.stops:
-            return self._ask(Leave(place, state.stops[min(state.stops)], Scope(place.key)))
+        if state.is_stopped(tolerated):
+            return self._ask(Leave(place, state.told(), Scope(place.key)))
         if state.open:
             return HELD
-        done = Done([state.outputs[index] for index in range(len(value))])
+        done = Done([state.outputs.get(index) for index in range(len(value))])
         return self._ask(Leave(place, done, Scope(place.key)))
 
     def _begun(self, place: Place, node: ForeachNode, state: _Items, items: Sequence[Json]) -> list[Result]:

@@ -112,6 +112,10 @@ class Answered:
 
     key: StepKey
     answer: Answer
+    changes: Changes = NOTHING
+    """What the answer brings along for the request context; the caller's values win."""
+    retry_count: int = 0
+    """Tries that count as made already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +259,8 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 delta=memory.delta.merged(event.changes.stamped(fresh.seq)),
             )
         case Answered():
-            return replace(memory, answer=event.answer)
+            delta = memory.delta.merged(event.changes.stamped(fresh.seq))
+            return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta)
         case FellAsleep():
             return replace(memory, until=event.until)
         case Opened():

@@ -19,7 +19,7 @@ from flowcore.authoring.graph import (
 )
 from flowcore.core.admit import open_waits
 from flowcore.core.decide import Run, decide
-from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, is_pass, item_of, path_of, turn_of
+from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, is_pass, item_of, path_of, turn_number, turn_of
 from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 
 StepStatus: TypeAlias = Literal["running", "waiting", "suspended", "success", "failed", "canceled", "skipped", "bailed"]
@@ -107,7 +107,7 @@ def _result(record: StepRecord, flow: Json, snapshot: Snapshot) -> StepResult:
         started_at=record.started_at,
         ended_at=(record.until if record.outcome is Outcome.SLP else record.at) if ended else None,
         attempts=record.attempt,
-        iteration=record.count,
+        iteration=turn_number(record.key) if record.count is None else record.count,
         wake_at=record.until if status == "waiting" else None,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from flowcore.app import ServedWorkflow
+from flowcore.authoring.workflow import Workflow
 from flowcore.core.view import StepResult
 from flowcore.model import Json, Page, Receipt, RunSummary, StepFailure, Wait
 from flowcore.run import RunResult
@@ -35,6 +36,7 @@ class ResumeBody(_Body):
     step: str | list[str] | None = None
     label: str | None = None
     index: int | None = None
+    request_context: dict[str, Any] | None = None
 
 
 def run_json(result: RunResult[Any], output: Json) -> dict[str, Json]:
@@ -86,6 +88,21 @@ def workflow_json(served: ServedWorkflow[Any, Any]) -> dict[str, Json]:
         "input_schema": graph.takes.schema(),
         "output_schema": graph.gives.schema(),
         "steps": list(graph.by_id),
+    }
+
+
+def graph_json(workflow: Workflow[Any, Any], run: RunResult[Any] | None) -> dict[str, Json]:
+    """A workflow's nodes with the schemas of their doors; of a run also the status of each step by dotted id."""
+    graph = workflow.graph(schemas=True)
+    if run is None:
+        return graph
+    statuses = {id: step.status for id, step in run.steps.items()}
+    return {
+        "run_id": run.run_id,
+        "workflow_id": run.workflow_id,
+        "status": run.status,
+        "steps": statuses,
+        "graph": graph,
     }
 
 

@@ -17,13 +17,15 @@ from aws_lambda_powertools.event_handler.api_gateway import BaseRouter, Router
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from flowcore.app import App
-from flowcore.http.bodies import ResumeBody, StartBody, page_json, run_json, workflow_json
+from flowcore.authoring.workflow import Workflow
+from flowcore.http.bodies import ResumeBody, StartBody, graph_json, page_json, run_json, workflow_json
 from flowcore.model import Json
 from flowcore.run import RunResult
 
 LONGEST_WAIT = timedelta(seconds=25)
 """What ``Prefer: wait`` may ask for: the gateway itself gives up after 30 seconds."""
 
+Picture = Literal["json", "mermaid", "svg"]
 Status = Literal["pending", "running", "waiting", "suspended", "paused", "success", "failed", "canceled"]
 
 
@@ -49,6 +51,10 @@ def _about_workflows(router: Router, app: App) -> None:
     @router.get("/v1/workflows/<workflow>")
     def get_workflow(workflow: str) -> Response[str]:
         return _json(HTTPStatus.OK, workflow_json(app.workflow(workflow)))
+
+    @router.get("/v1/workflows/<workflow>/graph")
+    def draw_workflow(workflow: str, format: Picture = "json") -> Response[str]:
+        return _drawn(app.workflow(workflow).workflow, format)
 
 
 def _about_runs(router: Router, app: App) -> None:
@@ -77,6 +83,11 @@ def _about_runs(router: Router, app: App) -> None:
     def get_run(run_id: str) -> Response[str]:
         return _json(HTTPStatus.OK, _shown(app, app.run(run_id).result()))
 
+    @router.get("/v1/runs/<run_id>/graph")
+    def draw_run(run_id: str, format: Picture = "json") -> Response[str]:
+        result = app.run(run_id).result()
+        return _drawn(app.workflow(result.workflow_id).workflow, format, result)
+
 
 def _changes(router: Router, app: App) -> None:
     @router.post("/v1/workflows/<workflow>/runs")
@@ -101,6 +112,7 @@ def _changes(router: Router, app: App) -> None:
             label=body.label,
             wait=body.wait,
             index=body.index,
+            request_context=body.request_context,
             idempotency_key=_header(router, "idempotency-key"),
             by=caller_of(router.current_event.raw_event),
             via="http",
@@ -147,6 +159,17 @@ def _shown(app: App, result: RunResult[Any]) -> dict[str, Json]:
     return run_json(result, output)
 
 
+def _drawn(workflow: Workflow[Any, Any], format: Picture, run: RunResult[Any] | None = None) -> Response[str]:
+    """A picture, which a browser may be pointed at: it gets no right to run or to load anything."""
+    match format:
+        case "json":
+            return _json(HTTPStatus.OK, graph_json(workflow, run))
+        case "mermaid":
+            return _text("text/vnd.mermaid; charset=utf-8", workflow.to_mermaid(run))
+        case "svg":
+            return _text("image/svg+xml; charset=utf-8", workflow.to_svg(run))
+
+
 def _header(router: BaseRouter, name: str) -> str | None:
     value: str | None = router.current_event.headers.get(name)
     return value
@@ -159,3 +182,11 @@ def _json(status: HTTPStatus, body: Json, headers: dict[str, str] | None = None)
         body=json.dumps(body, ensure_ascii=False),
         headers=dict(headers or {}),
     )
+
+
+def _text(content_type: str, body: str) -> Response[str]:
+    headers = {
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(status_code=HTTPStatus.OK.value, content_type=content_type, body=body, headers=headers)

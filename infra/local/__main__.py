@@ -1,10 +1,9 @@
 """``python -m infra.local``: the local stack from a terminal.
 
-``up`` starts it and stays until Ctrl-C. ``demo`` runs the story in ``infra/local/demo.py``, when there is one.
+``up`` starts it and stays until Ctrl-C. ``demo`` tells the story in ``demo.py``.
 """
 
 import argparse
-import importlib
 import logging
 import signal
 import sys
@@ -12,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.local import demo
 from infra.local.logs import Line
 from infra.local.stack import LocalStack
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     commands.add_parser("demo", help="run the demonstration", add_help=False)
     options, rest = parser.parse_known_args(arguments)
     if options.command == "demo":
-        return _demo(rest)
+        return demo.main(rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return _up(options.port, options.app, options.log_file)
@@ -40,7 +40,7 @@ def _up(port: int, app: str | None, log_file: Path | None) -> int:
     try:
         parameters = {"AppModule": app} if app else {}
         with LocalStack(port=port, parameters=parameters, log_file=log_file, echo=_show) as stack:
-            print(_greeting(stack), flush=True)
+            print(_greeting(stack, app), flush=True)
             threading.Event().wait()
     except KeyboardInterrupt:
         print("Stopped; nothing is left running, and what was stored is gone.", file=sys.stderr)
@@ -51,27 +51,26 @@ def _show(line: Line) -> None:
     print(f"{line.function}: {line.text}", file=sys.stderr, flush=True)
 
 
-def _greeting(stack: LocalStack) -> str:
+def _greeting(stack: LocalStack, app: str | None) -> str:
+    example = "" if app else _EXAMPLE.format(url=stack.url)
     return f"""The stack is up: {stack.url}
 
   curl {stack.url}/healthz
   curl {stack.url}/v1/workflows
-  curl -X POST {stack.url}/v1/workflows/WORKFLOW/runs -H 'content-type: application/json' -d '{{"input": {{}}}}'
   curl {stack.url}/v1/runs
-
+{example}
 AWS services: AWS_ENDPOINT_URL={stack.endpoint_url}
 Ctrl-C ends it."""
 
 
-def _demo(arguments: Sequence[str]) -> int:
-    try:
-        demo = importlib.import_module("infra.local.demo")
-    except ModuleNotFoundError as missing:
-        if missing.name != "infra.local.demo":
-            raise
-        print("There is no demonstration here: infra/local/demo.py is missing.", file=sys.stderr)
-        return 2
-    return int(demo.main(arguments) or 0)
+_EXAMPLE = """
+  curl -X POST {url}/v1/workflows/expense/runs -H 'content-type: application/json' \\
+       -d '{{"run_id": "e-1", "input": {{"employee": "ada", "amount": 60000, "purpose": "a telescope"}}}}'
+  curl {url}/v1/runs/e-1
+  curl -X POST {url}/v1/runs/e-1/resume -H 'content-type: application/json' -d '{{"data": {{"approved": true}}}}'
+  curl -X POST {url}/v1/runs/e-1/cancel
+"""
+"""What to do with the example that is served when no other App is named."""
 
 
 if __name__ == "__main__":

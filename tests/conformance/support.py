@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Event
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -24,6 +24,7 @@ from flowcore.ports import RecordMoved, Store, Written
 from flowcore.run import Run
 from flowcore.session import Pace
 from flowcore.testing import LocalApp, SeededIds, VirtualClock
+from flowcore.testing.faults import WRITES
 
 PATIENCE_S = 20.0
 """How long a test waits for another thread before it says that nothing overlaps; a passing one never waits so long."""
@@ -60,25 +61,45 @@ MODES = [Mode(store, stepwise) for store in ("memory", "dynamodb") for stepwise 
 class ObservedStore:
     """A store that tells whoever waits for it that an outcome of a step has been committed.
 
-    It knows the runs of its test, so it finds the overdue ones without asking an index that is spread over shards.
+    Every write of a test goes through it, so it can spare the store two questions that a test would ask all the time:
+    which of a few runs are overdue, and what a head is like that nobody has written since it was last read.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._seen: dict[str, Event] = {}
         self._runs: list[RunRef] = []
+        self._heads: dict[RunRef, Head | None] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        found = getattr(self._store, name)
+        if name not in WRITES:
+            return found
+
+        def written(*args: Any, **options: Any) -> Any:
+            try:
+                return found(*args, **options)
+            finally:
+                self._heads = {}
+
+        return written
+
+    def peek(self, run: RunRef) -> Head | None:
+        """See ``Store.peek``."""
+        heads = self._heads
+        if run not in heads:
+            heads[run] = self._store.peek(run)
+        return heads[run]
 
     def start(self, head: Head) -> Head | None:
         """See ``Store.start``."""
         self._runs.append(head.run)
+        self._heads = {}
         return self._store.start(head)
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""
-        heads = [head for run in dict.fromkeys(self._runs) if (head := self._store.peek(run)) is not None]
+        heads = [head for run in dict.fromkeys(self._runs) if (head := self.peek(run)) is not None]
         overdue = sorted((head.due, head.run.id, head.run) for head in heads if head.due is not None and head.due < now)
         return [run for *_, run in overdue[:limit]]
 
@@ -93,6 +114,9 @@ class ObservedStore:
     def committed(self, step: str) -> Event:
         """Set once something has been committed at ``step`` (dotted id)."""
         return self._seen.setdefault(step, Event())
+
+
+AnyLocalApp = TypeVar("AnyLocalApp", bound=LocalApp)
 
 
 class _Driver(LocalApp):
@@ -183,7 +207,7 @@ class Harness:
         """Set once an outcome of ``step`` (dotted id) is stored."""
         return self.store.committed(step)
 
-    def _make(self, kind: type[Any]) -> Any:
+    def _make(self, kind: type[AnyLocalApp]) -> AnyLocalApp:
         rebuilt = [workflow.clone(id=workflow.id) for workflow in self.workflows]
         return kind(
             App(*rebuilt, store=cast("Store", self.store)),
@@ -197,11 +221,11 @@ class Harness:
     def _rested(self, result: RunResult[Any]) -> RunResult[Any]:
         """The same run once nobody has anything to do in it; drives it there, one image per turn."""
         run = RunRef("default", result.run_id)
+        head = self.store.peek(run)
         for _ in range(_MOST_LOOKS):
-            head = self.store.peek(run)
             if head is None or head.status is not RunStatus.QUEUED:
                 return replace(self.result(result.run_id), receipt=result.receipt, replayed=result.replayed)
-            self.app.look(run)
+            head = self.app.look(run)
         raise AssertionError(f"run {run.id!r} does not come to rest")
 
 

@@ -55,14 +55,12 @@ def test_016_init_data_is_readable_anywhere(harness: Harness) -> None:
     def typed(_: Any, ctx: StepContext) -> str:
         return ctx.get_init_data(Order).id
 
+    def five(value: Any, ctx: Any) -> int:
+        note(value, ctx)
+        return 5
+
     child = workflow("child", input=int).then(init_id).commit()
-    made = (
-        workflow("w", input=Order)
-        .map(lambda _, ctx: [note(_, ctx), 5][1], id="five")
-        .branch((note, child), id="fork")
-        .dountil(typed, note)
-        .commit()
-    )
+    made = workflow("w", input=Order).map(five).branch((note, child), id="fork").dountil(typed, note).commit()
     result = harness.serve(made).start(Order(id="o-1"))
     assert ("o-1", 5) == (result.output, result.steps["child.init_id"].output)
     assert ["o-1"] * 3 == seen
@@ -96,7 +94,7 @@ def test_018_no_result_of_unknown_or_unsuccessful_steps(harness: Harness) -> Non
     made = (
         workflow("w")
         .branch((lambda _: False, echo.clone(id="not_chosen")))
-        .parallel(asking, workflow("second").sleep(lambda _: None).then(look).commit())
+        .parallel(asking, workflow("second").map(lambda _: None).then(look).commit())
         .then(echo, id="later")
         .commit()
     )

@@ -26,6 +26,12 @@ def double(number: int) -> int:
     return 2 * number
 
 
+@step
+def total(items: list[int]) -> int:
+    """The sum."""
+    return sum(items)
+
+
 @behaviour(54, "an until-loop stops when its condition is true")
 def test_054_until_loop(harness: Harness) -> None:
     """The body's output goes into the condition."""
@@ -74,7 +80,7 @@ def test_058_iteration_counts_from_one(harness: Harness) -> None:
 
     def is_third(_: Any, ctx: Any) -> bool:
         seen.append(ctx.iteration)
-        return ctx.iteration == 3
+        return bool(ctx.iteration == 3)
 
     harness.serve(workflow("w", input=int).dountil(body, is_third)).start(0)
     assert [1, 1, 2, 2, 3, 3] == seen
@@ -237,10 +243,6 @@ def test_067_build_and_aggregate(harness: Harness) -> None:
     def upto(n: int) -> list[int]:
         return list(range(n))
 
-    @step
-    def total(items: list[int]) -> int:
-        return sum(items)
-
     made = workflow("w", input=int, output=int).then(upto).foreach(double, concurrency=2).then(total).commit()
     assert 12 == harness.serve(made).start(4).output
 
@@ -310,10 +312,10 @@ def test_072_bail_in_an_item(harness: Harness) -> None:
             ctx.bail("two is enough")
         return item
 
-    made = workflow("w", input=list[int]).foreach(until_two).then(double).commit()
+    made = workflow("w", input=list[int]).foreach(until_two).then(total).commit()
     result = harness.serve(made).start([1, 2, 3])
     assert ("success", "two is enough") == (result.status, result.output)
-    assert not {"until_two[2]", "double"} & set(result.steps)
+    assert not {"until_two[2]", "total"} & set(result.steps)
 
 
 @behaviour(73, "a failing item fails the run; items not begun yet are not begun")
@@ -327,7 +329,7 @@ def test_073_failing_item(harness: Harness) -> None:
         assert meet(harness.committed("fragile[1]"))
         return item
 
-    made = workflow("w", input=list[int]).foreach(fragile, concurrency=2).then(double).commit()
+    made = workflow("w", input=list[int]).foreach(fragile, concurrency=2).then(total).commit()
     result = harness.serve(made).start([0, 1, 2, 3])
     assert result.error is not None
     assert ("failed", "item one", "fragile[1]") == (result.status, result.error.message, result.error.step)

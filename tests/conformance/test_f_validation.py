@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from flowcore import StepContext, step, workflow
+from flowcore import StepContext, create_step, step, workflow
 from flowcore.errors import InvalidPayload, RunNotFound
 from tests.conformance.support import Harness, behaviour
 
@@ -77,7 +77,7 @@ def take(order: Order) -> dict[str, Any]:
 def test_092_invalid_input_is_refused(harness: Harness) -> None:
     """There is no run afterwards, so its id can be used with good input."""
     harness.serve(workflow("w", input=Order).then(note))
-    with pytest.raises(InvalidPayload, match="amount: .*greater than 0") as caught:
+    with pytest.raises(InvalidPayload, match=r"amount: .*greater than 0") as caught:
         harness.start({"id": "o", "amount": -1}, run_id="r")
     assert ["amount"] == [row["path"] for row in caught.value.errors]
     assert [] == reached
@@ -212,6 +212,38 @@ def test_102_invalid_set_state(harness: Harness) -> None:
     assert result.error is not None
     assert "count" in result.error.message
     assert {"count": 3} == result.state
+
+
+class Caller(BaseModel):
+    """Who asks."""
+
+    user: str
+    tier: str = "silver"
+
+
+needs_caller = create_step(id="needs_caller", execute=reached.append, request_context=Caller)
+
+
+@behaviour(103, "a request context that does not fit is refused at the start; at a step it fails the step")
+def test_103_invalid_request_context(harness: Harness) -> None:
+    """Defaults are filled in and other keys kept; a step may ask for more than the workflow."""
+
+    @step
+    def forget(_: Any, ctx: StepContext) -> dict[str, Any]:
+        seen = dict(ctx.request_context)
+        del ctx.request_context["user"]
+        return seen
+
+    harness.serve(workflow("w", request_context=Caller).then(forget).then(needs_caller))
+    with pytest.raises(InvalidPayload, match="user"):
+        harness.start(1, run_id="r", request_context={"tier": "gold"})
+    with pytest.raises(RunNotFound):
+        harness.result("r")
+    result = harness.start(1, run_id="r", request_context={"user": "Ada", "other": 1})
+    assert {"user": "Ada", "tier": "silver", "other": 1} == result.steps["forget"].output
+    assert ("failed", "failed", []) == (result.status, result.steps["needs_caller"].status, reached)
+    assert result.error is not None
+    assert ["user"] == [row["path"] for row in result.error.properties["errors"]]
 
 
 @behaviour(105, "an invalid initial state is refused")

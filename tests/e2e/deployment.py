@@ -99,7 +99,9 @@ class Deployment:
         }
         reply = self._function("handlers.api").handler(event, Context())
         headers_ = {name.lower(): value for name, value in reply.get("headers", {}).items()}
-        return Answer(reply["statusCode"], json.loads(reply["body"]) if reply.get("body") else None, headers_)
+        is_json = headers_.get("content-type", "").endswith("json")
+        body = reply.get("body") or None
+        return Answer(reply["statusCode"], json.loads(body) if body and is_json else body, headers_)
 
     def work(self, *bodies: str, remaining_ms: int = 60_000) -> list[str]:
         """Hand messages to the worker in one batch; the ids of those that failed."""

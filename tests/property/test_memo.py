@@ -61,7 +61,7 @@ def memo_findings(seed: int, monkeypatch: pytest.MonkeyPatch) -> Watcher:
     storm = Storm(seed)
     watcher = Watcher(storm)
     with monkeypatch.context() as patch:
-        patch.setattr("flowcore.engine.decide", watcher)
+        patch.setattr("flowcore.session.decide", watcher)
         storm.drive()
     return watcher
 

@@ -300,6 +300,17 @@ def test_a_worker_whose_step_has_seen_the_cancel_begins_nothing_more() -> None:
     assert [] == reached
 
 
+def test_a_stack_that_no_log_can_encode_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """A log handler that raises would strand the run."""
+
+    @step
+    def failing(_: Any) -> Any:
+        raise ValueError("half a pair: \ud800")
+
+    local(workflow("w").then(failing).commit()).workflow("w").create_run("r").start(1)
+    assert [("step failed: ValueError: half a pair: ?", None)] == [(r.getMessage(), r.exc_info) for r in caplog.records]
+
+
 def test_a_failed_step_is_logged_once_with_its_stack(caplog: pytest.LogCaptureFixture) -> None:
     """The stored failure has no stack; nobody could find the line that raised."""
 

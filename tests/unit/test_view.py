@@ -121,7 +121,7 @@ def test_a_loop_shows_its_turn() -> None:
     """The slot has the turn's number; the body's last turn is under the same id."""
     found = seen(LOOP, a_started("x", count=3, output=7), a_record("x#3", SUSP, seq=9))
     assert ["x"] == list(found)
-    assert ("suspended", 7) == (found["x"].status, found["x"].input)
+    assert ("suspended", 7, 3) == (found["x"].status, found["x"].input, found["x"].iteration)
 
 
 def inputs(graph: Any, *records: StepRecord, **head: Any) -> dict[str, Any]:

@@ -1,0 +1,164 @@
+"""A workflow as plain JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from flowcore import StepContext, step, workflow
+from flowcore.app import App
+from flowcore.authoring.describe import printable, wording
+from flowcore.testing.generate import sample
+from flowcore.testing.local import LocalApp
+from tests.unit.drawn import HOSTILE, a_step, hostile, is_small, walk, wide
+
+FOUND = {node["path"]: node for node in walk(wide().graph()) if node["kind"] != "step" or "step" in node}
+
+
+def own(path: str) -> dict[str, Any]:
+    """What a node says beside its id, its path and what is in it."""
+    return {k: v for k, v in FOUND[path].items() if k not in ("id", "path", "description", "nodes", "body", "arms")}
+
+
+ROWS = [
+    ("first", {"kind": "step", "step": "first", "retries": 2}),
+    ("second", {"kind": "step", "step": "first", "retries": 0}),
+    ("middle", {"kind": "workflow", "workflow": "middle"}),
+    ("middle.again", {"kind": "workflow", "workflow": "again"}),
+    ("middle.both", {"kind": "parallel"}),
+    ("pick", {"kind": "map", "fields": ["a", "b"]}),
+    ("listed", {"kind": "map", "computed": "[value]"}),
+    ("each", {"kind": "foreach", "concurrency": 1}),
+    ("fan", {"kind": "foreach", "concurrency": 3}),
+    ("computed", {"kind": "foreach", "computed": "len(values) + 1"}),
+    ("ways", {"kind": "branch"}),
+    ("rest", {"kind": "sleep", "seconds": 259_200.0}),
+    ("nap", {"kind": "sleep", "computed": "timedelta(seconds=value)"}),
+    ("may", {"kind": "sleep_until", "at": "2031-05-01T12:00:00Z"}),
+    ("dawn", {"kind": "sleep_until", "computed": "is_small"}),
+]
+
+
+@pytest.mark.parametrize(("path", "expected"), ROWS, ids=[row[0] for row in ROWS])
+def test_a_node_says_what_it_does(path: str, expected: dict[str, Any]) -> None:
+    """Each kind has its own few words, spelled as the builder's verbs."""
+    assert expected == own(path)
+
+
+@pytest.mark.parametrize(("path", "kind"), [("poll", "dountil"), ("turns", "dowhile")])
+def test_a_loop_names_its_condition(path: str, kind: str) -> None:
+    """The loop and its body share a path, as they share an id in a run."""
+    loops = [node for node in walk(wide().graph()) if node["path"] == path and "body" in node]
+    assert [(kind, "is_small", path)] == [(loop["kind"], loop["condition"], loop["body"]["path"]) for loop in loops]
+
+
+def test_an_arm_has_its_condition_in_words_and_otherwise_comes_last() -> None:
+    """A name where there is one; of a lambda what it says."""
+    ways, size = FOUND["ways"], FOUND["middle.inner.size"]
+    assert [("is_small", False), ("otherwise", True)] == [(arm["when"], arm["otherwise"]) for arm in ways["arms"]]
+    assert [("is_small", False), ("value > 2", False)] == [(arm["when"], arm["otherwise"]) for arm in size["arms"]]
+
+
+def test_paths_lead_through_nested_workflows_and_items() -> None:
+    """Arms stand in the scope of their fork; what is in a foreach stands under every item."""
+    assert {"middle.inner.small", "middle.weigh", "fan[*]", "fan[*].inner.size", "turns.sign"} <= FOUND.keys()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_path_is_found_in_the_compiled_workflow(seed: int) -> None:
+    """A path in a picture is a path everywhere."""
+    made = sample(seed, size=12).workflow
+    assert [] == [node["path"] for node in walk(made.graph()) if made.compiled.find(node["path"]) is None]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_step_of_a_run_is_in_the_description(seed: int) -> None:
+    """Whatever a run lists under ``steps`` has its place in the picture."""
+    made = sample(seed, size=12)
+    result = LocalApp(App(made.workflow)).workflow(made.workflow.id).create_run("r").start(made.input)
+    paths = {node["path"] for node in walk(made.workflow.graph())}
+    met = {re.sub(r"\[\d+\]", "[*]", id) for id in result.steps}
+    assert set() == met - paths
+
+
+def test_schemas_are_there_on_demand() -> None:
+    """Of a step all four doors, of a workflow input, output and state."""
+
+    class Answer(BaseModel):
+        approved: bool
+
+    @step
+    def ask(number: int, ctx: StepContext[Answer, str]) -> int:
+        return number
+
+    made = workflow("asks", input=int, output=int).then(ask).commit()
+    data = made.graph(schemas=True)
+    assert {"type": "integer"} == data["schemas"]["input"]
+    assert {"input", "output", "state"} == data["schemas"].keys()
+    schemas = data["nodes"][0]["schemas"]
+    assert {"type": "string"} == schemas["suspend"]
+    assert {"approved"} == schemas["resume"]["properties"].keys()
+    assert "schemas" not in json.dumps(made.graph())
+
+
+def test_a_door_without_a_json_schema_is_null() -> None:
+    """A type that pydantic can validate but not describe hides nothing else."""
+    takes = a_step("calls").clone(id="calls")
+    made = workflow("calls", input=Callable[[], int]).then(takes).commit()
+    assert None is made.graph(schemas=True)["schemas"]["input"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_kept_as_data(text: str) -> None:
+    """JSON needs no escaping beyond its own; only halves of surrogate pairs cannot be sent."""
+    data = json.loads(json.dumps(hostile(text).graph(schemas=True), ensure_ascii=False).encode())
+    assert printable(text) == data["description"] == data["nodes"][0]["description"]
+    assert printable(text)[:200] == data["nodes"][1]["arms"][0]["when"]
+
+
+def test_the_same_workflow_is_the_same_data() -> None:
+    """Down to the order of keys."""
+    assert json.dumps(wide().graph(schemas=True)) == json.dumps(wide().graph(schemas=True))
+
+
+class Called:
+    """A condition that is no function."""
+
+    def __call__(self, value: Any) -> bool:
+        """Whether it holds."""
+        return bool(value)
+
+    def method(self, value: Any) -> bool:
+        """Whether it holds, as a method."""
+        return bool(value)
+
+
+one, other = (lambda value: value + 1, lambda value: value - 1)
+outer = lambda value: sorted(value, key=lambda inner: inner * 2)  # noqa: E731  # the subject
+WORDS: list[tuple[Any, str]] = [
+    (is_small, "is_small"),
+    (Called(), "Called"),
+    (Called().method, "method"),
+    (functools.partial(is_small, 1), "is_small"),
+    (one, "value + 1"),
+    (other, "value - 1"),
+    (outer, "sorted(value, key=lambda inner: inner * 2)"),
+    (functools.lru_cache(lambda value: value * 2), "value * 2"),
+    (lambda value: value >
+        2, "value > 2"),
+    (eval("lambda value: value"), "lambda"),  # noqa: S307  # a lambda whose source nobody has
+    (len, "len"),
+    (bool, "bool"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "expected"), WORDS, ids=[row[1] for row in WORDS])
+def test_a_function_in_words(function: Any, expected: str) -> None:
+    """Two lambdas on one line are told apart; one without a source is called what it is."""
+    assert expected == wording(function)

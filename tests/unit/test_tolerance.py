@@ -1,0 +1,138 @@
+"""foreach with items that may fail, and what the state reader and the inbox tell."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flowcore import App, DefinitionError, StepContext, step, workflow
+from flowcore.errors import MalformedRequest
+from flowcore.testing import LocalApp
+
+
+@step
+def odd_only(number: int) -> int:
+    """Fails on even numbers."""
+    if number % 2 == 0:
+        raise ValueError(f"{number} is even")
+    return number
+
+
+@step
+def ask(number: int, ctx: StepContext[int, str]) -> int:
+    """Waits for an answer."""
+    if ctx.resume_data is None:
+        ctx.suspend(f"what about {number}?", label=f"boss-{number}")
+    return ctx.resume_data
+
+
+def fan(tolerated: float, **options: Any) -> Any:
+    """The result of a foreach over 1..6 that tolerates so many failures."""
+    flow = workflow("fan", input=list[int]).foreach(odd_only, tolerated_failures=tolerated, **options).commit()
+    return App(flow).workflow("fan").create_run().start([1, 2, 3, 4, 5, 6])
+
+
+@pytest.mark.parametrize("tolerated", [3, 7, 0.5, 0.99])
+@pytest.mark.parametrize("concurrency", [1, 6])
+def test_tolerated_failures_give_none_in_their_place(tolerated: float, concurrency: int) -> None:
+    """A count, or a share of the items; the failed items are still told as failed."""
+    result = fan(tolerated, concurrency=concurrency)
+
+    assert [1, None, 3, None, 5, None] == result.output
+    assert "failed" == result.steps["odd_only[1]"].status
+
+
+@pytest.mark.parametrize("tolerated", [0, 2, 0.4])
+def test_one_failure_too_many_fails_the_run_with_the_first(tolerated: float) -> None:
+    """In the items' order."""
+    result = fan(tolerated)
+
+    assert ("failed", "2 is even") == (result.status, result.error.message)
+
+
+def test_bail_in_an_item_ends_the_run_also_where_failures_are_tolerated() -> None:
+    """What is tolerated does not tell how it ends."""
+
+    @step
+    def bail_at_three(number: int, ctx: StepContext) -> int:
+        if number == 3:
+            ctx.bail("enough")
+        raise ValueError(number)
+
+    flow = workflow("fan", input=list[int]).foreach(bail_at_three, tolerated_failures=5).commit()
+    result = App(flow).workflow("fan").create_run().start([1, 2, 3, 4])
+
+    assert ("success", "enough") == (result.status, result.output)
+
+
+@pytest.mark.parametrize("tolerated", [-1, "two", True])
+def test_tolerance_that_is_no_number_is_a_definition_error(tolerated: Any) -> None:
+    """At commit, with what was found."""
+    with pytest.raises(DefinitionError, match="tolerated_failures"):
+        workflow("fan", input=list[int]).foreach(odd_only, tolerated_failures=tolerated).commit()
+
+
+def test_state_reader_tells_what_waits_and_what_steps_took_and_gave() -> None:
+    """By dotted id, and by label."""
+    flow = workflow("w", input=int).then(odd_only).then(workflow("child", input=int).then(ask).commit()).commit()
+    run = App(flow).workflow("w").create_run("r")
+    run.start(7)
+
+    state = run.state()
+
+    assert ("suspended", {"boss-7": ["child", "ask"]}) == (state.status, state.resume_labels)
+    assert [["child", "ask"]] == [wait.path for wait in state.suspended_steps]
+    assert (7, 7, 7) == (state.step_output("odd_only"), state.step_payload("odd_only"), state.step_payload("child.ask"))
+    assert (None, None) == (state.step_output("nothing"), state.step_payload("nothing"))
+
+
+def test_inbox_pages_through_every_open_suspension() -> None:
+    """Of suspended runs first, then of those that also sleep."""
+    nap = workflow("nap", input=int).sleep(timedelta(days=1)).commit()
+    both = workflow("both", input=int).parallel(ask, nap).commit()
+    alone = workflow("alone", input=int).then(ask).commit()
+    app = LocalApp(App(both, alone))
+    for number in range(3):
+        app.workflow("alone").create_run(f"a{number}").start(number)
+    app.workflow("both").create_run("b").start(9)
+
+    found, cursor = [], None
+    while True:
+        page = app.waits(limit=2, cursor=cursor)
+        found += [(wait.run_id, wait.payload) for wait in page]
+        cursor = page.cursor
+        if cursor is None:
+            break
+
+    assert {("a0", "what about 0?"), ("a1", "what about 1?"), ("a2", "what about 2?"), ("b", "what about 9?")} == {
+        *found
+    }
+    assert ("b", "what about 9?") == found[-1]
+    with pytest.raises(MalformedRequest):
+        app.waits(cursor="nonsense")
+
+
+def test_resume_brings_a_request_context_that_wins_and_a_retry_count() -> None:
+    """The caller's values are newer than what the run knows."""
+    seen: list[Any] = []
+
+    @step(retries=3)
+    def look(_: int, ctx: StepContext[int]) -> int:
+        if ctx.resume_data is None:
+            ctx.request_context["mine"] = "kept"
+            ctx.suspend()
+        seen.append((dict(ctx.request_context), ctx.retry_count))
+        return 1
+
+    flow = workflow("w", input=int).then(look).then(look, id="later").commit()
+    run = App(flow).workflow("w").create_run("r")
+    run.start(1, request_context={"user": "ada", "locale": "de"})
+    run.resume(1, request_context={"user": "bo"}, retry_count=2)
+    run.resume(1)
+
+    assert [
+        ({"user": "bo", "locale": "de", "mine": "kept"}, 2),
+        ({"user": "bo", "locale": "de", "mine": "kept"}, 0),
+    ] == seen
