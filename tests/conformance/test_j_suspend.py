@@ -333,6 +333,29 @@ def test_164_suspend_again(harness: Harness) -> None:
     assert ("success", 12) == ((result := harness.resume(12)).status, result.output)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+@behaviour(165, "the request context from before a suspension is back after it; what the caller brings wins")
+def test_165_request_context_after_resume(harness: Harness, nested: bool) -> None:
+    """Inside nested workflows too."""
+
+    @step
+    def prepare(value: Any, ctx: StepContext) -> Any:
+        ctx.request_context["set"] = 1
+        return value
+
+    @step
+    def suspending(_: Any, ctx: StepContext[bool]) -> Any:
+        if ctx.resume_data is None:
+            ctx.suspend()
+        return dict(ctx.request_context)
+
+    inner = workflow("inner").then(prepare).then(suspending).commit()
+    harness.serve(workflow("w").then(inner).commit() if nested else inner)
+    harness.start(1, request_context={"given": 1, "changed": 1})
+    result = harness.resume(True, request_context={"changed": 2, "new": 2})
+    assert {"given": 1, "set": 1, "changed": 2, "new": 2} == result.output
+
+
 @behaviour(166, "the resource id stays with the run")
 def test_166_resource_id_after_resume(harness: Harness) -> None:
     """In the listing too."""

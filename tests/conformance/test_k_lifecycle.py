@@ -549,25 +549,17 @@ def test_219_per_step(harness: Harness) -> None:
 )
 @behaviour(220, "time travel that cannot be is refused; the run is untouched")
 def test_220_no_travel(harness: Harness, target: str, options: dict[str, Any], error: type[Exception]) -> None:
-    """To no step, past steps without an output, or with an input that does not fit."""
+    """To no step, past steps without an output, with an input that does not fit, or while a worker drives the run."""
     before = harness.serve(ASKING).start(1)
     with pytest.raises(error):
         harness.run().time_travel(target, **options)
     assert before == harness.result()
     assert 13 == harness.resume(10).output
 
-
-@behaviour(220, "time travel that cannot be is refused; the run is untouched")
-def test_220_no_travel_while_running(harness: Harness) -> None:
-    """Two lives at once would both be right."""
-    refused: list[str] = []
-
     @step
     def running(number: int, ctx: StepContext) -> int:
-        with pytest.raises(StillRunning) as caught:
+        with pytest.raises(StillRunning):
             harness.another_process().run(ctx.run_id).time_travel("a")
-        refused.append(caught.value.code)
         return number
 
-    result = harness.serve(workflow("w", input=int).then(A).then(running)).start(1)
-    assert ("success", ["still-running"], ["a"]) == (result.status, refused, CALLS)
+    assert 2 == harness.serve(workflow("w", input=int).then(A).then(running)).start(1).output
