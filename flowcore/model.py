@@ -239,6 +239,8 @@ class Head:
     state: Mapping[str, Json] = field(default_factory=dict)
     request_context: Mapping[str, Json] = field(default_factory=dict)
     trace_id: str | None = None
+    outbox: tuple[str, ...] = ()
+    """Hooks that are owed for the outcome this head is; ``due`` then is when whoever was to call them is given up."""
 
     @property
     def is_terminal(self) -> bool:

@@ -17,7 +17,7 @@ from flowcore.authoring.workflow import Workflow
 from flowcore.codec import Shape, digest
 from flowcore.core import view
 from flowcore.core.admit import Resume
-from flowcore.core.evolve import state_at
+from flowcore.core.evolve import context_at, state_at
 from flowcore.core.rewind import Given
 from flowcore.core.view import StepResult
 from flowcore.errors import MalformedRequest, RunNotFound
@@ -67,6 +67,8 @@ class RunResult(Generic[Out]):
     waits: list[Wait[Json]] = field(default_factory=list)
     """The open suspensions."""
     state: Mapping[str, Json] = field(default_factory=dict)
+    request_context: Mapping[str, Json] = field(default_factory=dict)
+    """What steps find in it by now."""
     blocked: str | None = None
     """Why the code at hand cannot go on with this run; its status is ``paused`` then."""
     resource_id: str | None = None
@@ -362,6 +364,7 @@ def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
         suspended=view.suspended(snapshot),
         waits=view.waits(snapshot),
         state=state_at(snapshot, StepKey(ROOT)),
+        request_context=context_at(snapshot, StepKey(ROOT)),
         blocked=head.blocked if head.status is RunStatus.BLOCKED else None,
         resource_id=head.resource_id,
         trace_id=head.trace_id,

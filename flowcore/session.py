@@ -22,6 +22,7 @@ from flowcore.errors import (
     OutsideError,
     PayloadTooLarge,
 )
+from flowcore.hooks import lease, tell
 from flowcore.keys import StepKey, dotted, inside, once_of
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.ports import HeadMoved, RecordMoved, Written
@@ -235,12 +236,15 @@ class Session:
     def _release(self, head: Head) -> bool:
         """Give the run back as ``head``. If somebody resumed meanwhile, go on with what they brought instead."""
         held = self.snapshot.head
+        head = heads.owing(head, self.graph.hooks, lease(self.engine, self._now(), self.deadline))
         written = self.engine.store.release(head, epoch=held.epoch, version=held.version)
         match written:
             case Written():
                 self.snapshot = self.snapshot.with_head(head)
                 if head.wake is not None or head.status is RunStatus.QUEUED:
                     self.engine.hints.send(head.run, at=head.wake or self._now(), version=head.version)
+                if head.outbox:
+                    self.snapshot = tell(self.engine, self.graph, self.snapshot)
                 return True
             case HeadMoved(moved):
                 self._take_up(moved)

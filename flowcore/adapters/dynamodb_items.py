@@ -160,7 +160,7 @@ def _shard_of(partition: str) -> int:
 _FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "tr", "lsh", "lsk"})
 """What no update ever writes again: a run keeps its name, input and place in listings."""
 _REMOVABLE = frozenset(
-    {"own", "lx", "inc", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx"},
+    {"own", "lx", "inc", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"},
 )
 """What an update removes when it is at its default, so that nothing of the former head shows through."""
 
@@ -203,6 +203,7 @@ def _head_facts(head: Head) -> Item:
         blk=_text(head.blocked),
         rs=_text(head.resource_id),
         tr=_text(head.trace_id),
+        ob=_text(",".join(head.outbox) or None),
         lsh=text(list_shard(head.run.tenant, shard)),
         lsk=text(list_key(to_ms(head.created_at), head.run.id)),
     )
@@ -251,6 +252,7 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
         state=_read(item, "sta", value_of, {}),
         request_context=_read(item, "ctx", value_of, {}),
         trace_id=_read(item, "tr", _str_of, None),
+        outbox=tuple(name for name in _read(item, "ob", _str_of, "").split(",") if name),
     )
 
 
@@ -312,13 +314,13 @@ def claiming(
         ua=_instant(clock),
         lc=text(token),
     )
-    return Change(put, grow=("ver", "ep", "att"), drop=("wake",))
+    return Change(put, grow=("ver", "ep", "att"), drop=("wake", "ob"))
 
 
 def canceling(*, clock: datetime | None, token: str) -> Change:
     """Somebody ends the run. ``clock`` is the run's new time, None to leave the one it has."""
     put = _present(st=text(RunStatus.CANCELED), ps=text("canceled"), ua=_instant(clock), lc=text(token))
-    return Change(put, grow=("ver", "ep"), drop=("due", "dsh", "own", "lx", "wake"))
+    return Change(put, grow=("ver", "ep"), drop=("due", "dsh", "own", "lx", "wake", "ob"))
 
 
 # -- records ----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from flowcore.authoring.graph import (
     ForeachNode,
     Function,
     Graph,
+    Hooks,
     LoopNode,
     MapNode,
     NestedNode,
@@ -62,6 +63,7 @@ class Options:
     retries: int
     backoff: Backoff
     metadata: Mapping[str, Any]
+    hooks: Hooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,7 @@ def compile_workflow(definition: Definition) -> Graph:
         fingerprint=_fingerprint(nodes),
         description=definition.description,
         metadata=definition.options.metadata,
+        hooks=definition.options.hooks,
         by_id={node.id: node for node in entries(nodes)},
     )
 

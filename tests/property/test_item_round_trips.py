@@ -116,6 +116,7 @@ HEAD: dict[str, Any] = {
     "state": changes,
     "request_context": changes,
     "trace_id": st.none() | texts,
+    "outbox": st.lists(st.sampled_from(("on_suspend", "on_error", "on_finish")), unique=True).map(tuple),
 }
 heads = st.builds(Head, **HEAD)
 
