@@ -28,6 +28,7 @@ ROUTES = (
     "POST /v1/workflows/{workflow}/runs",
     "GET /v1/runs",
     "GET /v1/runs/{run}",
+    "GET /v1/runs/{run}/events",
     "POST /v1/runs/{run}/resume",
     "POST /v1/runs/{run}/cancel",
     "GET /v1/workflows",

@@ -352,6 +352,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         lb=_text(record.label),
         gi=_payload(f"The given input {place}", list(record.given) if record.given else None),
         an=_payload(f"The answer {place}", _answer_json(record.answer)),
+        aq=_payload("", _asked_json(record)),
         pa=_payload(f"The earlier answers {place}", [_answer_json(answer) for answer in record.spent] or None),
         op=_text(record.opens),
         c=number(record.count) if record.count is not None else None,
@@ -387,6 +388,7 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
         label=_read(item, "lb", _str_of, None),
         given=_given_of(_read(item, "gi", value_of, None)),
         answer=_answer_of(_read(item, "an", value_of, None)),
+        asked=_asked_of(_read(item, "aq", value_of, None)),
         spent=_answers_of(_read(item, "pa", value_of, ())),
         opens=Scope(opens) if opens is not None else None,
         count=_read(item, "c", int_of, None),
@@ -481,6 +483,14 @@ def _answer_of(value: Json) -> Answer | None:
         idempotency_key=value.get("k"),
         timed_out=value.get("to", False),
     )
+
+
+def _asked_json(record: StepRecord) -> Json:
+    return None if record.asked is None else [record.asked[0], to_ms(record.asked[1]), record.asked[2]]
+
+
+def _asked_of(value: Json) -> tuple[int, datetime, int] | None:
+    return None if value is None else (value[0], from_ms(value[1]), value[2])
 
 
 def _given_of(value: Json) -> tuple[Json] | None:

@@ -186,7 +186,7 @@ def evolve(snapshot: Snapshot, event: StepEvent, at: datetime) -> Snapshot:
 
 
 def kept(snapshot: Snapshot, key: StepKey, output: Json, at: datetime) -> StepRecord:
-    """The record of what ``ctx.once`` stored; it is no part of the position and is folded in with the next load."""
+    """The record of what ``ctx.once`` or ``ctx.emit`` stored; no part of the position, folded in with the next load."""
     return StepRecord(
         key=key,
         outcome=Outcome.OK,
@@ -229,6 +229,7 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             fresh,
             payload=prior.payload,
             answer=prior.answer,
+            asked=prior.asked,
             spent=prior.spent,
             label=prior.label,
             delta=prior.delta,
@@ -252,11 +253,13 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 label=event.label,
                 until=event.until,
                 answer=None,
+                asked=None,
                 spent=_spent(memory),
                 delta=memory.delta.merged(event.changes.stamped(fresh.seq)),
             )
         case Answered():
-            return replace(memory, answer=event.answer)
+            asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
+            return replace(memory, answer=event.answer, asked=asked)
         case FellAsleep():
             return replace(memory, until=event.until)
         case Opened():

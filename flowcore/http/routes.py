@@ -17,7 +17,7 @@ from aws_lambda_powertools.event_handler.api_gateway import BaseRouter, Router
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from flowcore.app import App
-from flowcore.http.bodies import ResumeBody, StartBody, page_json, run_json, workflow_json
+from flowcore.http.bodies import ResumeBody, StartBody, event_json, page_json, run_json, workflow_json
 from flowcore.model import Json
 from flowcore.run import RunResult
 
@@ -76,6 +76,10 @@ def _about_runs(router: Router, app: App) -> None:
     @router.get("/v1/runs/<run_id>")
     def get_run(run_id: str) -> Response[str]:
         return _json(HTTPStatus.OK, _shown(app, app.run(run_id).result()))
+
+    @router.get("/v1/runs/<run_id>/events")
+    def list_events(run_id: str, after: Annotated[int, Query(ge=0)] = 0) -> Response[str]:
+        return _json(HTTPStatus.OK, {"items": [event_json(event) for event in app.run(run_id).events(after)]})
 
 
 def _changes(router: Router, app: App) -> None:

@@ -86,6 +86,7 @@ RECORD: dict[str, Any] = {
     "label": st.none() | texts,
     "given": st.none() | st.tuples(values),
     "answer": st.none() | answers,
+    "asked": st.none() | st.tuples(counts, instants, counts),
     "spent": st.lists(answers, max_size=2).map(tuple),
     "opens": st.none() | keys.map(Scope),
     "count": st.none() | counts,
