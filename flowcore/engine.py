@@ -30,6 +30,7 @@ from flowcore.errors import (
     WorkflowNotFound,
 )
 from flowcore.hints import Hints
+from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Snapshot, StepRecord, wait_id
 from flowcore.ports import Claimed, Clock, Ids, NotClaimable, Store, Written
@@ -71,9 +72,15 @@ class Engine:
             here: drive the run in this process; otherwise a worker is asked to.
         Raises: RunExists when another input or workflow stands under this id.
         """
+        graph = self.graph(head.workflow)
+        if graph.hooks.on_start is not None:
+            standing = self.store.peek(head.run)
+            if standing is not None:
+                return self._begun_before(head, standing), False
+            begin(self, graph, head)
         now = self.clock.now()
         if here:
-            lease_until = self._lease_until(now, deadline)
+            lease_until = self.lease_until(now, deadline)
             head = heads.held(replace(head, version=0), now, owner=self.ids.fresh(), lease_until=lease_until)
         else:
             head = replace(head, due=now + heads.QUEUED_GRACE)
@@ -82,21 +89,21 @@ class Engine:
             return self._begun_before(head, existing), False
         snapshot = fold(head, ())
         if here:
-            return self._drive(self.graph(head.workflow), snapshot, deadline, per_step=per_step), True
+            return self._drive(graph, snapshot, deadline, per_step=per_step), True
         self.hints.send(head.run, at=now, version=head.version)
         return snapshot, True
 
     def look(self, run: RunRef, *, deadline: datetime | None = None, per_step: bool = False) -> Head | None:
         """A hint has come: drive the run if there is anything to do. None when there is no such run."""
         now = self.clock.now()
-        lease_until = self._lease_until(now, deadline)
+        lease_until = self.lease_until(now, deadline)
         due = lease_until + heads.LEASE_GRACE
         claim = self.store.claim(run, owner=self.ids.fresh(), now=now, lease_until=lease_until, due=due)
         match claim:
             case NotClaimable(head):
                 if head is not None and head.wake is not None and head.wake > now and not head.is_terminal:
                     self.hints.send(run, at=head.wake, version=head.version)
-                return head
+                return take_over(self, head, deadline) if head is not None and head.outbox else head
             case Claimed(head):
                 return self._claimed(head, deadline, per_step=per_step)
             case _:
@@ -135,7 +142,7 @@ class Engine:
                     answers = [self._answer(graph, snapshot, record, data, resume) for record in records]
                 case _:
                     assert_never(verdict)
-            lease_until = self._lease_until(self.clock.now(), deadline) if here else None
+            lease_until = self.lease_until(self.clock.now(), deadline) if here else None
             written = self._settle(snapshot, list(zip(records, answers, strict=True)), owner, lease_until)
             if written is not None:
                 return self._resumed(graph, written, owner, here=here, deadline=deadline), receipt_of(answers[0].answer)
@@ -143,7 +150,10 @@ class Engine:
 
     def cancel(self, run: RunRef) -> Head:
         """Stop a run for good, from any process; an ended run keeps its status. Raises: RunNotFound."""
-        head = self.store.cancel(run, now=self.clock.now())
+        if any(graph.hooks.on_finish is not None for graph in self.graphs.values()):
+            head = self._canceled(run)
+        else:
+            head = self.store.cancel(run, now=self.clock.now())
         if head is None:
             raise RunNotFound(run.id)
         if self.hints.scheduler is not None and head.status is RunStatus.CANCELED:
@@ -374,6 +384,28 @@ class Engine:
             self.hints.send(head.run, at=head.updated_at, version=head.version)
         return self.read(head.run)
 
+    def _canceled(self, run: RunRef) -> Head | None:
+        """Canceled together with the hook it owes, which is called here; where there are workers, one of them calls it.
+
+        Costs a read more than a plain cancel: whose run it is must be known first.
+        """
+        for _ in range(MOST_TRIES):
+            head = self.store.peek(run)
+            graph = None if head is None else self.graphs.get(head.workflow)
+            if head is None or graph is None or graph.hooks.on_finish is None or head.is_terminal:
+                return self.store.cancel(run, now=self.clock.now())
+            now = max(self.clock.now(), head.updated_at)
+            here = self.hints.queue is None
+            moved = heads.owing(heads.canceled(head, now), graph.hooks, lease(self, now, None) if here else now)
+            if not isinstance(self.store.move(moved, version=head.version), Written):
+                continue
+            if here:
+                loaded = self.store.load(run, moved, everything=True)
+                return tell(self, graph, fold(moved, loaded[1].values() if loaded else ())).head
+            self.hints.send(run, at=now, version=moved.version)
+            return moved
+        raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being canceled. Try again.")
+
     # -- driving ----------------------------------------------------------------------------------------------------
 
     def _claimed(self, head: Head, deadline: datetime | None, *, per_step: bool) -> Head:
@@ -404,7 +436,8 @@ class Engine:
         _LOGGER.error("run is blocked", extra={"run_id": held.run.id, "reason": reason})
         return snapshot.with_head(head) if isinstance(written, Written) else self.read(held.run)
 
-    def _lease_until(self, now: datetime, deadline: datetime | None) -> datetime:
+    def lease_until(self, now: datetime, deadline: datetime | None) -> datetime:
+        """How long a worker that begins ``now`` and must stop at ``deadline`` holds what it takes."""
         return (now + self.pace.lease if deadline is None else deadline) + self.pace.lease_slack
 
     def time_of(self, snapshot: Snapshot) -> datetime:

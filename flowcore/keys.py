@@ -7,6 +7,7 @@ A step key is made of ids, never of positions, so that a step inserted in front 
     fan[7]            item 7 of a foreach        fan[7]/approve   a step inside that item
     poll#3            turn 3 of a loop           poll#3/approve   a step inside that turn
     charge!receipt    what ``ctx.once("receipt", ...)`` of ``charge`` stored
+    charge!@1.3f9c    what its first ``ctx.emit(...)`` stored, with a digest of the data
 
 Keys are grouped by *scope*: the run itself (``""``), an open nested workflow (``child``), an open foreach (``fan``),
 one item of it (``fan[7]``) or one turn of a loop (``poll#3``). A finished scope is never loaded again.
@@ -69,6 +70,11 @@ def once_of(key: StepKey, name: str) -> StepKey:
     return StepKey(f"{key}!{name}")
 
 
+def emit_of(key: StepKey, number: int, digest: str) -> StepKey:
+    """The key of progress that the step at ``key`` told: its ``number``th in one pass, with such data."""
+    return StepKey(f"{key}!@{number}.{digest}")
+
+
 def scope_of(key: StepKey) -> Scope:
     """The scope whose records are loaded together with this key's."""
     head, name, item, turn, _ = _taken_apart(key)
@@ -119,6 +125,16 @@ def turn_number(key: StepKey) -> int | None:
 def is_once(key: StepKey) -> bool:
     """Whether ``key`` holds a stored side effect and not a step."""
     return "!" in key
+
+
+def is_emit(key: StepKey) -> bool:
+    """Whether ``key`` holds progress told by a step; a name given to ``once`` never begins with ``@``."""
+    return "!@" in key
+
+
+def step_of(key: StepKey) -> StepKey:
+    """The step that ``key`` belongs to: itself, or the one that stored a side effect or told progress."""
+    return StepKey(key.split("!", 1)[0])
 
 
 def is_pass(key: StepKey) -> bool:

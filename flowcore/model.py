@@ -192,6 +192,8 @@ class StepRecord:
     given: tuple[Json] | None = None
     """retry: the input that time travel gave the step, instead of what stands before it."""
     answer: Answer | None = None
+    asked: tuple[int, datetime, int] | None = None
+    """With an answer: order and time of the suspension it settled, and the order of the answer itself."""
     spent: tuple[Answer, ...] = ()
     """Answers to earlier suspensions of this same place that carried an idempotency key, without their data."""
     opens: Scope | None = None
@@ -239,6 +241,8 @@ class Head:
     state: Mapping[str, Json] = field(default_factory=dict)
     request_context: Mapping[str, Json] = field(default_factory=dict)
     trace_id: str | None = None
+    outbox: tuple[str, ...] = ()
+    """Hooks that are owed for the outcome this head is; ``due`` then is when whoever was to call them is given up."""
 
     @property
     def is_terminal(self) -> bool:

@@ -6,7 +6,7 @@ the same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -17,7 +17,8 @@ from flowcore.authoring.workflow import Workflow
 from flowcore.codec import Shape, digest
 from flowcore.core import view
 from flowcore.core.admit import Resume
-from flowcore.core.evolve import state_at
+from flowcore.core.events import Event, events
+from flowcore.core.evolve import context_at, state_at
 from flowcore.core.rewind import Given
 from flowcore.core.view import StepResult
 from flowcore.errors import MalformedRequest, RunNotFound
@@ -67,6 +68,8 @@ class RunResult(Generic[Out]):
     waits: list[Wait[Json]] = field(default_factory=list)
     """The open suspensions."""
     state: Mapping[str, Json] = field(default_factory=dict)
+    request_context: Mapping[str, Json] = field(default_factory=dict)
+    """What steps find in it by now."""
     blocked: str | None = None
     """Why the code at hand cannot go on with this run; its status is ``paused`` then."""
     resource_id: str | None = None
@@ -363,10 +366,44 @@ class Run(Generic[In, Out]):
             moves = head.public_status in ("pending", "running", "waiting")
             if not moves or (until is not None and now >= until):
                 return self.result()
-            wake = head.wake if head.wake is not None and app.queue is None else now + _POLL
-            app.clock.wait_until(wake if until is None else min(wake, until))
-            if app.queue is None:
-                app.look(ref)
+            self._let_pass(head, until)
+
+    def events(self, after: int = 0) -> list[Event]:
+        """What has happened to the run, in order, beyond the offset ``after``. Raises: RunNotFound.
+
+        Derived from the run as it stands, so nothing is stored for it: a step that was rewritten since is told with
+        its newest outcome and, before it, the last question and answer that led there.
+        """
+        snapshot = self._app.engine.read(self._existing())
+        graph = self._app.engine.graphs.get(snapshot.head.workflow)
+        return [event for event in events(graph, snapshot) if event.offset > after]
+
+    def watch(self, after: int = 0, timeout: timedelta | None = None) -> Iterator[Event]:
+        """The run's events beyond ``after`` as they happen, until it is suspended, paused or ended, or for ``timeout``.
+
+        Follows the stored run, so it works from any process; each event comes once. Where runs are driven in the
+        calling process, wakes that fall due meanwhile are fired from here. Raises: RunNotFound.
+        """
+        until = None if timeout is None else self._app.clock.now() + timeout
+        seen: set[Event] = set()
+        while True:
+            head = self._app.store.peek(self._existing())
+            for event in self.events(after):
+                if event not in seen:
+                    seen.add(event)
+                    yield event
+            is_over = until is not None and self._app.clock.now() >= until
+            if head is None or is_over or head.public_status not in ("pending", "running", "waiting"):
+                return
+            self._let_pass(head, until)
+
+    def _let_pass(self, head: Head, until: datetime | None) -> None:
+        """Wait a little, or here, where nobody else fires it, for the run's wake; at most ``until``."""
+        app = self._app
+        wake = head.wake if head.wake is not None and app.queue is None else app.clock.now() + _POLL
+        app.clock.wait_until(wake if until is None else min(wake, until))
+        if app.queue is None:
+            app.look(head.run)
 
     async def start_async(self, input: In, **options: Any) -> RunResult[Out]:
         """``start`` for callers on an event loop; the run is driven in a thread."""
@@ -415,6 +452,7 @@ def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
         suspended=view.suspended(snapshot),
         waits=view.waits(snapshot),
         state=state_at(snapshot, StepKey(ROOT)),
+        request_context=context_at(snapshot, StepKey(ROOT)),
         blocked=head.blocked if head.status is RunStatus.BLOCKED else None,
         resource_id=head.resource_id,
         trace_id=head.trace_id,

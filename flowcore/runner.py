@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any, TypeVar, assert_never
 
 from pydantic import BaseModel
@@ -88,6 +89,8 @@ class View:
     request_context: Mapping[str, Json]
     result_of: Callable[[str], tuple[Shape[Any], Json] | None]
     once: Callable[[str, Callable[[], Json]], Json]
+    emit: Callable[[int, Json], None]
+    """Stores progress under its number in this pass of the step."""
     remaining: Callable[[], timedelta]
     cancelled: Flag
 
@@ -466,6 +469,7 @@ def _whole_ms(instant: datetime) -> datetime:
 
 
 def _surroundings(place: Place, view: View, state_shape: Shape[Any]) -> Surroundings:
+    numbers = count(1)
     return Surroundings(
         init=place.init,
         init_shape=place.graph.takes,
@@ -474,6 +478,7 @@ def _surroundings(place: Place, view: View, state_shape: Shape[Any]) -> Surround
         result_of=view.result_of,
         once=lambda key, function: view.once(key, lambda: _ANYTHING.encode(function())),
         remaining=view.remaining,
+        emit=lambda data: view.emit(next(numbers), _ANYTHING.encode(data)),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from threading import Lock
 from typing import TYPE_CHECKING, Any, assert_never
 from urllib.parse import quote
 
@@ -22,7 +23,8 @@ from flowcore.errors import (
     OutsideError,
     PayloadTooLarge,
 )
-from flowcore.keys import StepKey, dotted, inside, once_of
+from flowcore.hooks import lease, tell
+from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.ports import HeadMoved, RecordMoved, Written
 from flowcore.runner import Runner, View, conclude, is_async
@@ -86,6 +88,8 @@ class Session:
         self.looked_at = engine.clock.now()
         self.is_lost = False
         self.kept: dict[StepKey, StepRecord] = {}
+        self.last_seq = 0
+        self.order = Lock()
         self.turns = 0
 
     def run(self) -> Snapshot:
@@ -185,7 +189,10 @@ class Session:
 
     def _write(self, event: StepEvent, prior: StepRecord | None) -> None:
         head = self.snapshot.head
-        after = evolve(self.snapshot, event, self._now())
+        with self.order:
+            last = max(self.snapshot.last_seq, self.last_seq)
+            after = evolve(replace(self.snapshot, last_seq=last), event, self._now())
+            self.last_seq = after.last_seq
         written = self.engine.store.commit(head.run, head.incarnation, after.records[_key_of(event)], prior)
         match written:
             case Written():
@@ -213,6 +220,21 @@ class Session:
         self.kept[key] = record
         return record.output
 
+    def _emit(self, key: StepKey, data: Json) -> None:
+        """``ctx.emit``: one more stored thing; ordered after all before it, and before the step's outcome."""
+        if key in self.kept or key in self.snapshot.records:
+            return
+        head = self.snapshot.head
+        with self.order:
+            self.last_seq = max(self.snapshot.last_seq, self.last_seq) + 1
+            attempt = 1 if step_of(key) not in self.snapshot.records else 2  # only the first pass tells the beginning
+            record = replace(kept(self.snapshot, key, data, self._now()), seq=self.last_seq, attempt=attempt)
+        try:
+            self.engine.store.commit(head.run, head.incarnation, record, None)
+        except OutsideError as error:
+            raise _Unanswered(error) from error
+        self.kept[key] = record
+
     def _finish(self, result: Done | Broken) -> bool:
         head, now = self.snapshot.head, self._now()
         if isinstance(result, Broken):
@@ -235,12 +257,15 @@ class Session:
     def _release(self, head: Head) -> bool:
         """Give the run back as ``head``. If somebody resumed meanwhile, go on with what they brought instead."""
         held = self.snapshot.head
+        head = heads.owing(head, self.graph.hooks, lease(self.engine, self._now(), self.deadline))
         written = self.engine.store.release(head, epoch=held.epoch, version=held.version)
         match written:
             case Written():
                 self.snapshot = self.snapshot.with_head(head)
                 if head.wake is not None or head.status is RunStatus.QUEUED:
                     self.engine.hints.send(head.run, at=head.wake or self._now(), version=head.version)
+                if head.outbox:
+                    self.snapshot = tell(self.engine, self.graph, self.snapshot)
                 return True
             case HeadMoved(moved):
                 self._take_up(moved)
@@ -301,6 +326,7 @@ class Session:
             request_context=context_at(snapshot, place.key),
             result_of=result_of,
             once=lambda name, make: self._once(once_of(place.key, quote(name, safe="")), make),
+            emit=lambda number, data: self._emit(emit_of(place.key, number, digest(data)), data),
             remaining=self._remaining,
             cancelled=self,
         )

@@ -160,7 +160,7 @@ def _shard_of(partition: str) -> int:
 _FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "tr", "lsh", "lsk"})
 """What no update ever writes again: a run keeps its name, input and place in listings."""
 _REMOVABLE = frozenset(
-    {"own", "lx", "inc", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx"},
+    {"own", "lx", "inc", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"},
 )
 """What an update removes when it is at its default, so that nothing of the former head shows through."""
 
@@ -203,6 +203,7 @@ def _head_facts(head: Head) -> Item:
         blk=_text(head.blocked),
         rs=_text(head.resource_id),
         tr=_text(head.trace_id),
+        ob=_text(",".join(head.outbox) or None),
         lsh=text(list_shard(head.run.tenant, shard)),
         lsk=text(list_key(to_ms(head.created_at), head.run.id)),
     )
@@ -251,6 +252,7 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
         state=_read(item, "sta", value_of, {}),
         request_context=_read(item, "ctx", value_of, {}),
         trace_id=_read(item, "tr", _str_of, None),
+        outbox=tuple(name for name in _read(item, "ob", _str_of, "").split(",") if name),
     )
 
 
@@ -312,13 +314,13 @@ def claiming(
         ua=_instant(clock),
         lc=text(token),
     )
-    return Change(put, grow=("ver", "ep", "att"), drop=("wake",))
+    return Change(put, grow=("ver", "ep", "att"), drop=("wake", "ob"))
 
 
 def canceling(*, clock: datetime | None, token: str) -> Change:
     """Somebody ends the run. ``clock`` is the run's new time, None to leave the one it has."""
     put = _present(st=text(RunStatus.CANCELED), ps=text("canceled"), ua=_instant(clock), lc=text(token))
-    return Change(put, grow=("ver", "ep"), drop=("due", "dsh", "own", "lx", "wake"))
+    return Change(put, grow=("ver", "ep"), drop=("due", "dsh", "own", "lx", "wake", "ob"))
 
 
 # -- records ----------------------------------------------------------------------------------------------------------
@@ -350,6 +352,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         lb=_text(record.label),
         gi=_payload(f"The given input {place}", list(record.given) if record.given else None),
         an=_payload(f"The answer {place}", _answer_json(record.answer)),
+        aq=_payload("", _asked_json(record)),
         pa=_payload(f"The earlier answers {place}", [_answer_json(answer) for answer in record.spent] or None),
         op=_text(record.opens),
         c=number(record.count) if record.count is not None else None,
@@ -385,6 +388,7 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
         label=_read(item, "lb", _str_of, None),
         given=_given_of(_read(item, "gi", value_of, None)),
         answer=_answer_of(_read(item, "an", value_of, None)),
+        asked=_asked_of(_read(item, "aq", value_of, None)),
         spent=_answers_of(_read(item, "pa", value_of, ())),
         opens=Scope(opens) if opens is not None else None,
         count=_read(item, "c", int_of, None),
@@ -479,6 +483,14 @@ def _answer_of(value: Json) -> Answer | None:
         idempotency_key=value.get("k"),
         timed_out=value.get("to", False),
     )
+
+
+def _asked_json(record: StepRecord) -> Json:
+    return None if record.asked is None else [record.asked[0], to_ms(record.asked[1]), record.asked[2]]
+
+
+def _asked_of(value: Json) -> tuple[int, datetime, int] | None:
+    return None if value is None else (value[0], from_ms(value[1]), value[2])
 
 
 def _given_of(value: Json) -> tuple[Json] | None:

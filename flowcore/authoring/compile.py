@@ -25,6 +25,7 @@ from flowcore.authoring.graph import (
     ForeachNode,
     Function,
     Graph,
+    Hooks,
     LoopNode,
     MapNode,
     NestedNode,
@@ -63,6 +64,7 @@ class Options:
     retries: int
     backoff: Backoff
     metadata: Mapping[str, Any]
+    hooks: Hooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,7 @@ def compile_workflow(definition: Definition) -> Graph:
         fingerprint=_fingerprint(nodes),
         description=definition.description,
         metadata=definition.options.metadata,
+        hooks=definition.options.hooks,
         by_id={node.id: node for node in entries(nodes)},
     )
 

@@ -90,6 +90,7 @@ class Surroundings:
     result_of: Callable[[str], tuple[Shape[Any], Json] | None]
     once: Callable[[str, Callable[[], Any]], Any]
     remaining: Callable[[], timedelta]
+    emit: Callable[[Any], None]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -188,6 +189,15 @@ class StepContext(Generic[Resume, Suspend, State]):
         """
         result: T = self.surroundings.once(key, fn)
         return result
+
+    def emit(self, data: Any) -> None:
+        """Tell those who watch the run how far this step is: a ``step-progress`` event, stored at once, data unchanged.
+
+        Costs one write, and is loaded with the run while the scope around the step is open: for progress, not for
+        logs. A later pass of this step (after a retry, a crash, an answer) that tells the same data as its first,
+        second, ... progress tells nothing new and writes nothing. The data must be JSON.
+        """
+        self.surroundings.emit(data)
 
     def remaining_time(self) -> timedelta:
         """How long this worker may still run."""

@@ -50,6 +50,16 @@ class Function:
     takes_context: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the author wants called when a run begins, suspends or ends; ``None``: nothing."""
+
+    on_start: Callable[[Any], Any] | None = None
+    on_suspend: Callable[[Any], Any] | None = None
+    on_finish: Callable[[Any], Any] | None = None
+    on_error: Callable[[Any], Any] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepNode:
     """One step."""
@@ -204,6 +214,8 @@ class Graph:
     description: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     by_id: Mapping[str, Node] = field(default_factory=dict)
+    hooks: Hooks = Hooks()
+    """Of runs of this workflow; no part of the fingerprint, and not called where it is a step of another."""
 
     def find(self, path: str) -> Node | None:
         """The node at a dotted path (``child.approve``); item numbers (``fan[7]``) are ignored."""

@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 
 from flowcore.authoring.compile import Definition, Entry, Options, compile_workflow
 from flowcore.authoring.context import FunctionContext
-from flowcore.authoring.graph import Backoff, Graph
+from flowcore.authoring.graph import Backoff, Graph, Hooks
 from flowcore.authoring.step import Step
 from flowcore.codec import Shape
 
@@ -46,6 +46,8 @@ otherwise = Otherwise()
 _C = TypeVar("_C")
 Maybe: TypeAlias = T | Awaitable[T]
 Condition: TypeAlias = Callable[[_C], Maybe[bool]] | Callable[[_C, FunctionContext], Maybe[bool]]
+Hook: TypeAlias = Callable[[Any], Any]
+"""A hook, ``def`` or ``async def``: ``on_start`` takes the run's ``StartRecord``, the others its ``RunResult``."""
 Computed: TypeAlias = Callable[[_C], Maybe[T]] | Callable[[_C, FunctionContext], Maybe[T]]
 
 
@@ -255,6 +257,10 @@ def workflow(
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
     metadata: Mapping[str, Any] | None = None,
+    on_start: Hook | None = None,
+    on_suspend: Hook | None = None,
+    on_finish: Hook | None = None,
+    on_error: Hook | None = None,
 ) -> WorkflowBuilder[I, O, I]: ...
 @overload
 def workflow(
@@ -268,6 +274,10 @@ def workflow(
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
     metadata: Mapping[str, Any] | None = None,
+    on_start: Hook | None = None,
+    on_suspend: Hook | None = None,
+    on_finish: Hook | None = None,
+    on_error: Hook | None = None,
 ) -> WorkflowBuilder[Any, Any, Any]: ...
 
 
@@ -282,6 +292,10 @@ def workflow(
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
     metadata: Mapping[str, Any] | None = None,
+    on_start: Hook | None = None,
+    on_suspend: Hook | None = None,
+    on_finish: Hook | None = None,
+    on_error: Hook | None = None,
 ) -> WorkflowBuilder[Any, Any, Any]:
     """Begin a workflow.
 
@@ -292,6 +306,16 @@ def workflow(
         request_context: type that the request context must fit at the start; it may hold other keys as well.
         retries: further tries for steps that do not say themselves.
         backoff: the pause before the second try, or a whole ``Backoff``.
+        on_start: called with a ``StartRecord`` before a run is written for the first time; what it raises refuses the
+            start, and the run stays startable. Of two starts that race for one run id both may call it.
+        on_suspend: called with the ``RunResult`` each time a run becomes suspended.
+        on_finish: called with the ``RunResult`` when a run has succeeded, failed or been canceled.
+        on_error: called with the ``RunResult`` when a run has failed; ``on_finish`` is called as well, after it.
+
+    What ``on_suspend``, ``on_finish`` and ``on_error`` raise is logged and changes nothing. Each is called once per
+    outcome, however often hints are delivered and however many workers look; only a worker (or a store) that dies
+    between the call and the write after it has the call repeated, by whoever looks once its lease is over. A suspension
+    that is over by then is not told any more. Only the run's own hooks are called, not those of nested workflows.
 
     Example:
         >>> from flowcore import step, workflow
@@ -308,6 +332,7 @@ def workflow(
         retries=retries,
         backoff=Backoff(initial=backoff) if isinstance(backoff, timedelta) else backoff or Backoff(),
         metadata=dict(metadata or {}),
+        hooks=Hooks(on_start=on_start, on_suspend=on_suspend, on_finish=on_finish, on_error=on_error),
     )
     return WorkflowBuilder(Definition(id=id, description=description, options=options))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias, assert_never
 
+from flowcore.authoring.graph import Hooks
 from flowcore.errors import InvariantError
 from flowcore.keys import Scope, StepKey, scope_of, scopes_of
 from flowcore.model import (
@@ -189,7 +190,7 @@ def evolve(snapshot: Snapshot, event: StepEvent, at: datetime) -> Snapshot:
 
 
 def kept(snapshot: Snapshot, key: StepKey, output: Json, at: datetime) -> StepRecord:
-    """The record of what ``ctx.once`` stored; it is no part of the position and is folded in with the next load."""
+    """The record of what ``ctx.once`` or ``ctx.emit`` stored; no part of the position, folded in with the next load."""
     return StepRecord(
         key=key,
         outcome=Outcome.OK,
@@ -232,6 +233,7 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             fresh,
             payload=prior.payload,
             answer=prior.answer,
+            asked=prior.asked,
             spent=prior.spent,
             label=prior.label,
             delta=prior.delta,
@@ -255,12 +257,14 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 label=event.label,
                 until=event.until,
                 answer=None,
+                asked=None,
                 spent=_spent(memory),
                 delta=memory.delta.merged(event.changes.stamped(fresh.seq)),
             )
         case Answered():
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
-            return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta)
+            asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
+            return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta, asked=asked)
         case FellAsleep():
             return replace(memory, until=event.until)
         case Opened():
@@ -434,6 +438,7 @@ def reborn(head: Head, now: datetime, incarnation: int) -> Head:
         output=None,
         failure=None,
         blocked=None,
+        outbox=(),
     )
 
 
@@ -444,6 +449,30 @@ def canceled(head: Head, now: datetime) -> Head:
     )
 
 
+def owing(head: Head, hooks: Hooks, until: datetime) -> Head:
+    """The same outcome with the hooks it calls for; whoever writes it calls them, and is given up ``until``."""
+    wanted = {
+        RunStatus.SUSPENDED: ("on_suspend",),
+        RunStatus.FAILED: ("on_error", "on_finish"),
+        RunStatus.SUCCESS: ("on_finish",),
+        RunStatus.CANCELED: ("on_finish",),
+    }
+    owed = tuple(name for name in wanted.get(head.status, ()) if getattr(hooks, name) is not None)
+    return replace(head, outbox=owed, due=min(until, head.due or until)) if owed else head
+
+
+def taken_up(head: Head, until: datetime) -> Head:
+    """Another worker will call the hooks that are owed, and is given up ``until``."""
+    wake = until if head.wake is None else head.wake + WAKE_GRACE
+    return replace(head, version=head.version + 1, due=min(until, wake))
+
+
+def told(head: Head) -> Head:
+    """The hooks have been called: nobody need look again, but for a suspension's deadline."""
+    due = None if head.wake is None else head.wake + WAKE_GRACE
+    return replace(head, version=head.version + 1, outbox=(), due=due)
+
+
 def _moved(head: Head, status: RunStatus, now: datetime, **changes: Any) -> Head:
     if head.is_terminal:
         raise InvariantError(f"run {head.run.id!r} at version {head.version} has ended; nothing may change it")
@@ -451,4 +480,6 @@ def _moved(head: Head, status: RunStatus, now: datetime, **changes: Any) -> Head
         raise InvariantError(
             f"run {head.run.id!r} at version {head.version} cannot go from {head.status.value} to {status.value}"
         )
-    return replace(head, status=status, version=head.version + 1, updated_at=max(head.updated_at, now), **changes)
+    return replace(
+        head, status=status, version=head.version + 1, updated_at=max(head.updated_at, now), **{"outbox": (), **changes}
+    )

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from flowcore.app import ServedWorkflow
 from flowcore.authoring.workflow import Workflow
+from flowcore.core.events import Event, failure_json
 from flowcore.core.view import StepResult
-from flowcore.model import Json, Page, Receipt, RunSummary, StepFailure, Wait
+from flowcore.model import Json, Page, Receipt, RunSummary, Wait
 from flowcore.run import RunResult
 
 
@@ -47,7 +48,7 @@ def run_json(result: RunResult[Any], output: Json) -> dict[str, Json]:
         "status": result.status,
         "input": result.input,
         "output": output,
-        "error": _failure(result.error),
+        "error": failure_json(result.error),
         "suspended": result.suspended,
         "waits": [wait_json(wait) for wait in result.waits],
         "steps": {id: _step(step) for id, step in result.steps.items()},
@@ -76,6 +77,17 @@ def page_json(page: Page[RunSummary]) -> dict[str, Json]:
         for summary in page
     ]
     return {"items": items, "cursor": page.cursor}
+
+
+def event_json(event: Event) -> dict[str, Json]:
+    """One event of a run as the API shows it."""
+    return {
+        "offset": event.offset,
+        "type": event.type,
+        "at": _instant(event.at),
+        "step": event.step,
+        "data": event.data,
+    }
 
 
 def workflow_json(served: ServedWorkflow[Any, Any]) -> dict[str, Json]:
@@ -137,7 +149,7 @@ def _step(step: StepResult) -> dict[str, Json]:
         "status": step.status,
         "input": step.input,
         "output": step.output,
-        "error": _failure(step.error),
+        "error": failure_json(step.error),
         "suspend_payload": step.suspend_payload,
         "resume_data": step.resume_data,
         "started_at": _instant(step.started_at),
@@ -145,18 +157,6 @@ def _step(step: StepResult) -> dict[str, Json]:
         "attempts": step.attempts,
         "iteration": step.iteration,
         "wake_at": _instant(step.wake_at),
-    }
-
-
-def _failure(failure: StepFailure | None) -> Json:
-    if failure is None:
-        return None
-    return {
-        "type": failure.type,
-        "message": failure.message,
-        "properties": dict(failure.properties),
-        "cause": _failure(failure.cause),
-        "step": failure.step,
     }
 
 

@@ -18,7 +18,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from flowcore.app import App
 from flowcore.authoring.workflow import Workflow
-from flowcore.http.bodies import ResumeBody, StartBody, graph_json, page_json, run_json, workflow_json
+from flowcore.http.bodies import ResumeBody, StartBody, event_json, graph_json, page_json, run_json, workflow_json
 from flowcore.model import Json
 from flowcore.run import RunResult
 
@@ -87,6 +87,10 @@ def _about_runs(router: Router, app: App) -> None:
     def draw_run(run_id: str, format: Picture = "json") -> Response[str]:
         result = app.run(run_id).result()
         return _drawn(app.workflow(result.workflow_id).workflow, format, result)
+
+    @router.get("/v1/runs/<run_id>/events")
+    def list_events(run_id: str, after: Annotated[int, Query(ge=0)] = 0) -> Response[str]:
+        return _json(HTTPStatus.OK, {"items": [event_json(event) for event in app.run(run_id).events(after)]})
 
 
 def _changes(router: Router, app: App) -> None:

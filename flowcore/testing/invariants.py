@@ -41,15 +41,13 @@ def head_violations(before: Head | None, after: Head) -> Iterator[str]:
     """What a head must never do, given the one it replaced (None: the run is new)."""
     if after.status in SELF_MOVING and after.due is None:
         yield f"{after.status} without due: nobody would look again"
-    if after.status not in SELF_MOVING and after.status is not RunStatus.SUSPENDED and after.due is not None:
-        yield f"{after.status} with due: the sweeper would never stop"
-    if after.status is RunStatus.SUSPENDED and (after.due is None) is not (after.wake is None):
-        yield "SUSPENDED with a deadline and without due, or the other way round"
+    yield from _due_violations(after)
     if (after.status is RunStatus.RUNNING) is not (after.owner is not None and after.lease_until is not None):
         yield f"{after.status} with owner {after.owner!r} and lease {after.lease_until}"
     if before is None:
         return
-    if after.status not in RUN_CHANGES[before.status] and after.incarnation == before.incarnation:
+    is_told = bool(before.outbox) and after.status is before.status
+    if after.status not in RUN_CHANGES[before.status] and after.incarnation == before.incarnation and not is_told:
         yield f"{before.status} became {after.status}"
     if after.version != before.version + 1:
         yield f"version {before.version} became {after.version}"
@@ -57,6 +55,18 @@ def head_violations(before: Head | None, after: Head) -> Iterator[str]:
         yield f"epoch {before.epoch} became {after.epoch}"
     if after.updated_at < before.updated_at:
         yield f"the run's clock went back from {before.updated_at} to {after.updated_at}"
+
+
+def _due_violations(head: Head) -> Iterator[str]:
+    """A run that nobody has to look at must not be found by the sweeper; one that owes hooks must."""
+    if head.outbox:
+        if head.status not in (*TERMINAL, RunStatus.SUSPENDED) or head.due is None:
+            yield f"{head.status} with due {head.due} owes {head.outbox}: nobody would call them"
+    elif head.status is RunStatus.SUSPENDED:
+        if (head.due is None) is not (head.wake is None):
+            yield "SUSPENDED with a deadline and without due, or the other way round"
+    elif head.status not in SELF_MOVING and head.due is not None:
+        yield f"{head.status} with due: the sweeper would never stop"
 
 
 def record_violations(before: StepRecord | None, after: StepRecord) -> Iterator[str]:

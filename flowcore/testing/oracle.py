@@ -322,6 +322,7 @@ class _Oracle:
             result_of=result_of,
             once=lambda _, function: ANYTHING.encode(function()),
             remaining=lambda: timedelta(minutes=15),
+            emit=ANYTHING.encode,
         )
 
     def _apply(self, context: StepContext[Any, Any, Any]) -> None:

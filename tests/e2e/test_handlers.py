@@ -62,6 +62,23 @@ def test_approval_run_goes_through_every_function_to_its_end(deployment: Deploym
     assert bank.payments("r-1/pay") == 1
 
 
+def test_events_tell_what_has_happened_beyond_an_offset(deployment: Deployment) -> None:
+    """In order, and each once."""
+    started(deployment)
+    first = deployment.call("GET", "/v1/runs/r-1/events")
+    assert first.status == 200
+    types = [event["type"] for event in first.body["items"]]
+    assert (types[0], types[-2:]) == ("run-started", ["step-suspended", "run-suspended"])
+    last = first.body["items"][-1]["offset"]
+
+    assert deployment.call("GET", f"/v1/runs/r-1/events?after={last}").body == {"items": []}
+    deployment.call("POST", "/v1/runs/r-1/resume", {"data": {"approved": True}})
+    deployment.settle()
+    later = deployment.call("GET", f"/v1/runs/r-1/events?after={last}").body["items"]
+    assert ("step-resumed", "manager_approval") == (later[0]["type"], later[0]["step"])
+    assert deployment.call("GET", "/v1/runs/nobody/events").status == 404
+
+
 def test_schedule_alone_wakes_a_run_that_sleeps_for_days(deployment: Deployment) -> None:
     """A sleep over 900 seconds is an EventBridge one-shot into the same queue; the sweeper is not needed."""
     started(deployment, SMALL)

@@ -73,6 +73,9 @@ HEADS = {
     ),
     "head failed": _head(RunStatus.FAILED, version=5, epoch=2, failure=FAILURE),
     "head canceled": _head(RunStatus.CANCELED, version=5, epoch=2, input=None),
+    "head that owes hooks": _head(
+        RunStatus.FAILED, version=5, epoch=2, failure=FAILURE, due=LATER, outbox=("on_error", "on_finish")
+    ),
     "head with a long input": _head(RunStatus.QUEUED, input="long " * 2_000),
 }
 RECORDS = {

@@ -86,6 +86,7 @@ RECORD: dict[str, Any] = {
     "label": st.none() | texts,
     "given": st.none() | st.tuples(values),
     "answer": st.none() | answers,
+    "asked": st.none() | st.tuples(counts, instants, counts),
     "spent": st.lists(answers, max_size=2).map(tuple),
     "opens": st.none() | keys.map(Scope),
     "count": st.none() | counts,
@@ -116,6 +117,7 @@ HEAD: dict[str, Any] = {
     "state": changes,
     "request_context": changes,
     "trace_id": st.none() | texts,
+    "outbox": st.lists(st.sampled_from(("on_suspend", "on_error", "on_finish")), unique=True).map(tuple),
 }
 heads = st.builds(Head, **HEAD)
 

@@ -1,0 +1,128 @@
+"""Calls the hooks of a run: what its author wants done when it begins, suspends or ends. Nested workflows' are not.
+
+The write that makes an outcome puts the hooks it calls for into the head's outbox, and whoever wrote it calls them.
+``due`` is the lease on that: a hint that comes earlier finds nothing to do, and the first one after it takes the
+outbox over, by a conditional write that one of several racing workers wins. Emptying the outbox is the last write. So
+each hook is called once per outcome, and again only where a worker died or lost the store before that write.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from flowcore.authoring.graph import Graph
+from flowcore.core import evolve as heads
+from flowcore.core import view
+from flowcore.core.evolve import fold
+from flowcore.errors import OutsideError
+from flowcore.model import Head, Json, Snapshot
+from flowcore.ports import Written
+from flowcore.run import RunResult, result_of
+
+if TYPE_CHECKING:
+    from flowcore.engine import Engine
+
+_LOGGER = logging.getLogger("flowcore.hooks")
+
+SHORTEST = timedelta(minutes=1)
+"""How long a caller of hooks is waited for at least: a process may outlive the deadline of ``start(wait=...)``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRecord:
+    """A run that is about to begin, as ``on_start`` sees it.
+
+    Example:
+        >>> from flowcore.hooks import StartRecord
+        >>> StartRecord(run_id="r-1", workflow_id="refund", input=7).resource_id is None
+        True
+    """
+
+    run_id: str
+    workflow_id: str
+    input: Any
+    """As the first step gets it: validated and of the declared type."""
+    resource_id: str | None = None
+    state: Mapping[str, Json] = field(default_factory=dict)
+    request_context: Mapping[str, Json] = field(default_factory=dict)
+
+
+def begin(engine: Engine, graph: Graph, head: Head) -> None:
+    """Call ``on_start`` for a run that is not written yet. Raises: whatever it raises."""
+    if graph.hooks.on_start is not None:
+        record = StartRecord(
+            run_id=head.run.id,
+            workflow_id=head.workflow,
+            input=graph.takes.decode(head.input),
+            resource_id=head.resource_id,
+            state=head.state,
+            request_context=head.request_context,
+        )
+        _call(engine, graph.hooks.on_start, record)
+
+
+def lease(engine: Engine, now: datetime, deadline: datetime | None) -> datetime:
+    """When whoever calls hooks from ``now`` on is given up."""
+    return max(engine.lease_until(now, deadline), now + SHORTEST)
+
+
+def take_over(engine: Engine, head: Head, deadline: datetime | None) -> Head:
+    """Call the hooks that ``head`` owes, if their lease is over and nobody else takes them over at the same time."""
+    now, graph = engine.clock.now(), engine.graphs.get(head.workflow)
+    if not head.outbox or head.due is None or head.due > now:
+        return head
+    if graph is None:
+        _LOGGER.warning("hooks of a workflow that is not served here", extra=_extra(head))
+        return head
+    taken = heads.taken_up(head, lease(engine, now, deadline))
+    if not isinstance(engine.store.move(taken, version=head.version), Written):
+        return head
+    loaded = engine.store.load(taken.run, taken, everything=True)
+    return taken if loaded is None else tell(engine, graph, fold(taken, loaded[1].values())).head
+
+
+def tell(engine: Engine, graph: Graph, snapshot: Snapshot) -> Snapshot:
+    """Call the hooks that a run owes and that this worker has taken; then owe them no more."""
+    head = snapshot.head
+    if head.due is None or head.due <= engine.clock.now():
+        return snapshot  # frozen for so long that somebody else may have taken over
+    for name in head.outbox:
+        hook = getattr(graph.hooks, name)
+        try:
+            if hook is not None:
+                _call(engine, hook, _result(engine, graph, snapshot))
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the outcome stands
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            kind = type(error).__name__
+            _LOGGER.error("a hook failed", extra={**_extra(head), "hook": name, "error_type": kind, "stack": frames})
+    told = heads.told(head)
+    try:
+        written = engine.store.move(told, version=head.version)
+    except OutsideError as error:
+        _LOGGER.warning("hooks will be called again", extra={**_extra(head), "error": str(error)})
+        return snapshot
+    return snapshot.with_head(told) if isinstance(written, Written) else snapshot
+
+
+def _result(engine: Engine, graph: Graph, snapshot: Snapshot) -> RunResult[Any]:
+    """The run at this very outcome, finished containers included."""
+    if view.has_unloaded(snapshot, graph):
+        whole = engine.store.load(snapshot.head.run, snapshot.head, everything=True)
+        snapshot = snapshot if whole is None else fold(snapshot.head, whole[1].values())
+    return result_of(graph, snapshot)
+
+
+def _call(engine: Engine, hook: Callable[[Any], Any], argument: object) -> None:
+    came = hook(argument)
+    if inspect.isawaitable(came):
+        engine.loop.wait_for(came)
+
+
+def _extra(head: Head) -> dict[str, str]:
+    return {"run_id": head.run.id, "workflow_id": head.workflow}
