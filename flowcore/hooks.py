@@ -99,8 +99,8 @@ def tell(engine: Engine, graph: Graph, snapshot: Snapshot) -> Snapshot:
                 _call(engine, hook, _result(engine, graph, snapshot))
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the outcome stands
             frames = "".join(traceback.format_tb(error.__traceback__))
-            kind = type(error).__name__
-            _LOGGER.error("a hook failed", extra={**_extra(head), "hook": name, "error_type": kind, "stack": frames})
+            seen = {"hook": name, "error_type": type(error).__name__, "stack": frames}
+            _LOGGER.error("a hook failed", extra={**_extra(head), **seen})  # noqa: TRY400  # its message is payload
     told = heads.told(head)
     try:
         written = engine.store.move(told, version=head.version)

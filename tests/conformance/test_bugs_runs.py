@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from flowcore import RunResult, StepContext, step, workflow
+from flowcore import StepContext, step, workflow
 from flowcore.authoring.graph import Backoff
-from flowcore.errors import AlreadyResumed, InvalidPayload, RunExists
+from flowcore.errors import AlreadyResumed
 from flowcore.keys import RunRef, dotted
 from flowcore.testing.faults import WorkerDied
 from tests.conformance.support import Harness
@@ -143,44 +143,6 @@ def test_bug_06_two_answers_never_both_count(harness: Harness, monkeypatch: pyte
     assert ("success", 24, 1) == (harness.result().status, harness.result().output, CALLS.count("last"))
 
 
-def test_bug_12_a_second_start_does_not_run_again(harness: Harness) -> None:
-    """Neither on a suspended run nor on an ended one; another input is refused."""
-    assert "suspended" == harness.serve(ASKING).start(1, run_id="r").status
-    again = harness.start(1, run_id="r")
-    assert ("suspended", True) == (again.status, again.replayed)
-    harness.resume(10)
-    assert 24 == harness.start(1, run_id="r").output
-    assert ["first", "ask", "ask", "last"] == CALLS
-    with pytest.raises(RunExists):
-        harness.start(2, run_id="r")
-
-
-@pytest.mark.parametrize("kind", ["loop", "sleep", "foreach", "branch", "map"])
-def test_bug_14_an_error_outside_steps_does_not_strand_the_run(harness: Harness, kind: str) -> None:
-    """The run fails, and the error names the entry."""
-
-    def broken(_: Any) -> Any:
-        raise ZeroDivisionError("outside")
-
-    begun = workflow("w", input=Any)
-    made = {
-        "loop": begun.dountil(first, broken, id="here"),
-        "sleep": begun.sleep(broken, id="here"),
-        "foreach": begun.map(lambda _: [1], id="list").foreach(first, concurrency=broken, id="here"),
-        "branch": begun.branch((broken, first), id="here"),
-        "map": begun.map(broken, id="here"),
-    }[kind]
-    result = harness.serve(made.then(last, id="later")).start(1)
-    assert result.error is not None
-    assert ("failed", "ZeroDivisionError", "outside", "here") == (
-        result.status,
-        result.error.type,
-        result.error.message,
-        result.error.step,
-    )
-    assert result.error == harness.another_process().run(harness.run_id).result().error
-
-
 def test_bug_15_retries_keep_their_pause_and_the_answer(harness: Harness) -> None:
     """After a resume, and in each turn of a loop; waiting for the next try is nobody's compute."""
     seen: list[tuple[Any, ...]] = []
@@ -200,15 +162,6 @@ def test_bug_15_retries_keep_their_pause_and_the_answer(harness: Harness) -> Non
         harness.advance(HOUR)
     assert ("success", 2) == (harness.result().status, harness.result().output)
     assert [(1, 0, "a"), (1, 1, "a"), (2, 0, "b"), (2, 1, "b")] == seen
-
-
-def test_bug_16_bad_data_for_a_nested_step_kills_nobody(harness: Harness) -> None:
-    """It is refused at the door; good data is taken afterwards."""
-    before = harness.serve(workflow("w", input=int).then(ASKING.clone(id="child")).then(last)).start(1)
-    with pytest.raises(InvalidPayload):
-        harness.resume("ten")
-    assert before == harness.result()
-    assert 48 == harness.resume(10).output
 
 
 @pytest.mark.parametrize(("answered", "output"), [(True, "yes"), (False, "too late")])
@@ -232,56 +185,3 @@ def test_bug_17_a_suspension_may_have_a_deadline(harness: Harness, answered: boo
     assert ("success", output) == (harness.result().status, harness.result().output)
     with pytest.raises(AlreadyResumed):
         harness.resume("no")
-
-
-def test_bug_18_a_copy_of_an_answer_does_not_pass_for_the_next_one(harness: Harness) -> None:
-    """A suspension in a later turn of a loop is another one; its id, or a key, tells them apart."""
-    harness.serve(workflow("w", input=int).dountil(ask, lambda n: n > 25))
-    (wait,) = harness.start(1).waits
-    assert "suspended" == harness.resume(10, wait=wait.id, idempotency_key="click").status
-    copy = harness.resume(10, idempotency_key="click")
-    assert ("suspended", "duplicate") == (copy.status, copy.receipt and copy.receipt.verdict)
-    with pytest.raises(AlreadyResumed):
-        harness.resume(10, wait=wait.id)
-    assert 31 == harness.resume(20, idempotency_key="another").output
-
-
-def test_bug_22_a_step_inserted_in_front_moves_nobody(harness: Harness) -> None:
-    """A suspended run goes on where it stands: neither does the new step run nor a finished one again."""
-    harness.serve(ASKING).start(1)
-    inserted = last.clone(id="inserted")
-    rebuilt = workflow("w", input=int, output=int).then(inserted).then(first).then(ask).then(last).then(first, id="z")
-    result: RunResult[Any] = harness.serve(rebuilt).resume(10)
-    assert ("success", 25) == (result.status, result.output)
-    assert ["first", "ask", "ask", "last", "first"] == CALLS
-    assert "skipped" == result.steps["inserted"].status
-
-
-def test_bug_23_ids_are_the_same_in_every_process(harness: Harness) -> None:
-    """Of unnamed entries too: the history of a run that sleeps fits the code after a cold start."""
-
-    def made() -> Any:
-        return workflow("w", input=int).then(first).sleep(HOUR).map(lambda n: n + 1).sleep(HOUR).commit()
-
-    before = set(harness.serve(made()).start(1).steps)
-    harness.serve(made()).advance(2 * HOUR)
-    after = harness.result()
-    assert "success" == after.status
-    assert before < set(after.steps)
-    assert 4 == len(after.steps)
-
-
-@pytest.mark.parametrize("cut", [0, 2])
-def test_bug_26_a_cancel_from_another_process_is_never_overwritten(harness: Harness, cut: int) -> None:
-    """By nothing that the running process still has in its hands; nothing it does later is a new step's beginning."""
-
-    @step
-    def canceled(number: int, ctx: StepContext) -> int:
-        harness.another_process().cancel(ctx.run_id)
-        harness.clock.forward(seconds=cut)
-        return number
-
-    result = harness.serve(workflow("w", input=int).then(canceled).sleep(HOUR).then(first)).start(1)
-    assert "canceled" == result.status
-    harness.advance(days=1)
-    assert ("canceled", None, []) == (harness.result().status, harness.result().output, CALLS)

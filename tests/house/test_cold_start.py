@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ FORBIDDEN = {
 """Entry point -> modules whose import costs more than it is worth there."""
 
 
-def loaded_by(module: str) -> set[str]:
+@cache
+def loaded_by(module: str) -> frozenset[str]:
     """Every module that a fresh interpreter has after importing ``module``, less what it had before."""
     program = f"import sys, json; old = set(sys.modules); import {module}; print(json.dumps([*set(sys.modules) - old]))"
     done = subprocess.run(
@@ -57,7 +59,7 @@ def loaded_by(module: str) -> set[str]:
         timeout=60,
     )
     found: list[str] = json.loads(done.stdout.splitlines()[-1])
-    return set(found)
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("module", PACKAGES)
