@@ -31,6 +31,16 @@ class Backoff:
     maximum: timedelta = timedelta(minutes=15)
     jitter: bool = True
 
+    @staticmethod
+    def of(given: Backoff | timedelta) -> Backoff:
+        """What an author wrote as ``backoff=``: the pause before the second try, or all of it.
+
+        A first pause longer than the usual maximum is meant, and raises it.
+        """
+        if isinstance(given, Backoff):
+            return given
+        return Backoff(initial=given, maximum=max(given, Backoff().maximum))
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:

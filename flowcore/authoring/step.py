@@ -200,7 +200,7 @@ def _step_of(
         state=Shape(_first(state, declared[2])),
         request_context=Shape(_first(request_context, UNDECLARED)),
         retries=retries,
-        backoff=Backoff(initial=backoff) if isinstance(backoff, timedelta) else backoff,
+        backoff=None if backoff is None else Backoff.of(backoff),
         retry_on=tuple(retry_on),
         no_retry_on=tuple(no_retry_on),
         description=description or inspect.cleandoc(function.__doc__ or "").split("\n", 1)[0],

@@ -330,7 +330,7 @@ def workflow(
         state=Shape(dict[str, Any] if state is None else state),
         request_context=Shape(dict[str, Any] if request_context is None else request_context),
         retries=retries,
-        backoff=Backoff(initial=backoff) if isinstance(backoff, timedelta) else backoff or Backoff(),
+        backoff=Backoff() if backoff is None else Backoff.of(backoff),
         metadata=dict(metadata or {}),
         hooks=Hooks(on_start=on_start, on_suspend=on_suspend, on_finish=on_finish, on_error=on_error),
     )

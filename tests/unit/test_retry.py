@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -58,3 +59,12 @@ def test_pause_with_jitter_stays_in_bounds(attempt: int, jitter: float) -> None:
 def test_pause_is_the_draw_of_the_full_pause() -> None:
     """The same draw gives the same pause."""
     assert [timedelta(0), timedelta(seconds=2)] == [pause(Backoff(SECOND), 3, jitter) for jitter in (0.0, 0.5)]
+
+
+@pytest.mark.parametrize("first", [timedelta(seconds=1), timedelta(hours=6)])
+def test_first_pause_that_an_author_gives_is_never_cut_short(first: timedelta) -> None:
+    """Longer than the usual maximum, it is the maximum."""
+    backoff = replace(Backoff.of(first), jitter=False)
+
+    assert first == pause(backoff, 1, 0.0)
+    assert max(first, Backoff().maximum) == pause(backoff, 99, 0.0)
