@@ -45,7 +45,7 @@ check: $(STAMP) ## every gate: format, lint, types, tests, coverage
 	$(PY) -m ruff check .
 	$(PY) -m mypy --strict $(SOURCES)
 	$(PY) -m pyright
-	FLOWCORE_EVERY_MODE=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup
+	$(PY) -m pytest -n $(JOBS) --dist loadgroup
 	$(PY) -m pytest -q tests/unit --cov=flowcore.core --cov-branch --cov-report=term --cov-fail-under=100
 
 format: $(STAMP) ## rewrite the tree the way check wants it
