@@ -13,12 +13,14 @@ from typing import Any, Generic, TypeVar, overload
 
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
+from flowcore.codec import Shape, digest
 from flowcore.core.view import waits as open_suspensions
 from flowcore.engine import Engine
 from flowcore.errors import DefinitionError, MalformedRequest, Mistake, RunNotFound, WorkflowNotFound
 from flowcore.hints import Hints, sweep
-from flowcore.keys import RunRef, is_run_id
-from flowcore.model import Head, Json, Page, PublicStatus, RunSummary, Wait
+from flowcore.keys import RunRef, event_mistake, is_run_id, key_mistake
+from flowcore.mailbox import send
+from flowcore.model import EventReceipt, Head, Json, Page, PublicStatus, RunSummary, Sent, Topic, Wait
 from flowcore.ports import Clock, Ids, Queue, Scheduler, Store
 from flowcore.run import Run, RunResult
 from flowcore.session import Pace
@@ -28,6 +30,7 @@ Out = TypeVar("Out")
 R = TypeVar("R")
 
 DEFAULT_TENANT = "default"
+_ANYTHING: Shape[Any] = Shape(Any)
 
 
 class App:
@@ -202,6 +205,38 @@ class App:
             cursor=cursor,
         )
 
+    def send_event(
+        self,
+        name: str,
+        key: str,
+        data: Any = None,
+        *,
+        event_id: str | None = None,
+        keep: timedelta = timedelta(days=7),
+        drive: timedelta | None = None,
+    ) -> EventReceipt:
+        """Tell whoever waits for it that something has happened: ``wait_for_event(name, key=...)``.
+
+        Settles the oldest open wait. When there is none, the event is kept and the first wait that comes takes it.
+
+        Args:
+            key: what it is about; must be the key that the wait was given.
+            data: must fit the model of the wait.
+            event_id: a second event of the same id, name and key is the same event, and is told what became of it.
+            keep: how long the event waits for somebody, and its copies are known.
+            drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
+        Raises: MalformedRequest; InvalidPayload when the data fits no wait that is open; IdempotencyKeyReused.
+        """
+        mistake = event_mistake(name) or key_mistake(key) or _event_id_mistake(event_id, keep)
+        if mistake is not None:
+            raise MalformedRequest(mistake)
+        plain, now = _ANYTHING.accept(f"data of event {name!r}", data), self.clock.now()
+        topic = Topic(self.tenant, name, key)
+        id = self.ids.fresh() if event_id is None else event_id
+        sent = Sent(topic=topic, id=id, data=plain, digest=digest(plain), at=now, until=now + keep)
+        here = self.queue is None or drive is not None
+        return send(self.engine, sent, here=here, deadline=None if drive is None else now + drive)
+
     def waits(
         self, *, workflow: str | None = None, resource_id: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[Wait[Json]]:
@@ -262,6 +297,12 @@ class ServedWorkflow(Generic[In, Out]):
             raise MalformedRequest(f"{run_id!r} cannot be a run id; use 1-128 letters, digits and ._:@-")
         ref = RunRef(self.app.tenant, run_id or self.app.ids.fresh())
         return Run(self.app, ref, self.workflow, resource_id, id_given=run_id is not None)
+
+
+def _event_id_mistake(event_id: str | None, keep: timedelta) -> str | None:
+    if event_id is not None and not is_run_id(event_id):
+        return f"{event_id!r} cannot be the id of an event; use 1-128 letters, digits and ._:@-"
+    return None if keep > timedelta(0) else f"keep={keep} keeps nothing; give a timedelta above 0"
 
 
 def _refuse_duplicates(workflows: list[Workflow[Any, Any]]) -> None:

@@ -28,6 +28,7 @@ from flowcore.authoring.context import (
 )
 from flowcore.authoring.graph import (
     BranchNode,
+    EventNode,
     ForeachNode,
     Function,
     Graph,
@@ -66,7 +67,7 @@ from flowcore.core.evolve import (
 from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError
 from flowcore.failures import Unfit, decoded, encoded, failure_of
-from flowcore.keys import Scope, StepKey, dotted, index_of, scope_of, turn_number, turn_of
+from flowcore.keys import Scope, StepKey, dotted, index_of, key_mistake, scope_of, turn_number, turn_of
 from flowcore.model import Answer, Json, StepFailure, StepRecord
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
@@ -125,6 +126,8 @@ class Runner:
                     return await self._advance(action, view, call, started)
                 case Leave():
                     return _left(action, started)
+                case TimeOut() if isinstance(place.node, EventNode):
+                    return _failed(action, _logged(_no_event(place.node), view, place.key), started)
                 case TimeOut():
                     return Answered(key=place.key, answer=_timed_out(action.wait, started))
                 case GiveUp():
@@ -254,6 +257,11 @@ class Runner:
                 if isinstance(pause_, Function):
                     pause_ = await self._ask(pause_, node.takes, action, view, call)
                 return FellAsleep(key=place.key, until=_wake(node, pause_, self.clock.now()), started_at=started)
+            case EventNode() as node:
+                key = node.key
+                if isinstance(key, Function):
+                    key = await self._ask(key, node.takes, action, view, call)
+                return _listening(place, node, key, started, self.clock.now())
             case _:
                 raise InvariantError(f"{place.key!r} is nothing to evaluate")
 
@@ -421,6 +429,19 @@ def _crashed(action: GiveUp) -> StepFailure:
         type="ExecutorCrashed",
         message=f"{action.claims} workers in a row took up {where!r} and none of them came back; it is given up.",
     )
+
+
+def _listening(place: Place, node: EventNode, key: object, started: datetime, now: datetime) -> Suspended:
+    """The entry waits for its event from now on."""
+    mistake = key_mistake(key)
+    if mistake is not None or not isinstance(key, str):
+        raise TypeError(f"wait_for_event {node.id!r}: {mistake}")
+    until = None if node.timeout is None else _later(now, node.timeout)
+    return Suspended(key=place.key, listens=(node.event, key), until=until, started_at=started)
+
+
+def _no_event(node: EventNode) -> StepFailure:
+    return StepFailure(type="EventTimeout", message=f"no event {node.event!r} came within {node.timeout}")
 
 
 def _timed_out(wait: str, now: datetime) -> Answer:

@@ -25,6 +25,7 @@ from flowcore.errors import (
 )
 from flowcore.hooks import lease, tell
 from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of
+from flowcore.mailbox import listener_of, look_back
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.ports import HeadMoved, RecordMoved, Written
 from flowcore.runner import Runner, View, conclude, is_async
@@ -132,6 +133,9 @@ class Session:
             case Park(_, _, retry) if retry is not None and self._is_near(retry):
                 self.engine.clock.wait_until(retry)
                 return False
+            case Park() if look_back(self.engine, self.snapshot):
+                self._take_up(self.engine.store.peek(self.snapshot.head.run))
+                return False
             case Park(status, wake):
                 return self._release(heads.parked(self.snapshot.head, self._now(), status, wake))
             case Finish(result):
@@ -193,14 +197,18 @@ class Session:
             last = max(self.snapshot.last_seq, self.last_seq)
             after = evolve(replace(self.snapshot, last_seq=last), event, self._now())
             self.last_seq = after.last_seq
-        written = self.engine.store.commit(head.run, head.incarnation, after.records[_key_of(event)], prior)
+        record = after.records[_key_of(event)]
+        listener = listener_of(after, record)
+        if listener is not None:
+            self.engine.store.listen(listener)
+        written = self.engine.store.commit(head.run, head.incarnation, record, prior)
         match written:
             case Written():
                 self.snapshot = after
-            case RecordMoved(record):
-                if record is None:
+            case RecordMoved(standing):
+                if standing is None:
                     raise _Fenced
-                self.snapshot = evolve(self.snapshot, Adopted(record=record), self._now())
+                self.snapshot = evolve(self.snapshot, Adopted(record=standing), self._now())
             case _:
                 assert_never(written)
 

@@ -350,6 +350,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         u=_instant(record.until),
         sp=_payload(f"The suspend payload {place}", record.payload),
         lb=_text(record.label),
+        ev=_payload("", list(record.listens) if record.listens else None),
         gi=_payload(f"The given input {place}", list(record.given) if record.given else None),
         an=_payload(f"The answer {place}", _answer_json(record.answer)),
         aq=_payload("", _asked_json(record)),
@@ -386,6 +387,7 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
         until=_read(item, "u", instant_of, None),
         payload=_read(item, "sp", value_of, None),
         label=_read(item, "lb", _str_of, None),
+        listens=_pair_of(_read(item, "ev", value_of, None)),
         given=_given_of(_read(item, "gi", value_of, None)),
         answer=_answer_of(_read(item, "an", value_of, None)),
         asked=_asked_of(_read(item, "aq", value_of, None)),
@@ -491,6 +493,10 @@ def _asked_json(record: StepRecord) -> Json:
 
 def _asked_of(value: Json) -> tuple[int, datetime, int] | None:
     return None if value is None else (value[0], from_ms(value[1]), value[2])
+
+
+def _pair_of(value: Json) -> tuple[str, str] | None:
+    return None if value is None else (value[0], value[1])
 
 
 def _given_of(value: Json) -> tuple[Json] | None:

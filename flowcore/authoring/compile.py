@@ -22,6 +22,7 @@ from flowcore.authoring.graph import (
     Body,
     BranchNode,
     Constant,
+    EventNode,
     ForeachNode,
     Function,
     Graph,
@@ -43,14 +44,16 @@ from flowcore.authoring.graph import (
 from flowcore.authoring.step import Step, return_type, takes_context
 from flowcore.codec import NotJsonError, Shape, dumps
 from flowcore.errors import DefinitionError, Mistake
-from flowcore.keys import is_entry_id
+from flowcore.keys import event_mistake, is_entry_id, key_mistake
 
 MOST_ENTRIES = 5_000
 """Entries of one workflow, nested ones included: a larger graph is data, and belongs into a foreach or a loop."""
 DEEPEST = 50
 """Nested workflows inside each other: every level is a scope that a wake reads, and a frame of the walk."""
 
-Kind: TypeAlias = Literal["then", "parallel", "branch", "dowhile", "dountil", "foreach", "map", "sleep", "sleep_until"]
+Kind: TypeAlias = Literal[
+    "then", "parallel", "branch", "dowhile", "dountil", "foreach", "map", "sleep", "sleep_until", "wait_for_event"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +144,8 @@ class _Compiler:
         arms = "-".join(getattr(step, "id", "unknown") for step in entry.steps)
         if entry.kind in ("then", "dowhile", "dountil", "foreach"):
             return arms
+        if entry.kind == "wait_for_event":
+            return _shortened(f"wait-for-{re.sub(r'[^A-Za-z0-9_-]', '-', str(entry.functions[0])).strip('-')}")
         place = arms or (f"after-{before}" if before else "at-start")
         id = _shortened(f"{entry.kind.replace('_', '-')}-{place}")
         self.unnamed[id] += 1
@@ -162,6 +167,8 @@ class _Compiler:
                 return self._map(entry, id, flow)
             case "sleep" | "sleep_until":
                 return self._sleep(entry, id, flow)
+            case "wait_for_event":
+                return self._event(entry, id, flow)
 
     def _step(self, step: Any, id: str, description: str = "") -> Body | None:
         compiled = getattr(step, "compiled", None)
@@ -361,6 +368,26 @@ class _Compiler:
                 return None
         return SleepNode(id=id, pause=pause, until=until, takes=flow, gives=flow, description=entry.description)
 
+    def _event(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        event, key, timeout = entry.functions
+        mistake = event_mistake(event) or (key_mistake(key) if isinstance(key, str) else None)
+        if mistake is not None:
+            self.wrong(id, mistake)
+        if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
+            self.wrong(id, f"timeout={timeout!r} is no pause; give a timedelta above 0, or leave it out")
+        computed = key if isinstance(key, str) else self._function(key, f"{id}, key")
+        if computed is None:
+            return None
+        return EventNode(
+            id=id,
+            event=event,
+            key=computed,
+            timeout=timeout,
+            takes=flow,
+            gives=Shape(Any if entry.into is None else entry.into),
+            description=entry.description,
+        )
+
     def _function(self, function: Any, where: str) -> Function | None:
         if not callable(function):
             self.wrong(
@@ -417,7 +444,7 @@ def _unadaptable(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
                 "request context": step.request_context,
             }
             doors += [(inner.id, door, shape) for door, shape in named.items()]
-        if isinstance(node, (ParallelNode, BranchNode, MapNode)):
+        if isinstance(node, (ParallelNode, BranchNode, MapNode, EventNode)):
             doors.append((node.id, "result", node.gives))
     for where, door, shape in doors:
         try:
@@ -453,7 +480,7 @@ def _fingerprint(nodes: tuple[Node, ...]) -> str:
                 return ["foreach", node.id, drawn(node.body)]
             case NestedNode():
                 return ["nested", node.id, node.graph.fingerprint]
-            case StepNode() | MapNode() | SleepNode():
+            case StepNode() | MapNode() | SleepNode() | EventNode():
                 return [type(node).__name__, node.id]
 
     text = json.dumps([drawn(node) for node in nodes], separators=(",", ":"))

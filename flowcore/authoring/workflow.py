@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from flowcore.authoring.compile import Definition, Entry, Options, compile_workflow
+from flowcore.authoring.compile import Definition, Entry, Kind, Options, compile_workflow
 from flowcore.authoring.context import FunctionContext
 from flowcore.authoring.graph import Backoff, Graph, Hooks
 from flowcore.authoring.step import Step
@@ -229,11 +229,55 @@ class WorkflowBuilder(Generic[I, O, Now]):
         """Wait until ``instant`` (aware), however far; the value passes through. The past does not wait."""
         return self._with("sleep_until", id, description, functions=(instant,))
 
+    @overload
+    def wait_for_event(
+        self,
+        name: str,
+        *,
+        key: str | Computed[Now, str],
+        model: type[M],
+        timeout: timedelta | None = None,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, M]: ...
+    @overload
+    def wait_for_event(
+        self,
+        name: str,
+        *,
+        key: str | Computed[Now, str],
+        model: None = None,
+        timeout: timedelta | None = None,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, Any]: ...
+
+    def wait_for_event(
+        self,
+        name: str,
+        *,
+        key: Any,
+        model: Any = None,
+        timeout: timedelta | None = None,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, Any]:
+        """Wait for ``app.send_event(name, key, data)``; the data is the next value. One event settles one wait.
+
+        An event that was sent before this entry is reached, and that nobody took, is taken here, the oldest first.
+
+        Args:
+            key: what the event is about (an order, a user), or a function of the value that says so.
+            model: type that the data must fit; events that do not are refused or passed over.
+            timeout: after this long without an event the workflow fails with ``EventTimeout``.
+        """
+        return self._with("wait_for_event", id, description, functions=(name, key, timeout), into=model)
+
     commit = Commit()
 
     def _with(
         self,
-        kind: Literal["then", "parallel", "branch", "dowhile", "dountil", "foreach", "map", "sleep", "sleep_until"],
+        kind: Kind,
         id: str | None,
         description: str,
         *,

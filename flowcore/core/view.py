@@ -102,7 +102,7 @@ def _result(record: StepRecord, flow: Json, snapshot: Snapshot) -> StepResult:
         if record.outcome in (Outcome.OK, Outcome.BAIL)
         else (flow if status == "success" else None),
         error=record.failure,
-        suspend_payload=record.payload,
+        suspend_payload=record.shown,
         resume_data=record.answer.data if record.answer else None,
         started_at=record.started_at,
         ended_at=(record.until if record.outcome is Outcome.SLP else record.at) if ended else None,

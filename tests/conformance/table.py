@@ -39,7 +39,6 @@ PENDING: Mapping[int, str] = {
     **dict.fromkeys(range(122, 132), _NO_TEST_YET),
     138: "needs the callbacks' tests",
     184: "needs per_step= on resume",
-    191: "needs wait_for_event",
     208: "needs a switch for the sweeper",
     **dict.fromkeys(range(221, 246), _NO_TEST_YET),
 }

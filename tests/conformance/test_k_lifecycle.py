@@ -163,6 +163,20 @@ def test_190_waiting(harness: Harness) -> None:
     assert [harness.run_id] == [run.run_id for run in harness.app.list_runs(status="waiting")]
 
 
+@differs(191, "waiting for an event is refused", "it works: an event settles one wait, or is kept for one that comes")
+def test_191_wait_for_event(harness: Harness) -> None:
+    """Sent before or after the run waits for it, from another process; and not again."""
+    flow = workflow("w", input=int).then(A).wait_for_event("paid", key=lambda n: f"order-{n}", model=int).then(B)
+    harness.serve(flow).start(1)
+    assert "suspended" == harness.result().status
+    assert "applied" == harness.another_process().send_event("paid", "order-2", 7).verdict
+    harness.advance()
+    assert ("success", 8, ["a", "b"]) == (harness.result().status, harness.result().output, CALLS)
+    assert "buffered" == harness.another_process().send_event("paid", "order-3", 8).verdict
+    assert ("success", 9) == (harness.start(2).status, harness.result().output)
+    assert "suspended" == harness.start(2).status
+
+
 # -- cancel -----------------------------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,10 @@ from_int.map(lambda number: number * 2).commit()  # error
 from_int.sleep(3)  # error
 from_int.sleep(lambda number: number)  # error: pyright
 from_int.sleep_until("tomorrow")  # error
+from_int.wait_for_event("paid", key=3)  # error
+from_int.wait_for_event("paid", key="k", model=str).then(double)  # error
+from_int.wait_for_event("paid", key="k", timeout=3)  # error
+from_int.wait_for_event("paid", key="k", model=int).commit()  # error
 
 text_flow = from_int.then(shout).commit()
 from_int.then(text_flow).then(double)  # error
