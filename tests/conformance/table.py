@@ -35,7 +35,6 @@ PENDING: Mapping[int, str] = {
     74: "replaying a failed foreach needs time travel",
     75: "progress events need the event log of a run",
     104: "needs validate_inputs=False",
-    184: "needs per_step= on resume",
     191: "needs wait_for_event",
     208: "needs a switch for the sweeper",
     **dict.fromkeys(range(221, 246), _NO_TEST_YET),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flowcore import App, StepContext, otherwise, step, workflow
+from flowcore.adapters.memory import MemoryQueue
 from flowcore.errors import (
     AlreadyResumed,
     InvalidPayload,
@@ -19,7 +20,7 @@ from flowcore.errors import (
     StillRunning,
     UnknownStep,
 )
-from flowcore.testing import LocalApp
+from flowcore.testing import LocalApp, VirtualClock
 
 CALLS: list[str] = []
 
@@ -339,6 +340,22 @@ def test_per_step_runs_one_step_and_pauses() -> None:
 
     assert ["paused", "paused", "paused", "success"] == seen
     assert ["last", "first", "last", "last"] == CALLS
+
+
+@pytest.mark.parametrize("with_workers", [False, True])
+def test_resume_per_step_runs_one_step_and_pauses(with_workers: bool) -> None:
+    """Here, also where workers would do it."""
+    clock = VirtualClock()
+    app = LocalApp(App(ASKING), clock=clock, queue=MemoryQueue(clock) if with_workers else None)
+    run = app.workflow("asking").create_run("r")
+    run.start(1)
+    app.run_until_idle()
+    CALLS.clear()
+
+    assert ("paused", ["ask"]) == (run.resume(10, per_step=True).status, CALLS)
+    app.run_until_idle()
+    assert ["ask"] == CALLS
+    assert ("success", 24) == ((result := run.unpause(per_step=True)).status, result.output)
 
 
 def test_deleted_run_is_gone_and_its_id_free() -> None:
