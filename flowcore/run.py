@@ -291,7 +291,8 @@ class Run(Generic[In, Out]):
         """Begin the run anew at ``step``, whatever became of it; suspensions of its earlier life answer no more.
 
         Args:
-            step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow.
+            step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow. A foreach that has failed
+                goes on where it failed: its finished items are not repeated, unless ``context`` is given.
             input: of that step; left out, what stands before it. Entries in front without an output are skipped then.
             context: outputs of entries in front of it, by dotted id.
             per_step: run that one step, then pause.
