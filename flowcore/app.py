@@ -153,6 +153,7 @@ class App:
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         drive: timedelta | None = None,
+        per_step: bool = False,
     ) -> RunResult[Any]: ...
     @overload
     def resume(
@@ -170,6 +171,7 @@ class App:
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         drive: timedelta | None = None,
+        per_step: bool = False,
     ) -> RunResult[Any]: ...
 
     def resume(self, run_id: str, data: Any = None, **options: Any) -> RunResult[Any]:

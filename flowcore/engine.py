@@ -119,6 +119,7 @@ class Engine:
         here: bool,
         deadline: datetime | None = None,
         taken: Sent | None = None,
+        per_step: bool = False,
     ) -> tuple[Snapshot, Receipt]:
         """Settle a suspension with ``data``; exactly one of several racing answers is applied.
 
@@ -150,7 +151,8 @@ class Engine:
             lease_until = self.lease_until(self.clock.now(), deadline) if here else None
             written = self._settle(snapshot, list(zip(records, answers, strict=True)), owner, lease_until, taken)
             if written is not None:
-                return self._resumed(graph, written, owner, here=here, deadline=deadline), receipt_of(answers[0].answer)
+                seen = self._resumed(graph, written, owner, here=here, deadline=deadline, per_step=per_step)
+                return seen, receipt_of(answers[0].answer)
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being resumed. Try again.")
 
     def cancel(self, run: RunRef) -> Head:
@@ -375,16 +377,16 @@ class Engine:
         return after.with_head(head) if isinstance(written, Written) else None
 
     def _resumed(
-        self, graph: Graph, snapshot: Snapshot, owner: str, *, here: bool, deadline: datetime | None
+        self, graph: Graph, snapshot: Snapshot, owner: str, *, here: bool, deadline: datetime | None, per_step: bool
     ) -> Snapshot:
         """After the answer is stored: drive on if this process holds the run now, else see that somebody does."""
         head = snapshot.head
         if head.status is RunStatus.RUNNING and head.owner == owner:
-            return self._drive(graph, snapshot, deadline)
+            return self._drive(graph, snapshot, deadline, per_step=per_step)
         if head.status is RunStatus.QUEUED:
             self.hints.send(head.run, at=head.updated_at, version=head.version)
             if here:
-                self.look(head.run, deadline=deadline)
+                self.look(head.run, deadline=deadline, per_step=per_step)
                 return self.read(head.run)
         return snapshot
 

@@ -219,6 +219,7 @@ class Run(Generic[In, Out]):
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         drive: timedelta | None = None,
+        per_step: bool = False,
     ) -> RunResult[Out]:
         """Answer a suspension; the step then starts from its top with the data.
 
@@ -234,6 +235,7 @@ class Run(Generic[In, Out]):
             request_context: values for the steps that follow; they win over those the run knows.
             retry_count: tries of the step that count as made already.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
+            per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
             IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged. The run is untouched then.
         """
@@ -250,7 +252,9 @@ class Run(Generic[In, Out]):
             retry_count=retry_count or 0,
         )
         here, deadline = self._pace(drive)
-        snapshot, receipt = self._app.engine.resume(self._existing(), data, resume, here=here, deadline=deadline)
+        snapshot, receipt = self._app.engine.resume(
+            self._existing(), data, resume, here=here or per_step, deadline=deadline, per_step=per_step
+        )
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
 
     def restart(self) -> RunResult[Out]:
@@ -287,7 +291,8 @@ class Run(Generic[In, Out]):
         """Begin the run anew at ``step``, whatever became of it; suspensions of its earlier life answer no more.
 
         Args:
-            step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow.
+            step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow. A foreach that has failed
+                goes on where it failed: its finished items are not repeated, unless ``context`` is given.
             input: of that step; left out, what stands before it. Entries in front without an output are skipped then.
             context: outputs of entries in front of it, by dotted id.
             per_step: run that one step, then pause.

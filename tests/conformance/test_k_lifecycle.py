@@ -405,6 +405,30 @@ def test_207_sleep_survives(harness: Harness) -> None:
     assert ("success", ["a", "b"]) == (harness.result().status, CALLS)
 
 
+@differs(
+    208,
+    "the automatic restart can be switched off",
+    "that the run of a dead worker goes on is the promise, and the sweeper keeps it: without one nothing restarts by "
+    "itself, and pause() keeps a single run from it",
+)
+def test_208_no_restart(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither time nor a new process nor another run restarts it; the sweeper would, but not once it is paused."""
+    harness.serve(LINE)
+    dies_at(harness, monkeypatch, "b")
+    assert "running" == harness.start(1, run_id="r").status
+    harness.scheduler.pop_due(harness.clock.now())
+    harness.clock.forward(days=1)
+    harness.serve(*harness.workflows).start(1)
+    assert ("running", ["a", "b", "a", "b", "c"]) == (harness.result("r").status, CALLS)
+    assert 1 == harness.app.sweep()
+    harness.run("r").pause()
+    harness.advance(days=1)
+    assert ("paused", 5) == (harness.result("r").status, len(CALLS))
+    harness.run("r").unpause()
+    harness.advance()
+    assert ("success", ["b", "c"]) == (harness.result("r").status, CALLS[5:])
+
+
 @behaviour(209, "a crash right after the start loses neither input nor state nor request context")
 def test_209_crash_after_the_start(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another worker finds the run by itself."""
