@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from flowcore.authoring.compile import Definition, Entry, Options, compile_workflow
+from flowcore.authoring.compile import MISSING, Definition, Entry, Options, compile_workflow
 from flowcore.authoring.context import FunctionContext
 from flowcore.authoring.graph import Backoff, Graph, Hooks
 from flowcore.authoring.step import Step
@@ -115,6 +115,11 @@ class WorkflowBuilder(Generic[I, O, Now]):
 
     definition: Definition
 
+    @property
+    def id(self) -> str:
+        """The workflow's id."""
+        return self.definition.id
+
     def then(
         self, step: Step[Now, T, Any, Any], *, id: str | None = None, description: str = ""
     ) -> WorkflowBuilder[I, O, T]:
@@ -163,10 +168,10 @@ class WorkflowBuilder(Generic[I, O, Now]):
 
         Conditions are evaluated once and the choice is stored. The next value is a dict keyed by the ids that ran.
         """
-        conditions = tuple(arm[0] if isinstance(arm, tuple) and len(arm) == 2 else None for arm in arms)
-        steps = tuple(arm[1] if isinstance(arm, tuple) and len(arm) == 2 else arm for arm in arms)
-        parsed = tuple(None if isinstance(c, Otherwise) else c or "missing" for c in conditions)
-        return self._with("branch", id, description, steps=steps, functions=parsed, into=into)
+        pairs = [arm if isinstance(arm, tuple) and len(arm) == 2 else (MISSING, arm) for arm in arms]
+        conditions = tuple(None if isinstance(c, Otherwise) else MISSING if c is None else c for c, _ in pairs)
+        steps = tuple(step for _, step in pairs)
+        return self._with("branch", id, description, steps=steps, functions=conditions, into=into)
 
     def dowhile(
         self, step: Step[Now, T, Any, Any], condition: Condition[T], *, id: str | None = None, description: str = ""
