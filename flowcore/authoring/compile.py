@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias, get_origin
+from typing import Any, Literal, Optional, TypeAlias, get_origin
 
 from typing_extensions import TypedDict, is_typeddict
 
@@ -283,13 +283,14 @@ class _Compiler:
         is_another = flow.type is not Any and get_origin(flow.type) not in (list, None)
         if is_another or flow.type in (str, int, float, bool, dict):
             self.wrong(id, f"foreach needs a list; what stands before gives {flow.type}")
+        item = Optional[body.gives.type] if tolerated else body.gives.type  # noqa: UP045  # also of None itself
         return ForeachNode(
             id=id,
             body=body,
             concurrency=concurrency,
             tolerated=tolerated,
             takes=flow,
-            gives=Shape(list[body.gives.type]),  # type: ignore[name-defined]  # a type known at run time
+            gives=Shape(list[item]),  # type: ignore[valid-type]  # a type known at run time
             description=entry.description,
         )
 

@@ -185,15 +185,35 @@ class WorkflowBuilder(Generic[I, O, Now]):
         """Run ``step`` at least once, and again on its own output until ``condition`` holds."""
         return self._with("dountil", id, description, steps=(step,), functions=(condition,))
 
+    @overload
     def foreach(
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, T, Any, Any],
         *,
         concurrency: int | Computed[list[M], int] = 1,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, list[T]]: ...
+    @overload
+    def foreach(
+        self: WorkflowBuilder[I, O, list[M]],
+        step: Step[M, T, Any, Any],
+        *,
+        concurrency: int | Computed[list[M], int] = 1,
+        tolerated_failures: float,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, list[T | None]]: ...
+
+    def foreach(
+        self: WorkflowBuilder[I, O, list[M]],
+        step: Step[M, Any, Any, Any],
+        *,
+        concurrency: int | Computed[list[M], int] = 1,
         tolerated_failures: float = 0,
         id: str | None = None,
         description: str = "",
-    ) -> WorkflowBuilder[I, O, list[T]]:
+    ) -> WorkflowBuilder[I, O, Any]:
         """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order.
 
         ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1.
