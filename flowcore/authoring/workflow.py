@@ -34,7 +34,20 @@ _O = TypeVar("_O")
 
 
 class Otherwise:
-    """The type of ``otherwise``: the arm of a branch that runs when no other does."""
+    """The type of ``otherwise``: the arm of a branch that runs when no other does.
+
+    Example:
+        >>> from flowcore import App, otherwise, step, workflow
+        >>> @step
+        ... def small(number: int) -> str:
+        ...     return "small"
+        >>> @step
+        ... def large(number: int) -> str:
+        ...     return "large"
+        >>> sizes = workflow("sizes", input=int).branch((lambda number: number > 9, large), (otherwise, small)).commit()
+        >>> App(sizes).workflow(sizes).create_run().start(7).output
+        {'small': 'small'}
+    """
 
     def __repr__(self) -> str:
         return "otherwise"
