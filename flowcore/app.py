@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, get_args, overload
 
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
@@ -69,7 +69,7 @@ class App:
         from flowcore.adapters.memory import MemoryScheduler, MemoryStore  # noqa: PLC0415  # only without a store
         from flowcore.adapters.system import SystemClock, SystemIds  # noqa: PLC0415  # only without others
 
-        committed = [w.commit() if isinstance(w, WorkflowBuilder) else w for w in workflows]
+        committed = [_committed(w) for w in workflows]
         _refuse_duplicates(committed)
         self.workflows: Mapping[str, Workflow[Any, Any]] = {w.id: w for w in committed}
         self.tenant = DEFAULT_TENANT
@@ -125,7 +125,7 @@ class App:
     @overload
     def workflow(self, workflow: str) -> ServedWorkflow[Any, Any]: ...
     @overload
-    def workflow(self, workflow: Workflow[In, Out]) -> ServedWorkflow[In, Out]: ...
+    def workflow(self, workflow: Workflow[In, Out] | WorkflowBuilder[In, Out, Out]) -> ServedWorkflow[In, Out]: ...
 
     def workflow(self, workflow: Any) -> ServedWorkflow[Any, Any]:
         """A workflow of this App, by id or by object (which keeps its types). Raises: WorkflowNotFound."""
@@ -194,6 +194,8 @@ class App:
         cursor: str | None = None,
     ) -> Page[RunSummary]:
         """Runs of this tenant, newest first; all given filters must hold. Raises: MalformedRequest."""
+        if status is not None and status not in get_args(PublicStatus):
+            raise MalformedRequest(f"{status!r} is no status of a run; use one of {', '.join(get_args(PublicStatus))}")
         if limit < 1:
             raise MalformedRequest(f"limit={limit} is below 1; ask for at least one run")
         return self.store.list_runs(
@@ -305,6 +307,15 @@ def _event_id_mistake(event_id: str | None, keep: timedelta) -> str | None:
     if event_id is not None and not is_run_id(event_id):
         return f"{event_id!r} cannot be the id of an event; use 1-128 letters, digits and ._:@-"
     return None if keep > timedelta(0) else f"keep={keep} keeps nothing; give a timedelta above 0"
+
+
+def _committed(given: Any) -> Workflow[Any, Any]:
+    if isinstance(given, WorkflowBuilder):
+        return given.commit()
+    if isinstance(given, Workflow):
+        return given
+    what = f"step {given.id!r}" if isinstance(given, Step) else f"{given!r} ({type(given).__name__})"
+    raise TypeError(f"An App serves workflows; {what} is none. Put steps into workflow(...).then(step).commit()")
 
 
 def _refuse_duplicates(workflows: list[Workflow[Any, Any]]) -> None:

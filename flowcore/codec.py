@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import CoreConfig, SchemaSerializer
+from pydantic_core import CoreConfig, SchemaSerializer, to_jsonable_python
 
 from flowcore.errors import InvalidPayload
 from flowcore.model import Json
@@ -100,7 +100,8 @@ class Shape(Generic[T]):
         except ValidationError:
             raise
         except (ValueError, RecursionError) as error:
-            raise NotJsonError(str(error)) from None
+            where = _place_of_misfit(value) or "the value"
+            raise NotJsonError(f"{where} cannot be stored as JSON: {error}. {_WRITABLE}") from None
         return loads(dumps(plain))
 
     def accept(self, subject: str, value: Json) -> Json:
@@ -140,6 +141,27 @@ def _built(type_: Any) -> TypeAdapter[Any]:
         return TypeAdapter(type_)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise TypeError(str(error).splitlines()[0]) from None
+
+
+_WRITABLE = "Give plain JSON, a pydantic model or a dataclass"
+
+
+def _place_of_misfit(value: Any, place: str = "", depth: int = 0) -> str | None:
+    """Where in ``value`` the first thing stands that pydantic cannot write; None when each part can be written."""
+    inner: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        inner = ((f"{place}.{key}".lstrip("."), part) for key, part in value.items())
+    elif isinstance(value, (list, tuple)):
+        inner = ((f"{place}[{index}]", part) for index, part in enumerate(value))
+    if depth < 50:
+        for where, part in inner:
+            if (found := _place_of_misfit(part, where, depth + 1)) is not None:
+                return found
+    try:
+        to_jsonable_python(value)
+    except (ValueError, RecursionError):
+        return f"{place or 'the value'} ({type(value).__name__})"
+    return None
 
 
 _PLAIN: Mapping[type, Callable[[Any], bool]] = {

@@ -38,7 +38,7 @@ from flowcore.authoring.graph import (
     SleepNode,
     StepNode,
 )
-from flowcore.codec import Shape, copied, digest
+from flowcore.codec import NotJsonError, Shape, copied, digest
 from flowcore.core.decide import (
     Action,
     Advance,
@@ -497,10 +497,30 @@ def _surroundings(place: Place, view: View, state_shape: Shape[Any]) -> Surround
         state=view.state,
         state_shape=state_shape,
         result_of=view.result_of,
-        once=lambda key, function: view.once(key, lambda: _ANYTHING.encode(function())),
+        once=lambda key, function: view.once(key, lambda: _made_once(key, function)),
         remaining=view.remaining,
-        emit=lambda data: view.emit(next(numbers), _ANYTHING.encode(data)),
+        emit=lambda data: view.emit(next(numbers), _plain(data, "the data of ctx.emit")),
     )
+
+
+def _made_once(key: str, function: Callable[[], Any]) -> Json:
+    if not callable(function):
+        raise TypeError(
+            f"ctx.once({key!r}, ...) got {type(function).__name__} and needs a function that it can call: give the "
+            "function, not what calling it gives"
+        )
+    value = function()
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError(f"the function of ctx.once({key!r}, ...) must be a plain def; it is an async def")
+    return _plain(value, f"the value of ctx.once({key!r})")
+
+
+def _plain(value: Any, subject: str) -> Json:
+    try:
+        return _ANYTHING.encode(value)
+    except NotJsonError as error:
+        raise NotJsonError(f"In {subject}, {error}") from None
 
 
 def _function_context(place: Place, view: View, iteration: int | None) -> FunctionContext:

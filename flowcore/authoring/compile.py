@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias, get_origin
+from typing import Any, Literal, Optional, TypeAlias, get_origin
 
 from typing_extensions import TypedDict, is_typeddict
 
@@ -50,6 +50,9 @@ MOST_ENTRIES = 5_000
 """Entries of one workflow, nested ones included: a larger graph is data, and belongs into a foreach or a loop."""
 DEEPEST = 50
 """Nested workflows inside each other: every level is a scope that a wake reads, and a frame of the walk."""
+
+MISSING = object()
+"""Stands for the condition of an arm of ``branch`` that is no pair; the step is then what was given instead."""
 
 Kind: TypeAlias = Literal[
     "then", "parallel", "branch", "dowhile", "dountil", "foreach", "map", "sleep", "sleep_until", "wait_for_event"
@@ -177,8 +180,7 @@ class _Compiler:
                 id=id, graph=compiled, takes=step.input, gives=step.output, description=description or step.description
             )
         if not isinstance(step, Step):
-            hint = " (an uncommitted workflow: call .commit())" if hasattr(step, "commit") else ""
-            self.wrong(id, f"{step!r} is not a step{hint}; decorate the function with @step")
+            self.wrong(id, _no_step(step))
             return None
         options = self.definition.options
         retry = Retry(
@@ -216,6 +218,9 @@ class _Compiler:
         )
 
     def _branch(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        wrong = [self._is_no_arm(f"{id}, arm {number}", *arm) for number, arm in enumerate(_pairs(entry))]
+        if any(wrong):
+            return None
         arms = self._arms(entry, id)
         if arms is None:
             return None
@@ -233,6 +238,16 @@ class _Compiler:
             gives=self._joined(entry.into, id, arms, total=False),
             description=entry.description,
         )
+
+    def _is_no_arm(self, where: str, condition: Any, step: Any) -> bool:
+        """Whether an arm is no pair of condition and step; condition ``MISSING``: it is no pair at all."""
+        if condition is MISSING:
+            self.wrong(where, f"is {_shown(step)}; give pairs, each an argument: (condition, step), (otherwise, step)")
+        elif isinstance(condition, Step) and not isinstance(step, Step):
+            self.wrong(where, f"begins with {_shown(condition)}; the condition comes first: (condition, step)")
+        else:
+            return False
+        return True
 
     def _joined(self, into: Any, id: str, arms: tuple[Node, ...], *, total: bool) -> Shape[Any]:
         """The shape of a dict keyed by arm: ``into`` once its field names are checked, else made of the arms'."""
@@ -275,13 +290,14 @@ class _Compiler:
         is_another = flow.type is not Any and get_origin(flow.type) not in (list, None)
         if is_another or flow.type in (str, int, float, bool, dict):
             self.wrong(id, f"foreach needs a list; what stands before gives {flow.type}")
+        item = Optional[body.gives.type] if tolerated else body.gives.type  # noqa: UP045  # also of None itself
         return ForeachNode(
             id=id,
             body=body,
             concurrency=concurrency,
             tolerated=tolerated,
             takes=flow,
-            gives=Shape(list[body.gives.type]),  # type: ignore[name-defined]  # a type known at run time
+            gives=Shape(list[item]),  # type: ignore[valid-type]  # a type known at run time
             description=entry.description,
         )
 
@@ -356,12 +372,16 @@ class _Compiler:
     def _sleep(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
         until = entry.kind == "sleep_until"
         pause = entry.functions[0]
-        if isinstance(pause, datetime) and pause.tzinfo is None:
+        if until and isinstance(pause, datetime) and pause.tzinfo is None:
             self.wrong(id, "sleep_until needs an aware datetime; add a timezone, e.g. tzinfo=timezone.utc")
         if not isinstance(pause, datetime if until else timedelta):
             if not callable(pause):
                 wanted = "a datetime" if until else "a timedelta"
-                self.wrong(id, f"{pause!r} is no pause; give {wanted} or a function of the value that returns one")
+                other = " (sleep_until takes a datetime)" if isinstance(pause, datetime) else ""
+                other = " (sleep takes a timedelta)" if isinstance(pause, timedelta) else other
+                self.wrong(
+                    id, f"{pause!r} is no pause; give {wanted} or a function of the value that returns one{other}"
+                )
                 return None
             pause = self._function(pause, id)
             if pause is None:
@@ -399,6 +419,32 @@ class _Compiler:
         except DefinitionError as error:
             self.mistakes.extend(error.mistakes)
             return None
+
+
+def _pairs(entry: Entry) -> Iterator[tuple[Any, Any]]:
+    return zip(entry.functions, entry.steps, strict=True)
+
+
+def _no_step(thing: Any) -> str:
+    """What is wrong with something that stands where a step should, and what to write instead."""
+    if hasattr(thing, "commit"):
+        return f"{_shown(thing)} is not a step (an uncommitted workflow: call .commit())"
+    if isinstance(thing, (list, tuple)):
+        return f"{_shown(thing)} is not a step; give the steps one by one, each an argument"
+    if callable(thing):
+        return f"{_shown(thing)} is not a step; decorate the function with @step"
+    return f"{_shown(thing)} is not a step; give what @step made, not what calling it gives"
+
+
+def _shown(thing: Any) -> str:
+    """What stands there, in a few words."""
+    if hasattr(thing, "commit"):
+        return f"workflow {thing.id!r}"
+    if isinstance(thing, Step):
+        return f"step {thing.id!r}"
+    if isinstance(thing, (list, tuple)):
+        return f"a {type(thing).__name__} of {len(thing)}"
+    return f"{getattr(thing, '__name__', None) or repr(thing)[:80]} ({type(thing).__name__})"
 
 
 def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mistake]:
@@ -450,7 +496,11 @@ def _unadaptable(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
         try:
             _ = shape.adapter
         except TypeError as error:
-            yield Mistake(where, f"its {door} type {shape.type!r} cannot be validated: {error}")
+            yield Mistake(
+                where,
+                f"its {door} type {shape.type!r} cannot be validated: {error} Use a pydantic model, a dataclass, a "
+                "TypedDict or types of plain JSON",
+            )
 
 
 def _extent(nodes: tuple[Node, ...]) -> tuple[int, int]:

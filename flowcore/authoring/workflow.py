@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from flowcore.authoring.compile import Definition, Entry, Kind, Options, compile_workflow
+from flowcore.authoring.compile import MISSING, Definition, Entry, Kind, Options, compile_workflow
 from flowcore.authoring.context import FunctionContext
 from flowcore.authoring.graph import Backoff, Graph, Hooks
 from flowcore.authoring.step import Step
@@ -34,7 +34,20 @@ _O = TypeVar("_O")
 
 
 class Otherwise:
-    """The type of ``otherwise``: the arm of a branch that runs when no other does."""
+    """The type of ``otherwise``: the arm of a branch that runs when no other does.
+
+    Example:
+        >>> from flowcore import App, otherwise, step, workflow
+        >>> @step
+        ... def small(number: int) -> str:
+        ...     return "small"
+        >>> @step
+        ... def large(number: int) -> str:
+        ...     return "large"
+        >>> sizes = workflow("sizes", input=int).branch((lambda number: number > 9, large), (otherwise, small)).commit()
+        >>> App(sizes).workflow(sizes).create_run().start(7).output
+        {'small': 'small'}
+    """
 
     def __repr__(self) -> str:
         return "otherwise"
@@ -115,6 +128,11 @@ class WorkflowBuilder(Generic[I, O, Now]):
 
     definition: Definition
 
+    @property
+    def id(self) -> str:
+        """The workflow's id."""
+        return self.definition.id
+
     def then(
         self, step: Step[Now, T, Any, Any], *, id: str | None = None, description: str = ""
     ) -> WorkflowBuilder[I, O, T]:
@@ -163,10 +181,10 @@ class WorkflowBuilder(Generic[I, O, Now]):
 
         Conditions are evaluated once and the choice is stored. The next value is a dict keyed by the ids that ran.
         """
-        conditions = tuple(arm[0] if isinstance(arm, tuple) and len(arm) == 2 else None for arm in arms)
-        steps = tuple(arm[1] if isinstance(arm, tuple) and len(arm) == 2 else arm for arm in arms)
-        parsed = tuple(None if isinstance(c, Otherwise) else c or "missing" for c in conditions)
-        return self._with("branch", id, description, steps=steps, functions=parsed, into=into)
+        pairs = [arm if isinstance(arm, tuple) and len(arm) == 2 else (MISSING, arm) for arm in arms]
+        conditions = tuple(None if isinstance(c, Otherwise) else MISSING if c is None else c for c, _ in pairs)
+        steps = tuple(step for _, step in pairs)
+        return self._with("branch", id, description, steps=steps, functions=conditions, into=into)
 
     def dowhile(
         self, step: Step[Now, T, Any, Any], condition: Condition[T], *, id: str | None = None, description: str = ""
@@ -180,15 +198,35 @@ class WorkflowBuilder(Generic[I, O, Now]):
         """Run ``step`` at least once, and again on its own output until ``condition`` holds."""
         return self._with("dountil", id, description, steps=(step,), functions=(condition,))
 
+    @overload
     def foreach(
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, T, Any, Any],
         *,
         concurrency: int | Computed[list[M], int] = 1,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, list[T]]: ...
+    @overload
+    def foreach(
+        self: WorkflowBuilder[I, O, list[M]],
+        step: Step[M, T, Any, Any],
+        *,
+        concurrency: int | Computed[list[M], int] = 1,
+        tolerated_failures: float,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, list[T | None]]: ...
+
+    def foreach(
+        self: WorkflowBuilder[I, O, list[M]],
+        step: Step[M, Any, Any, Any],
+        *,
+        concurrency: int | Computed[list[M], int] = 1,
         tolerated_failures: float = 0,
         id: str | None = None,
         description: str = "",
-    ) -> WorkflowBuilder[I, O, list[T]]:
+    ) -> WorkflowBuilder[I, O, Any]:
         """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order.
 
         ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1.

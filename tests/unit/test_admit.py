@@ -105,7 +105,7 @@ BAD: list[tuple[list[StepRecord], dict[str, Any], dict[str, Any], type[RequestEr
     ([BOSS, LEGAL], {}, RUNNING, AmbiguousWait, "2 open suspensions: 'boss', 'legal'"),
     ([*CHILD, BOSS], {}, RUNNING, AmbiguousWait, "'child.approve', 'boss'"),
     (FAN, {"index": 1}, RUNNING, IndexOutOfRange, "Item 1 of 'the open foreach' is not suspended"),
-    (FAN, {"step": "fan", "index": 7}, RUNNING, IndexOutOfRange, "Suspended items: '0', '2', '11'"),
+    (FAN, {"step": "fan", "index": 7}, RUNNING, IndexOutOfRange, "Suspended items: 0, 2, 11."),
     (FAN, {"label": "f", "index": 7}, RUNNING, IndexOutOfRange, "Item 7 of 'f'"),
     ([BOSS], {"index": 0}, RUNNING, IndexOutOfRange, "Suspended items: none"),
     ([*FAN, *EACH], {"index": 0}, RUNNING, IndexOutOfRange, "Item 0"),

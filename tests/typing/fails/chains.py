@@ -46,6 +46,7 @@ from_int.then(later).then(shout)  # error
 from_int.foreach(double)  # error
 from_list.foreach(length)  # error
 from_list.foreach(double).commit()  # error
+from_list.foreach(shout, tolerated_failures=1).commit()  # error
 from_int.parallel(double, length)  # error
 from_int.parallel(double, shout, into=Both).then(double)  # error
 from_int.parallel(double, shout, into=Both).commit()  # error

@@ -79,6 +79,8 @@ assert_type(chain.clone(id="other"), Workflow[int, str])
 
 nested = workflow("nested", input=int, output=int).then(chain).then(length).commit()
 many = workflow("many", input=list[int], output=list[str]).foreach(shout, concurrency=4).commit()
+some = workflow("some", input=list[int], output=list[str | None]).foreach(shout, tolerated_failures=2).commit()
+assert_type(some, Workflow[list[int], list[str | None]])
 many_nested = workflow("many-nested", input=list[int], output=list[str]).foreach(chain).commit()
 counted = (
     workflow("counted", input=list[int], output=list[int])
