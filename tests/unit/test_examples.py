@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from examples import approval, bank, expense, export, onboarding, payouts, redo, trial
+from examples import approval, bank, expense, export, onboarding, parcel, payouts, redo, trial
 from flowcore import App
 from flowcore.testing import LocalApp
 
@@ -28,9 +28,9 @@ def outside_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     export.warehouse.slowness = 3
 
 
-def test_there_are_six_and_the_one_that_is_deployed() -> None:
-    """The test below is about these; a new one is told from here."""
-    assert ["approval", "expense", "export", "onboarding", "payouts", "redo", "trial"] == NAMES
+def test_every_example_is_walked_through() -> None:
+    """The tests below are about these; a new one is told from here."""
+    assert ["approval", "expense", "export", "onboarding", "parcel", "payouts", "redo", "trial"] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,6 +61,19 @@ def test_approval_ends_when_nobody_answers() -> None:
     run.start(approval.Request(what="a telescope", ladder=["ada", "grace"]))
     local.advance(days=4)
     assert approval.Standing(asked=2) == run.result().output
+
+
+def test_parcel_waits_for_what_others_tell() -> None:
+    """In whatever order they tell it; a payment that never comes ends the order."""
+    local = LocalApp(parcel.app)
+    paid, unpaid = (local.workflow(parcel.orders).create_run(id) for id in ("paid", "unpaid"))
+    local.send_event("order.paid", "A-17", {"cents": 990})
+    paid.start(parcel.Order(number="A-17", article="kettle"))
+    unpaid.start(parcel.Order(number="A-18", article="kettle"))
+    local.send_event("parcel.delivered", "parcel-A-17", {"signed_by": "ada"})
+    assert "parcel-A-17 was taken by ada" == paid.result().output
+    local.advance(days=14)
+    assert "EventTimeout" == unpaid.result().error.type  # type: ignore[union-attr]  # it has failed
 
 
 def test_export_looks_until_the_job_is_done() -> None:
