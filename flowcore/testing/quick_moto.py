@@ -4,6 +4,9 @@ moto tokenizes, parses and checks an expression anew with every request, althoug
 it searches its own classes for the shape of every value it returns. Each remedy here takes the place of one function of
 moto and gives what that one gives; ``tests/contract/test_quick_moto.py`` holds the two against each other. What moto
 refuses is refused by moto itself: a remedy that sees something wrong leaves the verdict and its words to the original.
+
+``without_wire`` spares the way there and back, which costs more than the answer: a request is signed, made into HTTP,
+recognized by its URL and taken apart again. The way is walked where it matters, on the local stack.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 from moto.core import responses as core
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.utils import method_names_from_class
 from moto.dynamodb.comparisons import ConditionExpressionParser
 from moto.dynamodb.exceptions import MockValidationException
@@ -27,7 +31,7 @@ from moto.dynamodb.parsing.ast_nodes import (  # type: ignore[attr-defined]  # m
 )
 from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]  # and this one
 from moto.dynamodb.parsing.validators import ActionCountValidator, OverlappingPathsValidator
-from moto.dynamodb.responses import DynamoResult
+from moto.dynamodb.responses import DynamoHandler, DynamoResult
 
 _MOST_EXPRESSIONS = 1000
 """How many parsed expressions are kept: far more than a store has, and an end to what a test can make up."""
@@ -65,6 +69,55 @@ def _replaced(attributes: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
         for owner, name, value in attributes:
             stack.enter_context(mock.patch.object(owner, name, value, create=True))
         yield
+
+
+def without_wire(client: Any) -> Any:
+    """The same DynamoDB client, from now on handing its requests to moto as they are before they are signed and sent.
+
+    They are checked and written as JSON by botocore as ever, and answers are read by it; only the way is left out.
+    """
+
+    def answer(*, model: Any, params: dict[str, Any], **_: Any) -> tuple[Any, Any]:
+        handler = DynamoHandler()
+        handler.headers, handler.querystring, handler.response_headers = params["headers"], {}, {}
+        handler.region, handler.current_account, handler.uri_match = client.meta.region_name, DEFAULT_ACCOUNT_ID, {}
+        handler.parse_parameters(_Sent(params))  # type: ignore[arg-type]  # all that it reads of a request
+        status, headers, body = handler.call_action()
+        reply = {"status_code": status, "headers": headers, "body": body.encode(), "context": {}}
+        return _Arrived(status), _read(client._response_parser, reply, model)  # noqa: SLF001  # botocore's own reader
+
+    client.meta.events.register("before-call.dynamodb", answer)
+    return client
+
+
+def _read(parser: Any, reply: dict[str, Any], model: Any) -> Any:
+    """A reply as a client gives it; a refusal with what its kind of error carries besides."""
+    parsed = parser.parse(reply, model.output_shape)
+    error = parsed.get("Error", {}).get("Code")
+    shape = model.service_model.shape_for_error_code(error) if error else None
+    if shape is not None:
+        parsed.update(parser.parse(reply, shape))
+    return parsed
+
+
+class _Sent:
+    """What moto reads of a request."""
+
+    method = "POST"
+    path = "/"
+    content_type: str
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.headers = self.values = params["headers"]
+        self.content_type = params["headers"]["Content-Type"]
+        self.data = params["body"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """What botocore reads of a reply that it has parsed already."""
+
+    status_code: int
 
 
 # -- results ----------------------------------------------------------------------------------------------------------
