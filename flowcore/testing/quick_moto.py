@@ -15,6 +15,7 @@ import base64
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -25,6 +26,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.utils import method_names_from_class
 from moto.dynamodb.comparisons import ConditionExpressionParser
 from moto.dynamodb.exceptions import MockValidationException
+from moto.dynamodb.models.table import Table
 from moto.dynamodb.parsing.ast_nodes import (  # type: ignore[attr-defined]  # moto leaves this module untyped
     DepthFirstTraverser,
     Node,
@@ -194,14 +196,21 @@ def _filled(node: Any, values: dict[str, Any]) -> Any:
 
 def _copied(node: Any, memo: dict[int, Any]) -> Any:
     """A tree like this one; its leaves are names and numbers, which nobody changes."""
-    copy = node.__class__.__new__(node.__class__)
-    copy.type, copy.parent, copy.children = node.type, None, None
+    made = node.__class__.__new__(node.__class__)
+    made.type, made.parent, made.children = node.type, None, None
     if node.children is not None:
-        copy.children = [_copied(child, memo) if isinstance(child, Node) else child for child in node.children]
-        for child in copy.children:
+        made.children = [_copied(child, memo) if isinstance(child, Node) else child for child in node.children]
+        for child in made.children:
             if isinstance(child, Node):
-                child.parent = copy
-    return copy
+                child.parent = made
+    return made
+
+
+def _table_copied(table: Any, memo: dict[int, Any]) -> Any:
+    """A table as it stands, to return to: a transaction changes items, and never what the table itself is like."""
+    copied = copy(table)
+    copied.items = deepcopy(table.items, memo)
+    return copied
 
 
 def _traverse(traverser: Any, root: Any) -> Any:
@@ -260,6 +269,7 @@ REMEDIES = (
         staticmethod(lru_cache(_MOST_EXPRESSIONS)(UpdateExpressionParser.make)),
     ),
     Remedy(Node, "__deepcopy__", None, _copied),
+    Remedy(Table, "__deepcopy__", None, _table_copied),
     Remedy(DepthFirstTraverser, "traverse", DepthFirstTraverser.traverse, _traverse),
     Remedy(ActionCountValidator, "traverse", DepthFirstTraverser.traverse, _checked_at_the_root),
     Remedy(OverlappingPathsValidator, "traverse", DepthFirstTraverser.traverse, _checked_at_the_root),
