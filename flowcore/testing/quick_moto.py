@@ -194,15 +194,14 @@ def _filled(node: Any, values: dict[str, Any]) -> Any:
 # -- updates ----------------------------------------------------------------------------------------------------------
 
 
-def _copied(node: Any, memo: dict[int, Any]) -> Any:
+def _copied(node: Any, memo: dict[int, Any], parent: Any = None) -> Any:
     """A tree like this one; its leaves are names and numbers, which nobody changes."""
     made = node.__class__.__new__(node.__class__)
-    made.type, made.parent, made.children = node.type, None, None
+    made.type, made.parent, made.children = node.type, parent, None
     if node.children is not None:
-        made.children = [_copied(child, memo) if isinstance(child, Node) else child for child in node.children]
-        for child in made.children:
-            if isinstance(child, Node):
-                child.parent = made
+        made.children = [
+            child if isinstance(child, str | int) else _copied(child, memo, made) for child in node.children
+        ]
     return made
 
 

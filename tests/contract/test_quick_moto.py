@@ -14,6 +14,8 @@ from flowcore.adapters.table import table_request
 from flowcore.testing.moto import REGION
 from flowcore.testing.quick_moto import plain, quickened, without_wire
 
+pytestmark = pytest.mark.xdist_group("quick-moto")
+
 NAMES = {"#pk": "pk", "#sk": "sk", "#a": "a", "#b": "b", "#c": "c", "#n": "n", "#u": "u"}
 VALUES: dict[str, Any] = {
     ":one": {"N": "1"},
