@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NewType
 
 StepKey = NewType("StepKey", str)
@@ -180,7 +181,9 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=4096)
 def _taken_apart(key: StepKey) -> tuple[str, str, str, str, str]:
+    """The parts of a key; while a run is driven, each of its keys is asked for them many times."""
     match = _LAST.fullmatch(key)
     if match is None:
         raise ValueError(f"{key!r} is not a step key")

@@ -4,6 +4,9 @@ moto tokenizes, parses and checks an expression anew with every request, althoug
 it searches its own classes for the shape of every value it returns. Each remedy here takes the place of one function of
 moto and gives what that one gives; ``tests/contract/test_quick_moto.py`` holds the two against each other. What moto
 refuses is refused by moto itself: a remedy that sees something wrong leaves the verdict and its words to the original.
+
+``without_wire`` spares the way there and back, which costs more than the answer: a request is signed, made into HTTP,
+recognized by its URL and taken apart again. The way is walked where it matters, on the local stack.
 """
 
 from __future__ import annotations
@@ -12,22 +15,25 @@ import base64
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 from unittest import mock
 
 from moto.core import responses as core
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.utils import method_names_from_class
 from moto.dynamodb.comparisons import ConditionExpressionParser
 from moto.dynamodb.exceptions import MockValidationException
+from moto.dynamodb.models.table import Table
 from moto.dynamodb.parsing.ast_nodes import (  # type: ignore[attr-defined]  # moto leaves this module untyped
     DepthFirstTraverser,
     Node,
 )
 from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]  # and this one
 from moto.dynamodb.parsing.validators import ActionCountValidator, OverlappingPathsValidator
-from moto.dynamodb.responses import DynamoResult
+from moto.dynamodb.responses import DynamoHandler, DynamoResult
 
 _MOST_EXPRESSIONS = 1000
 """How many parsed expressions are kept: far more than a store has, and an end to what a test can make up."""
@@ -65,6 +71,55 @@ def _replaced(attributes: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
         for owner, name, value in attributes:
             stack.enter_context(mock.patch.object(owner, name, value, create=True))
         yield
+
+
+def without_wire(client: Any) -> Any:
+    """The same DynamoDB client, from now on handing its requests to moto as they are before they are signed and sent.
+
+    They are checked and written as JSON by botocore as ever, and answers are read by it; only the way is left out.
+    """
+
+    def answer(*, model: Any, params: dict[str, Any], **_: Any) -> tuple[Any, Any]:
+        handler = DynamoHandler()
+        handler.headers, handler.querystring, handler.response_headers = params["headers"], {}, {}
+        handler.region, handler.current_account, handler.uri_match = client.meta.region_name, DEFAULT_ACCOUNT_ID, {}
+        handler.parse_parameters(_Sent(params))  # type: ignore[arg-type]  # all that it reads of a request
+        status, headers, body = handler.call_action()
+        reply = {"status_code": status, "headers": headers, "body": body.encode(), "context": {}}
+        return _Arrived(status), _read(client._response_parser, reply, model)  # noqa: SLF001  # botocore's own reader
+
+    client.meta.events.register("before-call.dynamodb", answer)
+    return client
+
+
+def _read(parser: Any, reply: dict[str, Any], model: Any) -> Any:
+    """A reply as a client gives it; a refusal with what its kind of error carries besides."""
+    parsed = parser.parse(reply, model.output_shape)
+    error = parsed.get("Error", {}).get("Code")
+    shape = model.service_model.shape_for_error_code(error) if error else None
+    if shape is not None:
+        parsed.update(parser.parse(reply, shape))
+    return parsed
+
+
+class _Sent:
+    """What moto reads of a request."""
+
+    method = "POST"
+    path = "/"
+    content_type: str
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.headers = self.values = params["headers"]
+        self.content_type = params["headers"]["Content-Type"]
+        self.data = params["body"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """What botocore reads of a reply that it has parsed already."""
+
+    status_code: int
 
 
 # -- results ----------------------------------------------------------------------------------------------------------
@@ -139,16 +194,22 @@ def _filled(node: Any, values: dict[str, Any]) -> Any:
 # -- updates ----------------------------------------------------------------------------------------------------------
 
 
-def _copied(node: Any, memo: dict[int, Any]) -> Any:
+def _copied(node: Any, memo: dict[int, Any], parent: Any = None) -> Any:
     """A tree like this one; its leaves are names and numbers, which nobody changes."""
-    copy = node.__class__.__new__(node.__class__)
-    copy.type, copy.parent, copy.children = node.type, None, None
+    made = node.__class__.__new__(node.__class__)
+    made.type, made.parent, made.children = node.type, parent, None
     if node.children is not None:
-        copy.children = [_copied(child, memo) if isinstance(child, Node) else child for child in node.children]
-        for child in copy.children:
-            if isinstance(child, Node):
-                child.parent = copy
-    return copy
+        made.children = [
+            child if isinstance(child, str | int) else _copied(child, memo, made) for child in node.children
+        ]
+    return made
+
+
+def _table_copied(table: Any, memo: dict[int, Any]) -> Any:
+    """A table as it stands, to return to: a transaction changes items, and never what the table itself is like."""
+    copied = copy(table)
+    copied.items = deepcopy(table.items, memo)
+    return copied
 
 
 def _traverse(traverser: Any, root: Any) -> Any:
@@ -207,6 +268,7 @@ REMEDIES = (
         staticmethod(lru_cache(_MOST_EXPRESSIONS)(UpdateExpressionParser.make)),
     ),
     Remedy(Node, "__deepcopy__", None, _copied),
+    Remedy(Table, "__deepcopy__", None, _table_copied),
     Remedy(DepthFirstTraverser, "traverse", DepthFirstTraverser.traverse, _traverse),
     Remedy(ActionCountValidator, "traverse", DepthFirstTraverser.traverse, _checked_at_the_root),
     Remedy(OverlappingPathsValidator, "traverse", DepthFirstTraverser.traverse, _checked_at_the_root),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
@@ -13,7 +12,9 @@ from moto import mock_aws
 from flowcore.adapters.dynamodb_items import DUE_INDEX, LIST_INDEX
 from flowcore.adapters.table import table_request
 from flowcore.testing.moto import REGION
-from flowcore.testing.quick_moto import plain, quickened
+from flowcore.testing.quick_moto import plain, quickened, without_wire
+
+pytestmark = pytest.mark.xdist_group("quick-moto")
 
 NAMES = {"#pk": "pk", "#sk": "sk", "#a": "a", "#b": "b", "#c": "c", "#n": "n", "#u": "u"}
 VALUES: dict[str, Any] = {
@@ -178,9 +179,8 @@ CONVERSATION: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def _answers() -> list[Any]:
-    """What is answered in turn, by a moto of its own that knows nothing yet; times and ids are of no interest."""
-    client = boto3.client("dynamodb", region_name=REGION)
+def _answers(client: Any) -> list[Any]:
+    """What is answered in turn about a table that is new; times and ids are of no interest."""
     client.create_table(**table_request("runs", (DUE_INDEX, LIST_INDEX)))
     try:
         return [_answer(client, operation, request) for operation, request in CONVERSATION]
@@ -202,25 +202,27 @@ def _answer(client: Any, operation: str, request: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def answers() -> Iterator[tuple[list[Any], list[Any]]]:
-    """What moto says, and what it says with the remedies."""
-    with mock_aws():
-        with plain():
-            expected = _answers()
-        with quickened():
-            yield expected, _answers()
+def expected() -> list[Any]:
+    """What moto says as it comes."""
+    with mock_aws(), plain():
+        return _answers(boto3.client("dynamodb", region_name=REGION))
+
+
+@pytest.fixture(scope="module", params=[lambda client: client, without_wire], ids=["wire", "no wire"])
+def given(request: pytest.FixtureRequest) -> list[Any]:
+    """What moto says with the remedies."""
+    with mock_aws(), quickened():
+        return _answers(request.param(boto3.client("dynamodb", region_name=REGION)))
 
 
 @pytest.mark.parametrize("turn", range(len(CONVERSATION)), ids=lambda turn: f"{turn:03}-{CONVERSATION[turn][0]}")
-def test_quick_answer_is_the_plain_one(answers: tuple[list[Any], list[Any]], turn: int) -> None:
+def test_quick_answer_is_the_plain_one(expected: list[Any], given: list[Any], turn: int) -> None:
     """Whatever was said before, the same is said now, refusals word for word."""
-    expected, given = answers
     assert expected[turn] == given[turn]
 
 
-def test_the_conversation_covers_both(answers: tuple[list[Any], list[Any]]) -> None:
+def test_the_conversation_covers_both(expected: list[Any]) -> None:
     """A conversation in which everything went well, or nothing, would prove little."""
-    expected, _ = answers
     statuses = [status for status, _ in expected]
     assert statuses.count(200) > 25
     assert statuses.count(400) > 25
