@@ -60,6 +60,20 @@ def failure_of(error: BaseException, step: str | None = None, depth: int = 0) ->
     )
 
 
+def is_outcome(error: BaseException) -> bool:
+    """Whether ``error`` is what became of the author's code, and no signal that has to pass through it.
+
+    Beside ordinary exceptions these are what ``sys.exit`` raises, and what a coroutine raises when something it waited
+    for was cancelled or several things in a group went wrong.
+    """
+    if isinstance(error, (Exception, SystemExit, BaseExceptionGroup)):
+        return True
+    return any(
+        kind.__name__ == "CancelledError" and kind.__module__ == "asyncio.exceptions"  # not loaded if never needed
+        for kind in type(error).__mro__
+    )
+
+
 def _own_properties(error: BaseException) -> dict[str, Json]:
     """What the author hung on the exception, as far as it is JSON."""
     properties = {}

@@ -64,8 +64,8 @@ from flowcore.core.evolve import (
     Suspended,
 )
 from flowcore.core.retry import is_retried, pause
-from flowcore.errors import InvariantError
-from flowcore.failures import Unfit, decoded, encoded, failure_of
+from flowcore.errors import InvariantError, StepTimeout
+from flowcore.failures import Unfit, decoded, encoded, failure_of, is_outcome
 from flowcore.keys import Scope, StepKey, dotted, index_of, scope_of, turn_number, turn_of
 from flowcore.model import Answer, Json, StepFailure, StepRecord
 from flowcore.ports import Clock, Ids
@@ -93,6 +93,8 @@ class View:
     """Stores progress under its number in this pass of the step."""
     remaining: Callable[[], timedelta]
     cancelled: Flag
+    heed: Callable[[], None] = lambda: None
+    """Raises ``LateSignal`` in a try whose time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +135,29 @@ class Runner:
                     assert_never(action)
         except Unfit as unfit:
             return _failed(action, _logged(unfit.failure, view, place.key), started)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the run must not be stranded
+        except BaseException as error:
+            if not is_outcome(error):
+                raise
             failure = _logged(failure_of(error, dotted(place.key)), view, place.key, error=error)
             return _failed(action, failure, started)
+
+    def timed_out(self, action: Action, view: View, began_at: datetime) -> StepEvent:
+        """What becomes of a step whose try has taken too long: another try, the value for that case, or its failure."""
+        assert isinstance(action, RunStep)
+        place, node = action.place, action.place.node
+        assert isinstance(node, StepNode)
+        step = node.step
+        assert step.timeout is not None
+        attempt = _attempt(action)
+        error = StepTimeout(dotted(place.key), step.timeout.total_seconds(), attempt, node.retry.retries + 1)
+        event = self._raised(place, node, error, attempt, began_at, view)
+        if not isinstance(event, Failed) or step.fails_late:
+            return event
+        try:
+            output = encoded(step.output, step.on_timeout, f"on_timeout of step {node.id!r}")
+        except Unfit as unfit:  # it did fit at commit; somebody has changed it since
+            return _failed(action, unfit.failure, began_at)
+        return Succeeded(key=place.key, output=output, started_at=began_at, attempt=attempt)
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
@@ -144,7 +166,7 @@ class Runner:
         node = place.node
         assert isinstance(node, StepNode)
         step = node.step
-        attempt = 1 if prior is None else prior.attempt + 1
+        attempt = _attempt(action)
         value = decoded(step.input, action.value, f"input of step {node.id!r}")
         decoded(step.request_context, view.request_context, f"request context of step {node.id!r}")
         context = self._context(place, prior, attempt, view)
@@ -155,7 +177,10 @@ class Runner:
         except BailSignal as signal:
             bailed = encoded(_ANYTHING, signal.output, f"bail output of step {node.id!r}")
             return self._succeeded(place, bailed, context, started, attempt, bailed=True)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a step raises is its outcome
+        except BaseException as error:
+            if not is_outcome(error):
+                raise
+            view.heed()  # a late try has failed for being late, and says so once
             return self._raised(place, node, error, attempt, started, view)
         return self._succeeded(
             place, encoded(step.output, output, f"output of step {node.id!r}"), context, started, attempt
@@ -384,6 +409,10 @@ class _Caller:
         return result
 
 
+def _attempt(action: RunStep) -> int:
+    return 1 if action.prior is None else action.prior.attempt + 1
+
+
 def _logged(
     failure: StepFailure, view: View, key: StepKey, *, attempt: int = 1, error: BaseException | None = None
 ) -> StepFailure:
@@ -478,6 +507,7 @@ def _surroundings(place: Place, view: View, state_shape: Shape[Any]) -> Surround
         result_of=view.result_of,
         once=lambda key, function: view.once(key, lambda: _ANYTHING.encode(function())),
         remaining=view.remaining,
+        heed=view.heed,
         emit=lambda data: view.emit(next(numbers), _ANYTHING.encode(data)),
     )
 

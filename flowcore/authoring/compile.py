@@ -15,6 +15,7 @@ from dataclasses import dataclass, is_dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, get_origin
 
+from pydantic import ValidationError
 from typing_extensions import TypedDict, is_typeddict
 
 from flowcore.authoring.graph import (
@@ -41,7 +42,7 @@ from flowcore.authoring.graph import (
     entries,
 )
 from flowcore.authoring.step import Step, return_type, takes_context
-from flowcore.codec import NotJsonError, Shape, dumps
+from flowcore.codec import NotJsonError, Shape, dumps, field_errors
 from flowcore.errors import DefinitionError, Mistake
 from flowcore.keys import is_entry_id
 
@@ -65,6 +66,8 @@ class Options:
     backoff: Backoff
     metadata: Mapping[str, Any]
     hooks: Hooks
+    mistakes: tuple[str, ...] = ()
+    """What is wrong with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +176,7 @@ class _Compiler:
             hint = " (an uncommitted workflow: call .commit())" if hasattr(step, "commit") else ""
             self.wrong(id, f"{step!r} is not a step{hint}; decorate the function with @step")
             return None
+        self._check_on_timeout(step, id)
         options = self.definition.options
         retry = Retry(
             retries=options.retries if step.retries is None else step.retries,
@@ -188,6 +192,20 @@ class _Compiler:
             gives=step.output,
             description=description or step.description,
         )
+
+    def _check_on_timeout(self, step: Step[Any, Any, Any, Any], id: str) -> None:
+        """A value for the case of a timeout must fit what the step gives."""
+        if step.timeout is None or step.fails_late:
+            return
+        try:
+            step.output.encode(step.on_timeout)
+        except TypeError:
+            return  # pydantic can make nothing of the type, which is a mistake of its own
+        except ValidationError as error:
+            found = "; ".join(": ".join(filter(None, (row["path"], row["message"]))) for row in field_errors(error))
+            self.wrong(id, f"on_timeout={step.on_timeout!r} does not fit its output type: {found}")
+        except NotJsonError as error:
+            self.wrong(id, f"on_timeout={step.on_timeout!r} cannot be stored: {error}")
 
     def _arms(self, entry: Entry, id: str) -> tuple[Node, ...] | None:
         if not entry.steps:
@@ -377,6 +395,7 @@ class _Compiler:
 def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mistake]:
     if not is_entry_id(definition.id):
         yield Mistake(definition.id, "cannot be a workflow id; use 1-64 letters, digits, '_' or '-'")
+    yield from (Mistake(definition.id, what) for what in definition.options.mistakes)
     if not definition.entries:
         yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
     for id, count in Counter(node.id for node in entries(nodes)).items():

@@ -16,7 +16,7 @@ from typing_extensions import TypeVar
 from flowcore.authoring.compile import Definition, Entry, Options, compile_workflow
 from flowcore.authoring.context import FunctionContext
 from flowcore.authoring.graph import Backoff, Graph, Hooks
-from flowcore.authoring.step import Step
+from flowcore.authoring.step import Step, misused_retries
 from flowcore.codec import Shape
 
 if TYPE_CHECKING:
@@ -324,13 +324,15 @@ def workflow(
         ...     return 2 * number
         >>> flow = workflow("four-times", input=int, output=int).then(double).then(double, id="again").commit()
     """
+    mistakes = tuple(misused_retries(retries, backoff))
     options = Options(
         input=Shape(input),
         output=Shape(output),
         state=Shape(dict[str, Any] if state is None else state),
         request_context=Shape(dict[str, Any] if request_context is None else request_context),
         retries=retries,
-        backoff=Backoff() if backoff is None else Backoff.of(backoff),
+        backoff=Backoff() if backoff is None or mistakes else Backoff.of(backoff),
+        mistakes=mistakes,
         metadata=dict(metadata or {}),
         hooks=Hooks(on_start=on_start, on_suspend=on_suspend, on_finish=on_finish, on_error=on_error),
     )
