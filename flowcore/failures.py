@@ -42,6 +42,16 @@ def encoded(shape: Shape[Any], value: Any, subject: str) -> Json:
         raise Unfit(StepFailure(type="NotJsonError", message=f"The {subject}: {error}")) from None
 
 
+def fitted(shape: Shape[Any], value: Json, subject: str) -> Json:
+    """Plain JSON as the type at a door would write it. Raises: Unfit, about ``subject``."""
+    try:
+        return shape.normal(value)
+    except ValidationError as error:
+        raise Unfit(_misfit(subject, error)) from None
+    except NotJsonError as error:
+        raise Unfit(StepFailure(type="NotJsonError", message=f"The {subject}: {error}")) from None
+
+
 def _misfit(subject: str, error: ValidationError) -> StepFailure:
     rows = [dict(row) for row in field_errors(error)]
     lines = "".join(f"\n- {row['path'] or '(whole value)'}: {row['message']}" for row in rows)

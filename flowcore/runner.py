@@ -65,7 +65,7 @@ from flowcore.core.evolve import (
 )
 from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError, StepTimeout
-from flowcore.failures import Unfit, decoded, encoded, failure_of, is_outcome
+from flowcore.failures import Unfit, decoded, encoded, failure_of, fitted, is_outcome
 from flowcore.keys import Scope, StepKey, dotted, index_of, scope_of, turn_number, turn_of
 from flowcore.model import Answer, Json, StepFailure, StepRecord
 from flowcore.ports import Clock, Ids
@@ -286,9 +286,7 @@ class Runner:
         place, value = action.place, action.value
         match place.node:
             case NestedNode() as node:
-                checked = encoded(
-                    node.takes, decoded(node.takes, value, f"input of {node.id!r}"), f"input of {node.id!r}"
-                )
+                checked = fitted(node.takes, value, f"input of {node.id!r}")
                 inner = Scope(place.key)
                 opens = None if inner == scope_of(place.key) else inner
                 return Opened(key=place.key, value=checked, opens=opens, count=None, started_at=started)
@@ -360,9 +358,7 @@ class Runner:
 def conclude(graph: Graph, result: Done) -> tuple[Json, StepFailure | None]:
     """The run's output as the workflow declares it, or why what came out does not fit."""
     try:
-        return encoded(
-            graph.gives, decoded(graph.gives, result.value, f"output of workflow {graph.id!r}"), "output"
-        ), None
+        return fitted(graph.gives, result.value, f"output of workflow {graph.id!r}"), None
     except Unfit as unfit:
         return None, unfit.failure
 
@@ -463,8 +459,7 @@ def _left(action: Leave, started: datetime) -> StepEvent:
             output = result.value
             bailed = isinstance(result, Ended)
             if isinstance(place.node, NestedNode):
-                subject = f"output of workflow {place.node.id!r}"
-                output = encoded(place.node.gives, decoded(place.node.gives, output, subject), subject)
+                output = fitted(place.node.gives, output, f"output of workflow {place.node.id!r}")
                 bailed = False
             return Succeeded(key=place.key, output=output, started_at=started, bailed=bailed, closes=action.scope)
         case Broken():

@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, get_origin
 
@@ -42,7 +42,7 @@ from flowcore.authoring.graph import (
     entries,
 )
 from flowcore.authoring.step import Step, return_type, takes_context
-from flowcore.codec import NotJsonError, Shape, dumps, field_errors
+from flowcore.codec import NotJsonError, Shape, Unchecked, dumps, field_errors
 from flowcore.errors import DefinitionError, Mistake
 from flowcore.keys import is_entry_id
 
@@ -66,6 +66,8 @@ class Options:
     backoff: Backoff
     metadata: Mapping[str, Any]
     hooks: Hooks
+    validate_inputs: bool = True
+    validate_outputs: bool = True
     mistakes: tuple[str, ...] = ()
     """What is wrong with them."""
 
@@ -176,6 +178,7 @@ class _Compiler:
             hint = " (an uncommitted workflow: call .commit())" if hasattr(step, "commit") else ""
             self.wrong(id, f"{step!r} is not a step{hint}; decorate the function with @step")
             return None
+        step = self._with_our_doors(step)
         self._check_on_timeout(step, id)
         options = self.definition.options
         retry = Retry(
@@ -192,6 +195,25 @@ class _Compiler:
             gives=step.output,
             description=description or step.description,
         )
+
+    def _with_our_doors(self, step: Step[Any, Any, Any, Any]) -> Step[Any, Any, Any, Any]:
+        """The step with such checks at its doors as this workflow wants; others may use the same step."""
+        options = self.definition.options
+        if not options.validate_inputs:
+            step = replace(
+                step,
+                input=Unchecked(step.input.type),
+                resume=Unchecked(step.resume.type),
+                suspend=Unchecked(step.suspend.type),
+                state=Unchecked(step.state.type),
+                request_context=Unchecked(step.request_context.type),
+            )
+        return step if options.validate_outputs else replace(step, output=Unchecked(step.output.type))
+
+    def _made_of(self, type_: Any, *parts: Shape[Any]) -> Shape[Any]:
+        """The shape of a value made of others; nothing is certain about it when nobody has checked one of them."""
+        is_checked = self.definition.options.validate_outputs and not any(isinstance(p, Unchecked) for p in parts)
+        return Shape(type_) if is_checked else Unchecked(type_)
 
     def _check_on_timeout(self, step: Step[Any, Any, Any, Any], id: str) -> None:
         """A value for the case of a timeout must fit what the step gives."""
@@ -250,14 +272,16 @@ class _Compiler:
         ids = {arm.id for arm in arms}
         if into is None:
             fields = {arm.id: arm.gives.type for arm in arms}
-            return Shape(TypedDict(_shortened(id), fields, total=total))  # type: ignore[operator]  # fields at run time
+            make: Any = TypedDict  # of fields that are known at run time only
+            joined = make(_shortened(id), fields, total=total)
+            return self._made_of(joined, *(arm.gives for arm in arms))
         names = _field_names(into)
         if names is not None and names != ids:
             missing, extra = sorted(ids - names), sorted(names - ids)
             self.wrong(
                 id, f"into={into.__name__} must have one field per step id: missing {missing}, not a step {extra}"
             )
-        return Shape(into)
+        return self._made_of(into, *(arm.gives for arm in arms))
 
     def _loop(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
         body = self._step(entry.steps[0], id)
@@ -286,13 +310,14 @@ class _Compiler:
         is_another = flow.type is not Any and get_origin(flow.type) not in (list, None)
         if is_another or flow.type in (str, int, float, bool, dict):
             self.wrong(id, f"foreach needs a list; what stands before gives {flow.type}")
+        item = _or_none(body.gives.type) if tolerated else body.gives.type
         return ForeachNode(
             id=id,
             body=body,
             concurrency=concurrency,
             tolerated=tolerated,
             takes=flow,
-            gives=Shape(list[body.gives.type]),  # type: ignore[name-defined]  # a type known at run time
+            gives=self._made_of(list[item], body.gives),  # type: ignore[valid-type]  # known at run time
             description=entry.description,
         )
 
@@ -306,7 +331,7 @@ class _Compiler:
         if function is None:
             return None
         return MapNode(
-            id=id, source=function, takes=flow, gives=Shape(return_type(source)), description=entry.description
+            id=id, source=function, takes=flow, gives=self._made_of(return_type(source)), description=entry.description
         )
 
     def _source(self, spec: Any, where: str) -> Source | None:
@@ -489,6 +514,14 @@ def _field_names(into: Any) -> set[str] | None:
     if is_dataclass(into):
         return set(into.__dataclass_fields__)
     return set(into.__annotations__) if is_typeddict(into) else None
+
+
+def _or_none(type_: Any) -> Any:
+    """The type of an item that may fail and gives None then; what is no type at all is told of elsewhere."""
+    try:
+        return type_ | None
+    except TypeError:
+        return type_
 
 
 def _shortened(id: str) -> str:

@@ -34,7 +34,6 @@ _NO_TEST_YET = "not tested here yet"
 PENDING: Mapping[int, str] = {
     74: "replaying a failed foreach needs time travel",
     75: "progress events need the event log of a run",
-    104: "needs validate_inputs=False",
     119: "needs the callbacks' tests",
     **dict.fromkeys(range(122, 132), _NO_TEST_YET),
     138: "needs the callbacks' tests",
