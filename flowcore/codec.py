@@ -116,9 +116,46 @@ class Shape(Generic[T]):
         except (NotJsonError, RecursionError) as error:
             raise InvalidPayload(subject, [{"path": "", "message": str(error), "type": "not-json"}]) from None
 
+    def normal(self, value: Json) -> Json:
+        """Plain JSON as the type would write it, defaults filled in. Raises: pydantic.ValidationError, NotJsonError."""
+        return self.encode(self.decode(value))
+
     def schema(self) -> Mapping[str, Any]:
         """The JSON Schema of what this door accepts."""
         return self.adapter.json_schema()
+
+
+class Unchecked(Shape[T]):
+    """A door that checks nothing and fills in nothing: plain JSON passes as it is.
+
+    Whoever stands behind it still gets a model, a date, a set where one can be built of the value; where none can, the
+    plain value itself.
+    """
+
+    __slots__ = ()
+
+    def decode(self, value: Json) -> T:
+        """The typed value if there is one, else the value. Never raises."""
+        try:
+            built = super().decode(value)
+        except Exception:  # noqa: BLE001  # validators are the author's; what they refuse is not refused here
+            return copied(value)  # type: ignore[no-any-return]  # whatever came
+        return copied(value) if _is_plain(built) else built
+
+    def encode(self, value: Any) -> Json:
+        """Plain JSON of any value that has some. Raises: NotJsonError."""
+        return ANYTHING.encode(value)
+
+    def normal(self, value: Json) -> Json:
+        """The value."""
+        return copied(value)
+
+    def accept(self, subject: str, value: Json) -> Json:
+        """Plain JSON of what a caller sent. Raises: InvalidPayload when it has none."""
+        return ANYTHING.accept(subject, value)
+
+
+ANYTHING: Shape[Any] = Shape(Any)
 
 
 def field_errors(error: ValidationError) -> Sequence[Mapping[str, Any]]:

@@ -36,6 +36,7 @@ from flowcore.mailbox import EventGone
 from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, wait_id
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Written
 from flowcore.session import Pace, Session
+from flowcore.tries import Try
 
 _LOGGER = logging.getLogger("flowcore.engine")
 
@@ -58,7 +59,7 @@ class Engine:
     ids: Ids
     pace: Pace = field(default_factory=Pace)
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
-    crew: Callable[[EventLoop], Crew[StepKey, StepEvent]] = field(default=Crew, repr=False)
+    crew: Callable[[EventLoop], Crew[Try, StepEvent | None]] = field(default=Crew, repr=False)
     """Makes the crew of one session; a test gives one whose order of outcomes it can replay."""
 
     # -- what arrives -----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
     ├── ConflictError        nobody: reload and decide again
     ├── OutsideError         AWS: the platform retries
     ├── CapacityError        nobody can help by trying again
+    ├── StepTimeout          the author of the step, who gave it so much time and no more
     └── InvariantError       us: a promise of this library was broken
 
 An exception thrown by a step is not in this tree: it is stored as a ``StepFailure`` value. ``code`` is stable and is
@@ -359,6 +360,22 @@ class PayloadTooLarge(CapacityError):
 
     def details(self) -> Mapping[str, Any]:
         return {"size": self.size, "limit": self.limit}
+
+
+class StepTimeout(FlowcoreError, TimeoutError):
+    """A try of a step took longer than the step's ``timeout``. Stored as the step's failure, never raised inside it.
+
+    Name it, or ``TimeoutError``, in ``retry_on`` or ``no_retry_on``.
+    """
+
+    code = "step-timeout"
+
+    def __init__(self, step: str, timeout_s: float, attempt: int, tries: int) -> None:
+        self.timeout_s = timeout_s
+        super().__init__(
+            f"Try {attempt} of {tries} of step {step!r} did not end within its timeout of {timeout_s:g} seconds. "
+            "Raise timeout=, or let the step look at ctx.remaining_time() and do less at a time."
+        )
 
 
 class InvariantError(FlowcoreError):

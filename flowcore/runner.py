@@ -65,8 +65,8 @@ from flowcore.core.evolve import (
     Suspended,
 )
 from flowcore.core.retry import is_retried, pause
-from flowcore.errors import InvariantError
-from flowcore.failures import Unfit, decoded, encoded, failure_of
+from flowcore.errors import InvariantError, StepTimeout
+from flowcore.failures import Unfit, decoded, encoded, failure_of, fitted, is_outcome
 from flowcore.keys import Scope, StepKey, dotted, index_of, key_mistake, scope_of, turn_number, turn_of
 from flowcore.model import Answer, Json, StepFailure, StepRecord
 from flowcore.ports import Clock, Ids
@@ -94,6 +94,8 @@ class View:
     """Stores progress under its number in this pass of the step."""
     remaining: Callable[[], timedelta]
     cancelled: Flag
+    heed: Callable[[], None] = lambda: None
+    """Raises ``LateSignal`` in a try whose time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +138,29 @@ class Runner:
                     assert_never(action)
         except Unfit as unfit:
             return _failed(action, _logged(unfit.failure, view, place.key), started)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the run must not be stranded
+        except BaseException as error:
+            if not is_outcome(error):
+                raise
             failure = _logged(failure_of(error, dotted(place.key)), view, place.key, error=error)
             return _failed(action, failure, started)
+
+    def timed_out(self, action: Action, view: View, began_at: datetime) -> StepEvent:
+        """What becomes of a step whose try has taken too long: another try, the value for that case, or its failure."""
+        assert isinstance(action, RunStep)
+        place, node = action.place, action.place.node
+        assert isinstance(node, StepNode)
+        step = node.step
+        assert step.timeout is not None
+        attempt = _attempt(action)
+        error = StepTimeout(dotted(place.key), step.timeout.total_seconds(), attempt, node.retry.retries + 1)
+        event = self._raised(place, node, error, attempt, began_at, view)
+        if not isinstance(event, Failed) or step.fails_late:
+            return event
+        try:
+            output = encoded(step.output, step.on_timeout, f"on_timeout of step {node.id!r}")
+        except Unfit as unfit:  # it did fit at commit; somebody has changed it since
+            return _failed(action, unfit.failure, began_at)
+        return Succeeded(key=place.key, output=output, started_at=began_at, attempt=attempt)
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
@@ -147,7 +169,7 @@ class Runner:
         node = place.node
         assert isinstance(node, StepNode)
         step = node.step
-        attempt = 1 if prior is None else prior.attempt + 1
+        attempt = _attempt(action)
         value = decoded(step.input, action.value, f"input of step {node.id!r}")
         decoded(step.request_context, view.request_context, f"request context of step {node.id!r}")
         context = self._context(place, prior, attempt, view)
@@ -158,7 +180,10 @@ class Runner:
         except BailSignal as signal:
             bailed = encoded(_ANYTHING, signal.output, f"bail output of step {node.id!r}")
             return self._succeeded(place, bailed, context, started, attempt, bailed=True)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a step raises is its outcome
+        except BaseException as error:
+            if not is_outcome(error):
+                raise
+            view.heed()  # a late try has failed for being late, and says so once
             return self._raised(place, node, error, attempt, started, view)
         return self._succeeded(
             place, encoded(step.output, output, f"output of step {node.id!r}"), context, started, attempt
@@ -269,9 +294,7 @@ class Runner:
         place, value = action.place, action.value
         match place.node:
             case NestedNode() as node:
-                checked = encoded(
-                    node.takes, decoded(node.takes, value, f"input of {node.id!r}"), f"input of {node.id!r}"
-                )
+                checked = fitted(node.takes, value, f"input of {node.id!r}")
                 inner = Scope(place.key)
                 opens = None if inner == scope_of(place.key) else inner
                 return Opened(key=place.key, value=checked, opens=opens, count=None, started_at=started)
@@ -343,9 +366,7 @@ class Runner:
 def conclude(graph: Graph, result: Done) -> tuple[Json, StepFailure | None]:
     """The run's output as the workflow declares it, or why what came out does not fit."""
     try:
-        return encoded(
-            graph.gives, decoded(graph.gives, result.value, f"output of workflow {graph.id!r}"), "output"
-        ), None
+        return fitted(graph.gives, result.value, f"output of workflow {graph.id!r}"), None
     except Unfit as unfit:
         return None, unfit.failure
 
@@ -390,6 +411,10 @@ class _Caller:
         if inspect.isawaitable(result):
             return await result if self.on_loop else self.await_(result)
         return result
+
+
+def _attempt(action: RunStep) -> int:
+    return 1 if action.prior is None else action.prior.attempt + 1
 
 
 def _logged(
@@ -455,8 +480,7 @@ def _left(action: Leave, started: datetime) -> StepEvent:
             output = result.value
             bailed = isinstance(result, Ended)
             if isinstance(place.node, NestedNode):
-                subject = f"output of workflow {place.node.id!r}"
-                output = encoded(place.node.gives, decoded(place.node.gives, output, subject), subject)
+                output = fitted(place.node.gives, output, f"output of workflow {place.node.id!r}")
                 bailed = False
             return Succeeded(key=place.key, output=output, started_at=started, bailed=bailed, closes=action.scope)
         case Broken():
@@ -499,6 +523,7 @@ def _surroundings(place: Place, view: View, state_shape: Shape[Any]) -> Surround
         result_of=view.result_of,
         once=lambda key, function: view.once(key, lambda: _made_once(key, function)),
         remaining=view.remaining,
+        heed=view.heed,
         emit=lambda data: view.emit(next(numbers), _plain(data, "the data of ctx.emit")),
     )
 

@@ -11,10 +11,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, Optional, TypeAlias, get_origin
+from typing import Any, Literal, TypeAlias, get_origin
 
+from pydantic import ValidationError
 from typing_extensions import TypedDict, is_typeddict
 
 from flowcore.authoring.graph import (
@@ -42,7 +43,7 @@ from flowcore.authoring.graph import (
     entries,
 )
 from flowcore.authoring.step import Step, return_type, takes_context
-from flowcore.codec import NotJsonError, Shape, dumps
+from flowcore.codec import NotJsonError, Shape, Unchecked, dumps, field_errors
 from flowcore.errors import DefinitionError, Mistake
 from flowcore.keys import event_mistake, is_entry_id, key_mistake
 
@@ -71,6 +72,10 @@ class Options:
     backoff: Backoff
     metadata: Mapping[str, Any]
     hooks: Hooks
+    validate_inputs: bool = True
+    validate_outputs: bool = True
+    mistakes: tuple[str, ...] = ()
+    """What is wrong with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +187,8 @@ class _Compiler:
         if not isinstance(step, Step):
             self.wrong(id, _no_step(step))
             return None
+        step = self._with_our_doors(step)
+        self._check_on_timeout(step, id)
         options = self.definition.options
         retry = Retry(
             retries=options.retries if step.retries is None else step.retries,
@@ -197,6 +204,39 @@ class _Compiler:
             gives=step.output,
             description=description or step.description,
         )
+
+    def _with_our_doors(self, step: Step[Any, Any, Any, Any]) -> Step[Any, Any, Any, Any]:
+        """The step with such checks at its doors as this workflow wants; others may use the same step."""
+        options = self.definition.options
+        if not options.validate_inputs:
+            step = replace(
+                step,
+                input=Unchecked(step.input.type),
+                resume=Unchecked(step.resume.type),
+                suspend=Unchecked(step.suspend.type),
+                state=Unchecked(step.state.type),
+                request_context=Unchecked(step.request_context.type),
+            )
+        return step if options.validate_outputs else replace(step, output=Unchecked(step.output.type))
+
+    def _made_of(self, type_: Any, *parts: Shape[Any]) -> Shape[Any]:
+        """The shape of a value made of others; nothing is certain about it when nobody has checked one of them."""
+        is_checked = self.definition.options.validate_outputs and not any(isinstance(p, Unchecked) for p in parts)
+        return Shape(type_) if is_checked else Unchecked(type_)
+
+    def _check_on_timeout(self, step: Step[Any, Any, Any, Any], id: str) -> None:
+        """A value for the case of a timeout must fit what the step gives."""
+        if step.timeout is None or step.fails_late:
+            return
+        try:
+            step.output.encode(step.on_timeout)
+        except TypeError:
+            return  # pydantic can make nothing of the type, which is a mistake of its own
+        except ValidationError as error:
+            found = "; ".join(": ".join(filter(None, (row["path"], row["message"]))) for row in field_errors(error))
+            self.wrong(id, f"on_timeout={step.on_timeout!r} does not fit its output type: {found}")
+        except NotJsonError as error:
+            self.wrong(id, f"on_timeout={step.on_timeout!r} cannot be stored: {error}")
 
     def _arms(self, entry: Entry, id: str) -> tuple[Node, ...] | None:
         if not entry.steps:
@@ -254,14 +294,16 @@ class _Compiler:
         ids = {arm.id for arm in arms}
         if into is None:
             fields = {arm.id: arm.gives.type for arm in arms}
-            return Shape(TypedDict(_shortened(id), fields, total=total))  # type: ignore[operator]  # fields at run time
+            make: Any = TypedDict  # of fields that are known at run time only
+            joined = make(_shortened(id), fields, total=total)
+            return self._made_of(joined, *(arm.gives for arm in arms))
         names = _field_names(into)
         if names is not None and names != ids:
             missing, extra = sorted(ids - names), sorted(names - ids)
             self.wrong(
                 id, f"into={into.__name__} must have one field per step id: missing {missing}, not a step {extra}"
             )
-        return Shape(into)
+        return self._made_of(into, *(arm.gives for arm in arms))
 
     def _loop(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
         body = self._step(entry.steps[0], id)
@@ -290,14 +332,14 @@ class _Compiler:
         is_another = flow.type is not Any and get_origin(flow.type) not in (list, None)
         if is_another or flow.type in (str, int, float, bool, dict):
             self.wrong(id, f"foreach needs a list; what stands before gives {flow.type}")
-        item = Optional[body.gives.type] if tolerated else body.gives.type  # noqa: UP045  # also of None itself
+        item = _or_none(body.gives.type) if tolerated else body.gives.type
         return ForeachNode(
             id=id,
             body=body,
             concurrency=concurrency,
             tolerated=tolerated,
             takes=flow,
-            gives=Shape(list[item]),  # type: ignore[valid-type]  # a type known at run time
+            gives=self._made_of(list[item], body.gives),  # type: ignore[valid-type]  # known at run time
             description=entry.description,
         )
 
@@ -311,7 +353,7 @@ class _Compiler:
         if function is None:
             return None
         return MapNode(
-            id=id, source=function, takes=flow, gives=Shape(return_type(source)), description=entry.description
+            id=id, source=function, takes=flow, gives=self._made_of(return_type(source)), description=entry.description
         )
 
     def _source(self, spec: Any, where: str) -> Source | None:
@@ -395,6 +437,7 @@ class _Compiler:
             self.wrong(id, mistake)
         if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
             self.wrong(id, f"timeout={timeout!r} is no pause; give a timedelta above 0, or leave it out")
+        data: Shape[Any] = Shape(Any if entry.into is None else entry.into)
         computed = key if isinstance(key, str) else self._function(key, f"{id}, key")
         if computed is None:
             return None
@@ -404,7 +447,7 @@ class _Compiler:
             key=computed,
             timeout=timeout,
             takes=flow,
-            gives=Shape(Any if entry.into is None else entry.into),
+            gives=data if self.definition.options.validate_inputs else Unchecked(data.type),
             description=entry.description,
         )
 
@@ -450,6 +493,7 @@ def _shown(thing: Any) -> str:
 def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mistake]:
     if not is_entry_id(definition.id):
         yield Mistake(definition.id, "cannot be a workflow id; use 1-64 letters, digits, '_' or '-'")
+    yield from (Mistake(definition.id, what) for what in definition.options.mistakes)
     if not definition.entries:
         yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
     for id, count in Counter(node.id for node in entries(nodes)).items():
@@ -547,6 +591,14 @@ def _field_names(into: Any) -> set[str] | None:
     if is_dataclass(into):
         return set(into.__dataclass_fields__)
     return set(into.__annotations__) if is_typeddict(into) else None
+
+
+def _or_none(type_: Any) -> Any:
+    """The type of an item that may fail and gives None then; what is no type at all is told of elsewhere."""
+    try:
+        return type_ | None
+    except TypeError:
+        return type_
 
 
 def _shortened(id: str) -> str:

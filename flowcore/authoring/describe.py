@@ -85,6 +85,8 @@ def _node(node: Node, path: str, scope: str, *, schemas: bool) -> Drawn:
         case StepNode():
             step = node.step
             own = {"kind": "step", "step": step.id, "retries": node.retry.retries}
+            if step.timeout is not None:
+                own["timeout_s"] = step.timeout.total_seconds()
             doors = {"input": step.input, "output": step.output, "resume": step.resume, "suspend": step.suspend}
             return common | own | _doors(doors, schemas=schemas)
         case NestedNode():

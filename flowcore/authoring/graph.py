@@ -41,6 +41,14 @@ class Backoff:
             return given
         return Backoff(initial=given, maximum=max(given, Backoff().maximum))
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether every pause it can come to is one: no negative times, a factor that is a number from 0."""
+        times: tuple[Any, ...] = (self.initial, self.maximum)
+        factor: Any = self.factor
+        are_times = all(isinstance(time, timedelta) and time >= timedelta(0) for time in times)
+        return are_times and isinstance(factor, (int, float)) and 0 <= factor < float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:

@@ -16,8 +16,8 @@ from typing_extensions import TypeVar
 from flowcore.authoring.compile import MISSING, Definition, Entry, Kind, Options, compile_workflow
 from flowcore.authoring.context import FunctionContext
 from flowcore.authoring.graph import Backoff, Graph, Hooks
-from flowcore.authoring.step import Step
-from flowcore.codec import Shape
+from flowcore.authoring.step import Step, misused_retries
+from flowcore.codec import Shape, Unchecked
 
 if TYPE_CHECKING:
     from flowcore.authoring.drawing.standing import Run as DrawnRun
@@ -338,6 +338,8 @@ def workflow(
     description: str = "",
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
+    validate_inputs: bool = True,
+    validate_outputs: bool = True,
     metadata: Mapping[str, Any] | None = None,
     on_start: Hook | None = None,
     on_suspend: Hook | None = None,
@@ -355,6 +357,8 @@ def workflow(
     description: str = "",
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
+    validate_inputs: bool = True,
+    validate_outputs: bool = True,
     metadata: Mapping[str, Any] | None = None,
     on_start: Hook | None = None,
     on_suspend: Hook | None = None,
@@ -373,6 +377,8 @@ def workflow(
     description: str = "",
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
+    validate_inputs: bool = True,
+    validate_outputs: bool = True,
     metadata: Mapping[str, Any] | None = None,
     on_start: Hook | None = None,
     on_suspend: Hook | None = None,
@@ -388,6 +394,11 @@ def workflow(
         request_context: type that the request context must fit at the start; it may hold other keys as well.
         retries: further tries for steps that do not say themselves.
         backoff: the pause before the second try, or a whole ``Backoff``.
+        validate_inputs: False: what goes into the run and its steps is neither checked nor completed with defaults:
+            inputs, resume data, suspend payloads, state, request context. A step still gets the declared model where
+            one can be built of what has come, and the plain value where none can.
+        validate_outputs: False: the same for what comes out, of steps, of functions of ``map`` and of the run. A nested
+            workflow keeps its own two settings.
         on_start: called with a ``StartRecord`` before a run is written for the first time; what it raises refuses the
             start, and the run stays startable. Of two starts that race for one run id both may call it.
         on_suspend: called with the ``RunResult`` each time a run becomes suspended.
@@ -406,13 +417,18 @@ def workflow(
         ...     return 2 * number
         >>> flow = workflow("four-times", input=int, output=int).then(double).then(double, id="again").commit()
     """
+    mistakes = tuple(misused_retries(retries, backoff))
+    inward, outward = (Shape if checks else Unchecked for checks in (validate_inputs, validate_outputs))
     options = Options(
-        input=Shape(input),
-        output=Shape(output),
-        state=Shape(dict[str, Any] if state is None else state),
-        request_context=Shape(dict[str, Any] if request_context is None else request_context),
+        input=inward(input),
+        output=outward(output),
+        state=inward(dict[str, Any] if state is None else state),
+        request_context=inward(dict[str, Any] if request_context is None else request_context),
+        validate_inputs=validate_inputs,
+        validate_outputs=validate_outputs,
         retries=retries,
-        backoff=Backoff() if backoff is None else Backoff.of(backoff),
+        backoff=Backoff() if backoff is None or mistakes else Backoff.of(backoff),
+        mistakes=mistakes,
         metadata=dict(metadata or {}),
         hooks=Hooks(on_start=on_start, on_suspend=on_suspend, on_finish=on_finish, on_error=on_error),
     )

@@ -31,7 +31,6 @@ GROUPS: Mapping[str, range] = {
 }
 
 PENDING: Mapping[int, str] = {
-    104: "needs validate_inputs=False",
     224: "needs fields= on results",
 }
 """Why a behaviour has no test yet. Shrinks to nothing; a number that has a test must not stand here."""

@@ -39,6 +39,15 @@ async def later_with_context(number: int, ctx: StepContext[bool]) -> str:
     return f"{number}{ctx.resume_data}"
 
 
+@step(timeout=timedelta(minutes=2), on_timeout="too late")
+def impatient(number: int) -> str:
+    """A value stands for its output when it takes too long."""
+    return str(number)
+
+
+assert_type(impatient, Step[int, str, None, None])
+
+
 @step
 def length(text: str) -> int:
     """Back to a number."""
