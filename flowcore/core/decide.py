@@ -192,10 +192,15 @@ class _Items:
         """Whether no other item is begun: one has bailed, or more have failed than are tolerated."""
         return len(self.stops) > tolerated or any(isinstance(stop, Ended) for stop in self.stops.values())
 
-    def told(self) -> Ended | Broken:
-        """How the foreach ends: as the first in the items' order that bailed, else that failed."""
-        first: list[Ended | Broken] = [self.stops[index] for index in sorted(self.stops)]
-        return next((stop for stop in first if isinstance(stop, Ended)), first[0])
+    def told(self, tolerated: float) -> Ended | Broken:
+        """How the foreach ends, once it is stopped: as it would have, item by item.
+
+        Items are begun in order, so whatever ran side by side, every item up to the one that decides is among them:
+        the first that bailed, unless one too many has failed in front of it. A failure is told as the first one.
+        """
+        stops = [self.stops[index] for index in sorted(self.stops)]
+        failed = next((count for count, stop in enumerate(stops) if isinstance(stop, Ended)), len(stops))
+        return stops[0] if failed > tolerated else stops[failed]
 
 
 class Passed:
@@ -373,8 +378,8 @@ class _Walk:
     def _foreach(self, place: Place, node: ForeachNode, value: Json) -> Result:
         """At most ``count`` items open. An item that is suspended or asleep keeps its slot, the others go on.
 
-        Once an item has failed or bailed, no other is begun; those begun before still come to their end. Of several
-        that stop the foreach, the first in the items' order tells how it ends, whichever was the fastest.
+        Once an item has bailed, or more have failed than are tolerated, no other is begun; those begun before still
+        come to their end. How the foreach ends does not depend on which of them was the fastest.
         """
         record = self.records.get(place.key)
         if record is None:
@@ -394,7 +399,7 @@ class _Walk:
         if LIVE in results:
             return LIVE
         if state.is_stopped(tolerated):
-            return self._ask(Leave(place, state.told(), Scope(place.key)))
+            return self._ask(Leave(place, state.told(tolerated), Scope(place.key)))
         if state.open:
             return HELD
         done = Done([state.outputs.get(index) for index in range(len(value))])
