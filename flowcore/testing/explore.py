@@ -161,10 +161,12 @@ class _Ending:
     result: RunResult[Any] | None
 
     def differences(self, usual: _Ending) -> list[str]:
-        """Everything that is not as it is undisturbed."""
+        """The rules that were broken, else everything that is not as it is undisturbed."""
+        if self.broken:
+            return list(self.broken)
         names = sorted(self.facts.keys() | usual.facts.keys())
         pairs = [(name, self.facts.get(name, "nothing"), usual.facts.get(name, "nothing")) for name in names]
-        return [*self.broken, *(f"{name}: {one!r} instead of {other!r}" for name, one, other in pairs if one != other)]
+        return [f"{name}: {one!r} instead of {other!r}" for name, one, other in pairs if one != other]
 
 
 class _Explorer:
