@@ -38,6 +38,7 @@ GRAPHS = {
     "step": a_flow(lambda w: w.then(a_step("x"))),
     "map": a_flow(lambda w: w.map(lambda value: value, id="x")),
     "sleep": a_flow(lambda w: w.sleep(timedelta(hours=1), id="x")),
+    "event": a_flow(lambda w: w.wait_for_event("paid", key="k", id="x")),
     "parallel": a_flow(lambda w: w.parallel(P, Q)),
     "branch": a_flow(lambda w: w.branch((lambda value: value, P), (otherwise, Q), id="x")),
     "nested": a_flow(lambda w: w.then(CHILD)),
@@ -106,6 +107,13 @@ ROWS: list[tuple[str, list[StepRecord], Told]] = [
     ("sleep", [x(SLP, until=NOW)], PASSED_BY),
     ("sleep", [x(ERR)], FAILED),
     ("sleep", [x(SKIP)], PASSED_BY),
+    ("event", [], (("Evaluate", "x", 1),)),
+    ("event", [x(SUSP)], SUSPENDED),
+    ("event", [x(SUSP, until=LATER)], ("SUSPENDED", LATER, None)),
+    ("event", [x(SUSP, until=NOW)], (("TimeOut", "x", None),)),
+    ("event", [x(OK)], ONWARDS),
+    ("event", [x(ERR)], FAILED),
+    ("event", [x(SKIP)], PASSED_BY),
     ("parallel", [], (run_step("p", 1), run_step("q", 1))),
     ("parallel", [a_record("p")], (run_step("q", 1),)),
     ("parallel", [a_record("p", output=2), a_record("q", output=3)], (run_step("after", {"p": 2, "q": 3}),)),
@@ -275,7 +283,7 @@ def test_a_memo_of_items_makes_no_difference_as_time_passes(seed: int) -> None:
         standing = run.records.get(key)
         if standing is not None and standing.outcome is OK:
             continue
-        change = dict(chance.choice(FOLLOWING[standing and standing.outcome]))
+        change = dict(chance.choice(FOLLOWING[None if standing is None else standing.outcome]))
         if "until" in change:
             change["until"] = now + timedelta(minutes=change["until"])
         record = a_record(key, change.pop("outcome"), seq=run.last_seq + 1, **change)
