@@ -158,15 +158,15 @@ class Session:
         return False
 
     def _perform(self, fresh: list[Action], retry: datetime | None) -> None:
-        if fresh:  # a worker that was frozen past its lease must not repeat what another has done since
-            self._look_up()
         self.turns += bool(fresh)
         if len(fresh) == 1 and not self.underway and not is_async(fresh[0]) and time_for(fresh[0]) is None:
             action = fresh[0]
+            self._look_up()
             prior = self.snapshot.records.get(action.place.key)
             self._commit(self.runner.perform(action, self._view(action)), prior)
             return
         for action in fresh:
+            self._look_up()
             self._start(action)
         self._collect(retry)
 
@@ -326,7 +326,11 @@ class Session:
         self.snapshot = fold(replace(moved, definition=held.definition), loaded[1].values())
 
     def _look_up(self) -> None:
-        """Now and then read the head, to notice a cancel or a new holder. Raises: _Fenced."""
+        """Read the head, at most once a ``peek``, to notice a cancel or a new holder. Raises: _Fenced.
+
+        Asked before an outcome is written, and before a step is begun: a worker that was frozen past its lease must
+        not repeat what another one has done since.
+        """
         if self.is_lost:
             raise _Fenced
         now = self.engine.clock.now()

@@ -230,6 +230,10 @@ class WorkflowBuilder(Generic[I, O, Now]):
         """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order.
 
         ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1.
+
+        Whoever wakes the run reads a record for each item done so far. Where thousands of items suspend or sleep, give
+        the foreach lists of a hundred, and a nested workflow with a foreach of its own as the step: of a list that is
+        done only one record is read.
         """
         functions = (concurrency, tolerated_failures)
         return self._with("foreach", id, description, steps=(step,), functions=functions)
