@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from flowcore.engine import Engine
 
 
+_ANYTHING: Shape[Any] = Shape(Any)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """How long things may take. The defaults suit a Lambda worker."""
@@ -362,7 +365,7 @@ class Session:
                 record = self.engine.read(head.run).records.get(key)
             if node is None or isinstance(node, BranchNode) or record is None or not _has_output(record):
                 return None
-            return node.gives, record.output
+            return (_ANYTHING if record.outcome is Outcome.BAIL else node.gives), record.output
 
         return View(
             run_id=head.run.id,
