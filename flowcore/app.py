@@ -17,7 +17,7 @@ from flowcore.core.view import waits as open_suspensions
 from flowcore.engine import Engine
 from flowcore.errors import DefinitionError, MalformedRequest, Mistake, RunNotFound, WorkflowNotFound
 from flowcore.hints import Hints, sweep
-from flowcore.keys import RunRef, is_run_id
+from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
 from flowcore.model import Head, Json, Page, PublicStatus, RunSummary, Wait
 from flowcore.ports import Clock, Ids, Queue, Scheduler, Store
 from flowcore.run import Run, RunResult
@@ -260,6 +260,10 @@ class ServedWorkflow(Generic[In, Out]):
         """
         if run_id is not None and not is_run_id(run_id):
             raise MalformedRequest(f"{run_id!r} cannot be a run id; use 1-128 letters, digits and ._:@-")
+        if resource_id is not None and not is_name(resource_id):
+            raise MalformedRequest(
+                f"{resource_id!r} cannot be a resource id; use text of 1 to {LONGEST_NAME} characters"
+            )
         ref = RunRef(self.app.tenant, run_id or self.app.ids.fresh())
         return Run(self.app, ref, self.workflow, resource_id, id_given=run_id is not None)
 

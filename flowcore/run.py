@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from pydantic import BaseModel
+
 from flowcore.authoring.graph import Graph
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow
@@ -21,8 +23,8 @@ from flowcore.core.events import Event, events
 from flowcore.core.evolve import context_at, state_at
 from flowcore.core.rewind import Given
 from flowcore.core.view import StepResult
-from flowcore.errors import MalformedRequest, RunNotFound
-from flowcore.keys import ROOT, RunRef, StepKey, is_run_id
+from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
+from flowcore.keys import LONGEST_NAME, ROOT, RunRef, StepKey, is_name, is_run_id
 from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Wait
 
 if TYPE_CHECKING:
@@ -184,6 +186,7 @@ class Run(Generic[In, Out]):
         workflow = self._workflow
         if workflow is None:
             raise MalformedRequest("This handle knows no workflow; start runs with app.workflow(id).create_run()")
+        _check_text(idempotency_key=idempotency_key)
         if idempotency_key is not None and not self._id_given:
             self._ref = RunRef(self._ref.tenant, f"k-{digest([self._ref.tenant, workflow.id, idempotency_key])}")
         graph, now = workflow.compiled, self._app.clock.now()
@@ -198,8 +201,8 @@ class Run(Generic[In, Out]):
             created_at=now,
             updated_at=now,
             resource_id=self._resource_id,
-            state=graph.state.accept(f"initial state of workflow {workflow.id!r}", dict(state or {})),
-            request_context=_accepted_context(graph, request_context or {}),
+            state=graph.state.accept(*_named(f"initial state of workflow {workflow.id!r}", state)),
+            request_context=_accepted_context(graph, request_context),
         )
         here, deadline = self._pace(wait)
         snapshot, created = self._app.engine.start(head, here=here or per_step, deadline=deadline, per_step=per_step)
@@ -235,8 +238,10 @@ class Run(Generic[In, Out]):
             retry_count: tries of the step that count as made already.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
-            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged. The run is untouched then.
+            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest. The run is untouched then.
         """
+        _check_text(label=label, wait=wait, idempotency_key=idempotency_key, by=by, via=via)
+        _check_count(index=index, retry_count=retry_count)
         resume = Resume(
             step=_dotted(step),
             label=label,
@@ -246,7 +251,7 @@ class Run(Generic[In, Out]):
             digest=digest(_ANYTHING.accept("resume data", data)),
             by=by,
             via=via,
-            request_context=_CONTEXT.accept("request context", dict(request_context or {})),
+            request_context=_CONTEXT.accept(*_named("request context", request_context)),
             retry_count=retry_count or 0,
         )
         here, deadline = self._pace(drive)
@@ -298,7 +303,7 @@ class Run(Generic[In, Out]):
             self._existing(),
             _dotted(step) or "",
             given=_given(input),
-            outputs=_CONTEXT.accept("context", dict(context or {})),
+            outputs=_CONTEXT.accept(*_named("context", context)),
             here=here or per_step,
             deadline=deadline,
             per_step=per_step,
@@ -325,7 +330,7 @@ class Run(Generic[In, Out]):
             RunRef(self._ref.tenant, run_id or self._app.ids.fresh()),
             _dotted(step) or "",
             given=_given(input),
-            outputs=_CONTEXT.accept("context", dict(context or {})),
+            outputs=_CONTEXT.accept(*_named("context", context)),
             here=here,
             deadline=deadline,
         )
@@ -462,10 +467,10 @@ def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
     )
 
 
-def _accepted_context(graph: Graph, given: Mapping[str, Any]) -> dict[str, Json]:
+def _accepted_context(graph: Graph, given: Mapping[str, Any] | None) -> dict[str, Json]:
     """The request context with the defaults of its declared type; keys that the type does not name are kept."""
     subject = f"request context of workflow {graph.id!r}"
-    plain = _CONTEXT.accept(subject, dict(given))
+    plain = _CONTEXT.accept(*_named(subject, given))
     return {**plain, **graph.request_context.accept(subject, plain)}
 
 
@@ -473,13 +478,42 @@ def _given(input: Any) -> Given | None:
     return None if input is UNSET else Given(input)
 
 
+def _named(subject: str, given: Any) -> tuple[str, dict[Any, Any]]:
+    """What was given by name, for ``accept``. Raises: InvalidPayload for what has no names."""
+    if given is None:
+        return subject, {}
+    if not isinstance(given, (Mapping, BaseModel)):
+        told = f"Input should be a mapping (found {type(given).__name__})"
+        raise InvalidPayload(subject, [{"path": "", "message": told, "type": "dict_type"}])
+    return subject, dict(given)
+
+
+def _check_text(**given: Any) -> None:
+    """Raises: MalformedRequest for what is no text that can be stored, or more than anybody would write."""
+    for name, text in given.items():
+        if text is not None and not is_name(text):
+            told = f"{text[:50]!r}..." if isinstance(text, str) and len(text) > 50 else repr(text)
+            raise MalformedRequest(f"{name}={told} must be text of 1 to {LONGEST_NAME} characters")
+
+
+def _check_count(**given: Any) -> None:
+    """Raises: MalformedRequest for what is no whole number; a bool is none."""
+    for name, number in given.items():
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+            raise MalformedRequest(f"{name}={number!r} must be a whole number, not {type(number).__name__}")
+    if (given.get("retry_count") or 0) < 0:
+        raise MalformedRequest(f"retry_count={given['retry_count']} is below 0")
+
+
 def _dotted(step: Any) -> str | None:
-    if step is None or isinstance(step, str):
-        return step
-    if isinstance(step, (list, tuple)):
-        return ".".join(part if isinstance(part, str) else part.id for part in step)
-    id: str = step.id
-    return id
+    if step is None:
+        return None
+    parts = step if isinstance(step, (list, tuple)) else [step]
+    ids = [part if isinstance(part, str) else getattr(part, "id", None) for part in parts]
+    known = [id for id in ids if isinstance(id, str)]
+    if len(known) < len(ids):
+        raise MalformedRequest(f"step={step!r} names no step; give a step, its id, a dotted path or a list of ids")
+    return ".".join(known)
 
 
 async def _in_thread(call: Callable[[], T]) -> T:

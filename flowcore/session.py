@@ -20,6 +20,7 @@ from flowcore.core.compat import overtaken
 from flowcore.core.decide import Action, Broken, Done, Finish, Park, Passed, Run, RunStep, decide
 from flowcore.core.evolve import Adopted, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
 from flowcore.errors import (
+    InvalidPayload,
     OutsideError,
     PayloadTooLarge,
 )
@@ -52,6 +53,10 @@ class Pace:
     """Hand the run on after this many turns of decide and perform; 1 gives each step a process image of its own."""
     most_hops: int = 10_000
     """Times in a row a run may be handed on before it is held to go in circles."""
+
+
+_SHARE = 64
+"""Under way for one outcome to share its turn with another; fewer than that, and a freed slot is filled at once."""
 
 
 class _Fenced(Exception):
@@ -187,6 +192,11 @@ class Session:
             self._came_back(*came)
         else:
             self._give_up_overdue()
+        # A turn looks at everything under way. With hundreds of items, what has come meanwhile shares one turn.
+        for _ in range(len(self.underway) // _SHARE):
+            if (came := self.crew.ready()) is None:
+                break
+            self._came_back(*came)
         return False
 
     def _came_back(self, try_: Try, event: StepEvent | None) -> None:
@@ -209,9 +219,17 @@ class Session:
         self._look_up()
         try:
             self._write(event, prior)
-        except (PayloadTooLarge, NotJsonError) as error:
+        except (PayloadTooLarge, InvalidPayload, NotJsonError) as error:
             failure = StepFailure(type=type(error).__name__, message=str(error), step=dotted(_key_of(event)))
-            self._write(Failed(key=_key_of(event), failure=failure, started_at=self._now()), prior)
+            self._fail(Failed(key=_key_of(event), failure=failure, started_at=self._now()), prior)
+
+    def _fail(self, event: Failed, prior: StepRecord | None) -> None:
+        """Store that a place has failed; where not even that can be stored, the run fails. Raises: _Fenced then."""
+        try:
+            self._write(event, prior)
+        except (PayloadTooLarge, InvalidPayload):
+            self._release(heads.finished(self.snapshot.head, self._now(), failure=event.failure))
+            raise _Fenced from None
 
     def _write(self, event: StepEvent, prior: StepRecord | None) -> None:
         head = self.snapshot.head
@@ -274,7 +292,7 @@ class Session:
         output, failure = conclude(self.graph, result)
         try:
             return self._release(heads.finished(head, now, output=output, failure=failure))
-        except PayloadTooLarge as error:
+        except (PayloadTooLarge, InvalidPayload) as error:
             failure = StepFailure(type=type(error).__name__, message=str(error))
             return self._release(heads.finished(head, now, failure=failure))
 

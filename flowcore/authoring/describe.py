@@ -110,7 +110,7 @@ def _node(node: Node, path: str, scope: str, *, schemas: bool) -> Drawn:
             return common | {"kind": kind, "condition": wording(node.condition.call), "body": body}
         case ForeachNode(concurrency=slots):
             body = _node(node.body, f"{path}[*]", scope, schemas=schemas)
-            own = {"concurrency": max(slots, 1)} if isinstance(slots, int) else {"computed": wording(slots.call)}
+            own = {"concurrency": slots} if isinstance(slots, int) else {"computed": wording(slots.call)}
             return common | {"kind": "foreach"} | own | {"body": body}
 
 

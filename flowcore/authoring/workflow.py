@@ -184,13 +184,14 @@ class WorkflowBuilder(Generic[I, O, Now]):
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, T, Any, Any],
         *,
-        concurrency: int | Computed[list[M], int] = 1,
+        concurrency: float | Computed[list[M], float] = 1,
         tolerated_failures: float = 0,
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, list[T]]:
         """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order.
 
+        A ``concurrency`` below 1 means 1, a fraction is cut, and more than 10,000 items are never open.
         ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1.
         """
         functions = (concurrency, tolerated_failures)

@@ -12,7 +12,7 @@ no record yet (a property test holds this).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias, assert_never
 
@@ -330,7 +330,7 @@ class _Walk:
         broken: Broken | None = None
         live = held = False
         for arm in arms:
-            match result := self.visit(replace(place, key=inside(place.home, arm.id), node=arm), value):
+            match result := self.visit(_at(place, inside(place.home, arm.id), arm), value):
                 case Done() | Ended():
                     outputs[arm.id] = result.value
                 case Broken():
@@ -420,7 +420,7 @@ class _Walk:
         return result
 
     def _body(self, place: Place, body: Body, key: StepKey, value: Json) -> Result:
-        return self.visit(replace(place, key=key, node=body), value)
+        return self.visit(_at(place, key, body), value)
 
     def _ask(self, action: Action) -> Live:
         self.actions.append(action)
@@ -432,6 +432,11 @@ class _Walk:
             return True
         self.wake = _earlier(self.wake, until)
         return False
+
+
+def _at(place: Place, key: StepKey, node: Node) -> Place:
+    """Another node in the same workflow. Not ``replace``: a foreach makes one for each open item in every turn."""
+    return Place(key=key, node=node, graph=place.graph, home=place.home, init=place.init)
 
 
 def _input(record: StepRecord, value: Json) -> Json:
