@@ -4,6 +4,9 @@
 PYTHON ?= python3
 # How many processes share the test suite: a number, or "auto" for one per core.
 JOBS ?= auto
+# How many random workflows "make prove" holds against the oracle: on the store in memory, and on DynamoDB as moto plays it.
+SEEDS ?= 20000
+MOTO ?= 500
 
 PY := .venv/bin/python
 UV := .venv/bin/uv
@@ -11,8 +14,9 @@ STAMP := .venv/.stamp
 SOURCES := $(wildcard flowcore handlers infra examples tests)
 QUICK := $(wildcard tests/unit tests/property tests/house)
 
-# Another environment that happens to be active must not leak into ours.
-unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+# Another environment that happens to be active must not leak into ours, nor a wish to compile every module anew in
+# each of the processes that the tests and the local stack start.
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 # pyright's launcher asks the network for a newer version of itself; its locked copy is the one we mean.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # Trust what the machine trusts: behind a company proxy the installer's own list of authorities is not enough.
@@ -20,7 +24,7 @@ export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo package up test check format docs quick lock clean
+.PHONY: help demo package up test check prove format docs quick lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile
@@ -47,6 +51,10 @@ check: $(STAMP) ## every gate: format, lint, types, tests, coverage
 	$(PY) -m pyright
 	$(PY) -m pytest -n $(JOBS) --dist loadgroup
 	$(PY) -m pytest -q tests/unit --cov=flowcore.core --cov-branch --cov-report=term --cov-fail-under=100
+
+prove: $(STAMP) ## the long proof: random workflows against the oracle, and figures at scale (SEEDS=20000 MOTO=500)
+	$(PY) -m tests.property.prove --seeds $(SEEDS) --moto $(MOTO)
+	$(PY) -m pytest -q -n $(JOBS) --dist loadgroup -m proof -rP
 
 format: $(STAMP) ## rewrite the tree the way check wants it
 	$(PY) -m ruff check --fix-only .

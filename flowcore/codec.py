@@ -25,6 +25,7 @@ MOST_DEPTH = 200
 """Lists and objects inside each other: what pydantic reads of JSON, and far below what overflows a thread's stack."""
 MOST_ROWS = 100
 """Field errors that are told of one value; whoever sends more has something else in mind."""
+_WRITABLE = ". Give plain JSON, a pydantic model or a dataclass"
 _TOO_DEEP = f"it is nested deeper than {MOST_DEPTH} levels, or in a circle"
 
 
@@ -120,7 +121,7 @@ class Shape(Generic[T]):
         except ValidationError:
             raise
         except (ValueError, RecursionError) as error:
-            raise _not_json(value, error, _is_unwritable) from None
+            raise _not_json(value, error, _is_unwritable, _WRITABLE) from None
         return settled(plain)
 
     def accept(self, subject: str, value: Json) -> Json:
@@ -216,12 +217,12 @@ def _is_plain(value: Any) -> bool:
     return check is not None and check(value)
 
 
-def _not_json(value: Any, error: Exception, is_fault: Callable[[Any], bool]) -> NotJsonError:
+def _not_json(value: Any, error: Exception, is_fault: Callable[[Any], bool], advice: str = "") -> NotJsonError:
     """The same error with the place where the fault is, and in words that name it."""
     told = str(error)
     if isinstance(error, RecursionError) or "recursion" in told or "Circular reference" in told:
         return NotJsonError(f"the value cannot be stored as JSON: {_TOO_DEEP}")
-    return NotJsonError(f"{_place_of_fault(value, is_fault) or 'the value'} cannot be stored as JSON: {told}")
+    return NotJsonError(f"{_place_of_fault(value, is_fault) or 'the value'} cannot be stored as JSON: {told}{advice}")
 
 
 def _place_of_fault(value: Any, is_fault: Callable[[Any], bool], place: str = "", depth: int = 0) -> str | None:

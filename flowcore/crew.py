@@ -108,15 +108,8 @@ class Crew(Generic[K, V]):
 
         What has been given up never comes.
         """
-        return self._got(lambda: self._came.get(timeout=timeout_s))
-
-    def ready(self) -> tuple[K, V] | None:
-        """An outcome that has come already; None when there is none. Raises what broke down in the work."""
-        return self._got(self._came.get_nowait)
-
-    def _got(self, take: Callable[[], Came | None]) -> tuple[K, V] | None:
         try:
-            came = take()
+            came = self._came.get(timeout=timeout_s)
         except queue.Empty:
             return None
         if came is None or came.key in self._given_up:

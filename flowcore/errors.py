@@ -61,11 +61,12 @@ class DefinitionError(FlowcoreError):
 
     code = "definition"
 
-    def __init__(self, workflow: str, mistakes: Iterable[Mistake]) -> None:
+    def __init__(self, workflow: str, mistakes: Iterable[Mistake], *, is_step: bool = False) -> None:
         self.workflow = workflow
         self.mistakes = tuple(mistakes)
         lines = "".join(f"\n- {mistake}" for mistake in self.mistakes)
-        super().__init__(f"Workflow {workflow!r} cannot be committed:{lines}")
+        what = f"Step {workflow!r} cannot be made" if is_step else f"Workflow {workflow!r} cannot be committed"
+        super().__init__(f"{what}:{lines}")
 
 
 class SettingsError(FlowcoreError):
@@ -222,9 +223,8 @@ class IndexOutOfRange(RequestError):
 
     def __init__(self, step: str, index: int, open_indexes: Iterable[int]) -> None:
         self.open_indexes = sorted(open_indexes)
-        super().__init__(
-            f"Item {index} of {step!r} is not suspended. Suspended items: {_listed(map(str, self.open_indexes))}."
-        )
+        listed = ", ".join(map(str, self.open_indexes)) or "none"
+        super().__init__(f"Item {index} of {step!r} is not suspended. Suspended items: {listed}.")
 
     def details(self) -> Mapping[str, Any]:
         return {"open_indexes": self.open_indexes}

@@ -16,7 +16,9 @@ one item of it (``fan[7]``) or one turn of a loop (``poll#3``). A finished scope
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NewType
 
 StepKey = NewType("StepKey", str)
@@ -28,6 +30,9 @@ LONGEST_NAME = 1_000
 
 _ID = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_ -]{0,62}[A-Za-z0-9_-])?")
 _RUN_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:@-]{0,127})")
+_EVENT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._:@/-]{0,127})")
+LONGEST_KEY = 512
+"""Bytes of an event's key; with the tenant and the name it stays far below a partition key's 2,048."""
 _LAST = re.compile(r"(?P<head>[^!]*/)?(?P<name>[^/\[#!]+)(?P<item>\[\d+\])?(?P<turn>#\d+)?(?P<once>!.*)?")
 
 
@@ -57,6 +62,21 @@ def is_name(text: object) -> bool:
     if not isinstance(text, str) or not 0 < len(text) <= LONGEST_NAME:
         return False
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def event_mistake(name: object) -> str | None:
+    """Why ``name`` cannot name an event (``order.paid``); None when it can."""
+    if isinstance(name, str) and _EVENT.fullmatch(name):
+        return None
+    return f"{name!r} cannot name an event; use 1-128 letters, digits and ._:@/-"
+
+
+def key_mistake(key: object) -> str | None:
+    """Why ``key`` cannot say what an event is about; None when it can."""
+    if isinstance(key, str) and 1 <= len(key.encode("utf-8", "replace")) <= LONGEST_KEY and _is_unicode(key):
+        return None
+    found = repr(key) if isinstance(key, str) and len(key) <= 80 else f"a {type(key).__name__}"
+    return f"{found} cannot be the key of an event; use text of 1-{LONGEST_KEY} bytes, for instance str(order.id)"
 
 
 def inside(scope: Scope, entry: str) -> StepKey:
@@ -119,6 +139,19 @@ def parent_of(key: StepKey) -> StepKey:
     return StepKey(head.rstrip("/")) if head else key
 
 
+def items_around(key: StepKey) -> Iterator[tuple[StepKey, int]]:
+    """Every foreach that ``key`` stands in, with the number of the item, from the outermost."""
+    for found in re.finditer(r"\[(\d+)\]", key.split("!", 1)[0]):
+        yield StepKey(key[: found.start()]), int(found[1])
+
+
+def parents_of(key: StepKey) -> Iterator[StepKey]:
+    """Every container around ``key``, from the innermost."""
+    while (parent := parent_of(key)) != key:
+        yield parent
+        key = parent
+
+
 def index_of(key: StepKey) -> int | None:
     """The innermost foreach index in ``key``, or ``None`` outside any foreach."""
     found = re.findall(r"\[(\d+)\]", key.split("!", 1)[0])
@@ -162,7 +195,18 @@ def path_of(key: StepKey) -> list[str]:
     return dotted(key).split(".")
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether every encoding takes ``text``: half of a surrogate pair is not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
 def _taken_apart(key: StepKey) -> tuple[str, str, str, str, str]:
+    """The parts of a key; while a run is driven, each of its keys is asked for them many times."""
     match = _LAST.fullmatch(key)
     if match is None:
         raise ValueError(f"{key!r} is not a step key")

@@ -201,7 +201,7 @@ class Run(Generic[In, Out]):
             created_at=now,
             updated_at=now,
             resource_id=self._resource_id,
-            state=graph.state.accept(*_named(f"initial state of workflow {workflow.id!r}", state)),
+            state=graph.state.accept(*_named_values(f"initial state of workflow {workflow.id!r}", state)),
             request_context=_accepted_context(graph, request_context),
         )
         here, deadline = self._pace(wait)
@@ -222,6 +222,7 @@ class Run(Generic[In, Out]):
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         drive: timedelta | None = None,
+        per_step: bool = False,
     ) -> RunResult[Out]:
         """Answer a suspension; the step then starts from its top with the data.
 
@@ -237,6 +238,7 @@ class Run(Generic[In, Out]):
             request_context: values for the steps that follow; they win over those the run knows.
             retry_count: tries of the step that count as made already.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
+            per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
             IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest. The run is untouched then.
         """
@@ -251,11 +253,13 @@ class Run(Generic[In, Out]):
             digest=digest(_ANYTHING.accept("resume data", data)),
             by=by,
             via=via,
-            request_context=_CONTEXT.accept(*_named("request context", request_context)),
+            request_context=_CONTEXT.accept(*_named_values("request context", request_context)),
             retry_count=retry_count or 0,
         )
         here, deadline = self._pace(drive)
-        snapshot, receipt = self._app.engine.resume(self._existing(), data, resume, here=here, deadline=deadline)
+        snapshot, receipt = self._app.engine.resume(
+            self._existing(), data, resume, here=here or per_step, deadline=deadline, per_step=per_step
+        )
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
 
     def restart(self) -> RunResult[Out]:
@@ -292,7 +296,8 @@ class Run(Generic[In, Out]):
         """Begin the run anew at ``step``, whatever became of it; suspensions of its earlier life answer no more.
 
         Args:
-            step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow.
+            step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow. A foreach that has failed
+                goes on where it failed: its finished items are not repeated, unless ``context`` is given.
             input: of that step; left out, what stands before it. Entries in front without an output are skipped then.
             context: outputs of entries in front of it, by dotted id.
             per_step: run that one step, then pause.
@@ -303,7 +308,7 @@ class Run(Generic[In, Out]):
             self._existing(),
             _dotted(step) or "",
             given=_given(input),
-            outputs=_CONTEXT.accept(*_named("context", context)),
+            outputs=_CONTEXT.accept(*_named_values("context", context)),
             here=here or per_step,
             deadline=deadline,
             per_step=per_step,
@@ -330,7 +335,7 @@ class Run(Generic[In, Out]):
             RunRef(self._ref.tenant, run_id or self._app.ids.fresh()),
             _dotted(step) or "",
             given=_given(input),
-            outputs=_CONTEXT.accept(*_named("context", context)),
+            outputs=_CONTEXT.accept(*_named_values("context", context)),
             here=here,
             deadline=deadline,
         )
@@ -467,25 +472,25 @@ def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
     )
 
 
-def _accepted_context(graph: Graph, given: Mapping[str, Any] | None) -> dict[str, Json]:
+def _named_values(subject: str, given: Any) -> tuple[str, dict[str, Any]]:
+    """What a caller gave as a mapping (nothing, a dict, a model), as a dict. Raises: InvalidPayload."""
+    if given is None:
+        return subject, {}
+    if not isinstance(given, (Mapping, BaseModel)):
+        message = f"Input should be a mapping of names to values (found {type(given).__name__})"
+        raise InvalidPayload(subject, [{"path": "", "message": message, "type": "mapping"}])
+    return subject, dict(given)
+
+
+def _accepted_context(graph: Graph, given: Any) -> dict[str, Json]:
     """The request context with the defaults of its declared type; keys that the type does not name are kept."""
-    subject = f"request context of workflow {graph.id!r}"
-    plain = _CONTEXT.accept(*_named(subject, given))
+    subject, values = _named_values(f"request context of workflow {graph.id!r}", given)
+    plain = _CONTEXT.accept(subject, values)
     return {**plain, **graph.request_context.accept(subject, plain)}
 
 
 def _given(input: Any) -> Given | None:
     return None if input is UNSET else Given(input)
-
-
-def _named(subject: str, given: Any) -> tuple[str, dict[Any, Any]]:
-    """What was given by name, for ``accept``. Raises: InvalidPayload for what has no names."""
-    if given is None:
-        return subject, {}
-    if not isinstance(given, (Mapping, BaseModel)):
-        told = f"Input should be a mapping (found {type(given).__name__})"
-        raise InvalidPayload(subject, [{"path": "", "message": told, "type": "dict_type"}])
-    return subject, dict(given)
 
 
 def _check_text(**given: Any) -> None:
@@ -506,14 +511,14 @@ def _check_count(**given: Any) -> None:
 
 
 def _dotted(step: Any) -> str | None:
-    if step is None:
-        return None
-    parts = step if isinstance(step, (list, tuple)) else [step]
-    ids = [part if isinstance(part, str) else getattr(part, "id", None) for part in parts]
-    known = [id for id in ids if isinstance(id, str)]
-    if len(known) < len(ids):
-        raise MalformedRequest(f"step={step!r} names no step; give a step, its id, a dotted path or a list of ids")
-    return ".".join(known)
+    """The dotted id of what a caller named. Raises: MalformedRequest."""
+    if step is None or isinstance(step, str):
+        return step
+    if isinstance(step, (list, tuple)):
+        return ".".join(_dotted(part) or "" for part in step)
+    if not isinstance(step, Step):
+        raise MalformedRequest(f"{step!r} names no step; give the step itself, its dotted id, or a list of ids")
+    return step.id
 
 
 async def _in_thread(call: Callable[[], T]) -> T:

@@ -28,6 +28,7 @@ from flowcore.authoring.context import (
 )
 from flowcore.authoring.graph import (
     BranchNode,
+    EventNode,
     ForeachNode,
     Function,
     Graph,
@@ -38,7 +39,7 @@ from flowcore.authoring.graph import (
     StepNode,
     slots_of,
 )
-from flowcore.codec import Shape, copied, digest
+from flowcore.codec import NotJsonError, Shape, copied, digest
 from flowcore.core.decide import (
     Action,
     Advance,
@@ -67,7 +68,7 @@ from flowcore.core.evolve import (
 from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError, StepTimeout
 from flowcore.failures import Unfit, decoded, encoded, failure_of, fitted, is_outcome
-from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, scope_of, turn_number, turn_of
+from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, key_mistake, scope_of, turn_number, turn_of
 from flowcore.model import Answer, Json, StepFailure, StepRecord
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
@@ -133,6 +134,8 @@ class Runner:
                     return await self._advance(action, view, call, started)
                 case Leave():
                     return _left(action, started)
+                case TimeOut() if isinstance(place.node, EventNode):
+                    return _failed(action, _logged(_no_event(place.node), view, place.key), started)
                 case TimeOut():
                     return Answered(key=place.key, answer=_timed_out(action.wait, started))
                 case GiveUp():
@@ -283,6 +286,11 @@ class Runner:
                 if isinstance(pause_, Function):
                     pause_ = await self._ask(pause_, node.takes, action, view, call)
                 return FellAsleep(key=place.key, until=_wake(node, pause_, self.clock.now()), started_at=started)
+            case EventNode() as node:
+                key = node.key
+                if isinstance(key, Function):
+                    key = await self._ask(key, node.takes, action, view, call)
+                return _listening(place, node, key, started, self.clock.now())
             case _:
                 raise InvariantError(f"{place.key!r} is nothing to evaluate")
 
@@ -482,6 +490,19 @@ def _crashed(action: GiveUp) -> StepFailure:
     )
 
 
+def _listening(place: Place, node: EventNode, key: object, started: datetime, now: datetime) -> Suspended:
+    """The entry waits for its event from now on."""
+    mistake = key_mistake(key)
+    if mistake is not None or not isinstance(key, str):
+        raise TypeError(f"wait_for_event {node.id!r}: {mistake}")
+    until = None if node.timeout is None else _later(now, node.timeout)
+    return Suspended(key=place.key, listens=(node.event, key), until=until, started_at=started)
+
+
+def _no_event(node: EventNode) -> StepFailure:
+    return StepFailure(type="EventTimeout", message=f"no event {node.event!r} came within {node.timeout}")
+
+
 def _timed_out(wait: str, now: datetime) -> Answer:
     return Answer(wait=wait, data=None, digest=digest(None), at=now, via="timeout", timed_out=True)
 
@@ -553,11 +574,31 @@ def _surroundings(place: Place, view: View, state_shape: Shape[Any]) -> Surround
         state=view.state,
         state_shape=state_shape,
         result_of=view.result_of,
-        once=lambda key, function: view.once(_once_key(place, key), lambda: _ANYTHING.encode(function())),
+        once=lambda key, function: view.once(_once_key(place, key), lambda: _made_once(key, function)),
         remaining=view.remaining,
         heed=view.heed,
-        emit=lambda data: view.emit(next(numbers), _ANYTHING.encode(data)),
+        emit=lambda data: view.emit(next(numbers), _plain(data, "the data of ctx.emit")),
     )
+
+
+def _made_once(key: str, function: Callable[[], Any]) -> Json:
+    if not callable(function):
+        raise TypeError(
+            f"ctx.once({key!r}, ...) got {type(function).__name__} and needs a function that it can call: give the "
+            "function, not what calling it gives"
+        )
+    value = function()
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError(f"the function of ctx.once({key!r}, ...) must be a plain def; it is an async def")
+    return _plain(value, f"the value of ctx.once({key!r})")
+
+
+def _plain(value: Any, subject: str) -> Json:
+    try:
+        return _ANYTHING.encode(value)
+    except NotJsonError as error:
+        raise NotJsonError(f"In {subject}, {error}") from None
 
 
 def _function_context(place: Place, view: View, iteration: int | None) -> FunctionContext:

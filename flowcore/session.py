@@ -26,6 +26,7 @@ from flowcore.errors import (
 )
 from flowcore.hooks import lease, tell
 from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of
+from flowcore.mailbox import listener_of, look_back
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.ports import HeadMoved, RecordMoved, Written
 from flowcore.runner import Runner, View, conclude, is_async
@@ -53,10 +54,6 @@ class Pace:
     """Hand the run on after this many turns of decide and perform; 1 gives each step a process image of its own."""
     most_hops: int = 10_000
     """Times in a row a run may be handed on before it is held to go in circles."""
-
-
-_SHARE = 64
-"""Under way for one outcome to share its turn with another; fewer than that, and a freed slot is filled at once."""
 
 
 class _Fenced(Exception):
@@ -140,6 +137,9 @@ class Session:
             case Park(_, _, retry) if retry is not None and self._is_near(retry):
                 self.engine.clock.wait_until(retry)
                 return False
+            case Park() if look_back(self.engine, self.snapshot):
+                self._take_up(self.engine.store.peek(self.snapshot.head.run))
+                return False
             case Park(status, wake):
                 return self._release(heads.parked(self.snapshot.head, self._now(), status, wake))
             case Finish(result):
@@ -159,6 +159,8 @@ class Session:
         return False
 
     def _perform(self, fresh: list[Action], retry: datetime | None) -> None:
+        if fresh:  # a worker that was frozen past its lease must not repeat what another has done since
+            self._look_up()
         self.turns += bool(fresh)
         if len(fresh) == 1 and not self.underway and not is_async(fresh[0]) and time_for(fresh[0]) is None:
             action = fresh[0]
@@ -192,11 +194,6 @@ class Session:
             self._came_back(*came)
         else:
             self._give_up_overdue()
-        # A turn looks at everything under way. With hundreds of items, what has come meanwhile shares one turn.
-        for _ in range(len(self.underway) // _SHARE):
-            if (came := self.crew.ready()) is None:
-                break
-            self._came_back(*came)
         return False
 
     def _came_back(self, try_: Try, event: StepEvent | None) -> None:
@@ -237,14 +234,18 @@ class Session:
             last = max(self.snapshot.last_seq, self.last_seq)
             after = evolve(replace(self.snapshot, last_seq=last), event, self._now())
             self.last_seq = after.last_seq
-        written = self.engine.store.commit(head.run, head.incarnation, after.records[_key_of(event)], prior)
+        record = after.records[_key_of(event)]
+        listener = listener_of(after, record)
+        if listener is not None:
+            self.engine.store.listen(listener)
+        written = self.engine.store.commit(head.run, head.incarnation, record, prior)
         match written:
             case Written():
                 self.snapshot = after
-            case RecordMoved(record):
-                if record is None:
+            case RecordMoved(standing):
+                if standing is None:
                     raise _Fenced
-                self.snapshot = evolve(self.snapshot, Adopted(record=record), self._now())
+                self.snapshot = evolve(self.snapshot, Adopted(record=standing), self._now())
             case _:
                 assert_never(written)
 

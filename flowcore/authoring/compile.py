@@ -23,6 +23,7 @@ from flowcore.authoring.graph import (
     Body,
     BranchNode,
     Constant,
+    EventNode,
     ForeachNode,
     Function,
     Graph,
@@ -45,7 +46,7 @@ from flowcore.authoring.graph import (
 from flowcore.authoring.step import Step, return_type, takes_context
 from flowcore.codec import NotJsonError, Shape, Unchecked, field_errors, settled
 from flowcore.errors import DefinitionError, Mistake
-from flowcore.keys import is_entry_id
+from flowcore.keys import event_mistake, is_entry_id, key_mistake
 
 MOST_ENTRIES = 5_000
 """Entries of one workflow, nested ones included: a larger graph is data, and belongs into a foreach or a loop."""
@@ -54,7 +55,12 @@ LONGEST_SORT_KEY = 1_024
 DEEPEST = 50
 """Nested workflows inside each other: every level is a scope that a wake reads, and a frame of the walk."""
 
-Kind: TypeAlias = Literal["then", "parallel", "branch", "dowhile", "dountil", "foreach", "map", "sleep", "sleep_until"]
+MISSING = object()
+"""Stands for the condition of an arm of ``branch`` that is no pair; the step is then what was given instead."""
+
+Kind: TypeAlias = Literal[
+    "then", "parallel", "branch", "dowhile", "dountil", "foreach", "map", "sleep", "sleep_until", "wait_for_event"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +156,8 @@ class _Compiler:
         arms = "-".join(getattr(step, "id", "unknown") for step in entry.steps)
         if entry.kind in ("then", "dowhile", "dountil", "foreach"):
             return arms
+        if entry.kind == "wait_for_event":
+            return _shortened(f"wait-for-{re.sub(r'[^A-Za-z0-9_-]', '-', str(entry.functions[0])).strip('-')}")
         place = arms or (f"after-{before}" if before else "at-start")
         id = _shortened(f"{entry.kind.replace('_', '-')}-{place}")
         self.unnamed[id] += 1
@@ -171,6 +179,8 @@ class _Compiler:
                 return self._map(entry, id, flow)
             case "sleep" | "sleep_until":
                 return self._sleep(entry, id, flow)
+            case "wait_for_event":
+                return self._event(entry, id, flow)
 
     def _step(self, step: Any, id: str, description: str = "") -> Body | None:
         compiled = getattr(step, "compiled", None)
@@ -179,8 +189,7 @@ class _Compiler:
                 id=id, graph=compiled, takes=step.input, gives=step.output, description=description or step.description
             )
         if not isinstance(step, Step):
-            hint = " (an uncommitted workflow: call .commit())" if hasattr(step, "commit") else ""
-            self.wrong(id, f"{step!r} is not a step{hint}; decorate the function with @step")
+            self.wrong(id, _no_step(step))
             return None
         step = self._with_our_doors(step)
         self._check_on_timeout(step, id)
@@ -253,6 +262,9 @@ class _Compiler:
         )
 
     def _branch(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        wrong = [self._is_no_arm(f"{id}, arm {number}", *arm) for number, arm in enumerate(_pairs(entry))]
+        if any(wrong):
+            return None
         arms = self._arms(entry, id)
         if arms is None:
             return None
@@ -270,6 +282,16 @@ class _Compiler:
             gives=self._joined(entry.into, id, arms, total=False),
             description=entry.description,
         )
+
+    def _is_no_arm(self, where: str, condition: Any, step: Any) -> bool:
+        """Whether an arm is no pair of condition and step; condition ``MISSING``: it is no pair at all."""
+        if condition is MISSING:
+            self.wrong(where, f"is {_shown(step)}; give pairs, each an argument: (condition, step), (otherwise, step)")
+        elif isinstance(condition, Step) and not isinstance(step, Step):
+            self.wrong(where, f"begins with {_shown(condition)}; the condition comes first: (condition, step)")
+        else:
+            return False
+        return True
 
     def _joined(self, into: Any, id: str, arms: tuple[Node, ...], *, total: bool) -> Shape[Any]:
         """The shape of a dict keyed by arm: ``into`` once its field names are checked, else made of the arms'."""
@@ -398,17 +420,42 @@ class _Compiler:
     def _sleep(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
         until = entry.kind == "sleep_until"
         pause = entry.functions[0]
-        if isinstance(pause, datetime) and pause.tzinfo is None:
+        if until and isinstance(pause, datetime) and pause.tzinfo is None:
             self.wrong(id, "sleep_until needs an aware datetime; add a timezone, e.g. tzinfo=timezone.utc")
         if not isinstance(pause, datetime if until else timedelta):
             if not callable(pause):
                 wanted = "a datetime" if until else "a timedelta"
-                self.wrong(id, f"{pause!r} is no pause; give {wanted} or a function of the value that returns one")
+                other = " (sleep_until takes a datetime)" if isinstance(pause, datetime) else ""
+                other = " (sleep takes a timedelta)" if isinstance(pause, timedelta) else other
+                self.wrong(
+                    id, f"{pause!r} is no pause; give {wanted} or a function of the value that returns one{other}"
+                )
                 return None
             pause = self._function(pause, id)
             if pause is None:
                 return None
         return SleepNode(id=id, pause=pause, until=until, takes=flow, gives=flow, description=entry.description)
+
+    def _event(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        event, key, timeout = entry.functions
+        mistake = event_mistake(event) or (key_mistake(key) if isinstance(key, str) else None)
+        if mistake is not None:
+            self.wrong(id, mistake)
+        if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
+            self.wrong(id, f"timeout={timeout!r} is no pause; give a timedelta above 0, or leave it out")
+        data: Shape[Any] = Shape(Any if entry.into is None else entry.into)
+        computed = key if isinstance(key, str) else self._function(key, f"{id}, key")
+        if computed is None:
+            return None
+        return EventNode(
+            id=id,
+            event=event,
+            key=computed,
+            timeout=timeout,
+            takes=flow,
+            gives=data if self.definition.options.validate_inputs else Unchecked(data.type),
+            description=entry.description,
+        )
 
     def _function(self, function: Any, where: str) -> Function | None:
         if not callable(function):
@@ -421,6 +468,32 @@ class _Compiler:
         except DefinitionError as error:
             self.mistakes.extend(error.mistakes)
             return None
+
+
+def _pairs(entry: Entry) -> Iterator[tuple[Any, Any]]:
+    return zip(entry.functions, entry.steps, strict=True)
+
+
+def _no_step(thing: Any) -> str:
+    """What is wrong with something that stands where a step should, and what to write instead."""
+    if hasattr(thing, "commit"):
+        return f"{_shown(thing)} is not a step (an uncommitted workflow: call .commit())"
+    if isinstance(thing, (list, tuple)):
+        return f"{_shown(thing)} is not a step; give the steps one by one, each an argument"
+    if callable(thing):
+        return f"{_shown(thing)} is not a step; decorate the function with @step"
+    return f"{_shown(thing)} is not a step; give what @step made, not what calling it gives"
+
+
+def _shown(thing: Any) -> str:
+    """What stands there, in a few words."""
+    if hasattr(thing, "commit"):
+        return f"workflow {thing.id!r}"
+    if isinstance(thing, Step):
+        return f"step {thing.id!r}"
+    if isinstance(thing, (list, tuple)):
+        return f"a {type(thing).__name__} of {len(thing)}"
+    return f"{getattr(thing, '__name__', None) or repr(thing)[:80]} ({type(thing).__name__})"
 
 
 def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mistake]:
@@ -474,13 +547,17 @@ def _unadaptable(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
                 "request context": step.request_context,
             }
             doors += [(inner.id, door, shape) for door, shape in named.items()]
-        if isinstance(node, (ParallelNode, BranchNode, MapNode)):
+        if isinstance(node, (ParallelNode, BranchNode, MapNode, EventNode)):
             doors.append((node.id, "result", node.gives))
     for where, door, shape in doors:
         try:
             _ = shape.adapter
         except TypeError as error:
-            yield Mistake(where, f"its {door} type {shape.type!r} cannot be validated: {error}")
+            yield Mistake(
+                where,
+                f"its {door} type {shape.type!r} cannot be validated: {error} Use a pydantic model, a dataclass, a "
+                "TypedDict or types of plain JSON",
+            )
 
 
 def _extent(nodes: tuple[Node, ...]) -> tuple[int, int]:
@@ -529,7 +606,7 @@ def _fingerprint(nodes: tuple[Node, ...]) -> str:
                 return ["foreach", node.id, drawn(node.body)]
             case NestedNode():
                 return ["nested", node.id, node.graph.fingerprint]
-            case StepNode() | MapNode() | SleepNode():
+            case StepNode() | MapNode() | SleepNode() | EventNode():
                 return [type(node).__name__, node.id]
 
     text = json.dumps([drawn(node) for node in nodes], separators=(",", ":"))

@@ -184,7 +184,10 @@ class StepContext(Generic[Resume, Suspend, State]):
             payload: shown to whoever must answer; must fit the declared suspend type.
             timeout: after this long without an answer the step starts again with ``timed_out`` true.
             label: another name by which to resume.
+        Raises: TypeError for a timeout that is no timedelta, or a label that is no text.
         """
+        _refuse_misfit("timeout", timeout, timedelta, "a timedelta, for instance timedelta(days=3)")
+        _refuse_misfit("label", label, str, "a string")
         raise SuspendSignal(payload, timeout, label)
 
     def bail(self, output: Any = None) -> NoReturn:
@@ -245,6 +248,11 @@ class FunctionContext:
         """The output of an earlier step of this workflow, by object or (dotted) id; None when it has none."""
         found = self.surroundings.result_of(step if isinstance(step, str) else step.id)
         return None if found is None else found[0].decode(found[1])
+
+
+def _refuse_misfit(name: str, given: Any, wanted: type[Any], words: str) -> None:
+    if given is not None and not isinstance(given, wanted):
+        raise TypeError(f"suspend({name}={given!r}) is {type(given).__name__}; give {words}")
 
 
 def deadline_of(now: datetime, timeout: timedelta | None) -> datetime | None:

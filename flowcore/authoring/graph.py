@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _CENTURY = timedelta(days=36_525)
 
-MOST_OPEN = 10_000
-"""Items of one foreach that are open at a time, whatever ``concurrency`` says: each is looked at in every turn."""
+MOST_OPEN = 1_000_000
+"""Items of one foreach that are open at a time, whatever ``concurrency`` says: more than a stored list can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,19 @@ class SleepNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EventNode:
+    """Waits for an event of a name and a key; gives its data. The key is fixed, or computed once, on arrival here."""
+
+    id: str
+    event: str
+    key: str | Function
+    timeout: timedelta | None
+    takes: Shape[Any]
+    gives: Shape[Any]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ParallelNode:
     """All arms at once with the same value; gives a dict keyed by arm id."""
 
@@ -220,7 +233,9 @@ class NestedNode:
     description: str = ""
 
 
-Node: TypeAlias = StepNode | MapNode | SleepNode | ParallelNode | BranchNode | LoopNode | ForeachNode | NestedNode
+Node: TypeAlias = (
+    StepNode | MapNode | SleepNode | EventNode | ParallelNode | BranchNode | LoopNode | ForeachNode | NestedNode
+)
 Body: TypeAlias = StepNode | NestedNode
 
 

@@ -162,6 +162,7 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         True
     """
     caller = sys._getframe(1)
+    _refuse_unknown("step", options)
 
     def made(function: Callable[..., Any]) -> Step[Any, Any, Any, Any]:
         return _step_of(function, caller, **options)
@@ -177,7 +178,14 @@ def create_step(*, id: str, execute: Callable[..., Any], **options: Any) -> Step
         >>> create_step(id="double", execute=lambda n: 2 * n, input=int, output=int).id
         'double'
     """
+    _refuse_unknown("create_step", options)
     return _step_of(execute, sys._getframe(1), id=id, **options)
+
+
+def _refuse_unknown(what: str, options: Mapping[str, Any]) -> None:
+    """A misspelt keyword is told under the name that the author called."""
+    if unknown := sorted(options.keys() - _OPTIONS):
+        raise TypeError(f"{what}() has no keyword {unknown[0]!r}; it takes {', '.join(sorted(_OPTIONS))}")
 
 
 def _step_of(
@@ -207,7 +215,7 @@ def _step_of(
     context = hints.get(parameters[1]) if len(parameters) > 1 else None
     declared = _doors(context)
     if mistakes := list(_misused(name, retries, backoff, retry_on, no_retry_on, timeout, on_timeout)):
-        raise DefinitionError(name, mistakes)
+        raise DefinitionError(name, mistakes, is_step=True)
     return Step(
         id=name,
         execute=function,
@@ -227,6 +235,9 @@ def _step_of(
         description=description or inspect.cleandoc(function.__doc__ or "").split("\n", 1)[0],
         metadata=dict(metadata or {}),
     )
+
+
+_OPTIONS = frozenset(inspect.signature(_step_of).parameters) - {"function", "caller"}
 
 
 def _misused(
@@ -311,6 +322,7 @@ def _positional(function: Callable[..., Any], where: str) -> list[str]:
                     where, f"{_named(function)}{signature} must take (value) or (value, ctx); bind the rest beforehand"
                 )
             ],
+            is_step=True,
         )
     if len(required) == 2 or (len(positional) >= 2 and positional[1].name == "ctx"):
         return [p.name for p in positional[:2]]
@@ -327,7 +339,8 @@ def _annotations(function: Callable[..., Any], caller: FrameType, where: str) ->
     try:
         return typing.get_type_hints(target, localns=_names_around(target, caller), include_extras=True)
     except NameError as error:
-        raise DefinitionError(where, [Mistake(where, f"an annotation cannot be resolved: {error}")]) from None
+        mistake = Mistake(where, f"an annotation cannot be resolved: {error}")
+        raise DefinitionError(where, [mistake], is_step=True) from None
     except TypeError:
         return {}
 
@@ -346,7 +359,8 @@ def _named(function: Callable[..., Any]) -> str:
 def _checked_id(id: str) -> str:
     if not is_entry_id(id):
         what = f"{id!r} cannot be an id; use 1-64 ASCII letters, digits, '_' or '-' (no '/', '.', '#', '[', '!')"
-        raise DefinitionError(str(id), [Mistake(str(id), what)])
+        advice = ", and name it with id=" if str(id).startswith("<") else ""
+        raise DefinitionError(str(id), [Mistake(str(id), f"{what}{advice}")], is_step=True)
     return id
 
 

@@ -11,7 +11,7 @@ from flowcore.app import ServedWorkflow
 from flowcore.authoring.workflow import Workflow
 from flowcore.core.events import Event, failure_json
 from flowcore.core.view import StepResult
-from flowcore.model import Json, Page, Receipt, RunSummary, Wait
+from flowcore.model import EventReceipt, Json, Page, Receipt, RunSummary, Wait
 from flowcore.run import RunResult
 
 
@@ -38,6 +38,14 @@ class ResumeBody(_Body):
     label: str | None = None
     index: int | None = None
     request_context: dict[str, Any] | None = None
+
+
+class EventBody(_Body):
+    """Tell whoever waits for it that something has happened."""
+
+    name: str
+    key: str
+    data: Any = None
 
 
 def run_json(result: RunResult[Any], output: Json) -> dict[str, Json]:
@@ -130,6 +138,16 @@ def wait_json(wait: Wait[Json]) -> dict[str, Json]:
         "since": _instant(wait.since),
         "approvers": list(wait.approvers),
         "quorum": wait.quorum,
+    }
+
+
+def event_receipt_json(receipt: EventReceipt) -> dict[str, Json]:
+    """What became of an event."""
+    return {
+        "event_id": receipt.event_id,
+        "verdict": receipt.verdict,
+        "run_id": receipt.run_id,
+        "wait": receipt.wait,
     }
 
 

@@ -58,10 +58,6 @@ class SteppingCrew(Crew[Any, Any]):
         key, work = self.open.pop(self._chance.randrange(len(self.open)))
         return key, work()
 
-    def ready(self) -> tuple[Any, Any] | None:
-        """See ``Crew.ready``; nothing is ever done that nobody has waited for."""
-        return None
-
     def dismiss(self) -> None:
         """See ``Crew.dismiss``."""
         left, self.open = self.open, []

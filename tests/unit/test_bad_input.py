@@ -181,7 +181,7 @@ def test_state_and_request_context_have_names(given: Any) -> None:
     """Whatever is no mapping is refused by type."""
     run = served(lambda w: w.then(same)).workflow("flow").create_run()
     for options in ({"state": given}, {"request_context": given}):
-        with pytest.raises(InvalidPayload, match=f"mapping .found {type(given).__name__}."):
+        with pytest.raises(InvalidPayload, match=f"mapping of names to values .found {type(given).__name__}."):
             run.start(1, **options)
 
 
@@ -418,14 +418,15 @@ def test_a_suspension_must_last(timeout: Any) -> None:
     """One that is over at once would have its step suspend for ever."""
     result = ran(lambda w: w.then(a_step("asks", lambda _, ctx: ctx.suspend(timeout=timeout))))
     assert ("failed", "asks") == (result.status, result.error.step)
-    assert "give a timedelta above 0" in result.error.message
+    assert "give a timedelta" in result.error.message
 
 
 @pytest.mark.parametrize("label", ["", 3, b"x", ["a"], "x" * 5_000, "\ud800"], ids=lambda label: repr(label)[:10])
 def test_a_label_is_text(label: Any) -> None:
     """What cannot be stored or typed is none."""
     result = ran(lambda w: w.then(a_step("asks", lambda _, ctx: ctx.suspend(label=label))))
-    assert ("failed", "asks", "ValueError") == (result.status, result.error.step, result.error.type)
+    assert ("failed", "asks") == (result.status, result.error.step)
+    assert "label=" in result.error.message
 
 
 @pytest.mark.parametrize("key", ["", 3, None, "x" * 201, "\ud800"], ids=lambda key: repr(key)[:10])
@@ -661,9 +662,9 @@ def three_asked() -> LocalApp:
 @pytest.mark.parametrize(
     ("how", "error", "told"),
     [
-        ({"index": 1}, IndexOutOfRange, "Suspended items: '0', '2'"),
-        ({"index": 3}, IndexOutOfRange, "Suspended items: '0', '2'"),
-        ({"index": -1}, IndexOutOfRange, "Suspended items: '0', '2'"),
+        ({"index": 1}, IndexOutOfRange, "Suspended items: 0, 2"),
+        ({"index": 3}, IndexOutOfRange, "Suspended items: 0, 2"),
+        ({"index": -1}, IndexOutOfRange, "Suspended items: 0, 2"),
         ({"index": 10**30}, IndexOutOfRange, "Suspended items"),
         ({"index": True}, MalformedRequest, "index=True must be a whole number, not bool"),
         ({"index": False}, MalformedRequest, "not bool"),
@@ -678,8 +679,8 @@ def three_asked() -> LocalApp:
         ({"step": "ask.deeper"}, UnknownStep, "Suspended now"),
         ({"step": "a/b#1[2]!x"}, UnknownStep, "Suspended now"),
         ({"step": []}, UnknownStep, "Suspended now"),
-        ({"step": 3}, MalformedRequest, "step=3 names no step"),
-        ({"step": ["ask", 0]}, MalformedRequest, "names no step"),
+        ({"step": 3}, MalformedRequest, "3 names no step"),
+        ({"step": ["ask", 0]}, MalformedRequest, "0 names no step"),
         ({"label": "nope"}, UnknownLabel, "Open labels: 'item-0', 'item-2'"),
         ({"label": ""}, MalformedRequest, "label='' must be text"),
         ({"label": 3}, MalformedRequest, "label=3 must be text"),
@@ -691,7 +692,7 @@ def three_asked() -> LocalApp:
         ({"index": 0, "idempotency_key": "x" * 10_000}, MalformedRequest, "must be text of 1 to 1000 characters"),
         ({"index": 0, "by": "\ud800"}, MalformedRequest, "by='\\ud800' must be text"),
         ({"index": 0, "via": 3}, MalformedRequest, "via=3 must be text"),
-        ({"index": 0, "request_context": 3}, InvalidPayload, "mapping (found int)"),
+        ({"index": 0, "request_context": 3}, InvalidPayload, "mapping of names to values (found int)"),
     ],
 )
 def test_an_answer_nobody_waits_for_is_refused(how: Any, error: type[Exception], told: str) -> None:
@@ -722,11 +723,11 @@ def test_the_key_of_a_start_is_text(key: Any) -> None:
         ("same.deeper", {}, UnknownStep, "No step 'same.deeper'"),
         ("a/b", {}, UnknownStep, "Known here"),
         ("last", {}, NotRecorded, "'ask' in front of it have no output in this run"),
-        (3, {}, MalformedRequest, "step=3 names no step"),
+        (3, {}, MalformedRequest, "3 names no step"),
         ("same", {"input": object()}, InvalidPayload, "(object) cannot be stored"),
         ("same", {"input": CYCLE}, InvalidPayload, "in a circle"),
         ("last", {"context": {"ask": float("nan")}}, InvalidPayload, "ask (float) cannot be stored"),
-        ("last", {"context": 3}, InvalidPayload, "mapping (found int)"),
+        ("last", {"context": 3}, InvalidPayload, "mapping of names to values (found int)"),
         ("last", {"context": {3: 1}}, InvalidPayload, "valid string (found int)"),
     ],
 )

@@ -43,6 +43,8 @@ ROWS = [
     ("nap", {"kind": "sleep", "computed": "timedelta(seconds=value)"}),
     ("may", {"kind": "sleep_until", "at": "2031-05-01T12:00:00Z"}),
     ("dawn", {"kind": "sleep_until", "computed": "is_small"}),
+    ("wait-for-order-paid", {"kind": "wait_for_event", "event": "order.paid", "key": "A-17", "seconds": 7_200.0}),
+    ("sent", {"kind": "wait_for_event", "event": "order.sent", "computed": "order['id']"}),
 ]
 
 

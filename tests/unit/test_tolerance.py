@@ -44,6 +44,13 @@ def test_tolerated_failures_give_none_in_their_place(tolerated: float, concurren
     assert "failed" == result.steps["odd_only[1]"].status
 
 
+def test_what_stands_behind_a_tolerating_foreach_takes_none() -> None:
+    """A map over its outputs sees None where an item failed, although the step itself declares a number."""
+    flow = workflow("fan", input=list[int], output=int).foreach(odd_only, tolerated_failures=1)
+    counted = flow.map(lambda numbers: numbers.count(None)).commit()
+    assert App(counted).workflow(counted).create_run().start([1, 2, 3]).output == 1
+
+
 @pytest.mark.parametrize("tolerated", [0, 2, 0.4])
 def test_one_failure_too_many_fails_the_run_with_the_first(tolerated: float) -> None:
     """In the items' order."""
@@ -65,6 +72,27 @@ def test_bail_in_an_item_ends_the_run_also_where_failures_are_tolerated() -> Non
     result = App(flow).workflow("fan").create_run().start([1, 2, 3, 4])
 
     assert ("success", "enough") == (result.status, result.output)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 3])
+@pytest.mark.parametrize(("tolerated", "told"), [(0, ("failed", None)), (1, ("success", "enough"))])
+def test_how_a_foreach_ends_is_the_same_at_every_concurrency(
+    concurrency: int, tolerated: int, told: tuple[str, Any]
+) -> None:
+    """A bail behind one failure too many does not save the run, even if both were under way at the same time."""
+
+    @step
+    def fail_then_bail(number: int, ctx: StepContext) -> int:
+        if number == 2:
+            ctx.bail("enough")
+        raise ValueError(number)
+
+    flow = workflow("fan", input=list[int]).foreach(
+        fail_then_bail, concurrency=concurrency, tolerated_failures=tolerated
+    )
+    result = App(flow.commit()).workflow("fan").create_run().start([1, 2, 3])
+
+    assert told == (result.status, result.output)
 
 
 @pytest.mark.parametrize("tolerated", [-1, "two", True])
