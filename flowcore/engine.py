@@ -32,7 +32,7 @@ from flowcore.errors import (
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
-from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Snapshot, StepRecord, wait_id
+from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Snapshot, StepRecord, Trace, wait_id
 from flowcore.ports import Claimed, Clock, Ids, NotClaimable, Store, Written
 from flowcore.session import Pace, Session
 
@@ -143,7 +143,8 @@ class Engine:
                 case _:
                     assert_never(verdict)
             lease_until = self.lease_until(self.clock.now(), deadline) if here else None
-            written = self._settle(snapshot, list(zip(records, answers, strict=True)), owner, lease_until)
+            pairs = list(zip(records, answers, strict=True))
+            written = self._settle(snapshot, pairs, owner, lease_until, resume.trace)
             if written is not None:
                 return self._resumed(graph, written, owner, here=here, deadline=deadline), receipt_of(answers[0].answer)
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being resumed. Try again.")
@@ -308,7 +309,12 @@ class Engine:
         return Answered(key=record.key, answer=answer, changes=changes, retry_count=resume.retry_count)
 
     def _settle(
-        self, snapshot: Snapshot, pairs: list[tuple[StepRecord, Answered]], owner: str, lease_until: datetime | None
+        self,
+        snapshot: Snapshot,
+        pairs: list[tuple[StepRecord, Answered]],
+        owner: str,
+        lease_until: datetime | None,
+        trace: Trace | None,
     ) -> Snapshot | None:
         """Write each answer together with the head; None when somebody else was faster before the first was written.
 
@@ -322,7 +328,7 @@ class Engine:
             for _ in range(MOST_TRIES):
                 if snapshot.head.is_terminal or snapshot.records.get(record.key) != record:
                     break
-                written = self._answered(snapshot, record, answer, owner, lease_until)
+                written = self._answered(snapshot, record, answer, owner, lease_until, trace)
                 if written is not None:
                     snapshot, is_settled = written, True
                     break
@@ -332,7 +338,13 @@ class Engine:
         return snapshot if is_settled else None
 
     def _answered(
-        self, snapshot: Snapshot, record: StepRecord, answer: Answered, owner: str, lease_until: datetime | None
+        self,
+        snapshot: Snapshot,
+        record: StepRecord,
+        answer: Answered,
+        owner: str,
+        lease_until: datetime | None,
+        trace: Trace | None,
     ) -> Snapshot | None:
         """One answer together with the head; None when something has moved."""
         now = self.time_of(snapshot)
@@ -340,6 +352,7 @@ class Engine:
             head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
         else:
             head = heads.queued(snapshot.head, now)
+        head = replace(head, continued=trace)
         after = evolve(snapshot, answer, now)
         written = self.store.resume(head, after.records[record.key], version=snapshot.head.version, prior=record)
         return after.with_head(head) if isinstance(written, Written) else None

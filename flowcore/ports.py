@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from flowcore.keys import RunRef, StepKey
-from flowcore.model import Head, Page, PublicStatus, RunSummary, StepRecord
+from flowcore.model import EVERY_RUN, Head, Page, PublicStatus, RunFilter, RunSummary, StepRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Store(Protocol):
 
         WAITING, JOINING and SUSPENDED are claimable when ``wake <= now`` (a suspension's wake is its deadline). Sets
         RUNNING, version + 1, epoch + 1, attempts + 1, owner, lease, due; ``updated_at`` becomes the larger of itself
-        and ``now``; removes ``wake``.
+        and ``now``; removes ``wake``, ``waiting_since`` and ``deadline``.
         """
         ...
 
@@ -96,8 +96,8 @@ class Store(Protocol):
     def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
         """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``.
 
-        What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, resource and
-        trace id.
+        What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, resource,
+        trace and tags.
         """
         ...
 
@@ -125,7 +125,7 @@ class Store(Protocol):
         ...
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
-        """Set CANCELED, version + 1, epoch + 1; remove due, lease and wake, unless the run has ended.
+        """Set CANCELED, version + 1, epoch + 1; remove due, lease, wake and what tells of waits; unless it has ended.
 
         Returns the head after the call, canceled or ended otherwise; None when there is no such run.
         """
@@ -141,18 +141,26 @@ class Store(Protocol):
     def list_runs(
         self,
         tenant: str,
+        wanted: RunFilter = EVERY_RUN,
         *,
-        workflow: str | None = None,
-        status: PublicStatus | None = None,
-        resource_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        oldest_first: bool = False,
     ) -> Page[RunSummary]:
-        """Runs, newest first; all filters must hold; ``since`` and ``until`` are inclusive on the time of creation.
+        """Runs by time of creation, newest first unless asked otherwise. Reads an index: it may lag a second behind.
+
+        A page holds up to ``limit`` runs, in this order, and its cursor goes on behind the last one. Where so few
+        match that the store would have to look at too many others, it gives up for this page: the page is short or
+        even empty then, and its cursor goes on where it gave up. Only a page without a cursor is the last one.
 
         Raises ``MalformedRequest`` for a cursor this store did not give, or a ``limit`` below 1.
+        """
+        ...
+
+    def count_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN) -> Mapping[PublicStatus, int]:
+        """How many runs match, by status; a status without runs may be missing. From the index, as ``list_runs``.
+
+        Looks at every entry of the tenant that was created between ``since`` and ``until``, whatever else is asked.
         """
         ...
 

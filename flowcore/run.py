@@ -6,7 +6,7 @@ the same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -24,6 +24,7 @@ from flowcore.core.view import StepResult
 from flowcore.errors import MalformedRequest, RunNotFound
 from flowcore.keys import ROOT, RunRef, StepKey, is_run_id
 from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Wait
+from flowcore.tracing import Tracing, accepted, begun
 
 if TYPE_CHECKING:
     from flowcore.app import App
@@ -74,6 +75,9 @@ class RunResult(Generic[Out]):
     """Why the code at hand cannot go on with this run; its status is ``paused`` then."""
     resource_id: str | None = None
     trace_id: str | None = None
+    """The trace that the run was started in."""
+    tags: list[str] = field(default_factory=list)
+    """What listings find the run by."""
     receipt: Receipt | None = None
     """After a resume: what became of the answer."""
     replayed: bool = False
@@ -147,12 +151,14 @@ class Run(Generic[In, Out]):
         workflow: Workflow[Any, Any] | None,
         resource_id: str | None,
         *,
+        tags: Sequence[str] = (),
         id_given: bool = True,
     ) -> None:
         self._app = app
         self._ref = ref
         self._workflow = workflow
         self._resource_id = resource_id
+        self._tags = tags
         self._id_given = id_given
 
     @property
@@ -167,6 +173,7 @@ class Run(Generic[In, Out]):
         state: Mapping[str, Any] | None = None,
         request_context: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
+        tracing: Tracing | None = None,
         wait: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Out]:
@@ -177,6 +184,7 @@ class Run(Generic[In, Out]):
             state: the state the run begins with.
             request_context: values every step can read and change.
             idempotency_key: stands for the run id when none was given: the same key is the same run.
+            tracing: the trace the run belongs to, and its tags; see ``flowcore.tracing.Tracing``.
             wait: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: InvalidPayload, RunExists, PayloadTooLarge.
@@ -200,6 +208,7 @@ class Run(Generic[In, Out]):
             resource_id=self._resource_id,
             state=graph.state.accept(f"initial state of workflow {workflow.id!r}", dict(state or {})),
             request_context=_accepted_context(graph, request_context or {}),
+            trace=begun(tracing, self._tags),
         )
         here, deadline = self._pace(wait)
         snapshot, created = self._app.engine.start(head, here=here or per_step, deadline=deadline, per_step=per_step)
@@ -218,6 +227,7 @@ class Run(Generic[In, Out]):
         via: str = "python",
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
+        tracing: Tracing | None = None,
         drive: timedelta | None = None,
     ) -> RunResult[Out]:
         """Answer a suspension; the step then starts from its top with the data.
@@ -233,6 +243,8 @@ class Run(Generic[In, Out]):
             via: over which channel.
             request_context: values for the steps that follow; they win over those the run knows.
             retry_count: tries of the step that count as made already.
+            tracing: the trace under which the run goes on. Without ids it goes on in a trace of its own, which links to
+                the run's. Its tags mark spans; listings find a run by those it was started with.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
             IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged. The run is untouched then.
@@ -248,6 +260,7 @@ class Run(Generic[In, Out]):
             via=via,
             request_context=_CONTEXT.accept("request context", dict(request_context or {})),
             retry_count=retry_count or 0,
+            trace=accepted(tracing),
         )
         here, deadline = self._pace(drive)
         snapshot, receipt = self._app.engine.resume(self._existing(), data, resume, here=here, deadline=deadline)
@@ -455,7 +468,8 @@ def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
         request_context=context_at(snapshot, StepKey(ROOT)),
         blocked=head.blocked if head.status is RunStatus.BLOCKED else None,
         resource_id=head.resource_id,
-        trace_id=head.trace_id,
+        trace_id=head.trace.trace_id,
+        tags=list(head.trace.tags),
         version=head.version,
         created_at=head.created_at,
         updated_at=head.updated_at,

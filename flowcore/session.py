@@ -16,6 +16,7 @@ from urllib.parse import quote
 from flowcore.authoring.graph import BranchNode, Graph
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import evolve as heads
+from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Action, Broken, Done, Finish, Park, Passed, Run, RunStep, decide
 from flowcore.core.evolve import Adopted, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
@@ -133,7 +134,9 @@ class Session:
                 self.engine.clock.wait_until(retry)
                 return False
             case Park(status, wake):
-                return self._release(heads.parked(self.snapshot.head, self._now(), status, wake))
+                return self._release(
+                    heads.parked(self.snapshot.head, self._now(), status, wake, open_waits(self.snapshot))
+                )
             case Finish(result):
                 return self._finish(result)
             case _:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,10 +41,10 @@ from flowcore.adapters.dynamodb_items import (
     run_of,
     scope_prefix,
 )
-from flowcore.adapters.listing import Listing, listing
+from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
 from flowcore.errors import FlowcoreError, InvariantError, StoreUnavailable, Throttled
 from flowcore.keys import ROOT, RunRef
-from flowcore.model import TERMINAL, Head, Page, PublicStatus, RunStatus, RunSummary, StepRecord
+from flowcore.model import EVERY_RUN, TERMINAL, Head, Page, PublicStatus, RunFilter, RunStatus, RunSummary, StepRecord
 from flowcore.ports import Claimed, HeadMoved, Ids, NotClaimable, RecordMoved, Records, Written
 
 _ABSENT = "attribute_not_exists(#pk)"
@@ -73,8 +74,8 @@ _SILENCE_TRIES = 2
 """Tries when AWS gives no verdict. botocore has tried three times by then, but not after every kind of lost reply."""
 _FIRST_PAUSE_S = 0.025
 _LONGEST_PAUSE_S = 0.8
-_FILTERED_PAGE = 250
-"""Entries read at once in a listing with filters, where most may not match."""
+_FILTERED_PAGE = 500
+"""Entries read at once in a listing with filters, where most may not match: 10 read units a shard."""
 
 _CROWDED = frozenset(
     {
@@ -110,17 +111,25 @@ class DynamoStore:
     """``flowcore.ports.Store`` on one DynamoDB table."""
 
     def __init__(
-        self, client: DynamoClient, table: str, ids: Ids, *, pause: Callable[[float], None] = time.sleep
+        self,
+        client: DynamoClient,
+        table: str,
+        ids: Ids,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+        most_looked_at: int = MOST_LOOKED_AT,
     ) -> None:
         """Use ``table`` through ``client``.
 
         Args:
             pause: waits that many seconds between two tries.
+            most_looked_at: entries that one page of a listing looks at, about; then it is given out as it is.
         """
         self._client = client
         self._table = table
         self._ids = ids
         self._pause = pause
+        self._most_looked_at = most_looked_at
 
     def start(self, head: Head) -> Head | None:
         """See ``Store.start``."""
@@ -247,29 +256,30 @@ class DynamoStore:
     def list_runs(
         self,
         tenant: str,
+        wanted: RunFilter = EVERY_RUN,
         *,
-        workflow: str | None = None,
-        status: PublicStatus | None = None,
-        resource_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        oldest_first: bool = False,
     ) -> Page[RunSummary]:
-        """See ``Store.list_runs``. Reads on until ``limit`` runs match: a rare match costs many reads."""
-        asked = listing(
-            workflow=workflow,
-            status=status,
-            resource_id=resource_id,
-            since=since,
-            until=until,
-            limit=limit,
-            cursor=cursor,
-        )
+        """See ``Store.list_runs``. Queries of the list index alone; looks at ``most_looked_at`` entries a page."""
+        asked = listing(wanted, limit=limit, cursor=cursor, oldest_first=oldest_first)
         if asked.is_empty:
             return Page([])
-        shards = [self._listed(list_shard(tenant, shard), asked) for shard in range(SHARDS)]
-        return asked.page_of(heapq.merge(*shards, key=lambda entry: entry["lsk"]["S"], reverse=True))
+        patience = _Patience(self._most_looked_at)
+        shards = [self._listed(list_shard(tenant, shard), asked, patience) for shard in range(SHARDS)]
+        return asked.page_of(heapq.merge(*shards, key=lambda entry: entry["lsk"]["S"], reverse=not oldest_first))
+
+    def count_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN) -> Mapping[PublicStatus, int]:
+        """See ``Store.count_runs``. Half a read unit for each 4 KB of entries: about 30 runs."""
+        asked = listing(wanted)
+        if asked.is_empty:
+            return {}
+        counts: Counter[PublicStatus] = Counter()
+        for shard in range(SHARDS):
+            values, request = _ranged(list_shard(tenant, shard), asked)
+            counts.update(e["ps"]["S"] for e in self._query(values, **request, ProjectionExpression="#ps"))
+        return counts
 
     # -- reading --
 
@@ -281,26 +291,30 @@ class DynamoStore:
             ConsistentRead=True,
         )
 
-    def _listed(self, shard: str, asked: Listing) -> Iterator[Item]:
-        """One shard's entries in the asked range that match, newest first."""
-        values = {":shard": text(shard), ":lowest": text(asked.lowest), ":highest": text(asked.highest)}
-        request: dict[str, Any] = {
-            "IndexName": LIST_INDEX.name,
-            "KeyConditionExpression": "#lsh = :shard AND #lsk BETWEEN :lowest AND :highest",
-            "ScanIndexForward": False,
-            "Limit": asked.limit + 1,
-        }
-        if asked.wanted:
-            request["FilterExpression"] = " AND ".join(f"#{name} = :{name}" for name in asked.wanted)
-            request["Limit"] = _FILTERED_PAGE
-            values |= {f":{name}": text(value) for name, value in asked.wanted.items()}
-        return self._query(values, **request)
+    def _listed(self, shard: str, asked: Listing, patience: _Patience) -> Iterator[Item]:
+        """One shard's entries in the asked range that match, in order; a mark at the end if patience was."""
+        values, request = _ranged(shard, asked)
+        request["ScanIndexForward"] = asked.oldest_first
+        # At least two: with one, the shard that the cursor's own run is in would get no further than that.
+        share = max(2, patience.left // SHARDS)
+        request["Limit"] = min(_FILTERED_PAGE, share) if asked.is_rare else asked.limit + 1
+        for reply in self._replies(values, **request):
+            yield from reply["Items"]
+            patience.left -= reply["ScannedCount"]
+            if "LastEvaluatedKey" in reply and patience.left <= 0:
+                yield mark(reply["LastEvaluatedKey"]["lsk"]["S"])
+                return
 
     def _query(self, values: Mapping[str, Attribute], **request: Any) -> Iterator[Item]:
+        for reply in self._replies(values, **request):
+            yield from reply["Items"]
+
+    def _replies(self, values: Mapping[str, Attribute], **request: Any) -> Iterator[Reply]:
+        """One reply after another, over as many pages as there are."""
         asked = {"TableName": self._table, **_phrased(values, **request)}
         while True:
             reply = self._ask(self._client.query, **asked)
-            yield from reply["Items"]
+            yield reply
             if "LastEvaluatedKey" not in reply:
                 return
             asked["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
@@ -396,6 +410,13 @@ class DynamoStore:
         return 1, StoreUnavailable(f"Table {self._table!r} at {endpoint} refuses: {error}")
 
 
+@dataclass(slots=True)
+class _Patience:
+    """How many more entries one page of a listing may look at, over all shards."""
+
+    left: int
+
+
 # -- expressions ------------------------------------------------------------------------------------------------------
 
 
@@ -406,6 +427,19 @@ def _phrased(values: Mapping[str, Attribute], **request: Any) -> dict[str, Any]:
     if values:
         request["ExpressionAttributeValues"] = dict(values)
     return request
+
+
+def _ranged(shard: str, asked: Listing) -> tuple[dict[str, Attribute], dict[str, Any]]:
+    """A query of one shard of the list index for what is asked: its values and the rest."""
+    values = {":shard": text(shard), ":lowest": text(asked.lowest), ":highest": text(asked.highest)}
+    request = {
+        "IndexName": LIST_INDEX.name,
+        "KeyConditionExpression": "#lsh = :shard AND #lsk BETWEEN :lowest AND :highest",
+    }
+    if asked.conditions:
+        request["FilterExpression"] = " AND ".join(condition.expression for condition in asked.conditions)
+        values |= {name: value for condition in asked.conditions for name, value in condition.values.items()}
+    return values, request
 
 
 def _guarded(values: Mapping[str, Attribute], **expressions: str) -> dict[str, Any]:

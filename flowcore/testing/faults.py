@@ -7,7 +7,7 @@ between, such as letting another worker drive the same run: what a frozen worker
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from flowcore.errors import StoreUnavailable
 from flowcore.keys import RunRef
-from flowcore.model import Head, Page, PublicStatus, RunSummary, StepRecord
+from flowcore.model import EVERY_RUN, Head, Page, PublicStatus, RunFilter, RunSummary, StepRecord
 from flowcore.ports import (
     Claimed,
     HeadMoved,
@@ -159,22 +159,13 @@ class FaultyStore:
         """See ``Store.due``."""
         return self._call("due", lambda: self.inner.due(now, limit=limit))
 
-    def list_runs(
-        self,
-        tenant: str,
-        *,
-        workflow: str | None = None,
-        status: PublicStatus | None = None,
-        resource_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page[RunSummary]:
+    def list_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN, **paging: Any) -> Page[RunSummary]:
         """See ``Store.list_runs``."""
-        filters: dict[str, Any] = {"workflow": workflow, "status": status, "resource_id": resource_id}
-        bounds: dict[str, Any] = {"since": since, "until": until, "limit": limit, "cursor": cursor}
-        return self._call("list_runs", lambda: self.inner.list_runs(tenant, **filters, **bounds))
+        return self._call("list_runs", lambda: self.inner.list_runs(tenant, wanted, **paging))
+
+    def count_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN) -> Mapping[PublicStatus, int]:
+        """See ``Store.count_runs``."""
+        return self._call("count_runs", lambda: self.inner.count_runs(tenant, wanted))
 
     def _call(
         self, verb: str, happen: Callable[[], T], run: RunRef | None = None, record: StepRecord | None = None

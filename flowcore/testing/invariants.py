@@ -5,7 +5,7 @@ The checks are plain functions of what stood there before and after, so any stor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import RLock
@@ -16,6 +16,7 @@ from flowcore.core.decide import Finish, Park, decide
 from flowcore.core.evolve import fold
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import (
+    EVERY_RUN,
     RUN_CHANGES,
     SELF_MOVING,
     STEP_CHANGES,
@@ -24,6 +25,7 @@ from flowcore.model import (
     Outcome,
     Page,
     PublicStatus,
+    RunFilter,
     RunStatus,
     RunSummary,
     StepRecord,
@@ -173,21 +175,13 @@ class WatchedStore:
         """See ``Store.due``."""
         return self.inner.due(now, limit=limit)
 
-    def list_runs(
-        self,
-        tenant: str,
-        *,
-        workflow: str | None = None,
-        status: PublicStatus | None = None,
-        resource_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page[RunSummary]:
+    def list_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN, **paging: Any) -> Page[RunSummary]:
         """See ``Store.list_runs``."""
-        filters: dict[str, Any] = {"workflow": workflow, "status": status, "resource_id": resource_id}
-        return self.inner.list_runs(tenant, **filters, since=since, until=until, limit=limit, cursor=cursor)
+        return self.inner.list_runs(tenant, wanted, **paging)
+
+    def count_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN) -> Mapping[PublicStatus, int]:
+        """See ``Store.count_runs``."""
+        return self.inner.count_runs(tenant, wanted)
 
     def audit(self, run: RunRef) -> None:
         """Whether the run's records are exactly what was written. Raises: Violation."""
