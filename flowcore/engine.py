@@ -264,6 +264,13 @@ class Engine:
             raise RunNotFound(run.id)
         return fold(loaded[0], loaded[1].values())
 
+    def peek(self, run: RunRef) -> Head:
+        """The run's head alone. Raises: RunNotFound."""
+        head = self.store.peek(run)
+        if head is None:
+            raise RunNotFound(run.id)
+        return head
+
     def graph(self, workflow: str) -> Graph:
         """The compiled workflow of that id. Raises: WorkflowNotFound."""
         try:

@@ -6,10 +6,10 @@ the same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from flowcore.authoring.graph import Graph
 from flowcore.authoring.step import Step
@@ -18,11 +18,11 @@ from flowcore.codec import Shape, digest
 from flowcore.core import view
 from flowcore.core.admit import Resume
 from flowcore.core.events import Event, events
-from flowcore.core.evolve import context_at, state_at
 from flowcore.core.rewind import Given
 from flowcore.core.view import StepResult
 from flowcore.errors import MalformedRequest, RunNotFound
-from flowcore.keys import ROOT, RunRef, StepKey, is_run_id
+from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
+from flowcore.keys import RunRef, is_run_id
 from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Wait
 from flowcore.tracing import Tracing, accepted, begun
 
@@ -86,6 +86,11 @@ class RunResult(Generic[Out]):
     created_at: datetime
     updated_at: datetime
 
+    @property
+    def resume_labels(self) -> dict[str, list[str]]:
+        """The labels by which the run can be resumed, with the path each leads to."""
+        return labels(self.waits)
+
 
 @dataclass(frozen=True, slots=True)
 class RunState:
@@ -117,7 +122,7 @@ class RunState:
     @property
     def resume_labels(self) -> dict[str, list[str]]:
         """The labels by which the run can be resumed, with the path each leads to."""
-        return {wait.label: wait.path for wait in self.result.waits if wait.label is not None}
+        return self.result.resume_labels
 
     def step_output(self, id: str) -> Json:
         """What a step gave, by dotted id, as plain JSON; None when it has given nothing."""
@@ -353,12 +358,31 @@ class Run(Generic[In, Out]):
         self._app.engine.cancel(self._existing())
         return self.result()
 
-    def result(self, *, with_nested_workflows: bool = True) -> RunResult[Out]:
-        """The run as it stands now; on demand without the steps inside nested workflows. Raises: RunNotFound."""
-        found = self._seen(self._app.engine.read(self._existing()))
-        if with_nested_workflows:
-            return found
-        return replace(found, steps={id: step for id, step in found.steps.items() if "." not in id})
+    @overload
+    def result(self, *, with_nested_workflows: bool = True) -> RunResult[Out]: ...
+    @overload
+    def result(self, *, with_nested_workflows: bool = True, fields: Iterable[str]) -> RunFields: ...
+
+    def result(
+        self, *, with_nested_workflows: bool = True, fields: Iterable[str] | None = None
+    ) -> RunResult[Out] | RunFields:
+        """The run as it stands now.
+
+        Args:
+            with_nested_workflows: False leaves out the steps inside nested workflows.
+            fields: only these, named as in ``RunResult``. No more of the run is read than they need: for its status
+                or its output one small item, however many steps it has.
+        Raises: RunNotFound, UnknownField.
+        """
+        names = known(FIELDS if fields is None else fields)
+        graph, snapshot = self._read(needs(names))
+        found = made(names, graph, snapshot)
+        if not with_nested_workflows and "steps" in found:
+            found["steps"] = {id: step for id, step in found["steps"].items() if "." not in id}
+        if fields is not None:
+            return RunFields(found)
+        del found["resume_labels"]
+        return RunResult(**found)
 
     def state(self) -> RunState:
         """A reader of the run as it stands now. Raises: RunNotFound."""
@@ -372,9 +396,7 @@ class Run(Generic[In, Out]):
         app, ref = self._app, self._existing()
         until = None if timeout is None else app.clock.now() + timeout
         while True:
-            head = app.store.peek(ref)
-            if head is None:
-                raise RunNotFound(ref.id)
+            head = app.engine.peek(ref)
             now = app.clock.now()
             moves = head.public_status in ("pending", "running", "waiting")
             if not moves or (until is not None and now >= until):
@@ -435,6 +457,15 @@ class Run(Generic[In, Out]):
             raise RunNotFound(self._ref.id)
         return self._ref
 
+    def _read(self, needs: Needs) -> tuple[Graph | None, Snapshot]:
+        """As much of the run as is needed. Raises: RunNotFound."""
+        engine, ref = self._app.engine, self._existing()
+        if needs is Needs.HEAD:
+            snapshot = Snapshot(head=engine.peek(ref))
+        else:
+            snapshot = engine.read(ref, everything=needs is Needs.ALL)
+        return engine.graphs.get(snapshot.head.workflow), snapshot
+
     def _pace(self, wait: timedelta | None) -> tuple[bool, datetime | None]:
         """Whether to drive here, and until when."""
         if wait is not None:
@@ -450,30 +481,8 @@ class Run(Generic[In, Out]):
 
 def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
     """What users see of a snapshot; without a graph the output is plain JSON and inputs are missing."""
-    head = snapshot.head
-    output = head.output
-    if head.status is RunStatus.SUCCESS and graph is not None:
-        output = graph.gives.decode(head.output)
-    return RunResult(
-        run_id=head.run.id,
-        workflow_id=head.workflow,
-        status=head.public_status,
-        input=head.input,
-        steps=view.steps(graph, snapshot),
-        output=output,
-        error=head.failure,
-        suspended=view.suspended(snapshot),
-        waits=view.waits(snapshot),
-        state=state_at(snapshot, StepKey(ROOT)),
-        request_context=context_at(snapshot, StepKey(ROOT)),
-        blocked=head.blocked if head.status is RunStatus.BLOCKED else None,
-        resource_id=head.resource_id,
-        trace_id=head.trace.trace_id,
-        tags=list(head.trace.tags),
-        version=head.version,
-        created_at=head.created_at,
-        updated_at=head.updated_at,
-    )
+    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot)
+    return RunResult(**values)
 
 
 def _accepted_context(graph: Graph, given: Mapping[str, Any]) -> dict[str, Json]:

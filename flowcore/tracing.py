@@ -38,8 +38,8 @@ def _tags(given: Sequence[str]) -> Sequence[str]:
     if len(given) > MOST_TAGS:
         raise ValueError(f"holds {len(given)} tags; at most {MOST_TAGS} are kept")
     for tag in given:
-        if not 1 <= len(tag) <= LONGEST_TAG or not tag.isprintable():
-            raise ValueError(f"holds {tag!r}; a tag is 1-{LONGEST_TAG} printable characters")
+        if not 1 <= len(tag) <= LONGEST_TAG or not tag.isprintable() or "," in tag:
+            raise ValueError(f"holds {tag!r}; a tag is 1-{LONGEST_TAG} printable characters other than a comma")
     return given
 
 

@@ -27,6 +27,7 @@ ENVIRONMENT = (
 ROUTES = (
     "POST /v1/workflows/{workflow}/runs",
     "GET /v1/runs",
+    "GET /v1/counts",
     "GET /v1/runs/{run}",
     "GET /v1/runs/{run}/graph",
     "GET /v1/runs/{run}/events",

@@ -41,7 +41,7 @@ PENDING: Mapping[int, str] = {
     184: "needs per_step= on resume",
     191: "needs wait_for_event",
     208: "needs a switch for the sweeper",
-    **dict.fromkeys(range(221, 246), _NO_TEST_YET),
+    **dict.fromkeys((number for number in range(221, 246) if number != 224), _NO_TEST_YET),
 }
 """Why a behaviour has no test yet. Shrinks to nothing; a number that has a test must not stand here."""
 

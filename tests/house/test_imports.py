@@ -22,7 +22,7 @@ LAYERS = (
     ("flowcore.authoring", "flowcore.core"),
     (
         *("flowcore.failures", "flowcore.sources", "flowcore.runner", "flowcore.crew"),
-        *("flowcore.hints", "flowcore.hooks", "flowcore.tracing"),
+        *("flowcore.hints", "flowcore.hooks", "flowcore.tracing", "flowcore.fields"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.app", "flowcore"),
     ),
     (

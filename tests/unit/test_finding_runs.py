@@ -66,7 +66,7 @@ def test_tags_stay_for_life(app: LocalApp) -> None:
 
 
 @pytest.mark.parametrize(
-    "tags", [[""], ["x" * 65], ["a\nb"], [f"t{number}" for number in range(MOST_TAGS + 1)], "loose", [7]]
+    "tags", [[""], ["x" * 65], ["a\nb"], ["a,b"], [f"t{number}" for number in range(MOST_TAGS + 1)], "loose", [7]]
 )
 def test_bad_tags_are_refused(app: LocalApp, tags: Any) -> None:
     """Before anything is written, with the reason."""
