@@ -15,7 +15,14 @@ from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
 from flowcore.core.view import waits as open_suspensions
 from flowcore.engine import Engine
-from flowcore.errors import DefinitionError, MalformedRequest, Mistake, RunNotFound, WorkflowNotFound
+from flowcore.errors import (
+    DefinitionError,
+    MalformedRequest,
+    Mistake,
+    RunNotFound,
+    SettingsError,
+    WorkflowNotFound,
+)
 from flowcore.hints import Hints, sweep
 from flowcore.keys import RunRef, is_run_id
 from flowcore.model import PUBLIC_STATUSES, Head, Json, Page, PublicStatus, RunFilter, RunSummary, Wait
@@ -43,6 +50,9 @@ class App:
         clock: the time of day.
         ids: fresh names and chance.
         pace: leases, margins and other durations.
+        retention: how long runs are kept after they have ended, where their workflow does not say; for ever when left
+            out. A run that has expired counts as gone at once and is removed, item by item, by whoever looks for it
+            next: the sweeper, or a start of the same id. A run that has not ended is never removed.
 
     Example:
         >>> from flowcore import App, step, workflow
@@ -63,6 +73,7 @@ class App:
         clock: Clock | None = None,
         ids: Ids | None = None,
         pace: Pace | None = None,
+        retention: timedelta | None = None,
     ) -> None:
         from flowcore.adapters.memory import MemoryScheduler, MemoryStore  # noqa: PLC0415  # only without a store
         from flowcore.adapters.system import SystemClock, SystemIds  # noqa: PLC0415  # only without others
@@ -83,6 +94,7 @@ class App:
             clock=clock,
             ids=self.ids,
             pace=pace or Pace(),
+            retention=_positive(retention),
         )
 
     @property
@@ -99,6 +111,7 @@ class App:
         clock: Clock | None = None,
         ids: Ids | None = None,
         pace: Pace | None = None,
+        retention: timedelta | None = None,
     ) -> App:
         """The same workflows on other ports: how a deployment puts the author's App onto AWS."""
         return App(
@@ -109,6 +122,7 @@ class App:
             clock=clock or self.clock,
             ids=ids or self.ids,
             pace=pace or self.engine.pace,
+            retention=retention or self.engine.retention,
         )
 
     def for_tenant(self, tenant: str) -> App:
@@ -318,6 +332,12 @@ class ServedWorkflow(Generic[In, Out]):
             raise MalformedRequest(f"{run_id!r} cannot be a run id; use 1-128 letters, digits and ._:@-")
         ref = RunRef(self.app.tenant, run_id or self.app.ids.fresh())
         return Run(self.app, ref, self.workflow, resource_id, tags=accepted_tags(tags), id_given=run_id is not None)
+
+
+def _positive(retention: timedelta | None) -> timedelta | None:
+    if retention is not None and retention <= timedelta(0):
+        raise SettingsError(f"retention={retention} is not positive; leave it out to keep runs for ever")
+    return retention
 
 
 def _refuse_duplicates(workflows: list[Workflow[Any, Any]]) -> None:

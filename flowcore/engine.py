@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from flowcore.authoring.graph import ForeachNode, Graph, LoopNode, StepNode
@@ -56,6 +56,8 @@ class Engine:
     clock: Clock
     ids: Ids
     pace: Pace = field(default_factory=Pace)
+    retention: timedelta | None = None
+    """How long ended runs are kept whose workflow does not say; None: for ever."""
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
     crew: Callable[[EventLoop], Crew[StepKey, StepEvent]] = field(default=Crew, repr=False)
     """Makes the crew of one session; a test gives one whose order of outcomes it can replay."""
@@ -75,7 +77,7 @@ class Engine:
         graph = self.graph(head.workflow)
         if graph.hooks.on_start is not None:
             standing = self.store.peek(head.run)
-            if standing is not None:
+            if standing is not None and not standing.is_expired(self.clock.now()):
                 return self._begun_before(head, standing), False
             begin(self, graph, head)
         now = self.clock.now()
@@ -84,7 +86,7 @@ class Engine:
             head = heads.held(replace(head, version=0), now, owner=self.ids.fresh(), lease_until=lease_until)
         else:
             head = replace(head, due=now + heads.QUEUED_GRACE)
-        existing = self.store.start(head)
+        existing = self._put(head)
         if existing is not None:
             return self._begun_before(head, existing), False
         snapshot = fold(head, ())
@@ -103,7 +105,9 @@ class Engine:
             case NotClaimable(head):
                 if head is not None and head.wake is not None and head.wake > now and not head.is_terminal:
                     self.hints.send(run, at=head.wake, version=head.version)
-                return take_over(self, head, deadline) if head is not None and head.outbox else head
+                if head is not None and head.outbox:
+                    return take_over(self, head, deadline)
+                return self._unless_expired(head)
             case Claimed(head):
                 return self._claimed(head, deadline, per_step=per_step)
             case _:
@@ -151,11 +155,12 @@ class Engine:
 
     def cancel(self, run: RunRef) -> Head:
         """Stop a run for good, from any process; an ended run keeps its status. Raises: RunNotFound."""
-        if any(graph.hooks.on_finish is not None for graph in self.graphs.values()):
+        hooked = any(graph.hooks.on_finish is not None for graph in self.graphs.values())
+        if hooked or self.retention is not None or any(graph.retention is not None for graph in self.graphs.values()):
             head = self._canceled(run)
         else:
             head = self.store.cancel(run, now=self.clock.now())
-        if head is None:
+        if head is None or head.is_expired(self.clock.now()):
             raise RunNotFound(run.id)
         if self.hints.scheduler is not None and head.status is RunStatus.CANCELED:
             self.hints.scheduler.unschedule(run, version=head.version - 1)
@@ -244,8 +249,11 @@ class Engine:
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
         born = heads.reborn(snapshot.head, now, incarnation=1)
         head = replace(born, run=new, created_at=now, version=1, epoch=0, definition=graph.fingerprint)
-        if self.store.peek(new) is not None:
-            raise RunExists(new.id, head.workflow)
+        standing = self.store.peek(new)
+        if standing is not None:
+            if not standing.is_expired(self.clock.now()):
+                raise RunExists(new.id, head.workflow)
+            self._remove(standing)
         for record in records:
             self.store.commit(new, 1, replace(record, epoch=0), None)
         if self.store.start(head) is not None:
@@ -254,22 +262,30 @@ class Engine:
 
     def delete(self, run: RunRef) -> None:
         """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
-        self.cancel(run)
-        self.store.delete(run)
+        for _ in range(MOST_TRIES):
+            head = self.cancel(run)
+            if self.store.delete(run, last=heads.removed(head, self.clock.now())):
+                return
+        raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being deleted. Try again.")
 
     def read(self, run: RunRef, *, everything: bool = True) -> Snapshot:
         """The run as it stands. Raises: RunNotFound."""
         loaded = self.store.load(run, everything=everything)
-        if loaded is None:
+        if loaded is None or loaded[0].is_expired(self.clock.now()):
             raise RunNotFound(run.id)
         return fold(loaded[0], loaded[1].values())
 
     def peek(self, run: RunRef) -> Head:
         """The run's head alone. Raises: RunNotFound."""
         head = self.store.peek(run)
-        if head is None:
+        if head is None or head.is_expired(self.clock.now()):
             raise RunNotFound(run.id)
         return head
+
+    def retention_of(self, workflow: str) -> timedelta | None:
+        """How long ended runs of a workflow are kept; None: for ever."""
+        graph = self.graphs.get(workflow)
+        return self.retention if graph is None or graph.retention is None else graph.retention
 
     def graph(self, workflow: str) -> Graph:
         """The compiled workflow of that id. Raises: WorkflowNotFound."""
@@ -279,6 +295,15 @@ class Engine:
             raise WorkflowNotFound(workflow, self.graphs) from None
 
     # -- start and resume -------------------------------------------------------------------------------------------
+
+    def _put(self, head: Head) -> Head | None:
+        """Start the run, in the place of an expired one of that id if need be; the head that stands in its way."""
+        for _ in range(MOST_TRIES):
+            standing = self.store.start(head)
+            if standing is None or not standing.is_expired(self.clock.now()):
+                return standing
+            self._remove(standing)
+        raise ConflictError(f"An expired run {head.run.id!r} is still being removed. Try again.")
 
     def _begun_before(self, head: Head, existing: Head) -> Snapshot:
         if existing.workflow != head.workflow or existing.input_hash != head.input_hash:
@@ -405,26 +430,48 @@ class Engine:
         return self.read(head.run)
 
     def _canceled(self, run: RunRef) -> Head | None:
-        """Canceled together with the hook it owes, which is called here; where there are workers, one of them calls it.
+        """Canceled together with when it expires and the hook it owes; called here, or by a worker if there are.
 
         Costs a read more than a plain cancel: whose run it is must be known first.
         """
         for _ in range(MOST_TRIES):
             head = self.store.peek(run)
-            graph = None if head is None else self.graphs.get(head.workflow)
-            if head is None or graph is None or graph.hooks.on_finish is None or head.is_terminal:
-                return self.store.cancel(run, now=self.clock.now())
+            if head is None or head.is_terminal:
+                return head
+            graph = self.graphs.get(head.workflow)
             now = max(self.clock.now(), head.updated_at)
             here = self.hints.queue is None
-            moved = heads.owing(heads.canceled(head, now), graph.hooks, lease(self, now, None) if here else now)
+            moved = heads.kept_for(heads.canceled(head, now), self.retention_of(head.workflow))
+            if graph is not None:
+                moved = heads.owing(moved, graph.hooks, lease(self, now, None) if here else now)
             if not isinstance(self.store.move(moved, version=head.version), Written):
                 continue
+            if graph is None or not moved.outbox:
+                return moved
             if here:
                 loaded = self.store.load(run, moved, everything=True)
                 return tell(self, graph, fold(moved, loaded[1].values() if loaded else ())).head
             self.hints.send(run, at=now, version=moved.version)
             return moved
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being canceled. Try again.")
+
+    # -- removing what has expired ----------------------------------------------------------------------------------
+
+    def _unless_expired(self, head: Head | None) -> Head | None:
+        """The head; None if it has expired, and then it is removed."""
+        if head is None or not head.is_expired(self.clock.now()):
+            return head
+        if head.due is not None and head.due <= self.clock.now():
+            self._remove(head)
+        return None
+
+    def _remove(self, head: Head) -> None:
+        """Remove an expired run for good, unless it has changed.
+
+        The head is written first: whoever wants to bring the run back to life (time travel) finds it changed, and
+        learns from then on that it is gone; whoever finds it half removed goes on when ``due`` has passed.
+        """
+        self.store.delete(head.run, last=heads.removed(head, self.clock.now()))
 
     # -- driving ----------------------------------------------------------------------------------------------------
 

@@ -117,8 +117,11 @@ class Store(Protocol):
         """
         ...
 
-    def delete(self, run: RunRef) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
         """Remove everything about a run, its head last; whether there was one. May be called again after a crash.
+
+        With ``last`` the head is replaced by that first, if it stands one version before it; if not, nothing happens,
+        and False is returned. However slow one of several callers is: a new run of that id loses nothing to it.
 
         The caller has seen to it that nobody drives the run.
         """

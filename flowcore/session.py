@@ -260,6 +260,7 @@ class Session:
     def _release(self, head: Head) -> bool:
         """Give the run back as ``head``. If somebody resumed meanwhile, go on with what they brought instead."""
         held = self.snapshot.head
+        head = heads.kept_for(head, self.engine.retention_of(head.workflow))
         head = heads.owing(head, self.graph.hooks, lease(self.engine, self._now(), self.deadline))
         written = self.engine.store.release(head, epoch=held.epoch, version=held.version)
         match written:

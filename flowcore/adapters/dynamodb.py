@@ -12,6 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -49,6 +50,8 @@ from flowcore.ports import Claimed, HeadMoved, Ids, NotClaimable, RecordMoved, R
 
 _ABSENT = "attribute_not_exists(#pk)"
 """Nobody has made this item yet."""
+_AS_FOUND = "#lc = :lc"
+"""Nobody has written the item since it was read."""
 _SAME_RECORD = "#o = :outcome AND #g = :gen"
 """The record is still the occurrence that the writer decided upon."""
 _SAME_VERSION = "#ver = :version"
@@ -177,8 +180,8 @@ class DynamoStore:
 
     def peek(self, run: RunRef) -> Head | None:
         """See ``Store.peek``."""
-        reply = self._ask(self._client.get_item, TableName=self._table, Key=_key_of(run), ConsistentRead=True)
-        return decode_head(reply["Item"]) if "Item" in reply else None
+        item = self._head_of(run)
+        return None if item is None else decode_head(item)
 
     def commit(
         self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
@@ -202,17 +205,20 @@ class DynamoStore:
 
     def move(self, head: Head, *, version: int) -> Written | HeadMoved:
         """See ``Store.move``."""
-        token = self._ids.fresh()
-        update = self._updating(head.run, replacement(head, token), _SAME_VERSION, {":version": number(version)})
-        verdict = self._write(self._client.update_item, token, **update)
+        verdict = self._moved(head, version, self._ids.fresh())
         return Written() if isinstance(verdict, _Done) else HeadMoved(_head_in(verdict))
 
-    def delete(self, run: RunRef) -> bool:
-        """See ``Store.delete``. The head goes last: a new run of this id must not find records of the old one."""
-        self._forget(run)
-        reply = self._ask(self._client.delete_item, TableName=self._table, Key=_key_of(run), ReturnValues="ALL_OLD")
-        self._forget(run)
-        return "Attributes" in reply
+    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
+        """See ``Store.delete``.
+
+        The head goes last: a new run of this id must not find records of the old one. Each item is removed only as it
+        was found while that very head still stood there, so a slow caller does no harm to a new run.
+        """
+        if last is None:
+            return self._deleted(run, self._token_of(run))
+        token = self._ids.fresh()
+        verdict = self._moved(last, last.version - 1, token)
+        return isinstance(verdict, _Done) and self._deleted(run, token)
 
     def resume(
         self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
@@ -321,16 +327,53 @@ class DynamoStore:
 
     # -- writing --
 
-    def _forget(self, run: RunRef) -> None:
-        """Remove the run's records, of every incarnation."""
-        keys = self._query(
+    def _head_of(self, run: RunRef) -> Item | None:
+        reply = self._ask(self._client.get_item, TableName=self._table, Key=_key_of(run), ConsistentRead=True)
+        item: Item | None = reply.get("Item")
+        return item
+
+    def _token_of(self, run: RunRef) -> str | None:
+        """The token of the last write of the run's head; None when there is none."""
+        head = self._head_of(run)
+        return None if head is None else str(head["lc"]["S"])
+
+    def _moved(self, head: Head, version: int, token: str) -> _Done | _Refused:
+        """Replace a head that stands at ``version``."""
+        update = self._updating(head.run, replacement(head, token), _SAME_VERSION, {":version": number(version)})
+        return self._write(self._client.update_item, token, **update)
+
+    def _deleted(self, run: RunRef, token: str | None) -> bool:
+        """Remove a run whose head was written with ``token``; whether it has one."""
+        is_ours = self._emptied(run, token)
+        if token is not None and is_ours:
+            self._removed({**_key_of(run), "lc": text(token)})
+            self._emptied(run, None)  # what a worker that was given up has written between the two
+        return token is not None
+
+    def _emptied(self, run: RunRef, token: str | None) -> bool:
+        """Remove the run's records, of every incarnation, as long as its head is the one written with ``token``."""
+        pages = self._replies(
             {":pk": text(partition_of(run)), ":head": text(HEAD_KEY)},
             KeyConditionExpression="#pk = :pk AND #sk > :head",
-            ProjectionExpression="#pk, #sk",
+            ProjectionExpression="#pk, #sk, #lc",
             ConsistentRead=True,
         )
-        for key in keys:
-            self._ask(self._client.delete_item, TableName=self._table, Key=key)
+        for page in pages:
+            if not page["Items"]:
+                continue
+            # Looked at after the records were read: as long as it stands, so read records cannot be a later run's.
+            if self._token_of(run) != token:
+                return False
+            for item in page["Items"]:
+                self._removed(item)
+        return True
+
+    def _removed(self, item: Item) -> None:
+        """Remove an item, unless somebody has written it since."""
+        key = {name: item[name] for name in ("pk", "sk")}
+        request = {"TableName": self._table, "Key": key, **_phrased({":lc": item["lc"]}, ConditionExpression=_AS_FOUND)}
+        with suppress(ClientError):
+            self._ask(self._client.delete_item, **request)
 
     def _advance(
         self,

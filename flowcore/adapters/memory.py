@@ -138,10 +138,12 @@ class MemoryStore:
             self._apply(item, change)
             return Written()
 
-    def delete(self, run: RunRef) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
         """See ``Store.delete``."""
         with self._lock:
             partition = partition_of(run)
+            if last is not None and isinstance(self.move(last, version=last.version - 1), HeadMoved):
+                return False
             self._scopes.pop(partition, None)
             self._due.pop(partition, None)
             item = self._heads.pop(partition, None)

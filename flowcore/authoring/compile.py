@@ -65,6 +65,7 @@ class Options:
     backoff: Backoff
     metadata: Mapping[str, Any]
     hooks: Hooks
+    retention: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,7 @@ def compile_workflow(definition: Definition) -> Graph:
         description=definition.description,
         metadata=definition.options.metadata,
         hooks=definition.options.hooks,
+        retention=definition.options.retention,
         by_id={node.id: node for node in entries(nodes)},
     )
 
@@ -379,6 +381,8 @@ def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
         yield Mistake(definition.id, "cannot be a workflow id; use 1-64 letters, digits, '_' or '-'")
     if not definition.entries:
         yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
+    if definition.options.retention is not None and definition.options.retention <= timedelta(0):
+        yield Mistake(definition.id, f"keeps its runs for {definition.options.retention}; retention= must be positive")
     for id, count in Counter(node.id for node in entries(nodes)).items():
         if count > 1:
             yield Mistake(

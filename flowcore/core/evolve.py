@@ -37,6 +37,9 @@ WAKE_GRACE = timedelta(seconds=90)
 LEASE_GRACE = timedelta(seconds=30)
 """How long after a lease has run out the sweeper takes its holder for dead."""
 
+REMOVAL_GRACE = timedelta(minutes=15)
+"""How long removing an expired run may take before another worker does it: no worker lives longer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
@@ -495,9 +498,28 @@ def taken_up(head: Head, until: datetime) -> Head:
 
 
 def told(head: Head) -> Head:
-    """The hooks have been called: nobody need look again, but for a suspension's deadline."""
-    due = None if head.wake is None else head.wake + WAKE_GRACE
+    """The hooks have been called: nobody need look again, but for a suspension's deadline, or when the run expires."""
+    due = head.expires_at if head.wake is None else head.wake + WAKE_GRACE
     return replace(head, version=head.version + 1, outbox=(), due=due)
+
+
+def kept_for(head: Head, retention: timedelta | None) -> Head:
+    """The same, expiring ``retention`` after its end, if it has ended; ``due`` then has somebody remove it."""
+    if retention is None or not head.is_terminal:
+        return head
+    expires_at = head.updated_at + retention
+    return replace(head, expires_at=expires_at, due=expires_at)
+
+
+def removed(head: Head, now: datetime) -> Head:
+    """An ended run is being removed by whoever wrote this, who is given up after a while.
+
+    By the run's own clock it has expired from now on, so nobody whose clock is behind brings it back to life.
+    """
+    at = max(head.updated_at, now)
+    expires_at = at if head.expires_at is None else min(at, head.expires_at)
+    due = now + REMOVAL_GRACE
+    return replace(head, version=head.version + 1, updated_at=at, outbox=(), expires_at=expires_at, due=due)
 
 
 def _told_of_waits(head: Head) -> dict[str, Any]:

@@ -531,6 +531,17 @@ class StoreContract:
         store.delete(RUN)
         assert other == store.peek(other.run)
 
+    def test_delete_removes_only_the_head_that_is_meant(self, store: Store) -> None:
+        """At any other version everything stays."""
+        suspend(store)
+        before = store.load(RUN, everything=True)
+        for version in (3, 5):
+            assert not store.delete(RUN, last=a_suspended_head(version=version))
+        assert before == store.load(RUN, everything=True)
+        assert store.delete(RUN, last=a_suspended_head(version=4))
+        assert store.load(RUN, everything=True) is None
+        assert not store.delete(RUN, last=a_suspended_head(version=4))
+
     def test_due_finds_what_is_overdue(self, store: Store) -> None:
         """Strictly before now, the longest overdue first, no more than asked for."""
         for minute in (3, 1, 4, 2, 5):

@@ -147,9 +147,9 @@ class FaultyStore:
         """See ``Store.move``."""
         return self._call("move", lambda: self.inner.move(head, version=version), head.run)
 
-    def delete(self, run: RunRef) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
         """See ``Store.delete``."""
-        return self._call("delete", lambda: self.inner.delete(run), run)
+        return self._call("delete", lambda: self.inner.delete(run, last=last), run)
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""

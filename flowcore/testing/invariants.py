@@ -67,6 +67,9 @@ def _due_violations(head: Head) -> Iterator[str]:
     elif head.status is RunStatus.SUSPENDED:
         if (head.due is None) is not (head.wake is None):
             yield "SUSPENDED with a deadline and without due, or the other way round"
+    elif head.is_terminal and head.expires_at is not None:
+        if head.due is None or head.due < head.expires_at:
+            yield f"{head.status} with due {head.due}, and it expires at {head.expires_at}"
     elif head.status not in SELF_MOVING and head.due is not None:
         yield f"{head.status} with due: the sweeper would never stop"
 
@@ -99,7 +102,7 @@ def run_violations(graph: Graph, head: Head, records: Records) -> Iterator[str]:
             yield f"{head.status}, but its records say otherwise: {decision}"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class WatchedStore:
     """Any ``Store``, with every write checked while nobody else can write.
 
@@ -109,8 +112,8 @@ class WatchedStore:
     inner: Store
     graphs: dict[str, Graph] = field(default_factory=dict)
     """With a run's workflow here, what it looks like at rest is checked as well."""
-    answers: dict[tuple[RunRef, StepKey, int], str] = field(default_factory=dict)
-    """By run, key and generation: the digest of the one answer."""
+    answers: dict[tuple[RunRef, int, StepKey, int], str] = field(default_factory=dict)
+    """By run, incarnation, key and generation: the digest of the one answer."""
     records: dict[tuple[RunRef, int, StepKey], StepRecord] = field(default_factory=dict)
     """By run, incarnation and key: what was last written there."""
     _lock: Any = field(default_factory=RLock, repr=False)
@@ -161,11 +164,14 @@ class WatchedStore:
         """See ``Store.move``."""
         return self._watched(head.run, lambda: self.inner.move(head, version=version))
 
-    def delete(self, run: RunRef) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
         """See ``Store.delete``."""
         with self._lock:
-            self.records = {key: record for key, record in self.records.items() if key[0] != run}
-            return self.inner.delete(run)
+            is_gone = self.inner.delete(run, last=last)
+            if is_gone:
+                self.records = {place: record for place, record in self.records.items() if place[0] != run}
+                self.answers = {place: answer for place, answer in self.answers.items() if place[0] != run}
+            return is_gone
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""
@@ -214,7 +220,7 @@ class WatchedStore:
         self.records[run, incarnation, record.key] = record
         yield from record_violations(before, record)
         if record.outcome is Outcome.RESU and record.answer is not None:
-            occurrence = (run, record.key, record.gen)
+            occurrence = (run, incarnation, record.key, record.gen)
             if self.answers.setdefault(occurrence, record.answer.digest) != record.answer.digest:
                 yield f"{record.key!r} was answered twice in generation {record.gen}"
 

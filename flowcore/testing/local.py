@@ -79,6 +79,7 @@ class LocalApp(App):
             clock=self._virtual,
             ids=ids or app.ids,
             pace=pace or app.engine.pace,
+            retention=app.engine.retention,
         )
         self._crashes: list[tuple[str, Fault]] = []
         self._swept_at: datetime | None = None

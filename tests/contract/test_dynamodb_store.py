@@ -30,6 +30,7 @@ from flowcore.testing.contract import (
     a_suspended_head,
     a_suspension,
     claim,
+    commit_all,
     keyed,
     noise,
     patient_pages,
@@ -322,6 +323,48 @@ def test_a_listing_gives_up_for_a_page_not_for_good(client: Any, table: str) -> 
     pages = patient_pages(DynamoStore(client, table, SystemIds(), most_looked_at=8))
     assert ["r-41", "r-27", "r-04"] == [run.run_id for page in pages for run in page]
     assert 3 < len(pages) <= 50
+
+
+@pytest.mark.parametrize("frozen_after", range(1, 8))
+def test_a_slow_remover_takes_nothing_from_a_new_run(client: Any, table: str, frozen_after: int) -> None:
+    """Whenever it freezes, another one may remove the run and somebody start it anew, with the same steps."""
+    store = a_store(client, table)
+    store.start(a_head())
+    store.commit(RUN, 1, a_record("a", output="old"), None)
+    store.commit(RUN, 1, a_record("b", output="old"), None)
+    fresh = keyed(a_record("a", output="new"), a_record("b", output="new"))
+
+    def meanwhile() -> None:
+        store.delete(RUN)
+        store.start(a_head(version=2))
+        commit_all(store, fresh)
+
+    a_store(Freezing(client, frozen_after, meanwhile), table).delete(RUN, last=a_head(version=2))
+    assert (a_head(version=2), fresh) == store.load(RUN)
+
+
+class Freezing:
+    """A client that stands still after so many of its requests, while ``meanwhile`` happens."""
+
+    def __init__(self, client: Any, after: int, meanwhile: Callable[[], None]) -> None:
+        self._client = client
+        self._left = after
+        self._meanwhile = meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if name not in ("delete_item", "get_item", "query", "update_item"):
+            return found
+
+        def perform(**request: Any) -> Any:
+            try:
+                return found(**request)
+            finally:
+                self._left -= 1
+                if self._left == 0:
+                    self._meanwhile()
+
+        return perform
 
 
 def test_load_asks_once_for_each_open_scope(client: Any, table: str) -> None:
