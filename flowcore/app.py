@@ -7,8 +7,8 @@ end; with one, ``start`` and ``resume`` commit, ask a worker to look, and return
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, overload
 
 from flowcore.authoring.step import Step
@@ -26,7 +26,7 @@ from flowcore.errors import (
 from flowcore.hints import Hints, sweep
 from flowcore.keys import RunRef, is_run_id
 from flowcore.model import PUBLIC_STATUSES, Head, Json, Page, PublicStatus, RunFilter, RunSummary, Wait
-from flowcore.ports import Clock, Ids, Queue, Scheduler, Store
+from flowcore.ports import Clock, Ids, Queue, Scheduler, Store, Tracer
 from flowcore.run import Run, RunResult
 from flowcore.session import Pace
 from flowcore.tracing import Tracing, accepted_tags
@@ -36,6 +36,7 @@ Out = TypeVar("Out")
 R = TypeVar("R")
 
 DEFAULT_TENANT = "default"
+_LATEST = datetime.max.replace(tzinfo=UTC)
 
 
 class App:
@@ -53,6 +54,8 @@ class App:
         retention: how long runs are kept after they have ended, where their workflow does not say; for ever when left
             out. A run that has expired counts as gone at once and is removed, item by item, by whoever looks for it
             next: the sweeper, or a start of the same id. A run that has not ended is never removed.
+        tracer: is told what runs and steps took, as ``flowcore.ports.Span`` values; ``flowcore.adapters.otel`` has one
+            for OpenTelemetry.
 
     Example:
         >>> from flowcore import App, step, workflow
@@ -74,6 +77,7 @@ class App:
         ids: Ids | None = None,
         pace: Pace | None = None,
         retention: timedelta | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         from flowcore.adapters.memory import MemoryScheduler, MemoryStore  # noqa: PLC0415  # only without a store
         from flowcore.adapters.system import SystemClock, SystemIds  # noqa: PLC0415  # only without others
@@ -95,6 +99,7 @@ class App:
             ids=self.ids,
             pace=pace or Pace(),
             retention=_positive(retention),
+            tracer=tracer,
         )
 
     @property
@@ -112,6 +117,7 @@ class App:
         ids: Ids | None = None,
         pace: Pace | None = None,
         retention: timedelta | None = None,
+        tracer: Tracer | None = None,
     ) -> App:
         """The same workflows on other ports: how a deployment puts the author's App onto AWS."""
         return App(
@@ -123,6 +129,7 @@ class App:
             ids=ids or self.ids,
             pace=pace or self.engine.pace,
             retention=retention or self.engine.retention,
+            tracer=tracer or self.engine.tracer,
         )
 
     def for_tenant(self, tenant: str) -> App:
@@ -256,9 +263,7 @@ class App:
         strangers = [word for word in statuses if word not in PUBLIC_STATUSES]
         if strangers:
             raise MalformedRequest(f"{strangers[0]!r} is no status of a run; known are {', '.join(PUBLIC_STATUSES)}")
-        for bound in (since, until):
-            if bound is not None and bound.tzinfo is None:
-                raise MalformedRequest(f"{bound.isoformat()} has no time zone; give an aware datetime")
+        _refuse_naive(since, until)
         return RunFilter(
             workflow=workflow,
             statuses=statuses,
@@ -270,24 +275,39 @@ class App:
         )
 
     def waits(
-        self, *, workflow: str | None = None, resource_id: str | None = None, limit: int = 50, cursor: str | None = None
+        self,
+        *,
+        workflow: str | None = None,
+        resource_id: str | None = None,
+        tag: str | Sequence[str] | None = None,
+        label: str | None = None,
+        due_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> Page[Wait[Json]]:
-        """The inbox: the open suspensions of this tenant's runs, newest runs first, those that also sleep at the end.
+        """The inbox: the open suspensions of this tenant's parked runs, oldest runs first, each page by their own age.
 
-        Reads each run it shows; a page may hold more than ``limit`` waits when a run has several.
-        Raises: MalformedRequest.
+        The index keeps runs by the time of their creation, so a run that was started earlier and asked later comes
+        before one that was started later and asked earlier. Sleeping and paused runs are found as well, a run that a
+        worker drives just now is not.
+
+        Reads each run it shows, and no other; up to ``limit`` of them, so a page may hold more than ``limit`` waits
+        when a run has several, and fewer, or none, when ``label`` fits few: only ``cursor`` None is the end.
+
+        Args:
+            label: of the suspension.
+            due_before: only suspensions whose deadline is before.
+        Raises: MalformedRequest, InvalidPayload.
         """
-        phase, _, inner = (cursor or "suspended:").partition(":")
-        phases: dict[str, PublicStatus] = {"suspended": "suspended", "waiting": "waiting"}
-        if phase not in phases:
-            raise MalformedRequest(f"{cursor!r} is no cursor of a listing of waits")
-        page = self.list_runs(
-            workflow=workflow, status=phases[phase], resource_id=resource_id, limit=limit, cursor=inner or None
-        )
+        if limit < 1:
+            raise MalformedRequest(f"limit={limit} is below 1; ask for at least one run")
+        _refuse_naive(due_before)
+        asked = self._wanted(workflow, None, resource_id, tag, None, None)
+        wanted = replace(asked, waiting=True, deadline_before=due_before)
+        page = self.store.list_runs(self.tenant, wanted, limit=limit, cursor=cursor, oldest_first=True)
         found = [wait for summary in page for wait in self._waits_of(summary.run_id)]
-        if page.cursor is not None:
-            return Page(found, f"{phase}:{page.cursor}")
-        return Page(found, "waiting:" if phase == "suspended" else None)
+        meant = [wait for wait in found if _is_meant(wait, label, due_before)]
+        return Page(sorted(meant, key=_age), page.cursor)
 
     def _waits_of(self, run_id: str) -> list[Wait[Json]]:
         """The open suspensions of a run that a listing has named and that may be gone by now."""
@@ -332,6 +352,22 @@ class ServedWorkflow(Generic[In, Out]):
             raise MalformedRequest(f"{run_id!r} cannot be a run id; use 1-128 letters, digits and ._:@-")
         ref = RunRef(self.app.tenant, run_id or self.app.ids.fresh())
         return Run(self.app, ref, self.workflow, resource_id, tags=accepted_tags(tags), id_given=run_id is not None)
+
+
+def _refuse_naive(*instants: datetime | None) -> None:
+    for instant in instants:
+        if instant is not None and instant.tzinfo is None:
+            raise MalformedRequest(f"{instant.isoformat()} has no time zone; give an aware datetime")
+
+
+def _is_meant(wait: Wait[Json], label: str | None, due_before: datetime | None) -> bool:
+    if label is not None and wait.label != label:
+        return False
+    return due_before is None or (wait.deadline is not None and wait.deadline < due_before)
+
+
+def _age(wait: Wait[Json]) -> tuple[datetime, str, str]:
+    return wait.since or _LATEST, wait.run_id, wait.id
 
 
 def _positive(retention: timedelta | None) -> timedelta | None:

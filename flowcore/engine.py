@@ -33,8 +33,9 @@ from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Snapshot, StepRecord, Trace, wait_id
-from flowcore.ports import Claimed, Clock, Ids, NotClaimable, Store, Written
+from flowcore.ports import Claimed, Clock, Ids, NotClaimable, Store, Tracer, Written
 from flowcore.session import Pace, Session
+from flowcore.spans import with_id
 
 _LOGGER = logging.getLogger("flowcore.engine")
 
@@ -58,6 +59,7 @@ class Engine:
     pace: Pace = field(default_factory=Pace)
     retention: timedelta | None = None
     """How long ended runs are kept whose workflow does not say; None: for ever."""
+    tracer: Tracer | None = None
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
     crew: Callable[[EventLoop], Crew[StepKey, StepEvent]] = field(default=Crew, repr=False)
     """Makes the crew of one session; a test gives one whose order of outcomes it can replay."""
@@ -75,6 +77,8 @@ class Engine:
         Raises: RunExists when another input or workflow stands under this id.
         """
         graph = self.graph(head.workflow)
+        if self.tracer is not None:
+            head = replace(head, trace=with_id(head.trace, head.run, "start"))
         if graph.hooks.on_start is not None:
             standing = self.store.peek(head.run)
             if standing is not None and not standing.is_expired(self.clock.now()):
@@ -384,6 +388,8 @@ class Engine:
             head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
         else:
             head = heads.queued(snapshot.head, now)
+        if self.tracer is not None:
+            trace = with_id(trace, head.run, answer.answer.wait)
         head = replace(head, continued=trace)
         after = evolve(snapshot, answer, now)
         written = self.store.resume(head, after.records[record.key], version=snapshot.head.version, prior=record)

@@ -8,12 +8,12 @@ from several threads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from flowcore.keys import RunRef, StepKey
-from flowcore.model import EVERY_RUN, Head, Page, PublicStatus, RunFilter, RunSummary, StepRecord
+from flowcore.model import EVERY_RUN, Head, Json, Page, PublicStatus, RunFilter, RunSummary, StepFailure, StepRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,4 +227,55 @@ class Ids(Protocol):
 
     def draw(self) -> float:
         """A number from [0, 1), for jitter."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SpanLink:
+    """Another span that one has to do with, in whichever trace."""
+
+    trace_id: str
+    span_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Something that took a while and is over, as tracing shows it.
+
+    ``run`` is a stretch of a run: from where one worker took it to where it parked, ended or was handed on. ``step`` is
+    one try of a step in it. Ids are derived from the run and the place, so a span told twice is the same one twice.
+    """
+
+    kind: Literal["run", "step"]
+    name: str
+    """The workflow's id, or the step's dotted id."""
+    trace_id: str
+    """32 hex digits."""
+    span_id: str
+    """16 hex digits."""
+    parent_span_id: str | None
+    links: tuple[SpanLink, ...] = ()
+    started_at: datetime
+    ended_at: datetime
+    status: str
+    """Of a run the word users see, ``lost`` where another worker took it; of a step ``success``, ``bailed``,
+    ``suspended``, ``retrying`` (this try failed) or ``failed``."""
+    error: StepFailure | None = None
+    run_id: str
+    workflow_id: str
+    step: str | None = None
+    attempt: int | None = None
+    """Of a step, from 1."""
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+    """``flowcore.tags``, ``flowcore.metadata.*`` and ``flowcore.context.*``: what the caller wanted shown."""
+
+
+class Tracer(Protocol):
+    """Is told of spans that are over, and hands them to some tracing system."""
+
+    def record(self, span: Span) -> None:
+        """Take one span. Called in the worker's thread between two writes, so it should only queue it.
+
+        What it raises is logged and changes nothing.
+        """
         ...

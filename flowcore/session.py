@@ -29,6 +29,7 @@ from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.ports import HeadMoved, RecordMoved, Written
 from flowcore.runner import Runner, View, conclude, is_async
+from flowcore.spans import Stretch
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -91,6 +92,8 @@ class Session:
         self.kept: dict[StepKey, StepRecord] = {}
         self.last_seq = 0
         self.order = Lock()
+        tracer = engine.tracer
+        self.stretch = None if tracer is None else Stretch(tracer, snapshot.head, engine.clock.now())
         self.turns = 0
 
     def run(self) -> Snapshot:
@@ -100,12 +103,18 @@ class Session:
             while not self._turn():
                 pass
         except _Fenced:
+            self._tell_of_stretch("lost")
             return self.engine.read(self.snapshot.head.run)
         except _Unanswered as unanswered:
             raise unanswered.error from None
         finally:
             self.crew.dismiss()
+        self._tell_of_stretch(self.snapshot.head.public_status)
         return self.snapshot
+
+    def _tell_of_stretch(self, status: str) -> None:
+        if self.stretch is not None:
+            self.stretch.over(self.snapshot, status, self.engine.clock.now())
 
     def _adopt_definition(self) -> None:
         """Go on under today's definition; what it has inserted in front of the reached position is skipped for good."""
@@ -200,6 +209,8 @@ class Session:
         match written:
             case Written():
                 self.snapshot = after
+                if self.stretch is not None:
+                    self.stretch.step(self.graph, event, after, self.engine.clock.now())
             case RecordMoved(record):
                 if record is None:
                     raise _Fenced

@@ -124,7 +124,7 @@ def _conditions(wanted: RunFilter) -> list[Condition]:
     if wanted.resource_id is not None:
         found.append(_one_of("rs", (wanted.resource_id,)))
     if wanted.waiting:
-        found.append(Condition(expression="attribute_exists(#sw)", holds=lambda entry: "sw" in entry))
+        found.append(_with_waits())
     if wanted.deadline_before is not None:
         found.append(_due_before(wanted.deadline_before))
     return found
@@ -144,6 +144,16 @@ def _tagged(number: int, tag: str) -> Condition:
         expression=f"contains(#tg, :tg{number})",
         values={f":tg{number}": text(part)},
         holds=lambda entry: "tg" in entry and part in entry["tg"]["S"],
+    )
+
+
+def _with_waits() -> Condition:
+    """A suspended run has open waits by definition; heads written before there was ``sw`` say no more than that."""
+    suspended = text("suspended")
+    return Condition(
+        expression="(attribute_exists(#sw) OR #ps = :suspended)",
+        values={":suspended": suspended},
+        holds=lambda entry: "sw" in entry or entry["ps"] == suspended,
     )
 
 

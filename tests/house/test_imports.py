@@ -22,7 +22,7 @@ LAYERS = (
     ("flowcore.authoring", "flowcore.core"),
     (
         *("flowcore.failures", "flowcore.sources", "flowcore.runner", "flowcore.crew"),
-        *("flowcore.hints", "flowcore.hooks", "flowcore.tracing", "flowcore.fields"),
+        *("flowcore.hints", "flowcore.hooks", "flowcore.tracing", "flowcore.spans", "flowcore.fields"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.app", "flowcore"),
     ),
     (
@@ -42,6 +42,7 @@ COMPOSITION = {"flowcore.app": ("flowcore.adapters.memory", "flowcore.adapters.s
 RESERVED = (
     ("boto3", ("flowcore.adapters", "handlers.bootstrap", "infra"), "AWS is spoken to in the adapters"),
     ("botocore", ("flowcore.adapters", "handlers.bootstrap", "infra"), "AWS is spoken to in the adapters"),
+    ("opentelemetry", ("flowcore.adapters.otel",), "tracing systems are spoken to in one adapter"),
     ("aws_lambda_powertools", ("flowcore.http", "handlers"), "Powertools belongs to the edge"),
     ("handlers", ("handlers",), "an entry point is started by Lambda, never imported"),
     ("os.environ", ("flowcore.settings", "infra"), "settings.py alone reads the environment"),

@@ -149,3 +149,99 @@ def test_counts_by_status(app: LocalApp) -> None:
     assert {"success": 1} == {s: n for s, n in app.counts(tag="eu").items() if n}
     since = app.clock.now() - timedelta(minutes=2)
     assert 2 == sum(app.counts(since=since).values())
+
+
+def inbox(app: LocalApp, **wanted: Any) -> list[str]:
+    """Runs whose suspensions the inbox shows, in its order."""
+    return [wait.run_id for wait in app.waits(**wanted)]
+
+
+@step
+def ask_soon(number: int, ctx: StepContext[int]) -> int:
+    """Asks its boss within a day times the number."""
+    if ctx.resume_data is None:
+        ctx.suspend(label=f"boss-{number}", timeout=timedelta(days=number))
+    return number + ctx.resume_data
+
+
+SOON = workflow("soon", input=int, output=int).then(ask_soon).commit()
+NAPPING = workflow("napping", input=int).parallel(ask, workflow("nap", input=int).sleep(timedelta(days=9)).commit())
+
+
+@pytest.fixture
+def busy() -> LocalApp:
+    """Open suspensions of four runs, in the order of their ids; one run has ended, one only sleeps."""
+    app = LocalApp(
+        App(ASKING, SOON, NAPPING.commit(), workflow("sleeping", input=int).sleep(timedelta(days=9)).commit())
+    )
+    for id, flow, number in (("a", "soon", 3), ("b", "napping", 1), ("c", "soon", 1), ("d", "asking", 1)):
+        app.workflow(flow).create_run(id, resource_id=f"of-{id}", tags=[flow]).start(number)
+        app.advance(minutes=1)
+    app.workflow("sleeping").create_run("s").start(1)
+    app.workflow("asking").create_run("e").start(1)
+    app.resume("e", 1)
+    return app
+
+
+def test_inbox_shows_the_oldest_first(busy: LocalApp) -> None:
+    """Also of a run that sleeps elsewhere; none of an ended one, none of one that only sleeps."""
+    assert ["a", "b", "c", "d"] == inbox(busy)
+    busy.cancel("b")
+    busy.resume("c", 1)
+    assert ["a", "d"] == inbox(busy)
+
+
+def test_inbox_reads_no_run_without_a_suspension(busy: LocalApp) -> None:
+    """The index says which have one."""
+    loads: list[Any] = []
+    load = busy.engine.store.load
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(busy.store, name)
+
+        def load(self, run: Any, *args: Any, **options: Any) -> Any:
+            loads.append(run.id)
+            return load(run, *args, **options)
+
+    busy.engine.store = Counting()
+    assert ["a", "b", "c", "d"] == inbox(busy)
+    assert ["a", "b", "c", "d"] == loads
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"workflow": "soon"}, ["a", "c"]),
+        ({"resource_id": "of-b"}, ["b"]),
+        ({"tag": "asking"}, ["d"]),
+        ({"label": "boss-1"}, ["c"]),
+        ({"label": "nobody"}, []),
+    ],
+)
+def test_inbox_is_filtered(busy: LocalApp, wanted: Any, expected: list[str]) -> None:
+    """By what the run is, and by the suspension's label."""
+    assert expected == inbox(busy, **wanted)
+
+
+def test_inbox_by_deadline(busy: LocalApp) -> None:
+    """Only what has one, and before."""
+    now = busy.clock.now()
+    assert ["c"] == inbox(busy, due_before=now + timedelta(days=2))
+    assert ["a", "c"] == inbox(busy, due_before=now + timedelta(days=4))
+    with pytest.raises(MalformedRequest, match="time zone"):
+        busy.waits(due_before=datetime(2026, 1, 1))  # noqa: DTZ001  # that is the fact
+
+
+def test_inbox_keeps_what_an_operator_paused(busy: LocalApp) -> None:
+    """Its answer is stored until the run goes on; an answer given meanwhile takes it out."""
+    busy.run("d").pause()
+    assert ["a", "b", "c", "d"] == inbox(busy)
+    busy.resume("d", 1)
+    assert ["a", "b", "c"] == inbox(busy)
+
+
+def test_inbox_refuses_a_page_of_nothing(busy: LocalApp) -> None:
+    """At least one run."""
+    with pytest.raises(MalformedRequest, match="limit=0"):
+        busy.waits(limit=0)
