@@ -11,8 +11,9 @@ STAMP := .venv/.stamp
 SOURCES := $(wildcard flowcore handlers infra examples tests)
 QUICK := $(wildcard tests/unit tests/property tests/house)
 
-# Another environment that happens to be active must not leak into ours.
-unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+# Another environment that happens to be active must not leak into ours, nor a wish to compile every module anew in
+# each of the processes that the tests and the local stack start.
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 # pyright's launcher asks the network for a newer version of itself; its locked copy is the one we mean.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # Trust what the machine trusts: behind a company proxy the installer's own list of authorities is not enough.

@@ -94,3 +94,19 @@ expense_flow = (
 )
 
 app = App(expense_flow)
+
+
+def main() -> None:
+    from flowcore.testing import LocalApp
+
+    local = LocalApp(app)
+    run = local.workflow(expense_flow).create_run("expense-1")
+    asked = run.start(Expense(employee="ada", amount=60_000, purpose="a telescope"))
+    print(asked.status, asked.waits[0].payload["reason"])
+    print(run.resume(Decision(approved=True), label="manager").status)
+    local.advance(days=4)
+    print(run.result().status, run.result().output)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
+from flowcore.codec import Shape, digest
 from flowcore.core.view import waits as open_suspensions
 from flowcore.engine import Engine
 from flowcore.errors import (
@@ -24,8 +25,21 @@ from flowcore.errors import (
     WorkflowNotFound,
 )
 from flowcore.hints import Hints, sweep
-from flowcore.keys import RunRef, is_run_id
-from flowcore.model import PUBLIC_STATUSES, Head, Json, Page, PublicStatus, RunFilter, RunSummary, Wait
+from flowcore.keys import RunRef, event_mistake, is_run_id, key_mistake
+from flowcore.mailbox import send
+from flowcore.model import (
+    PUBLIC_STATUSES,
+    EventReceipt,
+    Head,
+    Json,
+    Page,
+    PublicStatus,
+    RunFilter,
+    RunSummary,
+    Sent,
+    Topic,
+    Wait,
+)
 from flowcore.ports import Clock, Ids, Queue, Scheduler, Store, Tracer
 from flowcore.run import Run, RunResult
 from flowcore.session import Pace
@@ -37,6 +51,7 @@ R = TypeVar("R")
 
 DEFAULT_TENANT = "default"
 _LATEST = datetime.max.replace(tzinfo=UTC)
+_ANYTHING: Shape[Any] = Shape(Any)
 
 
 class App:
@@ -82,7 +97,7 @@ class App:
         from flowcore.adapters.memory import MemoryScheduler, MemoryStore  # noqa: PLC0415  # only without a store
         from flowcore.adapters.system import SystemClock, SystemIds  # noqa: PLC0415  # only without others
 
-        committed = [w.commit() if isinstance(w, WorkflowBuilder) else w for w in workflows]
+        committed = [_committed(w) for w in workflows]
         _refuse_duplicates(committed)
         self.workflows: Mapping[str, Workflow[Any, Any]] = {w.id: w for w in committed}
         self.tenant = DEFAULT_TENANT
@@ -144,7 +159,7 @@ class App:
     @overload
     def workflow(self, workflow: str) -> ServedWorkflow[Any, Any]: ...
     @overload
-    def workflow(self, workflow: Workflow[In, Out]) -> ServedWorkflow[In, Out]: ...
+    def workflow(self, workflow: Workflow[In, Out] | WorkflowBuilder[In, Out, Out]) -> ServedWorkflow[In, Out]: ...
 
     def workflow(self, workflow: Any) -> ServedWorkflow[Any, Any]:
         """A workflow of this App, by id or by object (which keeps its types). Raises: WorkflowNotFound."""
@@ -173,6 +188,7 @@ class App:
         retry_count: int | None = None,
         tracing: Tracing | None = None,
         drive: timedelta | None = None,
+        per_step: bool = False,
     ) -> RunResult[Any]: ...
     @overload
     def resume(
@@ -191,6 +207,7 @@ class App:
         retry_count: int | None = None,
         tracing: Tracing | None = None,
         drive: timedelta | None = None,
+        per_step: bool = False,
     ) -> RunResult[Any]: ...
 
     def resume(self, run_id: str, data: Any = None, **options: Any) -> RunResult[Any]:
@@ -262,7 +279,7 @@ class App:
         statuses = (status,) if isinstance(status, str) else tuple(status or ())
         strangers = [word for word in statuses if word not in PUBLIC_STATUSES]
         if strangers:
-            raise MalformedRequest(f"{strangers[0]!r} is no status of a run; known are {', '.join(PUBLIC_STATUSES)}")
+            raise MalformedRequest(f"{strangers[0]!r} is no status of a run; use one of {', '.join(PUBLIC_STATUSES)}")
         _refuse_naive(since, until)
         return RunFilter(
             workflow=workflow,
@@ -273,6 +290,38 @@ class App:
             until=until,
             unexpired_at=self.clock.now(),
         )
+
+    def send_event(
+        self,
+        name: str,
+        key: str,
+        data: Any = None,
+        *,
+        event_id: str | None = None,
+        keep: timedelta = timedelta(days=7),
+        drive: timedelta | None = None,
+    ) -> EventReceipt:
+        """Tell whoever waits for it that something has happened: ``wait_for_event(name, key=...)``.
+
+        Settles the oldest open wait. When there is none, the event is kept and the first wait that comes takes it.
+
+        Args:
+            key: what it is about; must be the key that the wait was given.
+            data: must fit the model of the wait.
+            event_id: a second event of the same id, name and key is the same event, and is told what became of it.
+            keep: how long the event waits for somebody, and its copies are known.
+            drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
+        Raises: MalformedRequest; InvalidPayload when the data fits no wait that is open; IdempotencyKeyReused.
+        """
+        mistake = event_mistake(name) or key_mistake(key) or _event_id_mistake(event_id, keep)
+        if mistake is not None:
+            raise MalformedRequest(mistake)
+        plain, now = _ANYTHING.accept(f"data of event {name!r}", data), self.clock.now()
+        topic = Topic(self.tenant, name, key)
+        id = self.ids.fresh() if event_id is None else event_id
+        sent = Sent(topic=topic, id=id, data=plain, digest=digest(plain), at=now, until=now + keep)
+        here = self.queue is None or drive is not None
+        return send(self.engine, sent, here=here, deadline=None if drive is None else now + drive)
 
     def waits(
         self,
@@ -374,6 +423,21 @@ def _positive(retention: timedelta | None) -> timedelta | None:
     if retention is not None and retention <= timedelta(0):
         raise SettingsError(f"retention={retention} is not positive; leave it out to keep runs for ever")
     return retention
+
+
+def _event_id_mistake(event_id: str | None, keep: timedelta) -> str | None:
+    if event_id is not None and not is_run_id(event_id):
+        return f"{event_id!r} cannot be the id of an event; use 1-128 letters, digits and ._:@-"
+    return None if keep > timedelta(0) else f"keep={keep} keeps nothing; give a timedelta above 0"
+
+
+def _committed(given: Any) -> Workflow[Any, Any]:
+    if isinstance(given, WorkflowBuilder):
+        return given.commit()
+    if isinstance(given, Workflow):
+        return given
+    what = f"step {given.id!r}" if isinstance(given, Step) else f"{given!r} ({type(given).__name__})"
+    raise TypeError(f"An App serves workflows; {what} is none. Put steps into workflow(...).then(step).commit()")
 
 
 def _refuse_duplicates(workflows: list[Workflow[Any, Any]]) -> None:

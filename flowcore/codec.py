@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import CoreConfig, SchemaSerializer
+from pydantic_core import CoreConfig, SchemaSerializer, to_jsonable_python
 
 from flowcore.errors import InvalidPayload
 from flowcore.model import Json
@@ -100,7 +100,8 @@ class Shape(Generic[T]):
         except ValidationError:
             raise
         except (ValueError, RecursionError) as error:
-            raise NotJsonError(str(error)) from None
+            where = _place_of_misfit(value) or "the value"
+            raise NotJsonError(f"{where} cannot be stored as JSON: {error}. {_WRITABLE}") from None
         return loads(dumps(plain))
 
     def accept(self, subject: str, value: Json) -> Json:
@@ -115,9 +116,46 @@ class Shape(Generic[T]):
         except (NotJsonError, RecursionError) as error:
             raise InvalidPayload(subject, [{"path": "", "message": str(error), "type": "not-json"}]) from None
 
+    def normal(self, value: Json) -> Json:
+        """Plain JSON as the type would write it, defaults filled in. Raises: pydantic.ValidationError, NotJsonError."""
+        return self.encode(self.decode(value))
+
     def schema(self) -> Mapping[str, Any]:
         """The JSON Schema of what this door accepts."""
         return self.adapter.json_schema()
+
+
+class Unchecked(Shape[T]):
+    """A door that checks nothing and fills in nothing: plain JSON passes as it is.
+
+    Whoever stands behind it still gets a model, a date, a set where one can be built of the value; where none can, the
+    plain value itself.
+    """
+
+    __slots__ = ()
+
+    def decode(self, value: Json) -> T:
+        """The typed value if there is one, else the value. Never raises."""
+        try:
+            built = super().decode(value)
+        except Exception:  # noqa: BLE001  # validators are the author's; what they refuse is not refused here
+            return copied(value)  # type: ignore[no-any-return]  # whatever came
+        return copied(value) if _is_plain(built) else built
+
+    def encode(self, value: Any) -> Json:
+        """Plain JSON of any value that has some. Raises: NotJsonError."""
+        return ANYTHING.encode(value)
+
+    def normal(self, value: Json) -> Json:
+        """The value."""
+        return copied(value)
+
+    def accept(self, subject: str, value: Json) -> Json:
+        """Plain JSON of what a caller sent. Raises: InvalidPayload when it has none."""
+        return ANYTHING.accept(subject, value)
+
+
+ANYTHING: Shape[Any] = Shape(Any)
 
 
 def field_errors(error: ValidationError) -> Sequence[Mapping[str, Any]]:
@@ -140,6 +178,27 @@ def _built(type_: Any) -> TypeAdapter[Any]:
         return TypeAdapter(type_)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise TypeError(str(error).splitlines()[0]) from None
+
+
+_WRITABLE = "Give plain JSON, a pydantic model or a dataclass"
+
+
+def _place_of_misfit(value: Any, place: str = "", depth: int = 0) -> str | None:
+    """Where in ``value`` the first thing stands that pydantic cannot write; None when each part can be written."""
+    inner: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        inner = ((f"{place}.{key}".lstrip("."), part) for key, part in value.items())
+    elif isinstance(value, (list, tuple)):
+        inner = ((f"{place}[{index}]", part) for index, part in enumerate(value))
+    if depth < 50:
+        for where, part in inner:
+            if (found := _place_of_misfit(part, where, depth + 1)) is not None:
+                return found
+    try:
+        to_jsonable_python(value)
+    except (ValueError, RecursionError):
+        return f"{place or 'the value'} ({type(value).__name__})"
+    return None
 
 
 _PLAIN: Mapping[type, Callable[[Any], bool]] = {

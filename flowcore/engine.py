@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from flowcore.authoring.graph import ForeachNode, Graph, LoopNode, StepNode
+from flowcore.authoring.graph import EventNode, ForeachNode, Graph, LoopNode, StepNode
 from flowcore.core import evolve as heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of
 from flowcore.core.compat import conflict
-from flowcore.core.evolve import Answered, Changes, StepEvent, evolve, fold
+from flowcore.core.evolve import Answered, Changes, Received, StepEvent, evolve, fold
 from flowcore.core.rewind import Given, rewound
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
@@ -32,10 +32,12 @@ from flowcore.errors import (
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
-from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Snapshot, StepRecord, Trace, wait_id
-from flowcore.ports import Claimed, Clock, Ids, NotClaimable, Store, Tracer, Written
+from flowcore.mailbox import EventGone
+from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
+from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
 from flowcore.session import Pace, Session
 from flowcore.spans import with_id
+from flowcore.tries import Try
 
 _LOGGER = logging.getLogger("flowcore.engine")
 
@@ -61,7 +63,7 @@ class Engine:
     """How long ended runs are kept whose workflow does not say; None: for ever."""
     tracer: Tracer | None = None
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
-    crew: Callable[[EventLoop], Crew[StepKey, StepEvent]] = field(default=Crew, repr=False)
+    crew: Callable[[EventLoop], Crew[Try, StepEvent | None]] = field(default=Crew, repr=False)
     """Makes the crew of one session; a test gives one whose order of outcomes it can replay."""
 
     # -- what arrives -----------------------------------------------------------------------------------------------
@@ -125,10 +127,15 @@ class Engine:
         *,
         here: bool,
         deadline: datetime | None = None,
+        taken: Sent | None = None,
+        per_step: bool = False,
     ) -> tuple[Snapshot, Receipt]:
         """Settle a suspension with ``data``; exactly one of several racing answers is applied.
 
-        Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then.
+        Args:
+            taken: the event that ``data`` came with, and its taker; both are written, or neither.
+        Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then. EventGone when
+            the event has settled another wait.
         """
         owner = self.ids.fresh()
         # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
@@ -144,7 +151,7 @@ class Engine:
                 case Refused(error):
                     raise error
                 case Repeated(first):
-                    self._hint_again(snapshot.head)
+                    self.hint_again(snapshot.head)
                     return snapshot, first
                 case Meant(records):
                     answers = [self._answer(graph, snapshot, record, data, resume) for record in records]
@@ -152,9 +159,10 @@ class Engine:
                     assert_never(verdict)
             lease_until = self.lease_until(self.clock.now(), deadline) if here else None
             pairs = list(zip(records, answers, strict=True))
-            written = self._settle(snapshot, pairs, owner, lease_until, resume.trace)
+            written = self._settle(snapshot, pairs, owner, lease_until, resume.trace, taken)
             if written is not None:
-                return self._resumed(graph, written, owner, here=here, deadline=deadline), receipt_of(answers[0].answer)
+                seen = self._resumed(graph, written, owner, here=here, deadline=deadline, per_step=per_step)
+                return seen, receipt_of(answers[0].answer)
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being resumed. Try again.")
 
     def cancel(self, run: RunRef) -> Head:
@@ -312,10 +320,10 @@ class Engine:
     def _begun_before(self, head: Head, existing: Head) -> Snapshot:
         if existing.workflow != head.workflow or existing.input_hash != head.input_hash:
             raise RunExists(existing.run.id, existing.workflow)
-        self._hint_again(existing)
+        self.hint_again(existing)
         return self.read(existing.run)
 
-    def _hint_again(self, head: Head) -> None:
+    def hint_again(self, head: Head) -> None:
         """A repeated request may mean that the first one died before its hint."""
         if head.status is RunStatus.QUEUED:
             self.hints.send(head.run, at=self.clock.now(), version=head.version)
@@ -329,12 +337,19 @@ class Engine:
                 raise DefinitionChanged(run.id, reason)
         return graph, snapshot
 
-    def _answer(self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume) -> Answered:
-        """The data, checked against the step's resume type before anything is written."""
-        node = step_node(graph, record.key)
+    def _answer(
+        self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume
+    ) -> Answered | Received:
+        """The data, checked against what the place takes before anything is written."""
+        node = answerable(graph, record.key)
+        place = dotted(record.key)
+        if isinstance(node, EventNode):
+            accepted = node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
+        else:
+            accepted = node.step.resume.accept(f"resume data of step {place!r}", data)
         answer = Answer(
             wait=wait_id(record, snapshot.head.incarnation),
-            data=node.step.resume.accept(f"resume data of step {dotted(record.key)!r}", data),
+            data=accepted,
             digest=resume.digest,
             at=self.time_of(snapshot),
             by=resume.by,
@@ -342,15 +357,19 @@ class Engine:
             idempotency_key=resume.idempotency_key,
         )
         changes = Changes(context=resume.request_context)
+        if isinstance(node, EventNode):
+            received = replace(answer, data=None)  # it is the output
+            return Received(key=record.key, answer=received, output=accepted, changes=changes)
         return Answered(key=record.key, answer=answer, changes=changes, retry_count=resume.retry_count)
 
     def _settle(
         self,
         snapshot: Snapshot,
-        pairs: list[tuple[StepRecord, Answered]],
+        pairs: list[tuple[StepRecord, Answered | Received]],
         owner: str,
         lease_until: datetime | None,
         trace: Trace | None,
+        taken: Sent | None,
     ) -> Snapshot | None:
         """Write each answer together with the head; None when somebody else was faster before the first was written.
 
@@ -364,7 +383,7 @@ class Engine:
             for _ in range(MOST_TRIES):
                 if snapshot.head.is_terminal or snapshot.records.get(record.key) != record:
                     break
-                written = self._answered(snapshot, record, answer, owner, lease_until, trace)
+                written = self._answered(snapshot, record, answer, owner, lease_until, trace, taken)
                 if written is not None:
                     snapshot, is_settled = written, True
                     break
@@ -377,10 +396,11 @@ class Engine:
         self,
         snapshot: Snapshot,
         record: StepRecord,
-        answer: Answered,
+        answer: Answered | Received,
         owner: str,
         lease_until: datetime | None,
         trace: Trace | None,
+        taken: Sent | None,
     ) -> Snapshot | None:
         """One answer together with the head; None when something has moved."""
         now = self.time_of(snapshot)
@@ -392,20 +412,24 @@ class Engine:
             trace = with_id(trace, head.run, answer.answer.wait)
         head = replace(head, continued=trace)
         after = evolve(snapshot, answer, now)
-        written = self.store.resume(head, after.records[record.key], version=snapshot.head.version, prior=record)
+        written = self.store.resume(
+            head, after.records[record.key], version=snapshot.head.version, prior=record, taken=taken
+        )
+        if isinstance(written, EventTaken):
+            raise EventGone
         return after.with_head(head) if isinstance(written, Written) else None
 
     def _resumed(
-        self, graph: Graph, snapshot: Snapshot, owner: str, *, here: bool, deadline: datetime | None
+        self, graph: Graph, snapshot: Snapshot, owner: str, *, here: bool, deadline: datetime | None, per_step: bool
     ) -> Snapshot:
         """After the answer is stored: drive on if this process holds the run now, else see that somebody does."""
         head = snapshot.head
         if head.status is RunStatus.RUNNING and head.owner == owner:
-            return self._drive(graph, snapshot, deadline)
+            return self._drive(graph, snapshot, deadline, per_step=per_step)
         if head.status is RunStatus.QUEUED:
             self.hints.send(head.run, at=head.updated_at, version=head.version)
             if here:
-                self.look(head.run, deadline=deadline)
+                self.look(head.run, deadline=deadline, per_step=per_step)
                 return self.read(head.run)
         return snapshot
 
@@ -518,12 +542,12 @@ class Engine:
         return max(self.clock.now(), snapshot.head.updated_at)
 
 
-def step_node(graph: Graph, key: StepKey) -> StepNode:
-    """The step that a key of a record names, loop and foreach bodies included. Raises: InvalidPayload."""
+def answerable(graph: Graph, key: StepKey) -> StepNode | EventNode:
+    """What takes an answer at a record's key, loop and foreach bodies included. Raises: InvalidPayload."""
     node = graph.find(dotted(key))
     if isinstance(node, (LoopNode, ForeachNode)):
         node = node.body
-    if not isinstance(node, StepNode):
+    if not isinstance(node, (StepNode, EventNode)):
         raise InvalidPayload(
             "step", [{"path": dotted(key), "message": "is no step that takes an answer", "type": "step"}]
         )

@@ -7,6 +7,7 @@
     ├── ConflictError        nobody: reload and decide again
     ├── OutsideError         AWS: the platform retries
     ├── CapacityError        nobody can help by trying again
+    ├── StepTimeout          the author of the step, who gave it so much time and no more
     └── InvariantError       us: a promise of this library was broken
 
 An exception thrown by a step is not in this tree: it is stored as a ``StepFailure`` value. ``code`` is stable and is
@@ -60,11 +61,12 @@ class DefinitionError(FlowcoreError):
 
     code = "definition"
 
-    def __init__(self, workflow: str, mistakes: Iterable[Mistake]) -> None:
+    def __init__(self, workflow: str, mistakes: Iterable[Mistake], *, is_step: bool = False) -> None:
         self.workflow = workflow
         self.mistakes = tuple(mistakes)
         lines = "".join(f"\n- {mistake}" for mistake in self.mistakes)
-        super().__init__(f"Workflow {workflow!r} cannot be committed:{lines}")
+        what = f"Step {workflow!r} cannot be made" if is_step else f"Workflow {workflow!r} cannot be committed"
+        super().__init__(f"{what}:{lines}")
 
 
 class SettingsError(FlowcoreError):
@@ -221,9 +223,8 @@ class IndexOutOfRange(RequestError):
 
     def __init__(self, step: str, index: int, open_indexes: Iterable[int]) -> None:
         self.open_indexes = sorted(open_indexes)
-        super().__init__(
-            f"Item {index} of {step!r} is not suspended. Suspended items: {_listed(map(str, self.open_indexes))}."
-        )
+        listed = ", ".join(map(str, self.open_indexes)) or "none"
+        super().__init__(f"Item {index} of {step!r} is not suspended. Suspended items: {listed}.")
 
     def details(self) -> Mapping[str, Any]:
         return {"open_indexes": self.open_indexes}
@@ -372,6 +373,22 @@ class PayloadTooLarge(CapacityError):
 
     def details(self) -> Mapping[str, Any]:
         return {"size": self.size, "limit": self.limit}
+
+
+class StepTimeout(FlowcoreError, TimeoutError):
+    """A try of a step took longer than the step's ``timeout``. Stored as the step's failure, never raised inside it.
+
+    Name it, or ``TimeoutError``, in ``retry_on`` or ``no_retry_on``.
+    """
+
+    code = "step-timeout"
+
+    def __init__(self, step: str, timeout_s: float, attempt: int, tries: int) -> None:
+        self.timeout_s = timeout_s
+        super().__init__(
+            f"Try {attempt} of {tries} of step {step!r} did not end within its timeout of {timeout_s:g} seconds. "
+            "Raise timeout=, or let the step look at ctx.remaining_time() and do less at a time."
+        )
 
 
 class InvariantError(FlowcoreError):

@@ -42,6 +42,16 @@ def encoded(shape: Shape[Any], value: Any, subject: str) -> Json:
         raise Unfit(StepFailure(type="NotJsonError", message=f"The {subject}: {error}")) from None
 
 
+def fitted(shape: Shape[Any], value: Json, subject: str) -> Json:
+    """Plain JSON as the type at a door would write it. Raises: Unfit, about ``subject``."""
+    try:
+        return shape.normal(value)
+    except ValidationError as error:
+        raise Unfit(_misfit(subject, error)) from None
+    except NotJsonError as error:
+        raise Unfit(StepFailure(type="NotJsonError", message=f"The {subject}: {error}")) from None
+
+
 def _misfit(subject: str, error: ValidationError) -> StepFailure:
     rows = [dict(row) for row in field_errors(error)]
     lines = "".join(f"\n- {row['path'] or '(whole value)'}: {row['message']}" for row in rows)
@@ -57,6 +67,20 @@ def failure_of(error: BaseException, step: str | None = None, depth: int = 0) ->
         properties=_own_properties(error),
         cause=failure_of(cause, None, depth + 1) if cause is not None and depth < LONGEST_CAUSE_CHAIN else None,
         step=step,
+    )
+
+
+def is_outcome(error: BaseException) -> bool:
+    """Whether ``error`` is what became of the author's code, and no signal that has to pass through it.
+
+    Beside ordinary exceptions these are what ``sys.exit`` raises, and what a coroutine raises when something it waited
+    for was cancelled or several things in a group went wrong.
+    """
+    if isinstance(error, (Exception, SystemExit, BaseExceptionGroup)):
+        return True
+    return any(
+        kind.__name__ == "CancelledError" and kind.__module__ == "asyncio.exceptions"  # not loaded if never needed
+        for kind in type(error).__mro__
     )
 
 

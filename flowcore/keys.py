@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NewType
 
 StepKey = NewType("StepKey", str)
@@ -26,6 +27,9 @@ ROOT = Scope("")
 
 _ID = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_ -]{0,62}[A-Za-z0-9_-])?")
 _RUN_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:@-]{0,127})")
+_EVENT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._:@/-]{0,127})")
+LONGEST_KEY = 512
+"""Bytes of an event's key; with the tenant and the name it stays far below a partition key's 2,048."""
 _LAST = re.compile(r"(?P<head>[^!]*/)?(?P<name>[^/\[#!]+)(?P<item>\[\d+\])?(?P<turn>#\d+)?(?P<once>!.*)?")
 
 
@@ -48,6 +52,21 @@ def is_entry_id(text: str) -> bool:
 def is_run_id(text: str) -> bool:
     """Whether ``text`` can name a run or a tenant: 1-128 of letters, digits and ``._:@-``."""
     return _RUN_ID.fullmatch(text) is not None
+
+
+def event_mistake(name: object) -> str | None:
+    """Why ``name`` cannot name an event (``order.paid``); None when it can."""
+    if isinstance(name, str) and _EVENT.fullmatch(name):
+        return None
+    return f"{name!r} cannot name an event; use 1-128 letters, digits and ._:@/-"
+
+
+def key_mistake(key: object) -> str | None:
+    """Why ``key`` cannot say what an event is about; None when it can."""
+    if isinstance(key, str) and 1 <= len(key.encode("utf-8", "replace")) <= LONGEST_KEY and _is_unicode(key):
+        return None
+    found = repr(key) if isinstance(key, str) and len(key) <= 80 else f"a {type(key).__name__}"
+    return f"{found} cannot be the key of an event; use text of 1-{LONGEST_KEY} bytes, for instance str(order.id)"
 
 
 def inside(scope: Scope, entry: str) -> StepKey:
@@ -153,7 +172,18 @@ def path_of(key: StepKey) -> list[str]:
     return dotted(key).split(".")
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether every encoding takes ``text``: half of a surrogate pair is not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
 def _taken_apart(key: StepKey) -> tuple[str, str, str, str, str]:
+    """The parts of a key; while a run is driven, each of its keys is asked for them many times."""
     match = _LAST.fullmatch(key)
     if match is None:
         raise ValueError(f"{key!r} is not a step key")

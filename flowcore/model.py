@@ -92,7 +92,7 @@ STEP_CHANGES: Mapping[Outcome | None, frozenset[Outcome]] = {
     Outcome.BAIL: frozenset(),
     Outcome.ERR: frozenset(),
     Outcome.SKIP: frozenset(),
-    Outcome.SUSP: frozenset({Outcome.RESU, Outcome.ERR}),
+    Outcome.SUSP: frozenset({Outcome.RESU, Outcome.OK, Outcome.ERR}),
     Outcome.RESU: _ENDS | {Outcome.SUSP, Outcome.RETRY},
     Outcome.SLP: frozenset(),
     Outcome.RETRY: _ENDS | {Outcome.SUSP, Outcome.RETRY},
@@ -190,6 +190,8 @@ class StepRecord:
     payload: Json = None
     """What the step showed when it last suspended."""
     label: str | None = None
+    listens: tuple[str, str] | None = None
+    """susp: what settles it is an event of this name and key."""
     given: tuple[Json] | None = None
     """retry: the input that time travel gave the step, instead of what stands before it."""
     answer: Answer | None = None
@@ -206,6 +208,11 @@ class StepRecord:
     def is_settled(self) -> bool:
         """Whether this record can never change again."""
         return self.outcome in SETTLED
+
+    @property
+    def shown(self) -> Json:
+        """What whoever must answer sees: the payload, or which event is waited for."""
+        return self.payload if self.listens is None else {"event": self.listens[0], "key": self.listens[1]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,7 +357,7 @@ class Wait(Generic[P]):
             path=path_of(record.key),
             label=record.label,
             index=index_of(record.key),
-            payload=record.payload,
+            payload=record.shown,
             deadline=record.until,
             since=record.at,
         )
@@ -362,6 +369,13 @@ def wait_id(record: StepRecord, incarnation: int) -> str:
     return f"{record.key}@{record.gen}{life}"
 
 
+def wait_place(wait: str) -> tuple[StepKey, int]:
+    """The key and the incarnation of the suspension that has this id; 0, which is none, when it is not such an id."""
+    key, _, occurrence = wait.rpartition("@")
+    _, _, life = occurrence.partition("~")
+    return StepKey(key), int(life) if life.isdecimal() else int(not life)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """What became of one arrival: stored proof, the same for every copy of it."""
@@ -371,6 +385,67 @@ class Receipt:
     at: datetime
     by: str | None = None
     via: str = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What an event is about: its name and its key. Who sends and who waits meet here."""
+
+    tenant: str
+    event: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """One open wait for an event. It may be stale: only the run's own record says whether the wait is open."""
+
+    topic: Topic
+    run: RunRef
+    wait: str
+    at: datetime
+    until: datetime | None = None
+    """The wait's deadline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """An event as it was sent; never changes but for who took it."""
+
+    topic: Topic
+    id: str
+    """A second event of the same id is the same event."""
+    data: Json
+    digest: str
+    at: datetime
+    until: datetime
+    """How long it is kept: for a wait that comes later, and to know its copies."""
+    taker: tuple[str, str] | None = None
+    """The run and the wait it has settled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """Everything at one topic, each the oldest first."""
+
+    listeners: tuple[Listener, ...] = ()
+    events: tuple[Sent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventReceipt:
+    """What became of an event: it settled a wait, or it is kept for one; ``duplicate``: it had done so before.
+
+    Example:
+        >>> from flowcore.model import EventReceipt
+        >>> EventReceipt(event_id="e-1", verdict="buffered").run_id is None
+        True
+    """
+
+    event_id: str
+    verdict: Literal["applied", "buffered", "duplicate"]
+    run_id: str | None = None
+    wait: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

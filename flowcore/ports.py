@@ -13,7 +13,21 @@ from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
 from flowcore.keys import RunRef, StepKey
-from flowcore.model import EVERY_RUN, Head, Json, Page, PublicStatus, RunFilter, RunSummary, StepFailure, StepRecord
+from flowcore.model import (
+    EVERY_RUN,
+    Head,
+    Json,
+    Listener,
+    Mail,
+    Page,
+    PublicStatus,
+    RunFilter,
+    RunSummary,
+    Sent,
+    StepFailure,
+    StepRecord,
+    Topic,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +63,41 @@ class RecordMoved:
     record: StepRecord | None
 
 
+@dataclass(frozen=True, slots=True)
+class EventTaken:
+    """Nothing was written: the event has settled another wait. ``sent`` is how it stands."""
+
+    sent: Sent
+
+
 Records: TypeAlias = Mapping[StepKey, StepRecord]
 
 
-class Store(Protocol):
+class Mailbox(Protocol):
+    """Where events meet those who wait for them. A listener is a hint; only a run's record says that it waits.
+
+    A waiter listens first and reads the mail afterwards, a sender keeps the event first and reads the mail afterwards:
+    so one of the two sees the other, whatever the order. Reads are strongly consistent. Raises: as ``Store``.
+    """
+
+    def listen(self, listener: Listener) -> None:
+        """Put ``listener``; a second time changes nothing."""
+        ...
+
+    def unlisten(self, listener: Listener) -> None:
+        """Remove ``listener``, if it is there."""
+        ...
+
+    def keep(self, sent: Sent) -> Sent | None:
+        """Put an event if none of its id is at its topic; None when put, else the one that stands there."""
+        ...
+
+    def mail(self, topic: Topic, now: datetime) -> Mail:
+        """Who listens at ``topic`` and which events are kept there ``now``, taken ones included, the oldest first."""
+        ...
+
+
+class Store(Mailbox, Protocol):
     """Where runs live. Every write is conditional; a condition is judged on the base item, never on an index.
 
     Raises (all methods): ``StoreUnavailable`` or ``Throttled`` when the table gives no answer after the adapter's own
@@ -102,11 +147,12 @@ class Store(Protocol):
         ...
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
-    ) -> Written | HeadMoved | RecordMoved:
+        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+    ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """In one transaction: the head if it is at ``version``, the record if it is still ``prior``. Both or neither.
 
-        When both conditions fail, ``RecordMoved`` is told: it carries the winner.
+        With ``taken``, an event and its taker: the event as well, if nobody has taken it, and no more listening.
+        Of several conditions that fail the record's is told, which carries the winner, else the event's.
         """
         ...
 

@@ -20,7 +20,7 @@ from flowcore.core.admit import Resume
 from flowcore.core.events import Event, events
 from flowcore.core.rewind import Given
 from flowcore.core.view import StepResult
-from flowcore.errors import MalformedRequest, RunNotFound
+from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.keys import RunRef, is_run_id
 from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Wait
@@ -211,8 +211,8 @@ class Run(Generic[In, Out]):
             created_at=now,
             updated_at=now,
             resource_id=self._resource_id,
-            state=graph.state.accept(f"initial state of workflow {workflow.id!r}", dict(state or {})),
-            request_context=_accepted_context(graph, request_context or {}),
+            state=graph.state.accept(*_named_values(f"initial state of workflow {workflow.id!r}", state)),
+            request_context=_accepted_context(graph, request_context),
             trace=begun(tracing, self._tags),
         )
         here, deadline = self._pace(wait)
@@ -234,6 +234,7 @@ class Run(Generic[In, Out]):
         retry_count: int | None = None,
         tracing: Tracing | None = None,
         drive: timedelta | None = None,
+        per_step: bool = False,
     ) -> RunResult[Out]:
         """Answer a suspension; the step then starts from its top with the data.
 
@@ -251,6 +252,7 @@ class Run(Generic[In, Out]):
             tracing: the trace under which the run goes on. Without ids it goes on in a trace of its own, which links to
                 the run's. Its tags mark spans; listings find a run by those it was started with.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
+            per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
             IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged. The run is untouched then.
         """
@@ -263,12 +265,14 @@ class Run(Generic[In, Out]):
             digest=digest(_ANYTHING.accept("resume data", data)),
             by=by,
             via=via,
-            request_context=_CONTEXT.accept("request context", dict(request_context or {})),
+            request_context=_CONTEXT.accept(*_named_values("request context", request_context)),
             retry_count=retry_count or 0,
             trace=accepted(tracing),
         )
         here, deadline = self._pace(drive)
-        snapshot, receipt = self._app.engine.resume(self._existing(), data, resume, here=here, deadline=deadline)
+        snapshot, receipt = self._app.engine.resume(
+            self._existing(), data, resume, here=here or per_step, deadline=deadline, per_step=per_step
+        )
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
 
     def restart(self) -> RunResult[Out]:
@@ -305,7 +309,8 @@ class Run(Generic[In, Out]):
         """Begin the run anew at ``step``, whatever became of it; suspensions of its earlier life answer no more.
 
         Args:
-            step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow.
+            step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow. A foreach that has failed
+                goes on where it failed: its finished items are not repeated, unless ``context`` is given.
             input: of that step; left out, what stands before it. Entries in front without an output are skipped then.
             context: outputs of entries in front of it, by dotted id.
             per_step: run that one step, then pause.
@@ -316,7 +321,7 @@ class Run(Generic[In, Out]):
             self._existing(),
             _dotted(step) or "",
             given=_given(input),
-            outputs=_CONTEXT.accept("context", dict(context or {})),
+            outputs=_CONTEXT.accept(*_named_values("context", context)),
             here=here or per_step,
             deadline=deadline,
             per_step=per_step,
@@ -343,7 +348,7 @@ class Run(Generic[In, Out]):
             RunRef(self._ref.tenant, run_id or self._app.ids.fresh()),
             _dotted(step) or "",
             given=_given(input),
-            outputs=_CONTEXT.accept("context", dict(context or {})),
+            outputs=_CONTEXT.accept(*_named_values("context", context)),
             here=here,
             deadline=deadline,
         )
@@ -485,10 +490,19 @@ def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
     return RunResult(**values)
 
 
-def _accepted_context(graph: Graph, given: Mapping[str, Any]) -> dict[str, Json]:
+def _named_values(subject: str, given: Any) -> tuple[str, dict[str, Any]]:
+    """What a caller gave as a mapping (nothing, a dict, a model), as a dict. Raises: InvalidPayload."""
+    try:
+        return subject, dict(given or {})
+    except (TypeError, ValueError):
+        message = f"Input should be a mapping of names to values (found {type(given).__name__})"
+        raise InvalidPayload(subject, [{"path": "", "message": message, "type": "mapping"}]) from None
+
+
+def _accepted_context(graph: Graph, given: Any) -> dict[str, Json]:
     """The request context with the defaults of its declared type; keys that the type does not name are kept."""
-    subject = f"request context of workflow {graph.id!r}"
-    plain = _CONTEXT.accept(subject, dict(given))
+    subject, values = _named_values(f"request context of workflow {graph.id!r}", given)
+    plain = _CONTEXT.accept(subject, values)
     return {**plain, **graph.request_context.accept(subject, plain)}
 
 
@@ -497,12 +511,14 @@ def _given(input: Any) -> Given | None:
 
 
 def _dotted(step: Any) -> str | None:
+    """The dotted id of what a caller named. Raises: MalformedRequest."""
     if step is None or isinstance(step, str):
         return step
     if isinstance(step, (list, tuple)):
-        return ".".join(part if isinstance(part, str) else part.id for part in step)
-    id: str = step.id
-    return id
+        return ".".join(_dotted(part) or "" for part in step)
+    if not isinstance(step, Step):
+        raise MalformedRequest(f"{step!r} names no step; give the step itself, its dotted id, or a list of ids")
+    return step.id
 
 
 async def _in_thread(call: Callable[[], T]) -> T:

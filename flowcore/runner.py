@@ -28,6 +28,7 @@ from flowcore.authoring.context import (
 )
 from flowcore.authoring.graph import (
     BranchNode,
+    EventNode,
     ForeachNode,
     Function,
     Graph,
@@ -37,7 +38,7 @@ from flowcore.authoring.graph import (
     SleepNode,
     StepNode,
 )
-from flowcore.codec import Shape, copied, digest
+from flowcore.codec import NotJsonError, Shape, copied, digest
 from flowcore.core.decide import (
     Action,
     Advance,
@@ -64,9 +65,9 @@ from flowcore.core.evolve import (
     Suspended,
 )
 from flowcore.core.retry import is_retried, pause
-from flowcore.errors import InvariantError
-from flowcore.failures import Unfit, decoded, encoded, failure_of
-from flowcore.keys import Scope, StepKey, dotted, index_of, scope_of, turn_number, turn_of
+from flowcore.errors import InvariantError, StepTimeout
+from flowcore.failures import Unfit, decoded, encoded, failure_of, fitted, is_outcome
+from flowcore.keys import Scope, StepKey, dotted, index_of, key_mistake, scope_of, turn_number, turn_of
 from flowcore.model import Answer, Json, StepFailure, StepRecord
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
@@ -93,6 +94,8 @@ class View:
     """Stores progress under its number in this pass of the step."""
     remaining: Callable[[], timedelta]
     cancelled: Flag
+    heed: Callable[[], None] = lambda: None
+    """Raises ``LateSignal`` in a try whose time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,8 @@ class Runner:
                     return await self._advance(action, view, call, started)
                 case Leave():
                     return _left(action, started)
+                case TimeOut() if isinstance(place.node, EventNode):
+                    return _failed(action, _logged(_no_event(place.node), view, place.key), started)
                 case TimeOut():
                     return Answered(key=place.key, answer=_timed_out(action.wait, started))
                 case GiveUp():
@@ -133,9 +138,29 @@ class Runner:
                     assert_never(action)
         except Unfit as unfit:
             return _failed(action, _logged(unfit.failure, view, place.key), started)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the run must not be stranded
+        except BaseException as error:
+            if not is_outcome(error):
+                raise
             failure = _logged(failure_of(error, dotted(place.key)), view, place.key, error=error)
             return _failed(action, failure, started)
+
+    def timed_out(self, action: Action, view: View, began_at: datetime) -> StepEvent:
+        """What becomes of a step whose try has taken too long: another try, the value for that case, or its failure."""
+        assert isinstance(action, RunStep)
+        place, node = action.place, action.place.node
+        assert isinstance(node, StepNode)
+        step = node.step
+        assert step.timeout is not None
+        attempt = _attempt(action)
+        error = StepTimeout(dotted(place.key), step.timeout.total_seconds(), attempt, node.retry.retries + 1)
+        event = self._raised(place, node, error, attempt, began_at, view)
+        if not isinstance(event, Failed) or step.fails_late:
+            return event
+        try:
+            output = encoded(step.output, step.on_timeout, f"on_timeout of step {node.id!r}")
+        except Unfit as unfit:  # it did fit at commit; somebody has changed it since
+            return _failed(action, unfit.failure, began_at)
+        return Succeeded(key=place.key, output=output, started_at=began_at, attempt=attempt)
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
@@ -144,7 +169,7 @@ class Runner:
         node = place.node
         assert isinstance(node, StepNode)
         step = node.step
-        attempt = 1 if prior is None else prior.attempt + 1
+        attempt = _attempt(action)
         value = decoded(step.input, action.value, f"input of step {node.id!r}")
         decoded(step.request_context, view.request_context, f"request context of step {node.id!r}")
         context = self._context(place, prior, attempt, view)
@@ -155,7 +180,10 @@ class Runner:
         except BailSignal as signal:
             bailed = encoded(_ANYTHING, signal.output, f"bail output of step {node.id!r}")
             return self._succeeded(place, bailed, context, started, attempt, bailed=True)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a step raises is its outcome
+        except BaseException as error:
+            if not is_outcome(error):
+                raise
+            view.heed()  # a late try has failed for being late, and says so once
             return self._raised(place, node, error, attempt, started, view)
         return self._succeeded(
             place, encoded(step.output, output, f"output of step {node.id!r}"), context, started, attempt
@@ -254,6 +282,11 @@ class Runner:
                 if isinstance(pause_, Function):
                     pause_ = await self._ask(pause_, node.takes, action, view, call)
                 return FellAsleep(key=place.key, until=_wake(node, pause_, self.clock.now()), started_at=started)
+            case EventNode() as node:
+                key = node.key
+                if isinstance(key, Function):
+                    key = await self._ask(key, node.takes, action, view, call)
+                return _listening(place, node, key, started, self.clock.now())
             case _:
                 raise InvariantError(f"{place.key!r} is nothing to evaluate")
 
@@ -261,9 +294,7 @@ class Runner:
         place, value = action.place, action.value
         match place.node:
             case NestedNode() as node:
-                checked = encoded(
-                    node.takes, decoded(node.takes, value, f"input of {node.id!r}"), f"input of {node.id!r}"
-                )
+                checked = fitted(node.takes, value, f"input of {node.id!r}")
                 inner = Scope(place.key)
                 opens = None if inner == scope_of(place.key) else inner
                 return Opened(key=place.key, value=checked, opens=opens, count=None, started_at=started)
@@ -335,9 +366,7 @@ class Runner:
 def conclude(graph: Graph, result: Done) -> tuple[Json, StepFailure | None]:
     """The run's output as the workflow declares it, or why what came out does not fit."""
     try:
-        return encoded(
-            graph.gives, decoded(graph.gives, result.value, f"output of workflow {graph.id!r}"), "output"
-        ), None
+        return fitted(graph.gives, result.value, f"output of workflow {graph.id!r}"), None
     except Unfit as unfit:
         return None, unfit.failure
 
@@ -384,6 +413,10 @@ class _Caller:
         return result
 
 
+def _attempt(action: RunStep) -> int:
+    return 1 if action.prior is None else action.prior.attempt + 1
+
+
 def _logged(
     failure: StepFailure, view: View, key: StepKey, *, attempt: int = 1, error: BaseException | None = None
 ) -> StepFailure:
@@ -423,6 +456,19 @@ def _crashed(action: GiveUp) -> StepFailure:
     )
 
 
+def _listening(place: Place, node: EventNode, key: object, started: datetime, now: datetime) -> Suspended:
+    """The entry waits for its event from now on."""
+    mistake = key_mistake(key)
+    if mistake is not None or not isinstance(key, str):
+        raise TypeError(f"wait_for_event {node.id!r}: {mistake}")
+    until = None if node.timeout is None else _later(now, node.timeout)
+    return Suspended(key=place.key, listens=(node.event, key), until=until, started_at=started)
+
+
+def _no_event(node: EventNode) -> StepFailure:
+    return StepFailure(type="EventTimeout", message=f"no event {node.event!r} came within {node.timeout}")
+
+
 def _timed_out(wait: str, now: datetime) -> Answer:
     return Answer(wait=wait, data=None, digest=digest(None), at=now, via="timeout", timed_out=True)
 
@@ -434,8 +480,7 @@ def _left(action: Leave, started: datetime) -> StepEvent:
             output = result.value
             bailed = isinstance(result, Ended)
             if isinstance(place.node, NestedNode):
-                subject = f"output of workflow {place.node.id!r}"
-                output = encoded(place.node.gives, decoded(place.node.gives, output, subject), subject)
+                output = fitted(place.node.gives, output, f"output of workflow {place.node.id!r}")
                 bailed = False
             return Succeeded(key=place.key, output=output, started_at=started, bailed=bailed, closes=action.scope)
         case Broken():
@@ -476,10 +521,31 @@ def _surroundings(place: Place, view: View, state_shape: Shape[Any]) -> Surround
         state=view.state,
         state_shape=state_shape,
         result_of=view.result_of,
-        once=lambda key, function: view.once(key, lambda: _ANYTHING.encode(function())),
+        once=lambda key, function: view.once(key, lambda: _made_once(key, function)),
         remaining=view.remaining,
-        emit=lambda data: view.emit(next(numbers), _ANYTHING.encode(data)),
+        heed=view.heed,
+        emit=lambda data: view.emit(next(numbers), _plain(data, "the data of ctx.emit")),
     )
+
+
+def _made_once(key: str, function: Callable[[], Any]) -> Json:
+    if not callable(function):
+        raise TypeError(
+            f"ctx.once({key!r}, ...) got {type(function).__name__} and needs a function that it can call: give the "
+            "function, not what calling it gives"
+        )
+    value = function()
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError(f"the function of ctx.once({key!r}, ...) must be a plain def; it is an async def")
+    return _plain(value, f"the value of ctx.once({key!r})")
+
+
+def _plain(value: Any, subject: str) -> Json:
+    try:
+        return _ANYTHING.encode(value)
+    except NotJsonError as error:
+        raise NotJsonError(f"In {subject}, {error}") from None
 
 
 def _function_context(place: Place, view: View, iteration: int | None) -> FunctionContext:

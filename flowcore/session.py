@@ -26,10 +26,12 @@ from flowcore.errors import (
 )
 from flowcore.hooks import lease, tell
 from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of
+from flowcore.mailbox import listener_of, look_back
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.ports import HeadMoved, RecordMoved, Written
 from flowcore.runner import Runner, View, conclude, is_async
 from flowcore.spans import Stretch
+from flowcore.tries import Try, time_for
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -84,7 +86,8 @@ class Session:
         self.per_step = per_step
         self.is_stepped = False
         self.passed = Passed()
-        self.underway: dict[StepKey, StepRecord | None] = {}
+        self.underway: dict[StepKey, Try] = {}
+        self.timed: set[Try] = set()
         self.crew = engine.crew(engine.loop)
         self.runner = Runner(engine.clock, engine.ids, engine.loop.wait_for)
         self.looked_at = engine.clock.now()
@@ -133,14 +136,18 @@ class Session:
                 return self._step_once(actions)
             case Run(actions, retry):
                 fresh = [action for action in actions if action.place.key not in self.underway]
-                if fresh and self._is_out_of_time():
+                fitting = [action for action in fresh if self._has_time_for(action)]
+                if fresh and not fitting:
                     return self._hand_on() if not self.underway else self._collect(None)
-                self._perform(fresh, retry)
+                self._perform(fitting, retry)
                 return False
             case Park() | Finish() if self.underway:
                 return self._collect(None)
             case Park(_, _, retry) if retry is not None and self._is_near(retry):
                 self.engine.clock.wait_until(retry)
+                return False
+            case Park() if look_back(self.engine, self.snapshot):
+                self._take_up(self.engine.store.peek(self.snapshot.head.run))
                 return False
             case Park(status, wake):
                 return self._release(
@@ -157,12 +164,14 @@ class Session:
             return self._release(heads.paused(self.snapshot.head, self._now()))
         action = next((action for action in actions if not isinstance(action, RunStep)), actions[0])
         self._perform([action], None)
+        while self.underway:
+            self._collect(None)
         self.is_stepped = isinstance(action, RunStep)
         return False
 
     def _perform(self, fresh: list[Action], retry: datetime | None) -> None:
         self.turns += bool(fresh)
-        if len(fresh) == 1 and not self.underway and not is_async(fresh[0]):
+        if len(fresh) == 1 and not self.underway and not is_async(fresh[0]) and time_for(fresh[0]) is None:
             action = fresh[0]
             prior = self.snapshot.records.get(action.place.key)
             self._commit(self.runner.perform(action, self._view(action)), prior)
@@ -172,21 +181,42 @@ class Session:
         self._collect(retry)
 
     def _start(self, action: Action) -> None:
-        key, view = action.place.key, self._view(action)
-        self.underway[key] = self.snapshot.records.get(key)
+        key = action.place.key
+        try_ = Try(action, self.snapshot.records.get(key), self.engine.clock, self)
+        view = self._view(action, try_)
+        self.underway[key] = try_
+        if try_.timeout is not None:
+            self.timed.add(try_)
         if is_async(action):
-            self.crew.start_coroutine(key, self.runner.perform_async(action, view))
+            self.crew.start_coroutine(try_, try_.watched_async(self.runner.perform_async(action, view)))
         else:
-            self.crew.start_thread(key, lambda: self.runner.perform(action, view))
+            self.crew.start_thread(try_, lambda: try_.watched(lambda: self.runner.perform(action, view)))
 
     def _collect(self, until: datetime | None) -> bool:
         """Wait for one outcome, at most ``until``, and commit it. Never ends the session."""
-        timeout_s = None if until is None else max(0.0, (until - self._now()).total_seconds())
-        came = self.crew.next(timeout_s)
+        now = self.engine.clock.now()
+        pauses = [try_.may_end_late_at() - now for try_ in self.timed]
+        if until is not None:
+            pauses.append(until - self._now())
+        came = self.crew.next(max(0.0, min(pauses).total_seconds()) if pauses else None)
         if came is not None:
-            key, event = came
-            self._commit(event, self.underway.pop(key))
+            self._came_back(*came)
+        else:
+            self._give_up_overdue()
         return False
+
+    def _came_back(self, try_: Try, event: StepEvent | None) -> None:
+        """Commit what a try came to; one that came back late has timed out, whatever it brought."""
+        del self.underway[try_.action.place.key]
+        self.timed.discard(try_)
+        if event is None or try_.is_late():
+            event = self.runner.timed_out(try_.action, self._view(try_.action), try_.began_at or self._now())
+        self._commit(event, try_.prior)
+
+    def _give_up_overdue(self) -> None:
+        for try_ in [try_ for try_ in self.timed if try_.is_overdue()]:
+            self.crew.give_up(try_)
+            self._came_back(try_, None)
 
     def _commit(self, event: StepEvent, prior: StepRecord | None) -> None:
         """Make one outcome durable; if another worker was faster, what it committed is adopted."""
@@ -205,21 +235,29 @@ class Session:
             last = max(self.snapshot.last_seq, self.last_seq)
             after = evolve(replace(self.snapshot, last_seq=last), event, self._now())
             self.last_seq = after.last_seq
-        written = self.engine.store.commit(head.run, head.incarnation, after.records[_key_of(event)], prior)
+        record = after.records[_key_of(event)]
+        listener = listener_of(after, record)
+        if listener is not None:
+            self.engine.store.listen(listener)
+        written = self.engine.store.commit(head.run, head.incarnation, record, prior)
         match written:
             case Written():
                 self.snapshot = after
                 if self.stretch is not None:
                     self.stretch.step(self.graph, event, after, self.engine.clock.now())
-            case RecordMoved(record):
-                if record is None:
+            case RecordMoved(standing):
+                if standing is None:
                     raise _Fenced
-                self.snapshot = evolve(self.snapshot, Adopted(record=record), self._now())
+                self.snapshot = evolve(self.snapshot, Adopted(record=standing), self._now())
             case _:
                 assert_never(written)
 
-    def _once(self, key: StepKey, make: Callable[[], Json]) -> Json:
-        """``ctx.once``: stored under its own key at once, so that it survives whatever becomes of the step."""
+    def _once(self, key: StepKey, make: Callable[[], Json], heed: Callable[[], None]) -> Json:
+        """``ctx.once``: stored under its own key at once, so that it survives whatever becomes of the step.
+
+        Also when the step's time runs out meanwhile: what ``make`` has done is done, and the next try must know of it.
+        """
+        heed()
         known = self.kept.get(key) or self.snapshot.records.get(key)
         if known is not None:
             return known.output
@@ -232,10 +270,12 @@ class Session:
         if isinstance(written, RecordMoved) and written.record is not None:
             record = written.record
         self.kept[key] = record
+        heed()
         return record.output
 
-    def _emit(self, key: StepKey, data: Json) -> None:
+    def _emit(self, key: StepKey, data: Json, heed: Callable[[], None]) -> None:
         """``ctx.emit``: one more stored thing; ordered after all before it, and before the step's outcome."""
+        heed()
         if key in self.kept or key in self.snapshot.records:
             return
         head = self.snapshot.head
@@ -319,9 +359,10 @@ class Session:
             return True
         return self.is_lost
 
-    def _view(self, action: Action) -> View:
+    def _view(self, action: Action, try_: Try | None = None) -> View:
         snapshot, place = self.snapshot, action.place
         head = snapshot.head
+        heed = _go_on if try_ is None else try_.heed
 
         def result_of(step: str) -> tuple[Shape[Any], Json] | None:
             node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
@@ -340,16 +381,30 @@ class Session:
             state=state_at(snapshot, place.key),
             request_context=context_at(snapshot, place.key),
             result_of=result_of,
-            once=lambda name, make: self._once(once_of(place.key, quote(name, safe="")), make),
-            emit=lambda number, data: self._emit(emit_of(place.key, number, digest(data)), data),
-            remaining=self._remaining,
-            cancelled=self,
+            once=lambda name, make: self._once(once_of(place.key, quote(name, safe="")), make, heed),
+            emit=lambda number, data: self._emit(emit_of(place.key, number, digest(data)), data, heed),
+            remaining=lambda: self._remaining() if try_ is None else try_.remaining(self._remaining()),
+            cancelled=try_ or self,
+            heed=heed,
         )
 
     def _remaining(self) -> timedelta:
         if self.deadline is None:
             return self.engine.pace.lease
         return self.deadline - self.engine.clock.now()
+
+    def _has_time_for(self, action: Action) -> bool:
+        """Whether ``action`` is begun here, and not left to another worker.
+
+        A step that says how long it may take needs that much left. A run that was handed on for it, and by whose new
+        worker nothing has been done yet, is not handed on again: no other worker would have more time.
+        """
+        if self._is_out_of_time():
+            return False
+        needed = time_for(action)
+        if needed is None or self.deadline is None or self._remaining() >= needed + self.engine.pace.margin:
+            return True
+        return self.turns == 0 and self.snapshot.head.hops > 0
 
     def _is_out_of_time(self) -> bool:
         """Whether no more work is begun here: too little time is left, or as much was done as one worker should."""
@@ -371,6 +426,10 @@ def idempotency_key(head: Head, key: StepKey) -> str:
     again = "" if head.incarnation == 1 else f"~{head.incarnation}"
     full = f"{tenant}{head.run.id}{again}/{key}"
     return full if len(full) <= 200 else f"{full[:150]}-{digest(full)}"
+
+
+def _go_on() -> None:
+    """What a try without a timeout need heed."""
 
 
 def _has_output(record: StepRecord) -> bool:

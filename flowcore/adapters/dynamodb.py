@@ -42,16 +42,41 @@ from flowcore.adapters.dynamodb_items import (
     run_of,
     scope_prefix,
 )
+from flowcore.adapters.dynamodb_mail import (
+    decode_sent,
+    encode_listener,
+    encode_sent,
+    listener_key,
+    mail_of,
+    taker_key,
+    topic_partition,
+)
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
 from flowcore.errors import FlowcoreError, InvariantError, StoreUnavailable, Throttled
 from flowcore.keys import ROOT, RunRef
-from flowcore.model import EVERY_RUN, TERMINAL, Head, Page, PublicStatus, RunFilter, RunStatus, RunSummary, StepRecord
-from flowcore.ports import Claimed, HeadMoved, Ids, NotClaimable, RecordMoved, Records, Written
+from flowcore.model import (
+    EVERY_RUN,
+    TERMINAL,
+    Head,
+    Listener,
+    Mail,
+    Page,
+    PublicStatus,
+    RunFilter,
+    RunStatus,
+    RunSummary,
+    Sent,
+    StepRecord,
+    Topic,
+)
+from flowcore.ports import Claimed, EventTaken, HeadMoved, Ids, NotClaimable, RecordMoved, Records, Written
 
 _ABSENT = "attribute_not_exists(#pk)"
 """Nobody has made this item yet."""
 _AS_FOUND = "#lc = :lc"
 """Nobody has written the item since it was read."""
+_UNTAKEN = "attribute_not_exists(#tk)"
+"""The event has settled no wait yet; or it is not here at all, which is as good."""
 _SAME_RECORD = "#o = :outcome AND #g = :gen"
 """The record is still the occurrence that the writer decided upon."""
 _SAME_VERSION = "#ver = :version"
@@ -221,21 +246,21 @@ class DynamoStore:
         return isinstance(verdict, _Done) and self._deleted(run, token)
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
-    ) -> Written | HeadMoved | RecordMoved:
+        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+    ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         token = self._ids.fresh()
         item = encode_record(head.run, head.incarnation, record, token)
         update = self._updating(head.run, replacement(head, token), _SAME_VERSION, {":version": number(version)})
         put = self._putting(item, _SAME_RECORD, _occurrence(prior))
+        changes = [{"Update": update}, {"Put": put}]
+        if taken is not None:
+            event = self._putting(encode_sent(taken, token, SCHEMA), _UNTAKEN, {})
+            changes += [{"Put": event}, {"Delete": {"TableName": self._table, "Key": taker_key(taken)}}]
         try:
-            self._ask(
-                self._client.transact_write_items,
-                TransactItems=[{"Update": update}, {"Put": put}],
-                ClientRequestToken=token,
-            )
+            self._ask(self._client.transact_write_items, TransactItems=changes, ClientRequestToken=token)
         except ClientError as error:
-            return _resume_refused(error, token)
+            return _resume_refused(error, token, taken)
         return Written()
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
@@ -286,6 +311,29 @@ class DynamoStore:
             values, request = _ranged(list_shard(tenant, shard), asked)
             counts.update(e["ps"]["S"] for e in self._query(values, **request, ProjectionExpression="#ps"))
         return counts
+
+    def listen(self, listener: Listener) -> None:
+        """See ``Mailbox.listen``."""
+        item = encode_listener(listener, SCHEMA)
+        self._ask(self._client.put_item, TableName=self._table, Item=item)
+
+    def unlisten(self, listener: Listener) -> None:
+        """See ``Mailbox.unlisten``."""
+        self._ask(self._client.delete_item, TableName=self._table, Key=listener_key(listener))
+
+    def keep(self, sent: Sent) -> Sent | None:
+        """See ``Mailbox.keep``."""
+        token = self._ids.fresh()
+        verdict = self._put(encode_sent(sent, token, SCHEMA), token, _ABSENT, {})
+        if isinstance(verdict, _Refused) and verdict.item is not None:
+            return decode_sent(sent.topic, verdict.item)
+        return None
+
+    def mail(self, topic: Topic, now: datetime) -> Mail:
+        """See ``Mailbox.mail``."""
+        values = {":pk": text(topic_partition(topic))}
+        found = self._query(values, KeyConditionExpression="#pk = :pk", ConsistentRead=True)
+        return mail_of(topic, found, now)
 
     # -- reading --
 
@@ -532,13 +580,15 @@ def _cancellations(error: Exception) -> list[dict[str, Any]]:
     return list(error.response.get("CancellationReasons", ())) if isinstance(error, ClientError) else []
 
 
-def _resume_refused(error: Exception, token: str) -> Written | HeadMoved | RecordMoved:
+def _resume_refused(error: Exception, token: str, taken: Sent | None) -> Written | HeadMoved | RecordMoved | EventTaken:
     """What a canceled transaction means. The record is looked at first: if it moved, it carries the winner."""
-    head, record = _cancellations(error)
+    head, record, *others = _cancellations(error)
     if _is_mine(head.get("Item"), token) or _is_mine(record.get("Item"), token):
         return Written()
     if record["Code"] == _REFUSED:
         return RecordMoved(_record_in(record.get("Item")))
+    if taken is not None and others[0]["Code"] == _REFUSED:
+        return EventTaken(decode_sent(taken.topic, others[0]["Item"]))
     return HeadMoved(decode_head(head["Item"]) if "Item" in head else None)
 
 

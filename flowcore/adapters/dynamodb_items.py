@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from flowcore.adapters.dynamodb_attributes import (
@@ -120,6 +121,7 @@ def record_key(incarnation: int, key: StepKey) -> str:
     return found
 
 
+@lru_cache(maxsize=4096)
 def step_key_of(sort_key: str) -> StepKey:
     """The step key in a record's sort key.
 
@@ -386,6 +388,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         u=_instant(record.until),
         sp=_payload(f"The suspend payload {place}", record.payload),
         lb=_text(record.label),
+        ev=_payload("", list(record.listens) if record.listens else None),
         gi=_payload(f"The given input {place}", list(record.given) if record.given else None),
         an=_payload(f"The answer {place}", _answer_json(record.answer)),
         aq=_payload("", _asked_json(record)),
@@ -406,7 +409,7 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
     """
     _refuse_later(item)
     at = instant_of(item["at"])
-    opens = _read(item, "op", _str_of, None)
+    known = {field: decode(item[name]) for name, (field, decode) in _OPTIONAL.items() if name in item}
     return StepRecord(
         key=step_key_of(item["sk"]["S"]),
         outcome=Outcome(item["o"]["S"]),
@@ -414,20 +417,7 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
         seq=int_of(item["sq"]),
         epoch=int_of(item["by"]),
         at=at,
-        started_at=_read(item, "sa", instant_of, at),
-        output=_read(item, "out", value_of, None),
-        failure=_failure_of(_read(item, "err", value_of, None)),
-        delta=_delta_of(_read(item, "d", value_of, None)),
-        attempt=_read(item, "n", int_of, 1),
-        until=_read(item, "u", instant_of, None),
-        payload=_read(item, "sp", value_of, None),
-        label=_read(item, "lb", _str_of, None),
-        given=_given_of(_read(item, "gi", value_of, None)),
-        answer=_answer_of(_read(item, "an", value_of, None)),
-        asked=_asked_of(_read(item, "aq", value_of, None)),
-        spent=_answers_of(_read(item, "pa", value_of, ())),
-        opens=Scope(opens) if opens is not None else None,
-        count=_read(item, "c", int_of, None),
+        **{"started_at": at, **known},
     )
 
 
@@ -550,6 +540,10 @@ def _asked_of(value: Json) -> tuple[int, datetime, int] | None:
     return None if value is None else (value[0], from_ms(value[1]), value[2])
 
 
+def _pair_of(value: Json) -> tuple[str, str] | None:
+    return None if value is None else (value[0], value[1])
+
+
 def _given_of(value: Json) -> tuple[Json] | None:
     return None if value is None else (value[0],)
 
@@ -561,6 +555,27 @@ def _answers_of(values: Sequence[Json]) -> tuple[Answer, ...]:
 
 def _dense(**values: Json) -> Json:
     return {name: value for name, value in values.items() if value is not None} or None
+
+
+_OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
+    "sa": ("started_at", instant_of),
+    "out": ("output", value_of),
+    "err": ("failure", lambda attribute: _failure_of(value_of(attribute))),
+    "d": ("delta", lambda attribute: _delta_of(value_of(attribute))),
+    "n": ("attempt", int_of),
+    "u": ("until", instant_of),
+    "sp": ("payload", value_of),
+    "lb": ("label", lambda attribute: str(attribute["S"])),
+    "ev": ("listens", lambda attribute: _pair_of(value_of(attribute))),
+    "gi": ("given", lambda attribute: _given_of(value_of(attribute))),
+    "an": ("answer", lambda attribute: _answer_of(value_of(attribute))),
+    "aq": ("asked", lambda attribute: _asked_of(value_of(attribute))),
+    "pa": ("spent", lambda attribute: _answers_of(value_of(attribute))),
+    "op": ("opens", lambda attribute: Scope(attribute["S"])),
+    "c": ("count", int_of),
+}
+"""The field that an attribute holds which a record may leave out. Most records leave out most of them, so only what is
+there is looked at: a store reads far more records than it does anything else."""
 
 
 # -- attributes that may be absent ------------------------------------------------------------------------------------

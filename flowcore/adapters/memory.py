@@ -16,6 +16,7 @@ from threading import RLock
 
 from flowcore.adapters.dynamodb_attributes import Item, instant_of, number, text
 from flowcore.adapters.dynamodb_items import (
+    SCHEMA,
     Change,
     canceling,
     claiming,
@@ -31,11 +32,26 @@ from flowcore.adapters.dynamodb_items import (
     run_of,
     scope_prefix,
 )
+from flowcore.adapters.dynamodb_mail import decode_sent, encode_listener, encode_sent, listener_key, mail_of, taker_key
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
 from flowcore.errors import InvariantError
 from flowcore.keys import ROOT, RunRef, Scope, scope_of
-from flowcore.model import EVERY_RUN, TERMINAL, Head, Page, PublicStatus, RunFilter, RunStatus, RunSummary, StepRecord
-from flowcore.ports import Claimed, Clock, HeadMoved, Hint, NotClaimable, RecordMoved, Records, Written
+from flowcore.model import (
+    EVERY_RUN,
+    TERMINAL,
+    Head,
+    Listener,
+    Mail,
+    Page,
+    PublicStatus,
+    RunFilter,
+    RunStatus,
+    RunSummary,
+    Sent,
+    StepRecord,
+    Topic,
+)
+from flowcore.ports import Claimed, Clock, EventTaken, HeadMoved, Hint, NotClaimable, RecordMoved, Records, Written
 
 
 class MemoryStore:
@@ -52,6 +68,8 @@ class MemoryStore:
         self._due: dict[str, datetime] = {}
         self._listed: dict[str, dict[str, str]] = {}
         """Tenant, then list key, then partition key."""
+        self._mail: dict[Topic, dict[str, Item]] = {}
+        """Topic, then sort key."""
 
     def start(self, head: Head) -> Head | None:
         """See ``Store.start``."""
@@ -152,8 +170,8 @@ class MemoryStore:
             return item is not None
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
-    ) -> Written | HeadMoved | RecordMoved:
+        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+    ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         with self._lock:
             token = next(self._tokens)
@@ -162,9 +180,13 @@ class MemoryStore:
             standing = scope.get(item["sk"]["S"])
             if not _is_still(standing, prior):
                 return RecordMoved(None if standing is None else decode_record(standing))
+            if taken is not None and (sent := self._taken_before(taken)) is not None:
+                return EventTaken(sent)
             head_item = self._heads.get(partition_of(head.run))
             if head_item is None or head_item["ver"] != number(version):
                 return HeadMoved(None if head_item is None else decode_head(head_item))
+            if taken is not None:
+                self._take(taken, token)
             self._apply(head_item, change)
             scope[item["sk"]["S"]] = item
             return Written()
@@ -220,11 +242,46 @@ class MemoryStore:
         within = (key for key in self._listed.get(tenant, {}) if asked.lowest <= key <= asked.highest)
         return sorted(within, reverse=not asked.oldest_first)
 
+    def listen(self, listener: Listener) -> None:
+        """See ``Mailbox.listen``."""
+        with self._lock:
+            item = encode_listener(listener, SCHEMA)
+            self._mail.setdefault(listener.topic, {})[item["sk"]["S"]] = item
+
+    def unlisten(self, listener: Listener) -> None:
+        """See ``Mailbox.unlisten``."""
+        with self._lock:
+            self._mail.get(listener.topic, {}).pop(listener_key(listener)["sk"]["S"], None)
+
+    def keep(self, sent: Sent) -> Sent | None:
+        """See ``Mailbox.keep``."""
+        with self._lock:
+            item = encode_sent(sent, next(self._tokens), SCHEMA)
+            items = self._mail.setdefault(sent.topic, {})
+            standing = items.setdefault(item["sk"]["S"], item)
+            return None if standing is item else decode_sent(sent.topic, standing)
+
+    def mail(self, topic: Topic, now: datetime) -> Mail:
+        """See ``Mailbox.mail``."""
+        with self._lock:
+            return mail_of(topic, self._mail.get(topic, {}).values(), now)
+
     def items(self) -> list[Item]:
         """Every item as the table would hold it, in no particular order; for tests that compare stores."""
         with self._lock:
             records = [item for run in self._scopes.values() for scope in run.values() for item in scope.values()]
-            return [dict(item) for item in (*self._heads.values(), *records)]
+            mail = [item for topic in self._mail.values() for item in topic.values()]
+            return [dict(item) for item in (*self._heads.values(), *records, *mail)]
+
+    def _taken_before(self, event: Sent) -> Sent | None:
+        item = self._mail.get(event.topic, {}).get(f"V#{event.id}")
+        return decode_sent(event.topic, item) if item is not None and "tk" in item else None
+
+    def _take(self, event: Sent, token: str) -> None:
+        item = encode_sent(event, token, SCHEMA)
+        items = self._mail.setdefault(event.topic, {})
+        items[item["sk"]["S"]] = item
+        items.pop(taker_key(event)["sk"]["S"], None)
 
     def _apply(self, item: Item, change: Change) -> Head:
         changed = change.applied_to(item)

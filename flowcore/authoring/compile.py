@@ -11,10 +11,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, get_origin
 
+from pydantic import ValidationError
 from typing_extensions import TypedDict, is_typeddict
 
 from flowcore.authoring.graph import (
@@ -22,6 +23,7 @@ from flowcore.authoring.graph import (
     Body,
     BranchNode,
     Constant,
+    EventNode,
     ForeachNode,
     Function,
     Graph,
@@ -41,16 +43,21 @@ from flowcore.authoring.graph import (
     entries,
 )
 from flowcore.authoring.step import Step, return_type, takes_context
-from flowcore.codec import NotJsonError, Shape, dumps
+from flowcore.codec import NotJsonError, Shape, Unchecked, dumps, field_errors
 from flowcore.errors import DefinitionError, Mistake
-from flowcore.keys import is_entry_id
+from flowcore.keys import event_mistake, is_entry_id, key_mistake
 
 MOST_ENTRIES = 5_000
 """Entries of one workflow, nested ones included: a larger graph is data, and belongs into a foreach or a loop."""
 DEEPEST = 50
 """Nested workflows inside each other: every level is a scope that a wake reads, and a frame of the walk."""
 
-Kind: TypeAlias = Literal["then", "parallel", "branch", "dowhile", "dountil", "foreach", "map", "sleep", "sleep_until"]
+MISSING = object()
+"""Stands for the condition of an arm of ``branch`` that is no pair; the step is then what was given instead."""
+
+Kind: TypeAlias = Literal[
+    "then", "parallel", "branch", "dowhile", "dountil", "foreach", "map", "sleep", "sleep_until", "wait_for_event"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +73,10 @@ class Options:
     metadata: Mapping[str, Any]
     hooks: Hooks
     retention: timedelta | None = None
+    validate_inputs: bool = True
+    validate_outputs: bool = True
+    mistakes: tuple[str, ...] = ()
+    """What is wrong with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +154,8 @@ class _Compiler:
         arms = "-".join(getattr(step, "id", "unknown") for step in entry.steps)
         if entry.kind in ("then", "dowhile", "dountil", "foreach"):
             return arms
+        if entry.kind == "wait_for_event":
+            return _shortened(f"wait-for-{re.sub(r'[^A-Za-z0-9_-]', '-', str(entry.functions[0])).strip('-')}")
         place = arms or (f"after-{before}" if before else "at-start")
         id = _shortened(f"{entry.kind.replace('_', '-')}-{place}")
         self.unnamed[id] += 1
@@ -164,6 +177,8 @@ class _Compiler:
                 return self._map(entry, id, flow)
             case "sleep" | "sleep_until":
                 return self._sleep(entry, id, flow)
+            case "wait_for_event":
+                return self._event(entry, id, flow)
 
     def _step(self, step: Any, id: str, description: str = "") -> Body | None:
         compiled = getattr(step, "compiled", None)
@@ -172,9 +187,10 @@ class _Compiler:
                 id=id, graph=compiled, takes=step.input, gives=step.output, description=description or step.description
             )
         if not isinstance(step, Step):
-            hint = " (an uncommitted workflow: call .commit())" if hasattr(step, "commit") else ""
-            self.wrong(id, f"{step!r} is not a step{hint}; decorate the function with @step")
+            self.wrong(id, _no_step(step))
             return None
+        step = self._with_our_doors(step)
+        self._check_on_timeout(step, id)
         options = self.definition.options
         retry = Retry(
             retries=options.retries if step.retries is None else step.retries,
@@ -190,6 +206,39 @@ class _Compiler:
             gives=step.output,
             description=description or step.description,
         )
+
+    def _with_our_doors(self, step: Step[Any, Any, Any, Any]) -> Step[Any, Any, Any, Any]:
+        """The step with such checks at its doors as this workflow wants; others may use the same step."""
+        options = self.definition.options
+        if not options.validate_inputs:
+            step = replace(
+                step,
+                input=Unchecked(step.input.type),
+                resume=Unchecked(step.resume.type),
+                suspend=Unchecked(step.suspend.type),
+                state=Unchecked(step.state.type),
+                request_context=Unchecked(step.request_context.type),
+            )
+        return step if options.validate_outputs else replace(step, output=Unchecked(step.output.type))
+
+    def _made_of(self, type_: Any, *parts: Shape[Any]) -> Shape[Any]:
+        """The shape of a value made of others; nothing is certain about it when nobody has checked one of them."""
+        is_checked = self.definition.options.validate_outputs and not any(isinstance(p, Unchecked) for p in parts)
+        return Shape(type_) if is_checked else Unchecked(type_)
+
+    def _check_on_timeout(self, step: Step[Any, Any, Any, Any], id: str) -> None:
+        """A value for the case of a timeout must fit what the step gives."""
+        if step.timeout is None or step.fails_late:
+            return
+        try:
+            step.output.encode(step.on_timeout)
+        except TypeError:
+            return  # pydantic can make nothing of the type, which is a mistake of its own
+        except ValidationError as error:
+            found = "; ".join(": ".join(filter(None, (row["path"], row["message"]))) for row in field_errors(error))
+            self.wrong(id, f"on_timeout={step.on_timeout!r} does not fit its output type: {found}")
+        except NotJsonError as error:
+            self.wrong(id, f"on_timeout={step.on_timeout!r} cannot be stored: {error}")
 
     def _arms(self, entry: Entry, id: str) -> tuple[Node, ...] | None:
         if not entry.steps:
@@ -211,6 +260,9 @@ class _Compiler:
         )
 
     def _branch(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        wrong = [self._is_no_arm(f"{id}, arm {number}", *arm) for number, arm in enumerate(_pairs(entry))]
+        if any(wrong):
+            return None
         arms = self._arms(entry, id)
         if arms is None:
             return None
@@ -229,19 +281,31 @@ class _Compiler:
             description=entry.description,
         )
 
+    def _is_no_arm(self, where: str, condition: Any, step: Any) -> bool:
+        """Whether an arm is no pair of condition and step; condition ``MISSING``: it is no pair at all."""
+        if condition is MISSING:
+            self.wrong(where, f"is {_shown(step)}; give pairs, each an argument: (condition, step), (otherwise, step)")
+        elif isinstance(condition, Step) and not isinstance(step, Step):
+            self.wrong(where, f"begins with {_shown(condition)}; the condition comes first: (condition, step)")
+        else:
+            return False
+        return True
+
     def _joined(self, into: Any, id: str, arms: tuple[Node, ...], *, total: bool) -> Shape[Any]:
         """The shape of a dict keyed by arm: ``into`` once its field names are checked, else made of the arms'."""
         ids = {arm.id for arm in arms}
         if into is None:
             fields = {arm.id: arm.gives.type for arm in arms}
-            return Shape(TypedDict(_shortened(id), fields, total=total))  # type: ignore[operator]  # fields at run time
+            make: Any = TypedDict  # of fields that are known at run time only
+            joined = make(_shortened(id), fields, total=total)
+            return self._made_of(joined, *(arm.gives for arm in arms))
         names = _field_names(into)
         if names is not None and names != ids:
             missing, extra = sorted(ids - names), sorted(names - ids)
             self.wrong(
                 id, f"into={into.__name__} must have one field per step id: missing {missing}, not a step {extra}"
             )
-        return Shape(into)
+        return self._made_of(into, *(arm.gives for arm in arms))
 
     def _loop(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
         body = self._step(entry.steps[0], id)
@@ -270,13 +334,14 @@ class _Compiler:
         is_another = flow.type is not Any and get_origin(flow.type) not in (list, None)
         if is_another or flow.type in (str, int, float, bool, dict):
             self.wrong(id, f"foreach needs a list; what stands before gives {flow.type}")
+        item = _or_none(body.gives.type) if tolerated else body.gives.type
         return ForeachNode(
             id=id,
             body=body,
             concurrency=concurrency,
             tolerated=tolerated,
             takes=flow,
-            gives=Shape(list[body.gives.type]),  # type: ignore[name-defined]  # a type known at run time
+            gives=self._made_of(list[item], body.gives),  # type: ignore[valid-type]  # known at run time
             description=entry.description,
         )
 
@@ -290,7 +355,7 @@ class _Compiler:
         if function is None:
             return None
         return MapNode(
-            id=id, source=function, takes=flow, gives=Shape(return_type(source)), description=entry.description
+            id=id, source=function, takes=flow, gives=self._made_of(return_type(source)), description=entry.description
         )
 
     def _source(self, spec: Any, where: str) -> Source | None:
@@ -351,17 +416,42 @@ class _Compiler:
     def _sleep(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
         until = entry.kind == "sleep_until"
         pause = entry.functions[0]
-        if isinstance(pause, datetime) and pause.tzinfo is None:
+        if until and isinstance(pause, datetime) and pause.tzinfo is None:
             self.wrong(id, "sleep_until needs an aware datetime; add a timezone, e.g. tzinfo=timezone.utc")
         if not isinstance(pause, datetime if until else timedelta):
             if not callable(pause):
                 wanted = "a datetime" if until else "a timedelta"
-                self.wrong(id, f"{pause!r} is no pause; give {wanted} or a function of the value that returns one")
+                other = " (sleep_until takes a datetime)" if isinstance(pause, datetime) else ""
+                other = " (sleep takes a timedelta)" if isinstance(pause, timedelta) else other
+                self.wrong(
+                    id, f"{pause!r} is no pause; give {wanted} or a function of the value that returns one{other}"
+                )
                 return None
             pause = self._function(pause, id)
             if pause is None:
                 return None
         return SleepNode(id=id, pause=pause, until=until, takes=flow, gives=flow, description=entry.description)
+
+    def _event(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
+        event, key, timeout = entry.functions
+        mistake = event_mistake(event) or (key_mistake(key) if isinstance(key, str) else None)
+        if mistake is not None:
+            self.wrong(id, mistake)
+        if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
+            self.wrong(id, f"timeout={timeout!r} is no pause; give a timedelta above 0, or leave it out")
+        data: Shape[Any] = Shape(Any if entry.into is None else entry.into)
+        computed = key if isinstance(key, str) else self._function(key, f"{id}, key")
+        if computed is None:
+            return None
+        return EventNode(
+            id=id,
+            event=event,
+            key=computed,
+            timeout=timeout,
+            takes=flow,
+            gives=data if self.definition.options.validate_inputs else Unchecked(data.type),
+            description=entry.description,
+        )
 
     def _function(self, function: Any, where: str) -> Function | None:
         if not callable(function):
@@ -376,9 +466,36 @@ class _Compiler:
             return None
 
 
+def _pairs(entry: Entry) -> Iterator[tuple[Any, Any]]:
+    return zip(entry.functions, entry.steps, strict=True)
+
+
+def _no_step(thing: Any) -> str:
+    """What is wrong with something that stands where a step should, and what to write instead."""
+    if hasattr(thing, "commit"):
+        return f"{_shown(thing)} is not a step (an uncommitted workflow: call .commit())"
+    if isinstance(thing, (list, tuple)):
+        return f"{_shown(thing)} is not a step; give the steps one by one, each an argument"
+    if callable(thing):
+        return f"{_shown(thing)} is not a step; decorate the function with @step"
+    return f"{_shown(thing)} is not a step; give what @step made, not what calling it gives"
+
+
+def _shown(thing: Any) -> str:
+    """What stands there, in a few words."""
+    if hasattr(thing, "commit"):
+        return f"workflow {thing.id!r}"
+    if isinstance(thing, Step):
+        return f"step {thing.id!r}"
+    if isinstance(thing, (list, tuple)):
+        return f"a {type(thing).__name__} of {len(thing)}"
+    return f"{getattr(thing, '__name__', None) or repr(thing)[:80]} ({type(thing).__name__})"
+
+
 def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mistake]:
     if not is_entry_id(definition.id):
         yield Mistake(definition.id, "cannot be a workflow id; use 1-64 letters, digits, '_' or '-'")
+    yield from (Mistake(definition.id, what) for what in definition.options.mistakes)
     if not definition.entries:
         yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
     if definition.options.retention is not None and definition.options.retention <= timedelta(0):
@@ -421,13 +538,17 @@ def _unadaptable(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
                 "request context": step.request_context,
             }
             doors += [(inner.id, door, shape) for door, shape in named.items()]
-        if isinstance(node, (ParallelNode, BranchNode, MapNode)):
+        if isinstance(node, (ParallelNode, BranchNode, MapNode, EventNode)):
             doors.append((node.id, "result", node.gives))
     for where, door, shape in doors:
         try:
             _ = shape.adapter
         except TypeError as error:
-            yield Mistake(where, f"its {door} type {shape.type!r} cannot be validated: {error}")
+            yield Mistake(
+                where,
+                f"its {door} type {shape.type!r} cannot be validated: {error} Use a pydantic model, a dataclass, a "
+                "TypedDict or types of plain JSON",
+            )
 
 
 def _extent(nodes: tuple[Node, ...]) -> tuple[int, int]:
@@ -457,7 +578,7 @@ def _fingerprint(nodes: tuple[Node, ...]) -> str:
                 return ["foreach", node.id, drawn(node.body)]
             case NestedNode():
                 return ["nested", node.id, node.graph.fingerprint]
-            case StepNode() | MapNode() | SleepNode():
+            case StepNode() | MapNode() | SleepNode() | EventNode():
                 return [type(node).__name__, node.id]
 
     text = json.dumps([drawn(node) for node in nodes], separators=(",", ":"))
@@ -474,6 +595,14 @@ def _field_names(into: Any) -> set[str] | None:
     if is_dataclass(into):
         return set(into.__dataclass_fields__)
     return set(into.__annotations__) if is_typeddict(into) else None
+
+
+def _or_none(type_: Any) -> Any:
+    """The type of an item that may fail and gives None then; what is no type at all is told of elsewhere."""
+    try:
+        return type_ | None
+    except TypeError:
+        return type_
 
 
 def _shortened(id: str) -> str:

@@ -46,6 +46,13 @@ class BailSignal(BaseException):
         self.output = output
 
 
+class LateSignal(BaseException):
+    """Stops a try that goes on after its deadline, as soon as it wants something of its context."""
+
+    def __init__(self) -> None:
+        super().__init__("this try of the step has timed out; let this signal pass")
+
+
 class Flag(Protocol):
     """Something a long step can look at, like ``threading.Event``."""
 
@@ -91,6 +98,8 @@ class Surroundings:
     once: Callable[[str, Callable[[], Any]], Any]
     remaining: Callable[[], timedelta]
     emit: Callable[[Any], None]
+    heed: Callable[[], None] = lambda: None
+    """Stops the caller when its time is over: raises ``LateSignal``."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -124,7 +133,7 @@ class StepContext(Generic[Resume, Suspend, State]):
     """The item of the innermost foreach, from 0; None outside foreach."""
     request_context: RequestContext
     cancelled: Flag
-    """Set once the run is canceled; a long step can look at it and stop."""
+    """Set once the run is canceled or this try has timed out; a long step can look at it and stop."""
     surroundings: Surroundings = field(repr=False)
     set_values: list[Any] = field(default_factory=list, repr=False)
 
@@ -144,6 +153,7 @@ class StepContext(Generic[Resume, Suspend, State]):
 
         Committed with the step's outcome; dropped when the step fails. Several calls add up.
         """
+        self.surroundings.heed()
         self.set_values.append(new)
 
     @property
@@ -174,7 +184,10 @@ class StepContext(Generic[Resume, Suspend, State]):
             payload: shown to whoever must answer; must fit the declared suspend type.
             timeout: after this long without an answer the step starts again with ``timed_out`` true.
             label: another name by which to resume.
+        Raises: TypeError for a timeout that is no timedelta, or a label that is no text.
         """
+        _refuse_misfit("timeout", timeout, timedelta, "a timedelta, for instance timedelta(days=3)")
+        _refuse_misfit("label", label, str, "a string")
         raise SuspendSignal(payload, timeout, label)
 
     def bail(self, output: Any = None) -> NoReturn:
@@ -200,7 +213,7 @@ class StepContext(Generic[Resume, Suspend, State]):
         self.surroundings.emit(data)
 
     def remaining_time(self) -> timedelta:
-        """How long this worker may still run."""
+        """How long this try may still take: the smaller of the worker's time and the step's ``timeout``."""
         return self.surroundings.remaining()
 
     @property
@@ -235,6 +248,11 @@ class FunctionContext:
         """The output of an earlier step of this workflow, by object or (dotted) id; None when it has none."""
         found = self.surroundings.result_of(step if isinstance(step, str) else step.id)
         return None if found is None else found[0].decode(found[1])
+
+
+def _refuse_misfit(name: str, given: Any, wanted: type[Any], words: str) -> None:
+    if given is not None and not isinstance(given, wanted):
+        raise TypeError(f"suspend({name}={given!r}) is {type(given).__name__}; give {words}")
 
 
 def deadline_of(now: datetime, timeout: timedelta | None) -> datetime | None:

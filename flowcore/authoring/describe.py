@@ -19,6 +19,7 @@ from pydantic import PydanticUserError
 
 from flowcore.authoring.graph import (
     BranchNode,
+    EventNode,
     ForeachNode,
     Function,
     Graph,
@@ -84,6 +85,8 @@ def _node(node: Node, path: str, scope: str, *, schemas: bool) -> Drawn:
         case StepNode():
             step = node.step
             own = {"kind": "step", "step": step.id, "retries": node.retry.retries}
+            if step.timeout is not None:
+                own["timeout_s"] = step.timeout.total_seconds()
             doors = {"input": step.input, "output": step.output, "resume": step.resume, "suspend": step.suspend}
             return common | own | _doors(doors, schemas=schemas)
         case NestedNode():
@@ -97,6 +100,11 @@ def _node(node: Node, path: str, scope: str, *, schemas: bool) -> Drawn:
             return common | {"kind": "map", "fields": [printable(key) for key in source]}
         case SleepNode():
             return common | _pause(node)
+        case EventNode(event=event, key=key):
+            about = {"key": printable(key)} if isinstance(key, str) else {"computed": wording(key.call)}
+            limit: Drawn = {} if node.timeout is None else {"seconds": node.timeout.total_seconds()}
+            waited = {"kind": "wait_for_event", "event": event}
+            return common | waited | about | limit | _doors({"output": node.gives}, schemas=schemas)
         case ParallelNode():
             arms = [{"node": _node(arm, f"{scope}{arm.id}", scope, schemas=schemas)} for arm in node.arms]
             return common | {"kind": "parallel", "arms": arms}

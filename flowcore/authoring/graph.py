@@ -41,6 +41,14 @@ class Backoff:
             return given
         return Backoff(initial=given, maximum=max(given, Backoff().maximum))
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether every pause it can come to is one: no negative times, a factor that is a number from 0."""
+        times: tuple[Any, ...] = (self.initial, self.maximum)
+        factor: Any = self.factor
+        are_times = all(isinstance(time, timedelta) and time >= timedelta(0) for time in times)
+        return are_times and isinstance(factor, (int, float)) and 0 <= factor < float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -139,6 +147,19 @@ class SleepNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EventNode:
+    """Waits for an event of a name and a key; gives its data. The key is fixed, or computed once, on arrival here."""
+
+    id: str
+    event: str
+    key: str | Function
+    timeout: timedelta | None
+    takes: Shape[Any]
+    gives: Shape[Any]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ParallelNode:
     """All arms at once with the same value; gives a dict keyed by arm id."""
 
@@ -206,7 +227,9 @@ class NestedNode:
     description: str = ""
 
 
-Node: TypeAlias = StepNode | MapNode | SleepNode | ParallelNode | BranchNode | LoopNode | ForeachNode | NestedNode
+Node: TypeAlias = (
+    StepNode | MapNode | SleepNode | EventNode | ParallelNode | BranchNode | LoopNode | ForeachNode | NestedNode
+)
 Body: TypeAlias = StepNode | NestedNode
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import FrameType
@@ -33,6 +33,7 @@ _R = TypeVar("_R")
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
+FAIL = "fail"
 UNDECLARED: Any = Any
 """The type of a door about which the author said nothing: everything is accepted there."""
 
@@ -64,8 +65,17 @@ class Step(Generic[In, Out, Resume, Suspend]):
     backoff: Backoff | None = None
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     no_retry_on: tuple[type[BaseException], ...] = ()
+    timeout: timedelta | None = None
+    """How long one try may take; None: as long as the worker lives."""
+    on_timeout: Any = FAIL
+    """The output when the last try has timed out; ``"fail"``: the step fails then."""
     description: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def fails_late(self) -> bool:
+        """Whether the step fails when its last try has timed out; otherwise it has ``on_timeout`` for its output."""
+        return isinstance(self.on_timeout, str) and self.on_timeout == FAIL
 
     def __call__(self, *args: Any) -> Any:
         """Call the plain function, for instance in a unit test."""
@@ -113,6 +123,8 @@ def step(
     backoff: Backoff | timedelta | None = None,
     retry_on: Sequence[type[BaseException]] = (Exception,),
     no_retry_on: Sequence[type[BaseException]] = (),
+    timeout: timedelta | None = None,
+    on_timeout: Any = FAIL,
     metadata: Mapping[str, Any] | None = None,
 ) -> _Decorator: ...
 
@@ -126,9 +138,16 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     Args:
         options: ``id, description, input, output, resume, suspend, state, request_context, retries, backoff, retry_on,
-            no_retry_on, metadata``. ``request_context`` is a type that the request context must fit when the step
-            begins; ``retries`` counts further tries after the first; ``backoff`` is the pause before the second try (a
-            ``timedelta``) or a whole ``Backoff``.
+            no_retry_on, timeout, on_timeout, metadata``. ``request_context`` is a type that the request context must
+            fit when the step begins; ``retries`` counts further tries after the first; ``backoff`` is the pause before
+            the second try (a ``timedelta``) or a whole ``Backoff``; ``timeout`` is how long one try may take, and
+            ``on_timeout`` the step's output when no try is left after one that took longer (``"fail"``, the default:
+            the step fails).
+
+    A try that reaches its ``timeout`` has failed with ``StepTimeout``, and is tried again as ``retries``, ``retry_on``
+    and ``no_retry_on`` say. A coroutine is cancelled then. A thread cannot be: what the function still returns is
+    dropped, ``ctx.cancelled`` is set, and ``ctx.once``, ``ctx.emit`` and ``ctx.set_state`` stop it for good; what a
+    ``ctx.once`` begun in time has done is kept, so that the next try does not do it again.
 
     Raises: DefinitionError for an id or a signature that cannot be used.
 
@@ -143,6 +162,7 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         True
     """
     caller = sys._getframe(1)
+    _refuse_unknown("step", options)
 
     def made(function: Callable[..., Any]) -> Step[Any, Any, Any, Any]:
         return _step_of(function, caller, **options)
@@ -158,7 +178,14 @@ def create_step(*, id: str, execute: Callable[..., Any], **options: Any) -> Step
         >>> create_step(id="double", execute=lambda n: 2 * n, input=int, output=int).id
         'double'
     """
+    _refuse_unknown("create_step", options)
     return _step_of(execute, sys._getframe(1), id=id, **options)
+
+
+def _refuse_unknown(what: str, options: Mapping[str, Any]) -> None:
+    """A misspelt keyword is told under the name that the author called."""
+    if unknown := sorted(options.keys() - _OPTIONS):
+        raise TypeError(f"{what}() has no keyword {unknown[0]!r}; it takes {', '.join(sorted(_OPTIONS))}")
 
 
 def _step_of(
@@ -177,6 +204,8 @@ def _step_of(
     backoff: Backoff | timedelta | None = None,
     retry_on: Sequence[type[BaseException]] = (Exception,),
     no_retry_on: Sequence[type[BaseException]] = (),
+    timeout: timedelta | None = None,
+    on_timeout: Any = FAIL,
     metadata: Mapping[str, Any] | None = None,
 ) -> Step[Any, Any, Any, Any]:
     name = _checked_id(id or str(getattr(function, "__name__", type(function).__name__)))
@@ -185,10 +214,8 @@ def _step_of(
     first = hints.get(parameters[0]) if parameters else None
     context = hints.get(parameters[1]) if len(parameters) > 1 else None
     declared = _doors(context)
-    if retries is not None and retries < 0:
-        raise DefinitionError(
-            name, [Mistake(name, f"retries={retries} is below 0; say how many tries follow the first")]
-        )
+    if mistakes := list(_misused(name, retries, backoff, retry_on, no_retry_on, timeout, on_timeout)):
+        raise DefinitionError(name, mistakes, is_step=True)
     return Step(
         id=name,
         execute=function,
@@ -203,9 +230,44 @@ def _step_of(
         backoff=None if backoff is None else Backoff.of(backoff),
         retry_on=tuple(retry_on),
         no_retry_on=tuple(no_retry_on),
+        timeout=timeout,
+        on_timeout=on_timeout,
         description=description or inspect.cleandoc(function.__doc__ or "").split("\n", 1)[0],
         metadata=dict(metadata or {}),
     )
+
+
+_OPTIONS = frozenset(inspect.signature(_step_of).parameters) - {"function", "caller"}
+
+
+def _misused(
+    name: str, retries: Any, backoff: Any, retry_on: Any, no_retry_on: Any, timeout: Any, on_timeout: Any
+) -> Iterator[Mistake]:
+    """What is wrong with the options that say how often and how long a step is tried."""
+    yield from (Mistake(name, what) for what in misused_retries(retries, backoff))
+    for option, classes in (("retry_on", retry_on), ("no_retry_on", no_retry_on)):
+        given = classes if isinstance(classes, (list, tuple, set, frozenset)) else None
+        if given is None or not all(isinstance(one, type) and issubclass(one, BaseException) for one in given):
+            yield Mistake(name, f"{option}={classes!r} is no sequence of exception classes, such as (ValueError,)")
+    if timeout is None:
+        if not (isinstance(on_timeout, str) and on_timeout == FAIL):
+            yield Mistake(name, "on_timeout= is of no use without timeout=; say how long a try may take")
+    elif not isinstance(timeout, timedelta) or timeout <= timedelta(0):
+        yield Mistake(name, f"timeout={timeout!r} is no time to work in; give a timedelta above 0")
+
+
+def misused_retries(retries: Any, backoff: Any) -> Iterator[str]:
+    """What is wrong with ``retries=`` and ``backoff=``, of a step or of a workflow; None there: not given."""
+    if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int)):
+        yield f"retries={retries!r} is no number of tries; give an int from 0"
+    elif retries is not None and retries < 0:
+        yield f"retries={retries} is below 0; say how many tries follow the first"
+    if backoff is None:
+        return
+    if not isinstance(backoff, (Backoff, timedelta)):
+        yield f"backoff={backoff!r} is no pause; give a timedelta or a Backoff"
+    elif not Backoff.of(backoff).is_usable:
+        yield f"backoff={backoff!r} cannot be waited for; its times must be from 0 and its factor a number from 0"
 
 
 def _doors(context: Any) -> tuple[Any, Any, Any]:
@@ -257,6 +319,7 @@ def _positional(function: Callable[..., Any], where: str) -> list[str]:
                     where, f"{_named(function)}{signature} must take (value) or (value, ctx); bind the rest beforehand"
                 )
             ],
+            is_step=True,
         )
     if len(required) == 2 or (len(positional) >= 2 and positional[1].name == "ctx"):
         return [p.name for p in positional[:2]]
@@ -273,7 +336,8 @@ def _annotations(function: Callable[..., Any], caller: FrameType, where: str) ->
     try:
         return typing.get_type_hints(target, localns=_names_around(target, caller), include_extras=True)
     except NameError as error:
-        raise DefinitionError(where, [Mistake(where, f"an annotation cannot be resolved: {error}")]) from None
+        mistake = Mistake(where, f"an annotation cannot be resolved: {error}")
+        raise DefinitionError(where, [mistake], is_step=True) from None
     except TypeError:
         return {}
 
@@ -292,7 +356,8 @@ def _named(function: Callable[..., Any]) -> str:
 def _checked_id(id: str) -> str:
     if not is_entry_id(id):
         what = f"{id!r} cannot be an id; use 1-64 letters, digits, '_' or '-' (no '/', '.', '#', '[', '!')"
-        raise DefinitionError(id, [Mistake(id, what)])
+        advice = ", and name it with id=" if id.startswith("<") else ""
+        raise DefinitionError(id, [Mistake(id, f"{what}{advice}")], is_step=True)
     return id
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from flowcore.authoring.compile import Definition, Entry, Options, compile_workflow
+from flowcore.authoring.compile import MISSING, Definition, Entry, Kind, Options, compile_workflow
 from flowcore.authoring.context import FunctionContext
 from flowcore.authoring.graph import Backoff, Graph, Hooks
-from flowcore.authoring.step import Step
-from flowcore.codec import Shape
+from flowcore.authoring.step import Step, misused_retries
+from flowcore.codec import Shape, Unchecked
 
 if TYPE_CHECKING:
     from flowcore.authoring.drawing.standing import Run as DrawnRun
@@ -34,7 +34,20 @@ _O = TypeVar("_O")
 
 
 class Otherwise:
-    """The type of ``otherwise``: the arm of a branch that runs when no other does."""
+    """The type of ``otherwise``: the arm of a branch that runs when no other does.
+
+    Example:
+        >>> from flowcore import App, otherwise, step, workflow
+        >>> @step
+        ... def small(number: int) -> str:
+        ...     return "small"
+        >>> @step
+        ... def large(number: int) -> str:
+        ...     return "large"
+        >>> sizes = workflow("sizes", input=int).branch((lambda number: number > 9, large), (otherwise, small)).commit()
+        >>> App(sizes).workflow(sizes).create_run().start(7).output
+        {'small': 'small'}
+    """
 
     def __repr__(self) -> str:
         return "otherwise"
@@ -115,6 +128,11 @@ class WorkflowBuilder(Generic[I, O, Now]):
 
     definition: Definition
 
+    @property
+    def id(self) -> str:
+        """The workflow's id."""
+        return self.definition.id
+
     def then(
         self, step: Step[Now, T, Any, Any], *, id: str | None = None, description: str = ""
     ) -> WorkflowBuilder[I, O, T]:
@@ -163,10 +181,10 @@ class WorkflowBuilder(Generic[I, O, Now]):
 
         Conditions are evaluated once and the choice is stored. The next value is a dict keyed by the ids that ran.
         """
-        conditions = tuple(arm[0] if isinstance(arm, tuple) and len(arm) == 2 else None for arm in arms)
-        steps = tuple(arm[1] if isinstance(arm, tuple) and len(arm) == 2 else arm for arm in arms)
-        parsed = tuple(None if isinstance(c, Otherwise) else c or "missing" for c in conditions)
-        return self._with("branch", id, description, steps=steps, functions=parsed, into=into)
+        pairs = [arm if isinstance(arm, tuple) and len(arm) == 2 else (MISSING, arm) for arm in arms]
+        conditions = tuple(None if isinstance(c, Otherwise) else MISSING if c is None else c for c, _ in pairs)
+        steps = tuple(step for _, step in pairs)
+        return self._with("branch", id, description, steps=steps, functions=conditions, into=into)
 
     def dowhile(
         self, step: Step[Now, T, Any, Any], condition: Condition[T], *, id: str | None = None, description: str = ""
@@ -180,15 +198,35 @@ class WorkflowBuilder(Generic[I, O, Now]):
         """Run ``step`` at least once, and again on its own output until ``condition`` holds."""
         return self._with("dountil", id, description, steps=(step,), functions=(condition,))
 
+    @overload
     def foreach(
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, T, Any, Any],
         *,
         concurrency: int | Computed[list[M], int] = 1,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, list[T]]: ...
+    @overload
+    def foreach(
+        self: WorkflowBuilder[I, O, list[M]],
+        step: Step[M, T, Any, Any],
+        *,
+        concurrency: int | Computed[list[M], int] = 1,
+        tolerated_failures: float,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, list[T | None]]: ...
+
+    def foreach(
+        self: WorkflowBuilder[I, O, list[M]],
+        step: Step[M, Any, Any, Any],
+        *,
+        concurrency: int | Computed[list[M], int] = 1,
         tolerated_failures: float = 0,
         id: str | None = None,
         description: str = "",
-    ) -> WorkflowBuilder[I, O, list[T]]:
+    ) -> WorkflowBuilder[I, O, Any]:
         """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order.
 
         ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1.
@@ -229,11 +267,55 @@ class WorkflowBuilder(Generic[I, O, Now]):
         """Wait until ``instant`` (aware), however far; the value passes through. The past does not wait."""
         return self._with("sleep_until", id, description, functions=(instant,))
 
+    @overload
+    def wait_for_event(
+        self,
+        name: str,
+        *,
+        key: str | Computed[Now, str],
+        model: type[M],
+        timeout: timedelta | None = None,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, M]: ...
+    @overload
+    def wait_for_event(
+        self,
+        name: str,
+        *,
+        key: str | Computed[Now, str],
+        model: None = None,
+        timeout: timedelta | None = None,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, Any]: ...
+
+    def wait_for_event(
+        self,
+        name: str,
+        *,
+        key: Any,
+        model: Any = None,
+        timeout: timedelta | None = None,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, Any]:
+        """Wait for ``app.send_event(name, key, data)``; the data is the next value. One event settles one wait.
+
+        An event that was sent before this entry is reached, and that nobody took, is taken here, the oldest first.
+
+        Args:
+            key: what the event is about (an order, a user), or a function of the value that says so.
+            model: type that the data must fit; events that do not are refused or passed over.
+            timeout: after this long without an event the workflow fails with ``EventTimeout``.
+        """
+        return self._with("wait_for_event", id, description, functions=(name, key, timeout), into=model)
+
     commit = Commit()
 
     def _with(
         self,
-        kind: Literal["then", "parallel", "branch", "dowhile", "dountil", "foreach", "map", "sleep", "sleep_until"],
+        kind: Kind,
         id: str | None,
         description: str,
         *,
@@ -256,6 +338,8 @@ def workflow(
     description: str = "",
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
+    validate_inputs: bool = True,
+    validate_outputs: bool = True,
     metadata: Mapping[str, Any] | None = None,
     on_start: Hook | None = None,
     on_suspend: Hook | None = None,
@@ -274,6 +358,8 @@ def workflow(
     description: str = "",
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
+    validate_inputs: bool = True,
+    validate_outputs: bool = True,
     metadata: Mapping[str, Any] | None = None,
     on_start: Hook | None = None,
     on_suspend: Hook | None = None,
@@ -293,6 +379,8 @@ def workflow(
     description: str = "",
     retries: int = 0,
     backoff: Backoff | timedelta | None = None,
+    validate_inputs: bool = True,
+    validate_outputs: bool = True,
     metadata: Mapping[str, Any] | None = None,
     on_start: Hook | None = None,
     on_suspend: Hook | None = None,
@@ -309,6 +397,11 @@ def workflow(
         request_context: type that the request context must fit at the start; it may hold other keys as well.
         retries: further tries for steps that do not say themselves.
         backoff: the pause before the second try, or a whole ``Backoff``.
+        validate_inputs: False: what goes into the run and its steps is neither checked nor completed with defaults:
+            inputs, resume data, suspend payloads, state, request context. A step still gets the declared model where
+            one can be built of what has come, and the plain value where none can.
+        validate_outputs: False: the same for what comes out, of steps, of functions of ``map`` and of the run. A nested
+            workflow keeps its own two settings.
         on_start: called with a ``StartRecord`` before a run is written for the first time; what it raises refuses the
             start, and the run stays startable. Of two starts that race for one run id both may call it.
         on_suspend: called with the ``RunResult`` each time a run becomes suspended.
@@ -329,13 +422,18 @@ def workflow(
         ...     return 2 * number
         >>> flow = workflow("four-times", input=int, output=int).then(double).then(double, id="again").commit()
     """
+    mistakes = tuple(misused_retries(retries, backoff))
+    inward, outward = (Shape if checks else Unchecked for checks in (validate_inputs, validate_outputs))
     options = Options(
-        input=Shape(input),
-        output=Shape(output),
-        state=Shape(dict[str, Any] if state is None else state),
-        request_context=Shape(dict[str, Any] if request_context is None else request_context),
+        input=inward(input),
+        output=outward(output),
+        state=inward(dict[str, Any] if state is None else state),
+        request_context=inward(dict[str, Any] if request_context is None else request_context),
+        validate_inputs=validate_inputs,
+        validate_outputs=validate_outputs,
         retries=retries,
-        backoff=Backoff() if backoff is None else Backoff.of(backoff),
+        backoff=Backoff() if backoff is None or mistakes else Backoff.of(backoff),
+        mistakes=mistakes,
         metadata=dict(metadata or {}),
         hooks=Hooks(on_start=on_start, on_suspend=on_suspend, on_finish=on_finish, on_error=on_error),
         retention=retention,

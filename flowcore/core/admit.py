@@ -33,6 +33,8 @@ class Resume:
     step: str | None = None
     label: str | None = None
     wait: str | None = None
+    listens: tuple[str, str] | None = None
+    """With ``wait``: the answer is an event of this name and key, and settles a wait for such a one only."""
     index: int | None = None
     idempotency_key: str | None = None
     digest: str
@@ -81,7 +83,12 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume) -> Verdict:
         return repeated
     waiting = open_waits(snapshot)
     if resume.wait is not None:
-        chosen = [record for record in waiting if wait_id(record, snapshot.head.incarnation) == resume.wait]
+        chosen = [
+            record
+            for record in waiting
+            if wait_id(record, snapshot.head.incarnation) == resume.wait
+            and (resume.listens is None or resume.listens == record.listens)
+        ]
         return Meant((chosen[0],)) if chosen else Refused(_settled_wait(snapshot, resume.wait))
     if resume.label is not None:
         waiting = [record for record in waiting if record.label == resume.label]

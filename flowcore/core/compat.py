@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 from flowcore.authoring.graph import (
     BranchNode,
+    EventNode,
     ForeachNode,
     Graph,
     LoopNode,
-    MapNode,
     NestedNode,
     Node,
     ParallelNode,
@@ -47,12 +47,14 @@ def _fits(record: StepRecord, node: Node) -> bool:
     match record.outcome:
         case Outcome.SLP:
             return isinstance(node, SleepNode)
+        case Outcome.SUSP if record.listens is not None:
+            return isinstance(node, EventNode)
         case Outcome.SUSP | Outcome.RESU | Outcome.RETRY:
             return isinstance(node, (StepNode, LoopNode, ForeachNode))
         case Outcome.START:
             return isinstance(node, (NestedNode, LoopNode, ForeachNode))
         case _:
-            return isinstance(node, (StepNode, MapNode, BranchNode, SleepNode, NestedNode, LoopNode, ForeachNode))
+            return not isinstance(node, ParallelNode)
 
 
 def overtaken(graph: Graph, snapshot: Snapshot) -> Iterator[StepKey]:

@@ -19,6 +19,7 @@ from typing import TypeAlias, assert_never
 from flowcore.authoring.graph import (
     Body,
     BranchNode,
+    EventNode,
     ForeachNode,
     Graph,
     LoopNode,
@@ -61,7 +62,7 @@ class RunStep:
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """Call what a map, a branch's conditions or a sleep's length are made of, and commit what comes out."""
+    """Call what a map, a branch's conditions, a sleep's length or an event's key are made of; commit what comes out."""
 
     place: Place
     value: Json
@@ -274,6 +275,8 @@ class _Walk:
                 return self._evaluated(place, value)
             case SleepNode():
                 return self._sleep(place, value)
+            case EventNode():
+                return self._event(place, value)
             case ParallelNode():
                 return self._arms(place, node.arms, value)
             case BranchNode():
@@ -300,11 +303,14 @@ class _Walk:
                 self.retry = _earlier(self.retry, record.until)
                 return LIVE
             case Outcome.SUSP:
-                if record.until is not None and self._is_over(record.until):
-                    return self._ask(TimeOut(place, wait_id(record, self.incarnation)))
-                return HELD
+                return self._held(place, record)
             case _:
                 return _settled(record, value)
+
+    def _held(self, place: Place, record: StepRecord) -> Result:
+        if record.until is not None and self._is_over(record.until):
+            return self._ask(TimeOut(place, wait_id(record, self.incarnation)))
+        return HELD
 
     def _evaluated(self, place: Place, value: Json) -> Result:
         record = self.records.get(place.key)
@@ -323,6 +329,12 @@ class _Walk:
         if record.outcome is Outcome.SLP:
             return Done(value) if self._is_over(record.until) else LIVE
         return _settled(record, value)
+
+    def _event(self, place: Place, value: Json) -> Result:
+        record = self.records.get(place.key)
+        if record is None:
+            return self._ask(Evaluate(place, value))
+        return self._held(place, record) if record.outcome is Outcome.SUSP else _settled(record, value)
 
     def _arms(self, place: Place, arms: Iterable[Node], value: Json) -> Result:
         """Arms share the scope of their container. Failed beats suspended, once nothing moves by itself any more."""

@@ -119,7 +119,7 @@ def _of_step(record: StepRecord, herald: StepRecord | None, head: Head, base: in
 
 
 def _question(record: StepRecord, wait: str) -> dict[str, Json]:
-    return {"wait": wait, "label": record.label, "payload": record.payload}
+    return {"wait": wait, "label": record.label, "payload": record.shown}
 
 
 def _outcome(record: StepRecord) -> tuple[EventType, Json]:

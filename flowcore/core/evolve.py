@@ -100,11 +100,13 @@ class FailedOnce:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspended:
-    """A step waits for an answer, at most until ``until``."""
+    """A step waits for an answer, or an entry for an event, at most until ``until``."""
 
     key: StepKey
-    payload: Json
-    label: str | None
+    payload: Json = None
+    label: str | None = None
+    listens: tuple[str, str] | None = None
+    """The name and the key of the event."""
     until: datetime | None
     started_at: datetime
     changes: Changes = NOTHING
@@ -120,6 +122,16 @@ class Answered:
     """What the answer brings along for the request context; the caller's values win."""
     retry_count: int = 0
     """Tries that count as made already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """An entry that waited for an event has got one; its data is the entry's output."""
+
+    key: StepKey
+    answer: Answer
+    output: Json
+    changes: Changes = NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +170,7 @@ class Adopted:
     record: StepRecord
 
 
-Happened: TypeAlias = Succeeded | Failed | FailedOnce | Suspended | Answered | FellAsleep | Opened | Skipped
+Happened: TypeAlias = Succeeded | Failed | FailedOnce | Suspended | Answered | Received | FellAsleep | Opened | Skipped
 """What this worker makes a record of."""
 StepEvent: TypeAlias = Happened | Adopted
 
@@ -242,6 +254,7 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             delta=prior.delta,
             count=prior.count,
             given=prior.given,
+            listens=prior.listens,
         )
     )
     match event:
@@ -258,6 +271,7 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 memory,
                 payload=event.payload,
                 label=event.label,
+                listens=event.listens,
                 until=event.until,
                 answer=None,
                 asked=None,
@@ -268,6 +282,10 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
             return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta, asked=asked)
+        case Received():
+            delta = memory.delta.merged(event.changes.stamped(fresh.seq))
+            asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
+            return replace(memory, answer=event.answer, output=event.output, delta=delta, asked=asked)
         case FellAsleep():
             return replace(memory, until=event.until)
         case Opened():
@@ -283,6 +301,8 @@ def _outcome(event: Happened) -> Outcome:
     match event:
         case Succeeded():
             return Outcome.BAIL if event.bailed else Outcome.OK
+        case Received():
+            return Outcome.OK
         case Failed():
             return Outcome.ERR
         case FailedOnce():

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from flowcore.authoring.graph import (
     BranchNode,
+    ForeachNode,
     Graph,
     LoopNode,
     NestedNode,
@@ -21,7 +22,7 @@ from flowcore.authoring.graph import (
 )
 from flowcore.core.view import passed_on
 from flowcore.errors import InvalidPayload, NotRecorded, UnknownStep
-from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, scope_of, turn_of
+from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, parent_of, scope_of, turn_of
 from flowcore.model import Json, Outcome, Snapshot, StepRecord
 
 _OVER = frozenset({Outcome.OK, Outcome.BAIL, Outcome.SKIP, Outcome.SLP})
@@ -39,6 +40,8 @@ def rewound(
     graph: Graph, snapshot: Snapshot, step: str, *, given: Given | None, outputs: Mapping[str, Json], now: datetime
 ) -> list[StepRecord]:
     """The records a run keeps that begins anew at ``step``.
+
+    A foreach that has failed goes on where it failed: what its finished items gave is kept.
 
     Args:
         snapshot: with every record of the run.
@@ -109,6 +112,8 @@ class _Rewind:
             arms = node.arms if isinstance(node, ParallelNode) else node.nodes
             target = next(arm for arm in arms if arm.id == path[0])
             yield from self._at(target, home, path, value, whole)
+        elif len(path) == 1 and isinstance(node, ForeachNode) and self._is_to_go_on(inside(home, node.id)):
+            yield from self._going_on(inside(home, node.id))
         elif len(path) == 1:
             yield from self._beginning(node, inside(home, node.id), whole)
         elif isinstance(node, NestedNode):
@@ -135,6 +140,21 @@ class _Rewind:
             case _:
                 row = {"path": whole, "message": "takes no input of its own", "type": "input"}
                 raise InvalidPayload("time travel", [row])
+
+    def _is_to_go_on(self, key: StepKey) -> bool:
+        """Whether a foreach has failed at some of its items, and the items are the same this time."""
+        record = self.snapshot.records.get(key)
+        failed = record is not None and record.outcome is Outcome.ERR and record.count is not None
+        return failed and self.given is None and not self.outputs
+
+    def _going_on(self, key: StepKey) -> Iterator[StepRecord]:
+        """A failed foreach as if its failed items had never been begun; the finished ones need not run again."""
+        records = self.snapshot.records
+        yield self._made(key, Outcome.START, opens=Scope(key), count=records[key].count)
+        for item in records.values():
+            if item.outcome is Outcome.OK and parent_of(item.key) == key:
+                yield item
+                yield from self._below(item.key)
 
     def _as_it_is(self, key: StepKey) -> Iterator[StepRecord]:
         record = self.snapshot.records.get(key)

@@ -52,7 +52,7 @@ def steps(graph: Graph | None, snapshot: Snapshot) -> dict[str, StepResult]:
     settled_last = sorted(snapshot.records.values(), key=lambda record: (record.seq, record.key))
     for record in settled_last:
         if not is_once(record.key):
-            found[dotted(record.key)] = _result(record, flow.get(record.key), snapshot)
+            found[dotted(record.key)] = _result(record, flow.get(record.key), snapshot, _turn(graph, record))
     if graph is not None and snapshot.head.status is RunStatus.RUNNING:
         decision = decide(graph, snapshot, snapshot.head.updated_at)
         for action in decision.actions if isinstance(decision, Run) else ():
@@ -92,7 +92,14 @@ def has_unloaded(snapshot: Snapshot, graph: Graph) -> bool:
     return False
 
 
-def _result(record: StepRecord, flow: Json, snapshot: Snapshot) -> StepResult:
+def _turn(graph: Graph | None, record: StepRecord) -> int | None:
+    """The loop turn that a record belongs to, or that the loop itself is at; a foreach counts its slots instead."""
+    if record.count is None or (graph is not None and isinstance(graph.find(dotted(record.key)), ForeachNode)):
+        return turn_number(record.key)
+    return record.count
+
+
+def _result(record: StepRecord, flow: Json, snapshot: Snapshot, turn: int | None) -> StepResult:
     status = _status(record, snapshot)
     ended = record.is_settled or status == "success"
     return StepResult(
@@ -102,12 +109,12 @@ def _result(record: StepRecord, flow: Json, snapshot: Snapshot) -> StepResult:
         if record.outcome in (Outcome.OK, Outcome.BAIL)
         else (flow if status == "success" else None),
         error=record.failure,
-        suspend_payload=record.payload,
+        suspend_payload=record.shown,
         resume_data=record.answer.data if record.answer else None,
         started_at=record.started_at,
         ended_at=(record.until if record.outcome is Outcome.SLP else record.at) if ended else None,
         attempts=record.attempt,
-        iteration=turn_number(record.key) if record.count is None else record.count,
+        iteration=turn,
         wake_at=record.until if status == "waiting" else None,
     )
 

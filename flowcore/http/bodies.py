@@ -13,7 +13,7 @@ from flowcore.authoring.workflow import Workflow
 from flowcore.core.events import Event, failure_json
 from flowcore.core.view import StepResult
 from flowcore.fields import FIELDS
-from flowcore.model import Json, Page, Receipt, RunSummary, Wait
+from flowcore.model import EventReceipt, Json, Page, Receipt, RunSummary, Wait
 from flowcore.run import RunResult
 
 
@@ -49,6 +49,14 @@ class ResumeBody(_Body):
     tracing: dict[str, Any] | None = None
     include_state: bool = False
     include_resume_labels: bool = False
+
+
+class EventBody(_Body):
+    """Tell whoever waits for it that something has happened."""
+
+    name: str
+    key: str
+    data: Any = None
 
 
 SHOWN = tuple(name for name in FIELDS if name not in ("state", "request_context", "resume_labels", "blocked"))
@@ -145,6 +153,16 @@ def wait_json(wait: Wait[Json]) -> dict[str, Json]:
         "since": _instant(wait.since),
         "approvers": list(wait.approvers),
         "quorum": wait.quorum,
+    }
+
+
+def event_receipt_json(receipt: EventReceipt) -> dict[str, Json]:
+    """What became of an event."""
+    return {
+        "event_id": receipt.event_id,
+        "verdict": receipt.verdict,
+        "run_id": receipt.run_id,
+        "wait": receipt.wait,
     }
 
 

@@ -19,9 +19,11 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 from flowcore.app import App
 from flowcore.authoring.workflow import Workflow
 from flowcore.http.bodies import (
+    EventBody,
     ResumeBody,
     StartBody,
     event_json,
+    event_receipt_json,
     fields_json,
     graph_json,
     page_json,
@@ -164,6 +166,14 @@ def _changes(router: Router, app: App) -> None:
     @router.post("/v1/runs/<run_id>/cancel")
     def cancel_run(run_id: str) -> Response[str]:
         return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel()))
+
+    @router.post("/v1/events")
+    def send_event(body: EventBody) -> Response[str]:
+        receipt = app.send_event(body.name, body.key, body.data, event_id=_header(router, "idempotency-key"))
+        replayed = receipt.verdict == "duplicate"
+        headers = {"Idempotent-Replayed": "true"} if replayed else {}
+        status = HTTPStatus.OK if replayed else HTTPStatus.ACCEPTED
+        return _json(status, event_receipt_json(receipt), headers)
 
 
 def preferred_wait(prefer: str | None) -> timedelta | None:

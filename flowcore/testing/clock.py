@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from threading import Lock
 
 _BEGIN = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
@@ -27,6 +30,8 @@ class VirtualClock:
     def __init__(self, at: datetime = _BEGIN) -> None:
         self._lock = Lock()
         self._now = _whole_ms(at)
+        self._alarms: dict[int, tuple[datetime, Callable[[], None]]] = {}
+        self._numbers = count()
 
     def now(self) -> datetime:
         """See ``Clock.now``."""
@@ -36,6 +41,7 @@ class VirtualClock:
         """See ``Clock.wait_until``; time jumps there at once."""
         with self._lock:
             self._now = max(self._now, _whole_ms(instant))
+        self._ring()
 
     def forward(
         self,
@@ -50,6 +56,23 @@ class VirtualClock:
         whole = pause + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         with self._lock:
             self._now = _whole_ms(self._now + whole)
+        self._ring()
+
+    @contextmanager
+    def alarm(self, instant: datetime, ring: Callable[[], None]) -> Iterator[None]:
+        """Inside, ``ring`` is called once the clock stands at ``instant`` or later, by whoever moves it there."""
+        number = next(self._numbers)
+        self._alarms[number] = (instant, ring)
+        try:
+            self._ring()
+            yield
+        finally:
+            self._alarms.pop(number, None)
+
+    def _ring(self) -> None:
+        for number, (instant, ring) in list(self._alarms.items()):
+            if instant <= self._now and self._alarms.pop(number, None) is not None:
+                ring()
 
 
 class ShiftedClock:
@@ -66,6 +89,10 @@ class ShiftedClock:
     def wait_until(self, instant: datetime) -> None:
         """See ``Clock.wait_until``."""
         self._clock.wait_until(instant - self._offset)
+
+    def alarm(self, instant: datetime, ring: Callable[[], None]) -> AbstractContextManager[None]:
+        """See ``VirtualClock.alarm``."""
+        return self._clock.alarm(instant - self._offset, ring)
 
 
 class SeededIds:

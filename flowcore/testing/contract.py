@@ -38,18 +38,23 @@ from flowcore.model import (
     Delta,
     Head,
     Json,
+    Listener,
+    Mail,
     Outcome,
     Page,
     PublicStatus,
     RunFilter,
     RunStatus,
     RunSummary,
+    Sent,
     StepFailure,
     StepRecord,
+    Topic,
     Trace,
 )
 from flowcore.ports import (
     Claimed,
+    EventTaken,
     HeadMoved,
     Hint,
     NotClaimable,
@@ -64,6 +69,7 @@ from flowcore.ports import (
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 RUN = RunRef("acme", "r-1")
+TOPIC = Topic("acme", "paid", "order#7")
 
 
 def a_head(run: RunRef = RUN, **changes: Any) -> Head:
@@ -97,6 +103,16 @@ def a_record(key: str = "charge", outcome: Outcome = Outcome.OK, **changes: Any)
     """The first record at ``key``."""
     plain = StepRecord(key=StepKey(key), outcome=outcome, seq=1, epoch=1, at=NOW, started_at=NOW)
     return replace(plain, **changes)
+
+
+def a_listener(wait: str = "approve@0", **changes: Any) -> Listener:
+    """The run of ``a_head`` waits for a payment."""
+    return replace(Listener(topic=TOPIC, run=RUN, wait=wait, at=NOW), **changes)
+
+
+def a_sent(id: str, **changes: Any) -> Sent:
+    """A payment, kept for a minute."""
+    return replace(Sent(topic=TOPIC, id=id, data=7, digest="d-1", at=NOW, until=NOW + 60 * SECOND), **changes)
 
 
 def an_answer(data: Json, **changes: Any) -> Answer:
@@ -440,6 +456,118 @@ class StoreContract:
         store.commit(RUN, 1, a_suspension(), None)
         assert store.resume(head, record, version=3, prior=a_suspension()) == HeadMoved(None)
         assert store.peek(RUN) is None
+
+    # -- events and those who wait for them --
+
+    def test_mail_tells_who_listens_and_what_was_sent(self, store: Store) -> None:
+        """A topic nobody knows is empty; what was put there is told with the oldest first, each thing once."""
+        assert store.mail(TOPIC, NOW) == Mail()
+        late, early = a_listener("approve@1", at=NOW + SECOND), a_listener("approve@0", until=NOW + SECOND)
+        second, first = a_sent("e-1", at=NOW + SECOND, data=[1, None]), a_sent("e-2", data="ü🧾")
+        for _ in range(2):
+            store.listen(late)
+            store.listen(early)
+        assert store.keep(second) is None
+        assert store.keep(first) is None
+        assert store.mail(TOPIC, NOW) == Mail(listeners=(early, late), events=(first, second))
+
+    def test_unlisten_removes_one_listener(self, store: Store) -> None:
+        """Whether it is there or not."""
+        store.listen(a_listener("approve@0"))
+        store.listen(a_listener("approve@1"))
+        for _ in range(2):
+            store.unlisten(a_listener("approve@0"))
+        assert store.mail(TOPIC, NOW) == Mail(listeners=(a_listener("approve@1"),))
+
+    def test_keep_keeps_the_first_event_of_an_id(self, store: Store) -> None:
+        """Another one of the same id is told which one stands there."""
+        first = a_sent("e-1", data=1)
+        assert store.keep(first) is None
+        assert store.keep(a_sent("e-1", data=2, digest="d-2")) == first
+        assert store.mail(TOPIC, NOW).events == (first,)
+
+    def test_mail_leaves_out_what_is_kept_no_longer(self, store: Store) -> None:
+        """An event is gone when its time is over, whenever the table gets round to deleting it."""
+        sent = a_sent("e-1")
+        store.keep(sent)
+        assert store.mail(TOPIC, sent.until - timedelta(milliseconds=1)).events == (sent,)
+        assert store.mail(TOPIC, sent.until).events == ()
+
+    @pytest.mark.parametrize(
+        "other",
+        [Topic("other", "paid", "order#7"), Topic("acme", "paid.late", "order#7"), Topic("acme", "paid", "7")],
+        ids=["tenant", "name", "key"],
+    )
+    def test_topics_are_strangers(self, store: Store, other: Topic) -> None:
+        """Tenant, name and key all have to agree."""
+        store.keep(a_sent("e-1"))
+        store.listen(a_listener())
+        assert store.mail(other, NOW) == Mail()
+
+    @pytest.mark.parametrize("is_kept", [True, False], ids=["kept before", "straight from its sender"])
+    def test_resume_takes_the_event_that_settles_it(self, store: Store, is_kept: bool) -> None:
+        """Head, record, event and listener change together."""
+        head, record = suspend(store)
+        store.listen(a_listener())
+        if is_kept:
+            store.keep(a_sent("e-1"))
+        taken = a_sent("e-1", taker=("r-1", "approve@0"))
+        assert store.resume(head, record, version=3, prior=a_suspension(), taken=taken) == Written()
+        assert store.load(RUN) == (head, keyed(record))
+        assert store.mail(TOPIC, NOW) == Mail(events=(replace(taken, data=None),))
+
+    def test_resume_with_an_event_that_was_taken_writes_nothing(self, store: Store) -> None:
+        """One event settles one wait; the other one stays open, and goes on listening."""
+        head, record = suspend(store)
+        store.listen(a_listener())
+        taken = a_sent("e-1", taker=("r-0", "approve@0"))
+        store.keep(taken)
+        verdict = store.resume(
+            head, record, version=3, prior=a_suspension(), taken=replace(taken, taker=("r-1", "approve@0"))
+        )
+        assert verdict == EventTaken(replace(taken, data=None))
+        assert store.load(RUN) == (a_suspended_head(), keyed(a_suspension()))
+        assert store.mail(TOPIC, NOW) == Mail(listeners=(a_listener(),), events=(replace(taken, data=None),))
+
+    @pytest.mark.parametrize("version", [2, 3], ids=["the head moved", "the record moved"])
+    def test_resume_that_is_refused_leaves_the_event_alone(self, store: Store, version: int) -> None:
+        """It may settle another wait."""
+        head, record = suspend(store)
+        store.keep(a_sent("e-1"))
+        prior = a_suspension() if version == 2 else a_suspension(gen=5)
+        taken = a_sent("e-1", taker=("r-1", "approve@0"))
+        verdict = store.resume(head, record, version=version, prior=prior, taken=taken)
+        assert verdict in (HeadMoved(a_suspended_head()), RecordMoved(a_suspension()))
+        assert store.mail(TOPIC, NOW).events == (a_sent("e-1"),)
+
+    def test_an_event_too_large_is_refused(self, store: Store) -> None:
+        """Before anything is written."""
+        with pytest.raises(PayloadTooLarge):
+            store.keep(a_sent("e-1", data=noise(500_000)))
+        assert store.mail(TOPIC, NOW) == Mail()
+
+    def test_one_of_8_waits_gets_the_event(self, store: Store) -> None:
+        """Each round, of 8 runs that race for one event exactly one takes it, and the event says which."""
+        runs = [RunRef("acme", f"r-{number}") for number in range(8)]
+        for run in runs:
+            store.start(a_suspended_head(run))
+            store.commit(run, 1, a_suspension(), None)
+        with racing(8) as race:
+            for turn in range(self.race_rounds // 10):
+                calls = []
+                for run in runs:
+                    standing = store.load(run)
+                    assert standing is not None
+                    before, prior = standing[0], standing[1][StepKey("approve")]
+                    after = replace(before, version=before.version + 1)
+                    record = replace(prior, gen=prior.gen + 1, seq=prior.seq + 1)
+                    taken = a_sent(f"e-{turn}", taker=(run.id, "approve@0"))
+                    calls.append(partial(store.resume, after, record, version=before.version, prior=prior, taken=taken))
+                verdicts = race(calls)
+                (winner,) = [run for run, verdict in zip(runs, verdicts, strict=True) if verdict == Written()]
+                (event,) = [event for event in store.mail(TOPIC, NOW).events if event.id == f"e-{turn}"]
+                assert (winner.id, "approve@0") == event.taker
+                assert 7 == verdicts.count(EventTaken(event))
 
     def test_one_of_32_racing_answers_wins(self, store: Store) -> None:
         """Each round, of 32 answers to one suspension exactly one is written, and it is the one that is stored."""

@@ -1,14 +1,34 @@
-"""Work that would run side by side, one piece at a time in an order that a seed decides: races that can be replayed."""
+"""Crews for virtual time: one whose timeouts the clock fires, and one that replays races.
+
+``SteppingCrew`` does work that would run side by side one piece at a time, in an order that a seed decides.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import random
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from typing import Any
 
 from flowcore.crew import Crew, EventLoop
 from flowcore.runner import run_plainly
+from flowcore.testing.clock import VirtualClock
+
+
+class VirtualCrew(Crew[Any, Any]):
+    """A ``Crew`` that waits for outcomes in real time and for instants in virtual time: nobody ever sleeps."""
+
+    def __init__(self, loop: EventLoop, clock: VirtualClock) -> None:
+        super().__init__(loop)
+        self._clock = clock
+
+    def next(self, timeout_s: float | None) -> tuple[Any, Any] | None:
+        """See ``Crew.next``; the timeout has passed when the clock has been moved that far."""
+        if timeout_s is None:
+            return super().next(None)
+        with self._clock.alarm(self._clock.now() + timedelta(seconds=timeout_s), self.wake):
+            return super().next(None)
 
 
 class SteppingCrew(Crew[Any, Any]):

@@ -16,9 +16,22 @@ from typing import Any, TypeAlias, TypeVar
 
 from flowcore.errors import StoreUnavailable
 from flowcore.keys import RunRef
-from flowcore.model import EVERY_RUN, Head, Page, PublicStatus, RunFilter, RunSummary, StepRecord
+from flowcore.model import (
+    EVERY_RUN,
+    Head,
+    Listener,
+    Mail,
+    Page,
+    PublicStatus,
+    RunFilter,
+    RunSummary,
+    Sent,
+    StepRecord,
+    Topic,
+)
 from flowcore.ports import (
     Claimed,
+    EventTaken,
     HeadMoved,
     Hint,
     NotClaimable,
@@ -32,7 +45,9 @@ from flowcore.ports import (
 
 T = TypeVar("T")
 
-WRITES = frozenset({"start", "claim", "commit", "release", "move", "delete", "resume", "cancel"})
+WRITES = frozenset(
+    {"start", "claim", "commit", "release", "move", "delete", "resume", "cancel", "listen", "unlisten", "keep"}
+)
 """The store's calls that change something."""
 
 
@@ -136,12 +151,31 @@ class FaultyStore:
         return self._call("release", lambda: self.inner.release(head, epoch=epoch, version=version), head.run)
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
-    ) -> Written | HeadMoved | RecordMoved:
+        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+    ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         return self._call(
-            "resume", lambda: self.inner.resume(head, record, version=version, prior=prior), head.run, record
+            "resume",
+            lambda: self.inner.resume(head, record, version=version, prior=prior, taken=taken),
+            head.run,
+            record,
         )
+
+    def listen(self, listener: Listener) -> None:
+        """See ``Mailbox.listen``."""
+        return self._call("listen", lambda: self.inner.listen(listener), listener.run)
+
+    def unlisten(self, listener: Listener) -> None:
+        """See ``Mailbox.unlisten``."""
+        return self._call("unlisten", lambda: self.inner.unlisten(listener), listener.run)
+
+    def keep(self, sent: Sent) -> Sent | None:
+        """See ``Mailbox.keep``."""
+        return self._call("keep", lambda: self.inner.keep(sent))
+
+    def mail(self, topic: Topic, now: datetime) -> Mail:
+        """See ``Mailbox.mail``."""
+        return self._call("mail", lambda: self.inner.mail(topic, now))
 
     def move(self, head: Head, *, version: int) -> Written | HeadMoved:
         """See ``Store.move``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from threading import RLock
 from typing import Any, TypeVar
 
@@ -22,15 +23,19 @@ from flowcore.model import (
     STEP_CHANGES,
     TERMINAL,
     Head,
+    Listener,
+    Mail,
     Outcome,
     Page,
     PublicStatus,
     RunFilter,
     RunStatus,
     RunSummary,
+    Sent,
     StepRecord,
+    Topic,
 )
-from flowcore.ports import Claimed, HeadMoved, NotClaimable, RecordMoved, Records, Store, Written
+from flowcore.ports import Claimed, EventTaken, HeadMoved, NotClaimable, RecordMoved, Records, Store, Written
 
 T = TypeVar("T")
 
@@ -116,6 +121,8 @@ class WatchedStore:
     """By run, incarnation, key and generation: the digest of the one answer."""
     records: dict[tuple[RunRef, int, StepKey], StepRecord] = field(default_factory=dict)
     """By run, incarnation and key: what was last written there."""
+    takers: dict[tuple[Topic, str], tuple[str, str]] = field(default_factory=dict)
+    """By topic and event: the one wait it settled."""
     _lock: Any = field(default_factory=RLock, repr=False)
 
     def start(self, head: Head) -> Head | None:
@@ -151,14 +158,32 @@ class WatchedStore:
         return self._watched(head.run, lambda: self.inner.release(head, epoch=epoch, version=version))
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord
-    ) -> Written | HeadMoved | RecordMoved:
+        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+    ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         with self._lock:
-            reply = self._watched(head.run, lambda: self.inner.resume(head, record, version=version, prior=prior))
+            write = partial(self.inner.resume, head, record, version=version, prior=prior, taken=taken)
+            reply = self._watched(head.run, write)
             if isinstance(reply, Written):
                 self._judge(head.run, self._noted(head.run, head.incarnation, record))
+                self._judge(head.run, self._taken(taken))
             return reply
+
+    def listen(self, listener: Listener) -> None:
+        """See ``Mailbox.listen``."""
+        self.inner.listen(listener)
+
+    def unlisten(self, listener: Listener) -> None:
+        """See ``Mailbox.unlisten``."""
+        self.inner.unlisten(listener)
+
+    def keep(self, sent: Sent) -> Sent | None:
+        """See ``Mailbox.keep``."""
+        return self.inner.keep(sent)
+
+    def mail(self, topic: Topic, now: datetime) -> Mail:
+        """See ``Mailbox.mail``."""
+        return self.inner.mail(topic, now)
 
     def move(self, head: Head, *, version: int) -> Written | HeadMoved:
         """See ``Store.move``."""
@@ -223,6 +248,12 @@ class WatchedStore:
             occurrence = (run, incarnation, record.key, record.gen)
             if self.answers.setdefault(occurrence, record.answer.digest) != record.answer.digest:
                 yield f"{record.key!r} was answered twice in generation {record.gen}"
+
+    def _taken(self, taken: Sent | None) -> Iterator[str]:
+        if taken is not None and taken.taker is not None:
+            first = self.takers.setdefault((taken.topic, taken.id), taken.taker)
+            if first != taken.taker:
+                yield f"event {taken.id!r} settled {first} and {taken.taker}"
 
     def _judge(self, run: RunRef, found: Iterator[str]) -> None:
         broken = list(found)

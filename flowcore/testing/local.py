@@ -21,6 +21,7 @@ from flowcore.model import Snapshot
 from flowcore.ports import Ids, Store
 from flowcore.session import Pace
 from flowcore.testing.clock import VirtualClock
+from flowcore.testing.crew import VirtualCrew
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied
 
 SWEEP_EVERY = timedelta(minutes=1)
@@ -85,7 +86,8 @@ class LocalApp(App):
         self._crashes: list[tuple[str, Fault]] = []
         self._swept_at: datetime | None = None
         given = {field.name: getattr(self.engine, field.name) for field in fields(self.engine)}
-        self.engine = _MortalEngine(**{**given, "store": FaultyStore(store, self._crash)})
+        ours = {"store": FaultyStore(store, self._crash), "crew": lambda loop: VirtualCrew(loop, self._virtual)}
+        self.engine = _MortalEngine(**{**given, **ours})
 
     # -- time -------------------------------------------------------------------------------------------------------
 

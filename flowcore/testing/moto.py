@@ -22,6 +22,7 @@ from moto.dynamodb.responses import DynamoHandler
 
 from flowcore.adapters.dynamodb_items import Index
 from flowcore.adapters.table import INDEXES, table_request
+from flowcore.testing.quick_moto import quickened
 
 REGION = "eu-central-1"
 CREDENTIALS = {
@@ -45,6 +46,7 @@ def locked_moto() -> Iterator[None]:
     with (
         mock.patch.dict("os.environ", CREDENTIALS),
         mock.patch.object(DynamoHandler, "call_action", answer_alone),
+        quickened(),
         mock_aws(),
     ):
         yield

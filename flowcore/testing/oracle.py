@@ -23,6 +23,7 @@ from flowcore.authoring.context import (
 from flowcore.authoring.graph import (
     BranchNode,
     Constant,
+    EventNode,
     ForeachNode,
     Function,
     Graph,
@@ -158,6 +159,8 @@ class _Oracle:
                 if isinstance(node.pause, Function):
                     self._ask(node.pause, key, place, value)
                 return value
+            case EventNode():
+                return (yield from self._event(node, key, place, value))
             case ParallelNode():
                 return (yield from self._together(node.arms, place, value))
             case BranchNode():
@@ -182,6 +185,16 @@ class _Oracle:
             self.told.failed.add(key)
             raise
         return self._keep(key, output)
+
+    def _event(self, node: EventNode, key: str, place: _Place, value: Json) -> Piece:
+        if isinstance(node.key, Function):
+            self._ask(node.key, key, place, value)
+        yield [key]
+        reply = self.answers(key, 1)
+        if reply.timed_out:
+            self.told.failed.add(key)
+            raise _Broken(key, "EventTimeout", f"no event {node.event!r} came within {node.timeout}")
+        return self._keep(key, _copied(reply.data))
 
     def _loop(self, node: LoopNode, key: str, place: _Place, value: Json) -> Piece:
         turn = 0

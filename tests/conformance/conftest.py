@@ -12,6 +12,7 @@ from flowcore.adapters.dynamodb import DynamoStore
 from flowcore.adapters.memory import MemoryStore
 from flowcore.adapters.system import SystemIds
 from flowcore.testing.moto import REGION, StrictClient, fresh_table, locked_moto
+from flowcore.testing.quick_moto import without_wire
 from tests.conformance.support import MODES, Harness
 
 
@@ -24,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def client() -> Iterator[Any]:
     """A DynamoDB client for all tests."""
     with locked_moto():
-        yield StrictClient(dynamo_client(region=REGION))
+        yield StrictClient(without_wire(dynamo_client(region=REGION)))
 
 
 def _no_pause(_seconds: float) -> None:

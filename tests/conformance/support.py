@@ -100,8 +100,8 @@ class ObservedStore:
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""
         heads = [head for run in dict.fromkeys(self._runs) if (head := self.peek(run)) is not None]
-        overdue = sorted((head.due, head.run.id, head.run) for head in heads if head.due is not None and head.due < now)
-        return [run for *_, run in overdue[:limit]]
+        overdue = [(head.due, head.run) for head in heads if head.due is not None and head.due < now]
+        return [run for _, run in sorted(overdue, key=lambda pair: (pair[0], pair[1].id, pair[1].tenant))[:limit]]
 
     def commit(
         self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None

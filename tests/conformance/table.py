@@ -30,19 +30,7 @@ GROUPS: Mapping[str, range] = {
     "Storage, listing, streaming, delivery": range(221, 246),
 }
 
-_NO_TEST_YET = "not tested here yet"
-PENDING: Mapping[int, str] = {
-    74: "replaying a failed foreach needs time travel",
-    75: "progress events need the event log of a run",
-    104: "needs validate_inputs=False",
-    119: "needs the callbacks' tests",
-    **dict.fromkeys(range(122, 132), _NO_TEST_YET),
-    138: "needs the callbacks' tests",
-    184: "needs per_step= on resume",
-    191: "needs wait_for_event",
-    208: "needs a switch for the sweeper",
-    **dict.fromkeys((number for number in range(221, 246) if number != 224), _NO_TEST_YET),
-}
+PENDING: Mapping[int, str] = {}
 """Why a behaviour has no test yet. Shrinks to nothing; a number that has a test must not stand here."""
 
 _PROMISE = (

@@ -336,3 +336,55 @@ def test_073_failing_item(harness: Harness) -> None:
     assert {"fragile": "failed", "fragile[0]": "success", "fragile[1]": "failed"} == {
         id: record.status for id, record in result.steps.items()
     }
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@behaviour(74, "finished items are not repeated when a failed foreach is run again")
+def test_074_replay_of_a_failed_foreach(harness: Harness, concurrency: int) -> None:
+    """By time travel to it, and in a run forked from it; what the items have set in the state stays set."""
+    seen: list[int] = []
+    broken = {2}
+
+    @step
+    def fragile(item: int, ctx: Numbers) -> int:
+        if item != 1:
+            assert meet(harness.committed("child[0]"))
+        seen.append(item)
+        if item in broken:
+            raise ValueError("item two")
+        ctx.set_state({f"item {item}": "done"})
+        return 10 * item
+
+    child = workflow("child", input=int, output=int).then(fragile).commit()
+    harness.serve(workflow("w", input=list[int]).foreach(child, concurrency=concurrency).then(total))
+    assert "failed" == harness.start([1, 2, 3]).status
+    assert ([1, 2] if concurrency == 1 else [1, 2, 3]) == sorted(seen)
+    done = {1} if concurrency == 1 else {1, 3}
+    broken.clear()
+    seen.clear()
+    forked = harness.run().fork("child").run_id
+    harness.run().time_travel("child")
+    harness.advance()
+    for result in (harness.result(), harness.result(forked)):
+        assert ("success", 60, 10) == (result.status, result.output, result.steps["child[0].fragile"].output)
+        assert {f"item {item}": "done" for item in (1, 2, 3)} == result.state
+    assert sorted(2 * list({1, 2, 3} - done)) == sorted(seen)
+
+
+@behaviour(75, "the progress of a foreach counts up")
+def test_075_progress_counts_up(harness: Harness) -> None:
+    """Item by item, in the order in which they finish; for whoever looks, also in between."""
+    looked: list[list[int]] = []
+
+    @step
+    def unhurried(item: int, ctx: StepContext) -> int:
+        events = harness.another_process().run(ctx.run_id).events()
+        looked.append([event.data["done"] for event in events if event.type == "step-progress"])
+        return item
+
+    harness.serve(workflow("w", input=list[int]).foreach(unhurried)).start([7, 8, 9])
+    progress = [event for event in harness.run().events() if event.type == "step-progress"]
+    expected = [{"done": index + 1, "total": 3, "index": index} for index in range(3)]
+    assert expected == [event.data for event in progress]
+    assert {"unhurried"} == {event.step for event in progress}
+    assert [[], [1], [1, 2]] == looked

@@ -246,6 +246,27 @@ def test_103_invalid_request_context(harness: Harness) -> None:
     assert ["user"] == [row["path"] for row in result.error.properties["errors"]]
 
 
+@behaviour(104, "validate_inputs=False checks nothing and fills nothing in on the way into a run and its steps")
+def test_104_unchecked_inputs(harness: Harness) -> None:
+    """Input, step input, suspend payload, resume data, state and request context are handed on as plain JSON."""
+
+    @step(request_context=Caller)
+    def ask_anyone(value: Order, ctx: StepContext[Decision, Asked, Totals]) -> Any:
+        if ctx.resume_data is None:
+            ctx.set_state({"count": "several"})  # type: ignore[typeddict-item, unused-ignore]  # no Totals, on purpose
+            wrong: Any = {"why": 1}
+            ctx.suspend(wrong)
+        return [value, ctx.resume_data, ctx.suspend_data, ctx.state]
+
+    made = workflow("w", input=Order, state=Totals, request_context=Caller, validate_inputs=False).then(ask_anyone)
+    harness.serve(made.map(lambda value: value))
+    asked = harness.start({"amount": -1}, state={"count": "many"}, request_context={"tier": 3})
+    assert ("suspended", {"amount": -1}, {"tier": 3}) == (asked.status, asked.input, asked.request_context)
+    assert [{"why": 1}] == [wait.payload for wait in asked.waits]
+    result = harness.resume({"approved": "perhaps"})
+    assert [{"amount": -1}, {"approved": "perhaps"}, {"why": 1}, {"count": "several"}] == result.output
+
+
 @behaviour(105, "an invalid initial state is refused")
 def test_105_invalid_initial_state(harness: Harness) -> None:
     """Nothing runs, and there is no run."""

@@ -249,6 +249,24 @@ def test_118_retries_after_a_resume(harness: Harness) -> None:
     assert ([(5, 0), (5, 1), (5, 2)], [0, 1, 2]) == (seen, flaky.tries)
 
 
+@pytest.mark.parametrize(("number", "status"), [(1, "success"), (0, "failed")])
+@behaviour(119, "an error in a callback does not change the result")
+def test_119_error_in_a_callback(harness: Harness, caplog: pytest.LogCaptureFixture, number: int, status: str) -> None:
+    """It is logged, once; the callback behind it is called all the same."""
+
+    def broken(_: RunResult[Any]) -> None:
+        raise RuntimeError("mail is down")
+
+    hooks: dict[str, Any] = {"on_error": broken, "on_finish": broken}
+    made = workflow("w", input=int, **hooks).map(lambda n: 1 / n, id="invert")
+    result = harness.serve(made).start(number)
+    harness.advance(hours=1)
+    assert (status, result) == (result.status, harness.result())
+    assert (None if number else "ZeroDivisionError") == (result.error and result.error.type)
+    logged = [getattr(record, "hook", None) for record in caplog.records if record.name == "flowcore.hooks"]
+    assert (["on_finish"] if number else ["on_error", "on_finish"]) == logged
+
+
 class Tripwire(Exception):
     """An author's own way to say that a run was stopped on purpose."""
 

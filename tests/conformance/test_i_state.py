@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from flowcore import StepContext, step, workflow
 from tests.conformance.support import Harness, behaviour, differs
 
@@ -115,3 +117,18 @@ def test_137_state_of_a_failing_step(harness: Harness) -> None:
     assert ("failed", {"count": 1}) == (result.status, result.state)
     assert result.error is not None
     assert ("ValueError", 2) == (result.error.type, result.steps["failing"].attempts)
+
+
+@pytest.mark.parametrize(("number", "hooks"), [(1, ["on_finish"]), (0, ["on_error", "on_finish"])])
+@behaviour(138, "on_finish and on_error are told the state")
+def test_138_state_in_hooks(harness: Harness, number: int, hooks: list[str]) -> None:
+    """As the run ends with it."""
+    told: list[tuple[str, Any]] = []
+    made = workflow(
+        "w",
+        input=int,
+        on_error=lambda result: told.append(("on_error", result.state)),
+        on_finish=lambda result: told.append(("on_finish", result.state)),
+    )
+    harness.serve(made.then(count).then(count, id="again").map(lambda n: 1 / n)).start(number, state={"given": 1})
+    assert [(hook, {"given": 1, "count": 2}) for hook in hooks] == told

@@ -601,3 +601,17 @@ def test_183_resume_while_suspending(harness: Harness, monkeypatch: pytest.Monke
     result = harness.serve(ASKING).start(1)
     assert ("success", 24) == (result.status, result.output)
     assert ["increment", "ask", "ask", "double"] == CALLS
+
+
+@behaviour(184, "a resume step by step runs one step, then the run is paused")
+def test_184_resume_per_step(harness: Harness) -> None:
+    """Also inside a nested workflow; the rest runs when it is let go on."""
+    harness.serve(NESTING).start(1)
+    CALLS.clear()
+    result = harness.resume(10, per_step=True)
+    assert ("paused", ["ask"], "success") == (result.status, CALLS, result.steps["outer.inner.ask"].status)
+    harness.run().unpause(per_step=True)
+    assert ("paused", ["ask", "increment"]) == (harness.result().status, CALLS)
+    harness.run().unpause()
+    harness.advance()
+    assert ("success", 30, ["ask", "increment", "double"]) == (harness.result().status, harness.result().output, CALLS)

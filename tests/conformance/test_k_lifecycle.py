@@ -163,6 +163,20 @@ def test_190_waiting(harness: Harness) -> None:
     assert [harness.run_id] == [run.run_id for run in harness.app.list_runs(status="waiting")]
 
 
+@differs(191, "waiting for an event is refused", "it works: an event settles one wait, or is kept for one that comes")
+def test_191_wait_for_event(harness: Harness) -> None:
+    """Sent before or after the run waits for it, from another process; and not again."""
+    flow = workflow("w", input=int).then(A).wait_for_event("paid", key=lambda n: f"order-{n}", model=int).then(B)
+    harness.serve(flow).start(1)
+    assert "suspended" == harness.result().status
+    assert "applied" == harness.another_process().send_event("paid", "order-2", 7).verdict
+    harness.advance()
+    assert ("success", 8, ["a", "b"]) == (harness.result().status, harness.result().output, CALLS)
+    assert "buffered" == harness.another_process().send_event("paid", "order-3", 8).verdict
+    assert ("success", 9) == (harness.start(2).status, harness.result().output)
+    assert "suspended" == harness.start(2).status
+
+
 # -- cancel -----------------------------------------------------------------------------------------------------------
 
 
@@ -389,6 +403,30 @@ def test_207_sleep_survives(harness: Harness) -> None:
     assert nap.wake_at == restarted(harness).steps["nap"].wake_at
     harness.advance(HOUR / 2)
     assert ("success", ["a", "b"]) == (harness.result().status, CALLS)
+
+
+@differs(
+    208,
+    "the automatic restart can be switched off",
+    "that the run of a dead worker goes on is the promise, and the sweeper keeps it: without one nothing restarts by "
+    "itself, and pause() keeps a single run from it",
+)
+def test_208_no_restart(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither time nor a new process nor another run restarts it; the sweeper would, but not once it is paused."""
+    harness.serve(LINE)
+    dies_at(harness, monkeypatch, "b")
+    assert "running" == harness.start(1, run_id="r").status
+    harness.scheduler.pop_due(harness.clock.now())
+    harness.clock.forward(days=1)
+    harness.serve(*harness.workflows).start(1)
+    assert ("running", ["a", "b", "a", "b", "c"]) == (harness.result("r").status, CALLS)
+    assert 1 == harness.app.sweep()
+    harness.run("r").pause()
+    harness.advance(days=1)
+    assert ("paused", 5) == (harness.result("r").status, len(CALLS))
+    harness.run("r").unpause()
+    harness.advance()
+    assert ("success", ["b", "c"]) == (harness.result("r").status, CALLS[5:])
 
 
 @behaviour(209, "a crash right after the start loses neither input nor state nor request context")

@@ -9,6 +9,7 @@ import pytest
 
 from flowcore.adapters.aws import dynamo_client
 from flowcore.testing.moto import REGION, StrictClient, fresh_table, locked_moto
+from flowcore.testing.quick_moto import without_wire
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,7 @@ def aws() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def client(aws: None) -> Any:
     """A DynamoDB client for all tests."""
-    return StrictClient(dynamo_client(region=REGION))
+    return StrictClient(without_wire(dynamo_client(region=REGION)))
 
 
 @pytest.fixture

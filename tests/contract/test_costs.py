@@ -21,8 +21,10 @@ from flowcore.testing.contract import (
     RUN,
     SECOND,
     a_head,
+    a_listener,
     a_record,
     a_running_head,
+    a_sent,
     a_suspended_head,
     a_suspension,
     claim,
@@ -52,6 +54,17 @@ def _resume(head: Head) -> Act:
     return lambda store: store.resume(head, answered, version=3, prior=a_suspension())
 
 
+def _listening(store: Store) -> None:
+    suspend(store)
+    store.listen(a_listener())
+
+
+def _take(store: Store) -> None:
+    received = a_record("approve", Outcome.OK, gen=1)
+    taken = a_sent("e-1", taker=("r-1", "approve@0"))
+    store.resume(a_head(version=4, epoch=1), received, version=3, prior=a_suspension(), taken=taken)
+
+
 WAITING: dict[str, Any] = {"status": RunStatus.WAITING, "wake": NOW, "due": NOW + 120 * SECOND}
 EXPIRING: dict[str, Any] = {"due": NOW + 3600 * SECOND, "expires_at": NOW + 3600 * SECOND}
 ENDED: dict[str, Any] = {"status": RunStatus.SUCCESS, "output": {"ok": True}}
@@ -71,6 +84,7 @@ ROWS: list[tuple[str, Act, Act, int, int, float]] = [
     ("release, ended, to expire", _start_inline, _release(**ENDED, **EXPIRING), 3, 4, 0),
     ("resume, queued", suspend, _resume(a_head(version=4, epoch=1)), 5, 6, 0),
     ("resume, inline", suspend, _resume(a_running_head(version=4, epoch=2)), 5, 6, 0),
+    ("take an event", _listening, _take, 9, 10, 0),
     ("cancel, running", _start_inline, lambda store: store.cancel(RUN, now=NOW), 2, 3, 0),
     ("cancel, suspended", suspend, lambda store: store.cancel(RUN, now=NOW), 1, 2, 0),
     ("peek", suspend, lambda store: store.peek(RUN), 0, 0, 1),

@@ -11,6 +11,7 @@ import pytest
 
 from flowcore.adapters.aws import dynamo_client
 from flowcore.testing.moto import REGION, fresh_table, locked_moto
+from flowcore.testing.quick_moto import without_wire
 from tests.e2e.deployment import Deployment, deployed
 
 
@@ -19,7 +20,7 @@ def clients() -> Iterator[dict[str, Any]]:
     """Clients of a locked moto in this process."""
     with locked_moto():
         yield {
-            "dynamodb": dynamo_client(region=REGION),
+            "dynamodb": without_wire(dynamo_client(region=REGION)),
             "sqs": boto3.client("sqs", region_name=REGION),
             "scheduler": boto3.client("scheduler", region_name=REGION),
         }

@@ -22,6 +22,8 @@ import pytest
 
 from infra.local.stack import PROJECT, LocalStack
 
+pytestmark = pytest.mark.xdist_group("local-stack")
+
 DEADLINE_S = 30.0
 HANDLERS = {
     "ApiFunction": "tests.e2e.fixture_handlers.api",

@@ -115,6 +115,7 @@ RECORDS = {
     "record err": _record(Outcome.ERR, failure=FAILURE, attempt=3),
     "record skip": _record(Outcome.SKIP),
     "record susp": _record(Outcome.SUSP, gen=2, payload={"why": "large"}, label="boss", until=LATER),
+    "record susp, for an event": _record(Outcome.SUSP, "child/payment", listens=("order.paid", "A#17"), until=LATER),
     "record resu": _record(
         Outcome.RESU,
         gen=3,

@@ -21,8 +21,9 @@ LAYERS = (
     ("flowcore.codec", "flowcore.ports"),
     ("flowcore.authoring", "flowcore.core"),
     (
-        *("flowcore.failures", "flowcore.sources", "flowcore.runner", "flowcore.crew"),
-        *("flowcore.hints", "flowcore.hooks", "flowcore.tracing", "flowcore.spans", "flowcore.fields"),
+        *("flowcore.failures", "flowcore.sources", "flowcore.runner", "flowcore.crew", "flowcore.tries"),
+        *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.tracing", "flowcore.spans"),
+        "flowcore.fields",
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.app", "flowcore"),
     ),
     (

@@ -88,11 +88,3 @@ def test_every_declared_dependency_is_locked() -> None:
 def test_the_front_page_names_the_two_commands(command: str) -> None:
     """Whoever opens the repository finds what to type."""
     assert command in (ROOT / "README.md").read_text("utf-8")
-
-
-def test_links_between_our_pages_lead_somewhere() -> None:
-    """A relative link in a Markdown page points to a file of the checkout."""
-    pages = {name: text for name, text in our_texts().items() if name.endswith(".md")}
-    links = [(name, link) for name, text in pages.items() for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)]
-    local = [(name, link) for name, link in links if not re.match(r"[a-z]+:", link)]
-    assert [] == [f"{name}: {link}" for name, link in local if not (ROOT / name).parent.joinpath(link).exists()]

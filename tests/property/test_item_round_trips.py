@@ -84,6 +84,7 @@ RECORD: dict[str, Any] = {
     "until": maybe_instants,
     "payload": values,
     "label": st.none() | texts,
+    "listens": st.none() | st.tuples(texts, texts),
     "given": st.none() | st.tuples(values),
     "answer": st.none() | answers,
     "asked": st.none() | st.tuples(counts, instants, counts),

@@ -64,3 +64,13 @@ def test_each_file_of_fails_has_a_mistake() -> None:
     """The marks are found: a comparison of two empty sets would say nothing."""
     files = {name for checker in ("mypy", "pyright") for name, _ in marked(checker)}
     assert {name for name in SNIPPETS if "/fails/" in name} == files
+
+
+def test_the_pages_that_newcomers_type_from_are_typed(tmp_path: Path) -> None:
+    """The front page and the tutorial, each as one file, have no error under mypy --strict."""
+    files = []
+    for page in ("README.md", "docs/tutorial.md"):
+        code = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        files.append(tmp_path / f"{Path(page).stem.lower()}.py")
+        files[-1].write_text("\n".join(code), "utf-8")
+    assert "" == run("mypy", "--strict", "--output=json", *map(str, files)).strip()

@@ -65,6 +65,8 @@ def wide() -> Workflow[Any, Any]:
         .sleep(lambda value: timedelta(seconds=value), id="nap")
         .sleep_until(datetime(2031, 5, 1, 12, tzinfo=UTC), id="may")
         .sleep_until(is_small, id="dawn")  # type: ignore[arg-type]  # never run
+        .wait_for_event("order.paid", key="A-17", timeout=timedelta(hours=2))
+        .wait_for_event("order.sent", key=lambda order: order["id"], id="sent")
         .dountil(a_step("poll"), is_small)
         .dowhile(inner, is_small, id="turns")
         .commit()
@@ -88,6 +90,8 @@ def hostile(text: str) -> Workflow[Any, Any]:
         .foreach(a_step("one"), concurrency=condition, id="each", description=text)
         .dountil(a_step("poll"), condition, description=text)
         .sleep(condition, id="nap", description=text)
+        .wait_for_event("paid", key=condition, id="computed", description=text)
+        .wait_for_event("paid", key=text.encode(errors="replace").decode()[:99] or "none", id="fixed")
         .commit()
     )
 

@@ -105,7 +105,7 @@ BAD: list[tuple[list[StepRecord], dict[str, Any], dict[str, Any], type[RequestEr
     ([BOSS, LEGAL], {}, RUNNING, AmbiguousWait, "2 open suspensions: 'boss', 'legal'"),
     ([*CHILD, BOSS], {}, RUNNING, AmbiguousWait, "'child.approve', 'boss'"),
     (FAN, {"index": 1}, RUNNING, IndexOutOfRange, "Item 1 of 'the open foreach' is not suspended"),
-    (FAN, {"step": "fan", "index": 7}, RUNNING, IndexOutOfRange, "Suspended items: '0', '2', '11'"),
+    (FAN, {"step": "fan", "index": 7}, RUNNING, IndexOutOfRange, "Suspended items: 0, 2, 11."),
     (FAN, {"label": "f", "index": 7}, RUNNING, IndexOutOfRange, "Item 7 of 'f'"),
     ([BOSS], {"index": 0}, RUNNING, IndexOutOfRange, "Suspended items: none"),
     ([*FAN, *EACH], {"index": 0}, RUNNING, IndexOutOfRange, "Item 0"),
@@ -196,3 +196,11 @@ def test_receipt_of_an_applied_answer() -> None:
     """Stored proof: which suspension, when, who, over which channel."""
     later = an_answer(1, at=NOW + timedelta(seconds=1))
     assert Receipt(verdict="applied", wait="charge@0", at=later.at) == receipt_of(later)
+
+
+def test_an_event_settles_a_wait_for_that_event_only() -> None:
+    """A worker that died may have listened for what the entry does not wait for now."""
+    run = a_run(a_record("w", SUSP, listens=("paid", "k")))
+    graph = a_graph(lambda w: w.wait_for_event("paid", key="k", id="w"))
+    told = [admit(graph, run, Resume(wait="w@0", listens=("paid", key), digest="d")) for key in ("k", "other")]
+    assert [Meant, Refused] == [type(verdict) for verdict in told]

@@ -66,10 +66,12 @@ MISTAKES: dict[str, tuple[Build, list[tuple[str, str]]]] = {
     "an arm like its parallel": (lambda w: w.parallel(A, id="a"), [("a", "is used 2 times")]),
     "a bad id": (lambda w: w.then(A, id="a.b"), [("a.b", "cannot be an id; use 1-64 letters")]),
     "a long id": (lambda w: w.map(bool, id="x" * 65), [("x" * 65, "cannot be an id")]),
-    "no step": (lambda w: w.then(print, id="p"), [("p", "is not a step; decorate the function with @step")]),
+    "no step": (lambda w: w.then(print, id="p"), [("p", "print (builtin_function_or_method) is not a step; decorate")]),
+    "the result of a step": (lambda w: w.then(7, id="p"), [("p", "7 (int) is not a step; give what @step made")]),
+    "steps in a list": (lambda w: w.parallel([A, B], id="p"), [("p", "a list of 2 is not a step; give the steps one")]),
     "an unfinished workflow": (
-        lambda w: w.then(workflow("c").then(A), id="c"),
-        [("c", "is not a step (an uncommitted")],
+        lambda w: w.then(workflow("c").then(A)),
+        [("c", "workflow 'c' is not a step (an uncommitted workflow: call .commit())")],
     ),
     "no step in an arm": (lambda w: w.parallel(A, print, id="p"), [("p", "is not a step")]),
     "an empty parallel": (lambda w: w.parallel(id="p"), [("p", "parallel has no steps; give it at least one")]),
@@ -79,8 +81,14 @@ MISTAKES: dict[str, tuple[Build, list[tuple[str, str]]]] = {
         [("br", "has more than one otherwise; keep one")],
     ),
     "a condition that is none": (lambda w: w.branch((3, A), id="br"), [("br, condition 0", "3 is not callable")]),
-    "an arm without a condition": (lambda w: w.branch(A, id="br"), [("br, condition 0", "is not callable")]),
-    "None as a condition": (lambda w: w.branch((None, A), id="br"), [("br, condition 0", "is not callable")]),
+    "an arm without a condition": (lambda w: w.branch(A, id="br"), [("br, arm 0", "is step 'a'; give pairs")]),
+    "arms in a list": (lambda w: w.branch([(bool, A)], id="br"), [("br, arm 0", "is a list of 1; give pairs")]),
+    "an arm of three": (lambda w: w.branch((bool, A, B), id="br"), [("br, arm 0", "is a tuple of 3; give pairs")]),
+    "an arm the wrong way round": (
+        lambda w: w.branch((bool, B), (A, bool), id="br"),
+        [("br, arm 1", "begins with step 'a'; the condition comes first")],
+    ),
+    "None as a condition": (lambda w: w.branch((None, A), id="br"), [("br, arm 0", "is step 'a'; give pairs")]),
     "a condition of three arguments": (
         lambda w: w.branch((lambda a, b, c: (a, b, c), A), id="br"),
         [("br, condition 0", "must take (value) or (value, ctx)")],
@@ -100,6 +108,11 @@ MISTAKES: dict[str, tuple[Build, list[tuple[str, str]]]] = {
     "fields of a dict": (lambda w: w.parallel(A, into=BothDict, id="p"), [("p", "not a step ['b']")]),
     "a pause that is none": (lambda w: w.sleep(3, id="s"), [("s", "3 is no pause; give a timedelta or a function")]),
     "an instant that is none": (lambda w: w.sleep_until("x", id="s"), [("s", "'x' is no pause; give a datetime")]),
+    "an instant as a pause": (
+        lambda w: w.sleep(datetime(2030, 1, 1), id="s"),  # noqa: DTZ001  # its missing zone is not what is wrong
+        [("s", "give a timedelta or a function of the value that returns one (sleep_until takes a datetime)")],
+    ),
+    "a pause as an instant": (lambda w: w.sleep_until(HOUR, id="s"), [("s", "(sleep takes a timedelta)")]),
     "an instant without a zone": (
         lambda w: w.sleep_until(datetime(2030, 1, 1), id="s"),  # noqa: DTZ001  # the mistake
         [("s", "sleep_until needs an aware datetime; add a timezone")],

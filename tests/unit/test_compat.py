@@ -37,6 +37,8 @@ def truth(value: Any) -> bool:
 
 REACHED = [a_record("a"), a_record("b", SUSP)]
 
+LISTENING = a_record("w", SUSP, listens=("paid", "k"))
+
 # what the run has done, today's definition, and what is skipped when it is adopted
 FITS: dict[str, tuple[list[StepRecord], Build, list[str]]] = {
     "unchanged": (REACHED, lambda w: w.then(A).then(B), []),
@@ -56,6 +58,7 @@ FITS: dict[str, tuple[list[StepRecord], Build, list[str]]] = {
     "a parallel half in front": ([a_record("a"), a_record("d")], lambda w: w.parallel(A, C).then(D), ["c"]),
     "stored side effects": ([a_record("a", SUSP), a_record("a!gone")], lambda w: w.then(C).then(A), ["c"]),
     "skipped once": ([a_record("c", SKIP), a_record("b", SUSP)], lambda w: w.then(C).then(B), []),
+    "waiting for an event": ([LISTENING], lambda w: w.then(C).wait_for_event("other", key="k", id="w"), ["c"]),
     "slept": ([a_record("s", SLP, until=LATER)], lambda w: w.then(C).sleep(HOUR, id="s"), ["c"]),
     "in a nested workflow": (
         [a_started("child"), a_record("child/b", SUSP)],
@@ -123,6 +126,12 @@ CONFLICTS: dict[str, tuple[list[StepRecord], Build, str]] = {
     "a step inside what is a step now": ([a_record("a/b")], lambda w: w.then(A), GONE),
     "an item inside what is a step now": ([a_record("a[0]/b")], lambda w: w.then(A), GONE),
     "a suspended step became a sleep": ([a_record("a", SUSP)], lambda w: w.sleep(HOUR, id="a"), CHANGED),
+    "a suspended step became an event's": (
+        [a_record("w", SUSP)],
+        lambda w: w.wait_for_event("e", key="k", id="w"),
+        CHANGED,
+    ),
+    "an event became a step": ([LISTENING], lambda w: w.then(A, id="w"), CHANGED),
     "a retried step became a map": ([a_record("a", RETRY)], lambda w: w.map(truth, id="a"), CHANGED),
     "a resumed step became nested": ([a_record("child", Outcome.RESU)], lambda w: w.then(child(A)), CHANGED),
     "a sleep became a step": ([a_record("a", SLP, until=LATER)], lambda w: w.then(A), CHANGED),

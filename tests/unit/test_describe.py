@@ -6,6 +6,7 @@ import functools
 import json
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -42,6 +43,8 @@ ROWS = [
     ("nap", {"kind": "sleep", "computed": "timedelta(seconds=value)"}),
     ("may", {"kind": "sleep_until", "at": "2031-05-01T12:00:00Z"}),
     ("dawn", {"kind": "sleep_until", "computed": "is_small"}),
+    ("wait-for-order-paid", {"kind": "wait_for_event", "event": "order.paid", "key": "A-17", "seconds": 7_200.0}),
+    ("sent", {"kind": "wait_for_event", "event": "order.sent", "computed": "order['id']"}),
 ]
 
 
@@ -63,6 +66,15 @@ def test_an_arm_has_its_condition_in_words_and_otherwise_comes_last() -> None:
     ways, size = FOUND["ways"], FOUND["middle.inner.size"]
     assert [("is_small", False), ("otherwise", True)] == [(arm["when"], arm["otherwise"]) for arm in ways["arms"]]
     assert [("is_small", False), ("value > 2", False)] == [(arm["when"], arm["otherwise"]) for arm in size["arms"]]
+
+
+def test_a_step_says_how_long_it_may_take() -> None:
+    """In seconds; one without a timeout says nothing."""
+    slow = step(timeout=timedelta(minutes=2))(is_small)
+    assert [120.0, None] == [
+        made.graph()["nodes"][0].get("timeout_s")
+        for made in (workflow("w").then(slow).commit(), workflow("w").then(a_step("x")).commit())
+    ]
 
 
 def test_paths_lead_through_nested_workflows_and_items() -> None:

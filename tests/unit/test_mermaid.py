@@ -83,6 +83,7 @@ def test_every_kind_has_its_shape() -> None:
         '(["rest<br/>sleeps 3 days"])',
         '(["may<br/>sleeps until 2031#45;05#45;01 12#58;00 UTC"])',
         '[["poll<br/>repeats until is#95;small"]]',
+        '(["sent<br/>waits for order#46;sent of order',
         '-->|"again"|',
     ):
         assert part in chart

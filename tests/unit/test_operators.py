@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flowcore import App, StepContext, otherwise, step, workflow
+from flowcore.adapters.memory import MemoryQueue
 from flowcore.errors import (
     AlreadyResumed,
     InvalidPayload,
@@ -19,7 +20,7 @@ from flowcore.errors import (
     StillRunning,
     UnknownStep,
 )
-from flowcore.testing import LocalApp
+from flowcore.testing import LocalApp, VirtualClock
 
 CALLS: list[str] = []
 
@@ -187,6 +188,71 @@ TRAVELS: list[tuple[str, dict[str, Any], int, list[str]]] = [
 ]
 
 
+BROKEN: list[int] = []
+
+
+@step
+def fragile(item: int, ctx: StepContext) -> int:
+    """Ten times the item, unless it is broken; the second half is stored once."""
+    CALLS.append(f"fragile {item}")
+    if item in BROKEN:
+        raise ValueError("broken")
+    return ctx.once("ten", lambda: 10) * item
+
+
+FRAGILE = workflow("fragile-items", input=list[int], output=list[int]).foreach(fragile, id="items").commit()
+
+
+def failed_at_the_second_item(app: LocalApp) -> Any:
+    """A failed run of ``FRAGILE`` whose first item is done; the second would succeed by now."""
+    BROKEN[:] = [2]
+    run = app.workflow("fragile-items").create_run("r")
+    assert "failed" == run.start([1, 2, 3]).status
+    BROKEN.clear()
+    CALLS.clear()
+    return run
+
+
+def test_time_travel_to_a_failed_foreach_repeated_its_finished_items() -> None:
+    """It goes on at those that are not done."""
+    run = failed_at_the_second_item(served(FRAGILE))
+
+    assert [10, 20, 30] == run.time_travel("items").output
+    assert ["fragile 2", "fragile 3"] == CALLS
+
+
+def test_time_travel_to_a_foreach_that_succeeded_repeats_all_of_it() -> None:
+    """There is nothing to go on with."""
+    run = failed_at_the_second_item(served(FRAGILE))
+    run.time_travel("items")
+    CALLS.clear()
+
+    assert [10, 20, 30] == run.time_travel("items").output
+    assert ["fragile 1", "fragile 2", "fragile 3"] == CALLS
+
+
+def test_time_travel_to_a_failed_foreach_with_outputs_in_front_of_it_repeats_all_of_it() -> None:
+    """Its items may be others."""
+    made = workflow("w", input=list[int], output=list[int]).map(lambda items: items, id="before").foreach(fragile)
+    BROKEN[:] = [2]
+    run = served(made.commit()).workflow("w").create_run("r")
+    assert "failed" == run.start([1, 2]).status
+    CALLS.clear()
+
+    assert [30, 40] == run.time_travel("fragile", context={"before": [3, 4]}).output
+    assert ["fragile 3", "fragile 4"] == CALLS
+
+
+def test_time_travel_to_a_foreach_that_never_had_items_begins_it() -> None:
+    """It failed before its first item."""
+    made = workflow("w").foreach(fragile).commit()
+    run = served(made).workflow("w").create_run("r")
+    before = run.start("no list")
+
+    assert ("failed", before.error) == ((after := run.time_travel("fragile")).status, after.error)
+    assert [] == CALLS
+
+
 @pytest.mark.parametrize(("target", "options", "output", "calls"), TRAVELS)
 def test_time_travel_lands_at_any_kind_of_entry(
     target: str, options: dict[str, Any], output: int, calls: list[str]
@@ -339,6 +405,22 @@ def test_per_step_runs_one_step_and_pauses() -> None:
 
     assert ["paused", "paused", "paused", "success"] == seen
     assert ["last", "first", "last", "last"] == CALLS
+
+
+@pytest.mark.parametrize("with_workers", [False, True])
+def test_resume_per_step_runs_one_step_and_pauses(with_workers: bool) -> None:
+    """Here, also where workers would do it."""
+    clock = VirtualClock()
+    app = LocalApp(App(ASKING), clock=clock, queue=MemoryQueue(clock) if with_workers else None)
+    run = app.workflow("asking").create_run("r")
+    run.start(1)
+    app.run_until_idle()
+    CALLS.clear()
+
+    assert ("paused", ["ask"]) == (run.resume(10, per_step=True).status, CALLS)
+    app.run_until_idle()
+    assert ["ask"] == CALLS
+    assert ("success", 24) == ((result := run.unpause(per_step=True)).status, result.output)
 
 
 def test_deleted_run_is_gone_and_its_id_free() -> None:

@@ -178,6 +178,7 @@ def test_every_kind_says_what_it_is() -> None:
         "each item, one at a time", "each item, 3 at a time", "each item, len(values) + 1 at a time", "sleeps 3 days",
         "sleeps for timedelta(seconds=value)", "sleeps until 2031-05-01 12:00 UTC", "sleeps until is_small",
         "repeats until is_small", "repeats while is_small", "workflow",
+        "waits for order.paid of A-17, 2 h at most", "waits for order.sent of order['id']",
     } <= found  # fmt: skip
 
 

@@ -44,6 +44,13 @@ def test_tolerated_failures_give_none_in_their_place(tolerated: float, concurren
     assert "failed" == result.steps["odd_only[1]"].status
 
 
+def test_what_stands_behind_a_tolerating_foreach_takes_none() -> None:
+    """A map over its outputs sees None where an item failed, although the step itself declares a number."""
+    flow = workflow("fan", input=list[int], output=int).foreach(odd_only, tolerated_failures=1)
+    counted = flow.map(lambda numbers: numbers.count(None)).commit()
+    assert App(counted).workflow(counted).create_run().start([1, 2, 3]).output == 1
+
+
 @pytest.mark.parametrize("tolerated", [0, 2, 0.4])
 def test_one_failure_too_many_fails_the_run_with_the_first(tolerated: float) -> None:
     """In the items' order."""

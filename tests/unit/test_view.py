@@ -124,6 +124,11 @@ def test_a_loop_shows_its_turn() -> None:
     assert ("suspended", 7, 3) == (found["x"].status, found["x"].input, found["x"].iteration)
 
 
+def test_a_foreach_has_no_turn() -> None:
+    """What its slot counts is how many items may be open, and no iteration."""
+    assert seen(FAN, a_started("x", count=10))["x"].iteration is None
+
+
 def inputs(graph: Any, *records: StepRecord, **head: Any) -> dict[str, Any]:
     """The input of each step, as far as it is known."""
     return {id: found.input for id, found in seen(graph, *records, **head).items()}

@@ -70,6 +70,9 @@ def _does(node: Mapping[str, Any]) -> str:
             return "each item, one at a time" if slots == 1 else f"each item, {slots} at a time"
         case {"kind": "sleep" | "sleep_until"}:
             return _sleeps(node)
+        case {"kind": "wait_for_event", "event": event}:
+            about = f"{event} of {node.get('key') or node['computed']}"
+            return f"waits for {about}" + (f", {duration(node['seconds'])} at most" if "seconds" in node else "")
         case _:
             return ""
 

@@ -125,7 +125,7 @@ def _node(node: Mapping[str, Any], standing: Standing, mark: Mark | None) -> Blo
             return _repeated(node, standing, mark, "foreach")
         case "map":
             return _single(_labelled(node, mark, "map"), mark)
-        case "sleep" | "sleep_until":
+        case "sleep" | "sleep_until" | "wait_for_event":
             return _single(_labelled(node, mark, "sleep"), mark)
         case _:
             return _single(_labelled(node, mark, "step"), mark)

@@ -84,7 +84,7 @@ class _Chart:
                 name = self.add(shape, mark) if inner is None else self.framed(node, inner, mark)
             case "map":
                 name = self.add(f'[/"{_label(node, mark)}"/]', mark)
-            case "sleep" | "sleep_until":
+            case "sleep" | "sleep_until" | "wait_for_event":
                 name = self.add(f'(["{_label(node, mark)}"])', mark)
             case _:
                 name = self.add(f'["{_label(node, mark)}"]', mark)

@@ -46,6 +46,7 @@ from_int.then(later).then(shout)  # error
 from_int.foreach(double)  # error
 from_list.foreach(length)  # error
 from_list.foreach(double).commit()  # error
+from_list.foreach(shout, tolerated_failures=1).commit()  # error
 from_int.parallel(double, length)  # error
 from_int.parallel(double, shout, into=Both).then(double)  # error
 from_int.parallel(double, shout, into=Both).commit()  # error
@@ -60,6 +61,10 @@ from_int.map(lambda number: number * 2).commit()  # error
 from_int.sleep(3)  # error
 from_int.sleep(lambda number: number)  # error: pyright
 from_int.sleep_until("tomorrow")  # error
+from_int.wait_for_event("paid", key=3)  # error
+from_int.wait_for_event("paid", key="k", model=str).then(double)  # error
+from_int.wait_for_event("paid", key="k", timeout=3)  # error
+from_int.wait_for_event("paid", key="k", model=int).commit()  # error
 
 text_flow = from_int.then(shout).commit()
 from_int.then(text_flow).then(double)  # error

@@ -39,6 +39,15 @@ async def later_with_context(number: int, ctx: StepContext[bool]) -> str:
     return f"{number}{ctx.resume_data}"
 
 
+@step(timeout=timedelta(minutes=2), on_timeout="too late")
+def impatient(number: int) -> str:
+    """A value stands for its output when it takes too long."""
+    return str(number)
+
+
+assert_type(impatient, Step[int, str, None, None])
+
+
 @step
 def length(text: str) -> int:
     """Back to a number."""
@@ -72,10 +81,15 @@ assert_type(create_step(id="long-form", execute=lambda number: number), Step[Any
 
 chain = workflow("chain", input=int, output=str).then(double).then(later).then(length).then(wide).then(shout).commit()
 assert_type(chain, Workflow[int, str])
+
+told = workflow("told", input=int, output=int).wait_for_event("paid", key=str, model=str).then(length)
+assert_type(told.commit(), Workflow[int, int])
 assert_type(chain.clone(id="other"), Workflow[int, str])
 
 nested = workflow("nested", input=int, output=int).then(chain).then(length).commit()
 many = workflow("many", input=list[int], output=list[str]).foreach(shout, concurrency=4).commit()
+some = workflow("some", input=list[int], output=list[str | None]).foreach(shout, tolerated_failures=2).commit()
+assert_type(some, Workflow[list[int], list[str | None]])
 many_nested = workflow("many-nested", input=list[int], output=list[str]).foreach(chain).commit()
 counted = (
     workflow("counted", input=list[int], output=list[int])

@@ -1,0 +1,160 @@
+"""Each example does what its first line says: walked through on virtual time, in memory."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from examples import approval, bank, expense, export, onboarding, parcel, payouts, redo, trial
+from flowcore import App
+from flowcore.testing import LocalApp
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem not in ("__init__", "bank"))
+
+
+@pytest.fixture(autouse=True)
+def outside_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The systems that examples play begin empty and are left empty."""
+    monkeypatch.setenv("EXPENSE_BANK_FILE", str(tmp_path / "bank.sqlite"))
+    for played in (export.warehouse.begun, onboarding.outbox, trial.outbox, redo.fetched):
+        played.clear()
+    yield
+    export.warehouse.slowness = 3
+
+
+def test_every_example_is_walked_through() -> None:
+    """The tests below are about these; a new one is told from here."""
+    assert ["approval", "expense", "export", "onboarding", "parcel", "payouts", "redo", "trial"] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_can_be_deployed(name: str) -> None:
+    """It has an ``app``, one idea in few lines, and needs the testing kit only where it tells its story."""
+    source = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
+    assert isinstance(importlib.import_module(f"examples.{name}").app, App)
+    assert 30 <= len(source.splitlines()) <= (120 if name == "expense" else 80)
+    on_import = [node for node in ast.parse(source).body if isinstance(node, ast.ImportFrom)]
+    assert [] == [node.module for node in on_import if (node.module or "").startswith("flowcore.testing")]
+
+
+def test_approval_asks_the_next_one_after_two_days() -> None:
+    """And the answer of one who was too late is refused."""
+    local = LocalApp(approval.app)
+    run = local.workflow(approval.approval).create_run()
+    run.start(approval.Request(what="a telescope", ladder=["ada", "grace", "alan"]))
+    local.advance(days=2)
+    assert ["grace"] == list(run.state().resume_labels)
+    run.resume(approval.Decision(approved=False), label="grace")
+    assert approval.Standing(asked=2, approved=False, by="grace") == run.result().output
+
+
+def test_approval_ends_when_nobody_answers() -> None:
+    """At the top of the ladder nobody is left to ask."""
+    local = LocalApp(approval.app)
+    run = local.workflow(approval.approval).create_run()
+    run.start(approval.Request(what="a telescope", ladder=["ada", "grace"]))
+    local.advance(days=4)
+    assert approval.Standing(asked=2) == run.result().output
+
+
+def test_parcel_waits_for_what_others_tell() -> None:
+    """In whatever order they tell it; a payment that never comes ends the order."""
+    local = LocalApp(parcel.app)
+    paid, unpaid = (local.workflow(parcel.orders).create_run(id) for id in ("paid", "unpaid"))
+    local.send_event("order.paid", "A-17", {"cents": 990})
+    paid.start(parcel.Order(number="A-17", article="kettle"))
+    unpaid.start(parcel.Order(number="A-18", article="kettle"))
+    local.send_event("parcel.delivered", "parcel-A-17", {"signed_by": "ada"})
+    assert "parcel-A-17 was taken by ada" == paid.result().output
+    local.advance(days=14)
+    assert "EventTimeout" == unpaid.result().error.type  # type: ignore[union-attr]  # it has failed
+
+
+def test_export_looks_until_the_job_is_done() -> None:
+    """Every five minutes, and begun once although the worker died right after beginning."""
+    local = LocalApp(export.app)
+    local.crash_before("begin")
+    run = local.workflow(export.export).create_run("sales")
+    run.start("select 1")
+    local.advance(hours=1)
+    assert "https://warehouse.example/sales/begin.csv" == run.result().output
+    assert {"sales/begin": 3} == export.warehouse.begun
+
+
+def test_export_gives_up() -> None:
+    """After 24 looks, two hours."""
+    export.warehouse.slowness = 1_000
+    local = LocalApp(export.app)
+    run = local.workflow(export.export).create_run("sales")
+    began = run.start("select 1").created_at
+    local.advance(hours=3)
+    result = run.result()
+    assert result.error is not None
+    assert ("link", "ExportTooSlowError") == (result.error.step, result.error.type)
+    assert began + timedelta(hours=2) == result.updated_at
+
+
+def test_payouts_go_on_while_one_waits() -> None:
+    """The others are paid, one is refused by the bank, and a no counts as a failure that is tolerated."""
+    run = LocalApp(payouts.app).workflow(payouts.payouts).create_run("june")
+    items = [payouts.Payout(to=to, amount=n) for to, n in (("ada", 9), ("grace", 20_000), ("nobody", 5), ("alan", 7))]
+    asked = run.start(items)
+    assert ["success", "suspended", "failed", "success"] == [asked.steps[f"pay[{i}]"].status for i in range(4)]
+    done = run.resume(False, label="grace gets 20000").output
+    assert payouts.Report(paid=["9 to ada, key june/pay[0]", "7 to alan, key june/pay[3]"], failed=2) == done
+
+
+def test_onboarding_sends_one_mail_and_shares_its_state() -> None:
+    """The step ran twice, the mail went out once; what the inner workflow has set is seen outside."""
+    run = LocalApp(onboarding.app).workflow(onboarding.onboarding).create_run()
+    run.start(onboarding.Person(name="ada"))
+    done = run.resume(onboarding.Choice(laptop="a large one"))
+    assert "ada@example.com, badge 4711, a large one" == done.output
+    assert ["to ada@example.com: which laptop?"] == onboarding.outbox
+    assert {"mailbox": "ada@example.com", "badge": 4711} == done.state
+
+
+@pytest.mark.parametrize(("buys", "becomes"), [(True, "customer"), (False, "gone")])
+def test_trial_sends_its_mails_on_their_days(*, buys: bool, becomes: str) -> None:
+    """At the start, after a week, after four; two days later it is over."""
+    local = LocalApp(trial.app)
+    run = local.workflow(trial.trial).create_run()
+    run.start(trial.Trial(email="ada", begins=local.clock.now()))
+    counts = [len(trial.outbox)]
+    for days in (6, 1, 20, 1):
+        local.advance(days=days)
+        counts.append(len(trial.outbox))
+    assert [1, 1, 2, 2, 3] == counts
+    if buys:
+        run.resume(90, label="buy")
+    local.advance(days=2)
+    assert becomes == run.result().output
+
+
+def test_redo_leaves_the_failed_run_or_goes_on_in_it() -> None:
+    """A fork is another run; time travel is another life of the same one. Neither fetches again."""
+    local = LocalApp(redo.app)
+    run = local.workflow(redo.invoicing).create_run("i-7")
+    assert "tax" == getattr(run.start("2026-7").error, "step", None)
+    corrected = {**run.state().step_payload("tax"), "country": "DE"}
+    assert "2026-7: 1190" == run.fork(redo.tax, input=corrected).output
+    assert "failed" == run.result().status
+    assert "2026-7: 1190" == run.time_travel(redo.tax, input=corrected).output
+    assert ["2026-7"] == redo.fetched
+
+
+def test_expense_pays_what_the_manager_lets_through() -> None:
+    """Two checks, a decision, a payment, and three days until it is booked."""
+    local = LocalApp(expense.app)
+    run = local.workflow(expense.expense_flow).create_run("e-1")
+    run.start(expense.Expense(employee="ada", amount=60_000, purpose="a telescope"))
+    run.resume(expense.Decision(approved=True), label="manager")
+    local.advance(days=3, seconds=3)
+    assert expense.Booked(status="booked", payment="payment-1") == run.result().output
+    assert 1 == bank.payments("e-1/pay")

@@ -1,0 +1,426 @@
+"""Events and the waits that they settle: whoever comes first, whoever dies, one event settles one wait."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from flowcore import App, DefinitionError, RunResult, step, workflow
+from flowcore.adapters.memory import MemoryQueue, MemoryStore
+from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, StoreUnavailable
+from flowcore.keys import RunRef
+from flowcore.model import EventReceipt, Listener, Mail, Topic
+from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing.faults import Call, Fault, FaultyStore, Script, WorkerDied, at_call
+from flowcore.testing.invariants import WatchedStore
+
+PAID = Topic("default", "order.paid", "A-17")
+HOUR = timedelta(hours=1)
+
+
+class Paid(BaseModel):
+    """What the shop tells about a payment."""
+
+    cents: int
+
+
+@step
+def book(paid: Paid) -> int:
+    """The amount in cents."""
+    return paid.cents
+
+
+@step
+def note(value: Any) -> Any:
+    """What it is given."""
+    return value
+
+
+def order(**options: Any) -> Any:
+    """Waits for the payment of the order it is given."""
+    waiting = workflow("order", input=str, output=int).wait_for_event(
+        "order.paid", key=lambda o: o, model=Paid, **options
+    )
+    return waiting.then(book)
+
+
+def local(*workflows: Any, like: LocalApp | None = None, **options: Any) -> LocalApp:
+    """An App on virtual time; ``like`` another: on its store and clock."""
+    shared = {} if like is None else {"store": like.store, "clock": like.clock}
+    return LocalApp(App(*workflows), **{**shared, **options})
+
+
+def waiting(app: LocalApp, run_id: str = "r", given: str = "A-17") -> Any:
+    """A run of the first workflow, started; it waits."""
+    run = app.workflow(next(iter(app.workflows))).create_run(run_id)
+    run.start(given)
+    return run
+
+
+def listeners(app: LocalApp, topic: Topic = PAID) -> list[str]:
+    """Runs that are known to wait for the payment."""
+    return [listener.run.id for listener in app.store.mail(topic, app.clock.now()).listeners]
+
+
+def test_event_settles_the_wait() -> None:
+    """Its data, as the model, is the next value; the receipt names the run and the wait."""
+    app = local(order())
+    run = waiting(app)
+    asked = run.result()
+    assert ("suspended", [["wait-for-order-paid"]]) == (asked.status, asked.suspended)
+    assert {"event": "order.paid", "key": "A-17"} == asked.waits[0].payload
+
+    receipt = app.send_event("order.paid", "A-17", {"cents": 990})
+
+    assert ("applied", "r", asked.waits[0].id) == (receipt.verdict, receipt.run_id, receipt.wait)
+    result = run.result()
+    assert ("success", 990) == (result.status, result.output)
+    assert ("success", {"cents": 990}) == (
+        result.steps["wait-for-order-paid"].status,
+        result.steps["wait-for-order-paid"].output,
+    )
+    assert [] == listeners(app)
+
+
+def test_event_that_came_too_early_is_taken() -> None:
+    """The oldest first, each once; the run never stands still."""
+    app = local(order())
+    for cents in (1, 2):
+        assert "buffered" == app.send_event("order.paid", "A-17", {"cents": cents}).verdict
+        app.clock.forward(seconds=1)
+    assert [1, 2] == [waiting(app, run_id).result().output for run_id in ("r-1", "r-2")]
+    assert "suspended" == waiting(app, "r-3").result().status
+
+
+def test_event_is_for_its_key_and_name() -> None:
+    """Others are kept for others."""
+    app = local(order())
+    run = waiting(app)
+    assert "buffered" == app.send_event("order.paid", "A-18", {"cents": 1}).verdict
+    assert "buffered" == app.send_event("order.lost", "A-17", {"cents": 1}).verdict
+    assert "suspended" == run.result().status
+
+
+def test_event_that_nobody_takes_in_time_is_gone() -> None:
+    """It is kept for as long as its sender said."""
+    app = local(order())
+    app.send_event("order.paid", "A-17", {"cents": 1}, keep=HOUR)
+    app.advance(hours=1)
+    assert "suspended" == waiting(app).result().status
+
+
+def test_one_event_settles_the_oldest_wait() -> None:
+    """The other run waits on."""
+    app = local(order())
+    first, second = waiting(app, "r-1"), None
+    app.clock.forward(seconds=1)
+    second = waiting(app, "r-0")
+    app.send_event("order.paid", "A-17", {"cents": 1})
+    assert ("success", "suspended") == (first.result().status, second.result().status)
+    app.send_event("order.paid", "A-17", {"cents": 2})
+    assert 2 == second.result().output
+
+
+def test_each_turn_of_a_loop_takes_an_event() -> None:
+    """Those that came early first, then those that come."""
+    turn = workflow("turn", input=Any).wait_for_event("said", key="chat", id="hear").commit()
+    app = local(workflow("chat", input=str).dountil(turn, lambda said: said == "bye"))
+    for said in ("one", "two"):
+        app.send_event("said", "chat", said)
+        app.clock.forward(seconds=1)
+    run = waiting(app)
+    assert (3, "suspended") == (run.result().steps["turn"].iteration, run.result().status)
+    app.send_event("said", "chat", "three")
+    app.send_event("said", "chat", "bye")
+    assert ("success", "bye") == (run.result().status, run.result().output)
+
+
+def test_copies_of_an_event_are_one_event() -> None:
+    """A copy is told what became of the first one; other data under the same id is refused."""
+    app = local(order())
+    send = app.send_event
+    assert "buffered" == send("order.paid", "A-17", {"cents": 1}, event_id="e-1").verdict
+    assert "buffered" == send("order.paid", "A-17", {"cents": 1}, event_id="e-1").verdict
+    run = waiting(app)
+    duplicate = send("order.paid", "A-17", {"cents": 1}, event_id="e-1")
+    assert EventReceipt(event_id="e-1", verdict="duplicate", run_id="r", wait=duplicate.wait) == duplicate
+    assert 1 == run.result().output
+    with pytest.raises(IdempotencyKeyReused):
+        send("order.paid", "A-17", {"cents": 2}, event_id="e-1")
+    assert "suspended" == waiting(app, "r-2").result().status
+
+
+def test_event_that_fits_no_open_wait_is_refused() -> None:
+    """The run is untouched, and nothing is kept."""
+    app = local(order())
+    run = waiting(app)
+    with pytest.raises(InvalidPayload, match="cents"):
+        app.send_event("order.paid", "A-17", {"cents": "many"})
+    assert () == app.store.mail(PAID, app.clock.now()).events
+    app.send_event("order.paid", "A-17", {"cents": 3})
+    assert 3 == run.result().output
+
+
+def test_early_event_that_does_not_fit_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    """The next one that fits is taken; the log says so without the data."""
+    app = local(order())
+    app.send_event("order.paid", "A-17", {"cents": "secret"})
+    app.clock.forward(seconds=1)
+    app.send_event("order.paid", "A-17", {"cents": 4})
+    with caplog.at_level(logging.WARNING):
+        assert 4 == waiting(app).result().output
+    assert ["an event that does not fit its wait is passed over"] == [record.message for record in caplog.records]
+    assert "secret" not in str(vars(caplog.records[0]))
+
+
+def test_wait_without_an_event_times_out() -> None:
+    """The run fails with the event's name; what comes afterwards is kept for others."""
+    app = local(order(timeout=3 * HOUR))
+    run = waiting(app)
+    assert run.result().waits[0].deadline == app.clock.now() + 3 * HOUR
+    app.advance(hours=4)
+    error = run.result().error
+    assert ("EventTimeout", "wait-for-order-paid") == (error.type, error.step)
+    assert "order.paid" in error.message
+    assert "buffered" == app.send_event("order.paid", "A-17", {"cents": 1}).verdict
+    assert [] == listeners(app)
+
+
+def test_event_at_the_deadline_is_too_late_or_in_time() -> None:
+    """Never both: the run that failed did not take it."""
+    app = local(order(timeout=HOUR))
+    run = waiting(app)
+    app.clock.forward(hours=2)
+    app.send_event("order.paid", "A-17", {"cents": 1})
+    app.advance(hours=2)
+    assert ("success", 1) == (run.result().status, run.result().output)
+
+
+@pytest.mark.parametrize("end", ["cancel", "delete"])
+def test_runs_that_are_over_take_no_event(end: str) -> None:
+    """It goes to the next one, and nobody listens for them any more."""
+    app = local(order())
+    first = waiting(app, "r-1")
+    app.clock.forward(seconds=1)
+    second = waiting(app, "r-2")
+    getattr(first, end)()
+    assert "r-2" == app.send_event("order.paid", "A-17", {"cents": 1}).run_id
+    assert 1 == second.result().output
+    assert [] == listeners(app)
+
+
+def test_time_travel_waits_anew() -> None:
+    """The new life has a wait of its own; the old one's listener is dropped."""
+    app = local(workflow("w", input=str).then(note).wait_for_event("order.paid", key="A-17", id="payment").then(book))
+    run = waiting(app)
+    old = run.result().waits[0].id
+    run.time_travel("note")
+    receipt = app.send_event("order.paid", "A-17", {"cents": 1})
+    assert old != receipt.wait
+    assert 1 == run.result().output
+    assert [] == listeners(app)
+
+
+def test_person_may_answer_in_place_of_the_event() -> None:
+    """By the entry's id; the answer has to fit the same model, and the event that comes later is kept."""
+    app = local(order(id="payment"))
+    run = waiting(app)
+    with pytest.raises(InvalidPayload):
+        run.resume("?", step="payment")
+    assert 5 == run.resume({"cents": 5}, step="payment", by="ada").output
+    assert "buffered" == app.send_event("order.paid", "A-17", {"cents": 1}).verdict
+    assert [] == listeners(app)
+
+
+def test_event_for_a_paused_run_is_taken_and_waits_for_the_operator() -> None:
+    """Like any answer."""
+    app = local(order())
+    run = waiting(app)
+    run.pause()
+    assert "applied" == app.send_event("order.paid", "A-17", {"cents": 6}).verdict
+    assert "paused" == run.result().status
+    assert 6 == run.unpause().output
+
+
+def test_event_for_a_run_that_does_not_fit_the_code_is_kept_for_it() -> None:
+    """Deployed again, it takes it."""
+    app = local(order(id="payment"))
+    waiting(app)
+    other = local(order(id="renamed"), like=app)
+    assert "buffered" == other.send_event("order.paid", "A-17", {"cents": 7}).verdict
+    assert "suspended" == app.run("r").result().status
+    app.run("r").pause()
+    assert 7 == app.run("r").unpause().output
+
+
+def test_event_before_a_step_that_failed_to_be_reached_stays() -> None:
+    """A key that is no text fails the run, with the place; so does one that its function cannot tell."""
+    keys: list[tuple[Any, str]] = [
+        (lambda _: 17, "TypeError"),
+        (lambda _: 1 / 0, "ZeroDivisionError"),
+        (lambda _: "", "TypeError"),
+    ]
+    for key, name in keys:
+        app = local(workflow("w", input=str).wait_for_event("order.paid", key=key, id="payment"))
+        error = waiting(app).result().error
+        assert (name, "payment") == (error.type, error.step)
+
+
+def test_event_with_a_queue_is_left_to_a_worker() -> None:
+    """Unless its sender drives the run."""
+    clock = VirtualClock()
+    app = local(order(), clock=clock, queue=MemoryQueue(clock))
+    run = waiting(app)
+    app.run_until_idle()
+    app.send_event("order.paid", "A-17", {"cents": 8})
+    assert "running" == run.result().status
+    app.run_until_idle()
+    assert 8 == run.result().output
+    other = waiting(app, "r-2")
+    app.run_until_idle()
+    app.send_event("order.paid", "A-17", {"cents": 9}, drive=timedelta(seconds=20))
+    assert 9 == other.result().output
+
+
+def test_listener_without_a_wait_is_left_alone() -> None:
+    """Its worker may be about to commit the wait; the event is kept meanwhile."""
+    app = local(order())
+    waiting(app)
+    ahead = Listener(topic=PAID, run=RunRef("default", "r"), wait="later@0", at=app.clock.now() - HOUR)
+    app.store.listen(ahead)
+    assert "r" == app.send_event("order.paid", "A-17", {"cents": 1}).run_id
+    other = waiting(app, "r-2")
+    app.store.listen(replace(ahead, run=RunRef("default", "r-2")))
+    app.send_event("order.paid", "A-17", {"cents": 1})
+    assert "success" == other.result().status
+    open_ = waiting(app, "r-3")
+    app.store.listen(replace(ahead, run=RunRef("default", "r-3")))
+    with pytest.raises(InvalidPayload):
+        app.send_event("order.paid", "A-17", "?")
+    assert ["r-3", "r-3"] == listeners(app)
+    assert "suspended" == open_.result().status
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "options", "message"),
+    [
+        ("", "k", {}, "cannot name an event"),
+        ("a#b", "k", {}, "cannot name an event"),
+        ("paid", "", {}, "cannot be the key"),
+        ("paid", "x" * 513, {}, "cannot be the key"),
+        ("paid", "\ud800", {}, "cannot be the key"),
+        ("paid", "k", {"event_id": "a/b"}, "cannot be the id"),
+        ("paid", "k", {"keep": timedelta(0)}, "keeps nothing"),
+    ],
+)
+def test_event_that_cannot_be_sent(name: str, key: str, options: dict[str, Any], message: str) -> None:
+    """What is wrong with it is said, and nothing is kept."""
+    with pytest.raises(MalformedRequest, match=message):
+        local(order()).send_event(name, key, 1, **options)
+
+
+@pytest.mark.parametrize("data", [float("nan"), object(), "\ud800"])
+def test_event_whose_data_is_no_json(data: Any) -> None:
+    """It is refused at the door."""
+    with pytest.raises(InvalidPayload):
+        local(order()).send_event("order.paid", "A-17", data)
+
+
+def test_definition_names_every_mistake() -> None:
+    """A name, a key, a timeout and a model that cannot be."""
+    build: Any = workflow("w").wait_for_event("a b", key="k").wait_for_event("b", key="")
+    build = build.wait_for_event("c", key=3).wait_for_event("d", key="k", timeout=timedelta(0))
+    with pytest.raises(DefinitionError) as found:
+        build.wait_for_event("e", key="k", model=object()).commit()
+    assert 5 == len(found.value.mistakes)
+
+
+# -- whoever dies ------------------------------------------------------------------------------------------------------
+
+ORDERS = ("start send", "send start")
+
+
+@dataclass
+class Played:
+    """What became of a run and its event, and every call to the store on the way."""
+
+    result: RunResult[Any]
+    mail: Mail
+    calls: list[Call]
+
+
+def play(order_: str, script: Script = lambda _: None) -> Played:
+    """A run and its event, in this order, whatever happens; whoever starts or sends tries until he is told."""
+    calls: list[Call] = []
+
+    def told(call: Call) -> Fault | None:
+        calls.append(call)
+        return script(call)
+
+    watched = WatchedStore(MemoryStore())
+    app = local(order(timeout=48 * HOUR), store=FaultyStore(watched, told))
+    acts: dict[str, Callable[[], Any]] = {
+        "start": lambda: app.workflow("order").create_run("r").start("A-17"),
+        "send": lambda: app.send_event("order.paid", "A-17", {"cents": 1}, event_id="e-1"),
+    }
+    for act in order_.split():
+        for _ in range(5):
+            with suppress(WorkerDied, StoreUnavailable):
+                acts[act]()
+                break
+    made = len(calls)
+    for _ in range(20):
+        with suppress(WorkerDied, StoreUnavailable):
+            app.advance(hours=1)
+    calm = LocalApp(app, store=watched, clock=app.clock)
+    return Played(calm.run("r").result(), watched.mail(PAID, app.clock.now()), calls[:made])
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("order_", ["start send", "send start"])
+def test_event_and_wait_find_each_other_whatever_dies(order_: str, fault: Fault) -> None:
+    """One fault at any call to the store: the run gets its event, once, and nobody listens any more."""
+    every = frozenset(call.verb for call in play(order_).calls)
+    assert {"start", "listen", "commit", "mail", "keep" if order_ == "send start" else "release"} <= every
+    for number in range(1, len(play(order_).calls) + 1):
+        played = play(order_, at_call(number, fault, verbs=every))
+        assert ("success", 1) == (played.result.status, played.result.output), f"{fault} at call {number}"
+        assert ((), 1) == (played.mail.listeners, len(played.mail.events)), f"{fault} at call {number}"
+
+
+@pytest.mark.parametrize("inner", ["start", "send"])
+def test_event_and_wait_that_meet_half_way_find_each_other(inner: str) -> None:
+    """One of them happens in the middle of the other, at any of its calls to the store."""
+    outer = "send" if inner == "start" else "start"
+    for number in range(1, len(play(outer + (" start" if outer == "send" else "")).calls) + 1):
+        assert 1 == meet(outer, inner, number).output, f"at call {number}"
+
+
+def meet(outer: str, inner: str, number: int) -> RunResult[Any]:
+    """``inner`` at the call of that number of ``outer``; after it, if there are not so many."""
+    watched, clock, done = WatchedStore(MemoryStore()), VirtualClock(), []
+
+    def script(call: Call) -> None:
+        if call.number == number:
+            done.append(acts(other)[inner]())
+
+    def acts(app: LocalApp) -> dict[str, Callable[[], Any]]:
+        return {
+            "start": lambda: app.workflow("order").create_run("r").start("A-17"),
+            "send": lambda: app.send_event("order.paid", "A-17", {"cents": 1}),
+        }
+
+    other = local(order(), store=watched, clock=clock)
+    app = local(order(), store=FaultyStore(watched, script), clock=clock)
+    acts(app)[outer]()
+    if not done:
+        acts(other)[inner]()
+    app.advance(hours=1)
+    return other.run("r").result()
