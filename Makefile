@@ -4,6 +4,9 @@
 PYTHON ?= python3
 # How many processes share the test suite: a number, or "auto" for one per core.
 JOBS ?= auto
+# How many random workflows "make prove" holds against the oracle: on the store in memory, and on DynamoDB as moto plays it.
+SEEDS ?= 20000
+MOTO ?= 500
 
 PY := .venv/bin/python
 UV := .venv/bin/uv
@@ -21,7 +24,7 @@ export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo package up test check format docs quick lock clean
+.PHONY: help demo package up test check prove format docs quick lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile
@@ -48,6 +51,10 @@ check: $(STAMP) ## every gate: format, lint, types, tests, coverage
 	$(PY) -m pyright
 	$(PY) -m pytest -n $(JOBS) --dist loadgroup
 	$(PY) -m pytest -q tests/unit --cov=flowcore.core --cov-branch --cov-report=term --cov-fail-under=100
+
+prove: $(STAMP) ## the long proof: random workflows against the oracle, and figures at scale (SEEDS=20000 MOTO=500)
+	$(PY) -m tests.property.prove --seeds $(SEEDS) --moto $(MOTO)
+	$(PY) -m pytest -q -n $(JOBS) --dist loadgroup -m proof -rP
 
 format: $(STAMP) ## rewrite the tree the way check wants it
 	$(PY) -m ruff check --fix-only .

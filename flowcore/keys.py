@@ -16,6 +16,7 @@ one item of it (``fan[7]``) or one turn of a loop (``poll#3``). A finished scope
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NewType
@@ -127,6 +128,19 @@ def parent_of(key: StepKey) -> StepKey:
     if item or turn:
         return StepKey(f"{head}{name}")
     return StepKey(head.rstrip("/")) if head else key
+
+
+def items_around(key: StepKey) -> Iterator[tuple[StepKey, int]]:
+    """Every foreach that ``key`` stands in, with the number of the item, from the outermost."""
+    for found in re.finditer(r"\[(\d+)\]", key.split("!", 1)[0]):
+        yield StepKey(key[: found.start()]), int(found[1])
+
+
+def parents_of(key: StepKey) -> Iterator[StepKey]:
+    """Every container around ``key``, from the innermost."""
+    while (parent := parent_of(key)) != key:
+        yield parent
+        key = parent
 
 
 def index_of(key: StepKey) -> int | None:

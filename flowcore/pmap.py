@@ -48,6 +48,17 @@ class PMap(Mapping[K, V], Generic[K, V]):
         base[key] = value
         return newer
 
+    def changed_since(self, older: PMap[K, V]) -> list[K] | None:
+        """The keys set on the way from an older version to this one; None if this one did not come from it."""
+        keys: list[K] = []
+        version = older
+        while version is not self:
+            if version._newer is None:
+                return None
+            keys.append(version._key)  # type: ignore[arg-type]  # an old version always has its key
+            version = version._newer
+        return keys
+
     def __getitem__(self, key: K) -> V:
         version = self
         while (entries := version._dict) is None:

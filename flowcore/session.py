@@ -170,6 +170,8 @@ class Session:
         return False
 
     def _perform(self, fresh: list[Action], retry: datetime | None) -> None:
+        if fresh:  # a worker that was frozen past its lease must not repeat what another has done since
+            self._look_up()
         self.turns += bool(fresh)
         if len(fresh) == 1 and not self.underway and not is_async(fresh[0]) and time_for(fresh[0]) is None:
             action = fresh[0]

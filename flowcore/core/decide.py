@@ -11,6 +11,7 @@ no record yet (a property test holds this).
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -31,11 +32,15 @@ from flowcore.authoring.graph import (
     StepNode,
 )
 from flowcore.errors import InvariantError
-from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, turn_of
+from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, items_around, turn_of
 from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, wait_id
+from flowcore.pmap import PMap
 
 MOST_CLAIMS = 5
 """Claims in a row without a clean release and without any progress, before a step is held to kill its workers."""
+
+MOST_AT_ONCE = 1_000
+"""Items of one foreach with something to do at the same time, however many may be open: one worker has enough in it."""
 
 # -- what is asked for ------------------------------------------------------------------------------------------------
 
@@ -180,33 +185,125 @@ LIVE = Live()
 HELD = Held()
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """An item in which there is nothing to do before ``until``, unless one of its records changes."""
+
+    result: Live | Held
+    until: datetime | None
+
+
 @dataclass(slots=True)
 class _Items:
-    """How far a foreach has come: the next fresh item, the open ones, the outputs of the finished ones."""
+    """How far a foreach has come: the next fresh item, the open ones, the outputs of the finished ones.
+
+    An open item is visited again only if something about it may have changed, so that a step's price does not grow
+    with the items that wait beside it.
+    """
 
     next: int = 0
-    open: list[int] = field(default_factory=list)
+    awake: set[int] = field(default_factory=set)
+    """To be visited: time alone changes them, or one of their records has changed."""
+    busy: dict[int, tuple[Action, ...]] = field(default_factory=dict)
+    """Those that ask for the same actions until one of their records changes."""
+    resting: dict[int, _Rest] = field(default_factory=dict)
+    alarms: list[tuple[datetime, int]] = field(default_factory=list)
+    """A heap of when resting items are to be visited; may hold some that no longer rest."""
+    live: int = 0
+    """Resting items that will move by themselves."""
     outputs: dict[int, Json] = field(default_factory=dict)
     stops: dict[int, Ended | Broken] = field(default_factory=dict)
+
+    @property
+    def moving(self) -> int:
+        """Items with something to do."""
+        return len(self.awake) + len(self.busy)
+
+    @property
+    def open(self) -> int:
+        """Items that take a slot."""
+        return self.moving + len(self.resting)
+
+    def keep(
+        self,
+        index: int,
+        result: Live | Held,
+        asked: tuple[Action, ...],
+        until: datetime | None,
+        retry: datetime | None,
+    ) -> None:
+        """Remember what a visit has found: when, and after which change, another one is worth while."""
+        if retry is not None or (asked and until is not None):
+            self.awake.add(index)
+        elif asked:
+            self.busy[index] = asked
+        else:
+            self.resting[index] = _Rest(result, until)
+            self.live += isinstance(result, Live)
+            if until is not None:
+                heapq.heappush(self.alarms, (until, index))
+
+    def rouse(self, index: int) -> None:
+        """Visit this item again, if it is open."""
+        rest = self.resting.pop(index, None)
+        if rest is not None:
+            self.live -= isinstance(rest.result, Live)
+        if rest is not None or self.busy.pop(index, None) is not None:
+            self.awake.add(index)
+
+    def rouse_all(self) -> None:
+        """Visit every open item again."""
+        for index in (*self.busy, *self.resting):
+            self.rouse(index)
+
+    def alarm(self, now: datetime) -> datetime | None:
+        """When the next resting item has to be visited; those whose time has come are roused."""
+        while self.alarms:
+            until, index = self.alarms[0]
+            rest = self.resting.get(index)
+            if rest is not None and rest.until == until:
+                if until > now:
+                    return until
+                self.rouse(index)
+            heapq.heappop(self.alarms)
+        return None
 
     def is_stopped(self, tolerated: float) -> bool:
         """Whether no other item is begun: one has bailed, or more have failed than are tolerated."""
         return len(self.stops) > tolerated or any(isinstance(stop, Ended) for stop in self.stops.values())
 
-    def told(self) -> Ended | Broken:
-        """How the foreach ends: as the first in the items' order that bailed, else that failed."""
-        first: list[Ended | Broken] = [self.stops[index] for index in sorted(self.stops)]
-        return next((stop for stop in first if isinstance(stop, Ended)), first[0])
+    def told(self, tolerated: float) -> Ended | Broken:
+        """How the foreach ends, once it is stopped: as it would have, item by item.
+
+        Items are begun in order, so whatever ran side by side, every item up to the one that decides is among them:
+        the first that bailed, unless one too many has failed in front of it. A failure is told as the first one.
+        """
+        stops = [self.stops[index] for index in sorted(self.stops)]
+        failed = next((count for count, stop in enumerate(stops) if isinstance(stop, Ended)), len(stops))
+        return stops[0] if failed > tolerated else stops[failed]
 
 
 class Passed:
     """Finished prefixes of one run's walk, kept between calls of ``decide`` on later snapshots of the same run."""
 
-    __slots__ = ("items", "prefixes")
+    __slots__ = ("items", "prefixes", "seen")
 
     def __init__(self) -> None:
         self.prefixes: dict[Scope, tuple[int, Json]] = {}
         self.items: dict[StepKey, _Items] = {}
+        self.seen: PMap[StepKey, StepRecord] | None = None
+
+    def catch_up(self, records: PMap[StepKey, StepRecord]) -> None:
+        """Have every foreach item visited whose records are not those of the walk before."""
+        changed = [] if self.seen is None else records.changed_since(self.seen)
+        self.seen = records
+        if changed is None:  # loaded anew: whoever has answered meanwhile may have changed any of them
+            for items in self.items.values():
+                items.rouse_all()
+            return
+        for foreach, index in (place for key in changed for place in items_around(key)):
+            if foreach in self.items:
+                self.items[foreach].rouse(index)
 
 
 def decide(graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed | None = None) -> Decision:
@@ -216,7 +313,9 @@ def decide(graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed | Non
         now: the run's own clock, at least ``snapshot.head.updated_at``; decides which sleeps are over.
         passed: the memo of earlier calls for the same run, extended in place.
     """
-    walk = _Walk(snapshot, now, passed or Passed())
+    passed = passed or Passed()
+    passed.catch_up(snapshot.records)
+    walk = _Walk(snapshot, now, passed)
     head = snapshot.head
     result = walk.sequence(graph, ROOT, head.input, head.input)
     match result:
@@ -385,51 +484,61 @@ class _Walk:
     def _foreach(self, place: Place, node: ForeachNode, value: Json) -> Result:
         """At most ``count`` items open. An item that is suspended or asleep keeps its slot, the others go on.
 
-        Once an item has failed or bailed, no other is begun; those begun before still come to their end. Of several
-        that stop the foreach, the first in the items' order tells how it ends, whichever was the fastest.
+        Once an item has bailed, or more have failed than are tolerated, no other is begun; those begun before still
+        come to their end. How the foreach ends does not depend on which of them was the fastest.
         """
         record = self.records.get(place.key)
         if record is None:
             return self._ask(Enter(place, value))
         if record.outcome is not Outcome.START:
             return _settled(record, value)
-        state = self.passed.items.setdefault(place.key, _Items())
-        visited, state.open = state.open, []
-        results = [self._item(place, node, state, index, value) for index in visited]
+        items = self.passed.items.setdefault(place.key, _Items())
+        self.wake = _earlier(self.wake, items.alarm(self.now))
+        for index in sorted((*items.awake, *items.busy)):
+            if index in items.busy:
+                self.actions += items.busy[index]
+            else:
+                self._item(place, node, items, index, value)
         slots = record.count or 1
         tolerated = node.tolerated if node.tolerated >= 1 else node.tolerated * len(value)
-        while not state.is_stopped(tolerated) and state.next < len(value) and len(state.open) < slots:
-            index, state.next = state.next, state.next + 1
-            results.append(self._item(place, node, state, index, value))
-        if state.is_stopped(tolerated):
-            results += self._begun(place, node, state, value)
-        if LIVE in results:
+        while not items.is_stopped(tolerated) and items.next < len(value) and items.open < slots:
+            if items.moving >= MOST_AT_ONCE:
+                break
+            items.next += 1
+            self._item(place, node, items, items.next - 1, value)
+        if items.is_stopped(tolerated):
+            self._begun(place, node, items, value)
+        if items.moving or items.live:
             return LIVE
-        if state.is_stopped(tolerated):
-            return self._ask(Leave(place, state.told(), Scope(place.key)))
-        if state.open:
+        if items.is_stopped(tolerated):
+            return self._ask(Leave(place, items.told(tolerated), Scope(place.key)))
+        if items.resting:
             return HELD
-        done = Done([state.outputs.get(index) for index in range(len(value))])
+        done = Done([items.outputs.get(index) for index in range(len(value))])
         return self._ask(Leave(place, done, Scope(place.key)))
 
-    def _begun(self, place: Place, node: ForeachNode, state: _Items, items: Sequence[Json]) -> list[Result]:
-        """The items behind the one that stopped the foreach that were begun before it stopped; they have records."""
-        following, state.next = range(state.next, len(items)), len(items)
-        begun = [index for index in following if item_of(place.key, index) in self.records]
-        return [self._item(place, node, state, index, items) for index in begun]
+    def _begun(self, place: Place, node: ForeachNode, items: _Items, value: Sequence[Json]) -> None:
+        """Visit what was begun behind the item that stopped the foreach, before it did; such items have records."""
+        following, items.next = range(items.next, len(value)), len(value)
+        for index in following:
+            if item_of(place.key, index) in self.records:
+                self._item(place, node, items, index, value)
 
-    def _item(self, place: Place, node: ForeachNode, state: _Items, index: int, items: Sequence[Json]) -> Result:
-        result = self._body(place, node.body, item_of(place.key, index), items[index])
+    def _item(self, place: Place, node: ForeachNode, items: _Items, index: int, value: Sequence[Json]) -> None:
+        asked, wake, retry = len(self.actions), self.wake, self.retry
+        self.wake = self.retry = None
+        result = self._body(place, node.body, item_of(place.key, index), value[index])
+        items.awake.discard(index)
         match result:
             case Done():
-                state.outputs[index] = result.value
+                items.outputs[index] = result.value
             case Ended() | Broken():
-                state.stops[index] = result
+                items.stops[index] = result
             case Live() | Held():
-                state.open.append(index)
+                items.keep(index, result, tuple(self.actions[asked:]), self.wake, self.retry)
             case _:
                 assert_never(result)
-        return result
+        self.wake, self.retry = _earlier(self.wake, wake), _earlier(self.retry, retry)
 
     def _body(self, place: Place, body: Body, key: StepKey, value: Json) -> Result:
         return self.visit(replace(place, key=key, node=body), value)

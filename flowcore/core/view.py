@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias, assert_never
@@ -19,7 +19,20 @@ from flowcore.authoring.graph import (
 )
 from flowcore.core.admit import open_waits
 from flowcore.core.decide import Run, decide
-from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, is_pass, item_of, path_of, turn_number, turn_of
+from flowcore.keys import (
+    ROOT,
+    Scope,
+    StepKey,
+    dotted,
+    inside,
+    is_once,
+    is_pass,
+    item_of,
+    parents_of,
+    path_of,
+    turn_number,
+    turn_of,
+)
 from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 
 StepStatus: TypeAlias = Literal["running", "waiting", "suspended", "success", "failed", "canceled", "skipped", "bailed"]
@@ -47,12 +60,14 @@ def steps(graph: Graph | None, snapshot: Snapshot) -> dict[str, StepResult]:
 
     Without a graph (the workflow is not served here) inputs are missing.
     """
+    inside_of = _unrest(snapshot)
     flow = dict(_inputs(graph, ROOT, snapshot.head.input, snapshot)) if graph is not None else {}
     found: dict[str, StepResult] = {}
     settled_last = sorted(snapshot.records.values(), key=lambda record: (record.seq, record.key))
     for record in settled_last:
         if not is_once(record.key):
-            found[dotted(record.key)] = _result(record, flow.get(record.key), snapshot, _turn(graph, record))
+            turn = _turn(graph, record)
+            found[dotted(record.key)] = _result(record, flow.get(record.key), snapshot, inside_of, turn)
     if graph is not None and snapshot.head.status is RunStatus.RUNNING:
         decision = decide(graph, snapshot, snapshot.head.updated_at)
         for action in decision.actions if isinstance(decision, Run) else ():
@@ -79,16 +94,15 @@ def suspended(snapshot: Snapshot) -> list[list[str]]:
 
 def has_unloaded(snapshot: Snapshot, graph: Graph) -> bool:
     """Whether a finished container's inside is not among the records at hand."""
+    known = {container for key in snapshot.records for container in parents_of(key)}
     for record in snapshot.records.values():
         node = None if is_once(record.key) else graph.find(dotted(record.key))
         if isinstance(node, (LoopNode, ForeachNode)) and is_pass(record.key):
             node = node.body
         if node is None or not record.is_settled or record.outcome is Outcome.SKIP:
             continue
-        if isinstance(node, (LoopNode, ForeachNode, NestedNode)):
-            inner = (f"{record.key}/", f"{record.key}[", f"{record.key}#")
-            if not any(known.startswith(inner) for known in snapshot.records):
-                return True
+        if isinstance(node, (LoopNode, ForeachNode, NestedNode)) and record.key not in known:
+            return True
     return False
 
 
@@ -99,8 +113,14 @@ def _turn(graph: Graph | None, record: StepRecord) -> int | None:
     return record.count
 
 
-def _result(record: StepRecord, flow: Json, snapshot: Snapshot, turn: int | None) -> StepResult:
-    status = _status(record, snapshot)
+def _result(
+    record: StepRecord,
+    flow: Json,
+    snapshot: Snapshot,
+    inside_of: Mapping[StepKey, set[Outcome]],
+    turn: int | None,
+) -> StepResult:
+    status = _status(record, snapshot, inside_of)
     ended = record.is_settled or status == "success"
     return StepResult(
         status=status,
@@ -119,7 +139,7 @@ def _result(record: StepRecord, flow: Json, snapshot: Snapshot, turn: int | None
     )
 
 
-def _status(record: StepRecord, snapshot: Snapshot) -> StepStatus:
+def _status(record: StepRecord, snapshot: Snapshot, inside_of: Mapping[StepKey, set[Outcome]]) -> StepStatus:
     canceled = snapshot.head.status is RunStatus.CANCELED
     match record.outcome:
         case Outcome.OK:
@@ -141,23 +161,27 @@ def _status(record: StepRecord, snapshot: Snapshot) -> StepStatus:
         case Outcome.RESU:
             return "running"
         case Outcome.START:
-            return _inside_status(record, snapshot)
+            return _inside_status(inside_of.get(record.key, set()))
         case _:
             assert_never(record.outcome)
 
 
-def _inside_status(container: StepRecord, snapshot: Snapshot) -> StepStatus:
+def _inside_status(outcomes: set[Outcome]) -> StepStatus:
     """An open container is what its inside is: suspended, waiting, else running."""
-    inner = (f"{container.key}/", f"{container.key}[", f"{container.key}#")
-    states = {
-        record.outcome
-        for record in snapshot.records.values()
-        if record.key.startswith(inner)
-        and not (record.outcome is Outcome.SLP and record.until and record.until <= snapshot.head.updated_at)
-    }
-    if Outcome.SUSP in states:
+    if Outcome.SUSP in outcomes:
         return "suspended"
-    return "waiting" if states & {Outcome.SLP, Outcome.RETRY} else "running"
+    return "waiting" if outcomes & {Outcome.SLP, Outcome.RETRY} else "running"
+
+
+def _unrest(snapshot: Snapshot) -> Mapping[StepKey, set[Outcome]]:
+    """By container, what holds up the records inside it; sleeps that are over hold up nothing."""
+    found: dict[StepKey, set[Outcome]] = {}
+    for record in snapshot.records.values():
+        over = record.outcome is Outcome.SLP and record.until and record.until <= snapshot.head.updated_at
+        if record.outcome in (Outcome.SUSP, Outcome.SLP, Outcome.RETRY) and not over:
+            for container in parents_of(record.key):
+                found.setdefault(container, set()).add(record.outcome)
+    return found
 
 
 # -- what went into each node -----------------------------------------------------------------------------------------

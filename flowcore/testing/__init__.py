@@ -4,10 +4,14 @@
 """
 
 from flowcore.testing.clock import SeededIds, ShiftedClock, VirtualClock
+from flowcore.testing.explore import Diverged, Exploration, explore
 from flowcore.testing.faults import Fault, FaultyStore, LossyQueue, LossyScheduler, Unruly, WorkerDied
 from flowcore.testing.local import LocalApp
+from flowcore.testing.schedule import Strike
 
 __all__ = [
+    "Diverged",
+    "Exploration",
     "Fault",
     "FaultyStore",
     "LocalApp",
@@ -15,7 +19,9 @@ __all__ = [
     "LossyScheduler",
     "SeededIds",
     "ShiftedClock",
+    "Strike",
     "Unruly",
     "VirtualClock",
     "WorkerDied",
+    "explore",
 ]

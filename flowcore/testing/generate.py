@@ -1,59 +1,41 @@
 """Random workflows whose every step is a pure function, so that an oracle and a stormy engine can be held together.
 
-A workflow is made from a seed alone. What a step does depends on its key, its input, the attempt and the answer it was
-given, on nothing else. Where steps run side by side each writes keys of its own into the state; only where the order is
-certain do steps share a key.
+A workflow is made from a seed alone, and a seed means the same workflow as long as ``GENERATOR`` is the same. Every
+kind of entry is one method of the maker below, listed in ``_SIMPLE`` or ``_NESTED``: a new kind starts there and in the
+oracle. What the steps do is in ``habits.py``.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flowcore.authoring.context import FunctionContext, StepContext
 from flowcore.authoring.graph import Backoff
 from flowcore.authoring.step import Step, create_step
 from flowcore.authoring.workflow import Workflow, otherwise, workflow
-from flowcore.codec import digest
 from flowcore.model import Json
+from flowcore.testing.habits import Effects, Habits, OutOfOrderError, Shared, behaviour, number, seen_in
 from flowcore.testing.oracle import Reply
+
+GENERATOR = 2
+"""Raised whenever the same seed comes to mean another workflow or another storm: kept seeds name theirs."""
 
 _BACKOFFS = (
     Backoff(initial=timedelta(milliseconds=300), jitter=False),
     Backoff(initial=timedelta(seconds=1)),
     Backoff(initial=timedelta(minutes=2), jitter=False),
 )
-
+_SIMPLE = ("then", "then", "then", "clone", "map", "map_keys", "sleep", "sleep_until")
+_NESTED = ("parallel", "branch", "loop", "foreach", "nested", "nested_twice")
 
 DEEPEST = 3
 """Workflows inside each other."""
 CALM = 0.5
 """The share of samples in which nothing fails."""
-
-
-class OutOfOrderError(Exception):
-    """What a generated step fails with; carries the attempt, as an author's error would carry a code."""
-
-    def __init__(self, key: str, attempt: int) -> None:
-        super().__init__(f"{key} does not work")
-        self.attempt = attempt
-
-
-@dataclass(slots=True)
-class Effects:
-    """What the steps did to the outside world: calls by idempotency key."""
-
-    calls: Counter[str] = field(default_factory=Counter)
-    once: Counter[str] = field(default_factory=Counter)
-
-    def clear(self) -> None:
-        """Forget everything, for another run of the same workflow."""
-        self.calls.clear()
-        self.once.clear()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,20 +48,20 @@ class Sample:
     effects: Effects
     timed: frozenset[str]
     """Steps (last ids) whose suspensions time out unanswered; never beside another one."""
+    lonely: frozenset[str]
+    """Steps (last ids) that run while nothing else does: their answers may change what all others read."""
     is_calm: bool
     """Whether nothing in it fails or bails: then the order of answers does not matter."""
 
     def answer(self, key: str, times: int) -> Reply:
-        """The reply to the n-th suspension of the step at ``key``."""
-        name = _name_of(key)
+        """The reply to the n-th suspension of the step at ``key``; the same for every item of a foreach."""
+        name = name_of(key)
         if name in self.timed:
             return Reply(timed_out=True)
-        return Reply(data={"times": times, "word": number(key, times) % 7})
-
-
-def number(*parts: Json) -> int:
-    """A number below 10,000 that depends on every part, the same on every machine."""
-    return int(digest(list(parts))[:8], 16) % 10_000
+        context: dict[str, Json] = {f"r/{key}@{times}": number(name, "context")}
+        if name in self.lonely and number(name, times) % 2:
+            context["mark"] = f"answered {times}"
+        return Reply(data={"times": times, "word": number(name, times) % 7}, context=context)
 
 
 def sample(seed: int, *, size: int = 8) -> Sample:
@@ -87,22 +69,9 @@ def sample(seed: int, *, size: int = 8) -> Sample:
     return _Maker(random.Random(seed), size).sample(seed)  # repeatable on purpose
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Habits:
-    """What one step definition does, drawn once."""
-
-    name: str
-    alone: bool
-    """Nothing else runs at the same time: it may use keys that others use."""
-    flaky: int
-    """Attempts that fail before one succeeds."""
-    is_broken: bool
-    bails: bool
-    suspends: int
-    is_timed: bool
-    looks_at: str | None
-    keeps_once: bool
-    spoils_input: bool
+def name_of(key: str) -> str:
+    """The last id of a key."""
+    return key.rsplit("/", 1)[-1].split("[", 1)[0].split("#", 1)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +79,9 @@ class _Spot:
     """Where the next entry goes."""
 
     earlier: list[str]
-    """Ids in the same workflow whose results may be asked for; grows."""
+    """Ids in the same workflow, and dotted ones in nested workflows, whose results may be asked for; grows."""
+    mapped: list[str]
+    """Those whose result is a dict with a key ``c``; grows."""
     depth: int
     alone: bool
     """Whether nothing else runs at the same time."""
@@ -123,6 +94,8 @@ class _Maker:
         self.made = 0
         self.effects = Effects()
         self.timed: set[str] = set()
+        self.lonely: set[str] = set()
+        self.insides: dict[str, list[str]] = {}
         self.is_calm = chance.random() < CALM
 
     def sample(self, seed: int) -> Sample:
@@ -134,6 +107,7 @@ class _Maker:
             input=given,
             effects=self.effects,
             timed=frozenset(self.timed),
+            lonely=frozenset(self.lonely),
             is_calm=self.is_calm,
         )
 
@@ -141,32 +115,36 @@ class _Maker:
         """True in that share of all draws."""
         return self.chance.random() < share
 
+    def unlucky(self, share: float) -> bool:
+        """True in that share of all draws, never in a calm sample."""
+        return self.lucky(share) and not self.is_calm
+
     def fresh(self, kind: str) -> str:
         self.made += 1
         return f"{kind}{self.made}"
 
     def workflow(self, *, depth: int, alone: bool) -> Workflow[Any, Any]:
-        builder: Any = workflow(
-            self.fresh("w"), retries=self.chance.choice([0, 1]), backoff=self.chance.choice(_BACKOFFS)
-        )
-        earlier: list[str] = []
+        retries, backoff = self.chance.choice([0, 1]), self.chance.choice(_BACKOFFS)
+        state = Shared if self.lucky(0.3) else None
+        builder: Any = workflow(self.fresh("w"), retries=retries, backoff=backoff, state=state)
+        spot = _Spot([], [], depth, alone)
         for _ in range(self.chance.randint(1, 4 if depth == 0 else 2)):
-            builder = self.entry(builder, _Spot(earlier, depth, alone))
-        return builder.commit()  # type: ignore[no-any-return]  # the builder is untyped here
+            builder = self.entry(builder, spot)
+        made: Workflow[Any, Any] = builder.commit()
+        self.insides[made.id] = spot.earlier
+        return made
 
     def entry(self, builder: Any, spot: _Spot) -> Any:
         """The builder with one more entry of a random kind."""
         self.left -= 1
-        simple: list[Callable[[Any, _Spot], Any]] = [self.then, self.then, self.map, self.sleep]
-        nested: list[Callable[[Any, _Spot], Any]] = [self.parallel, self.branch, self.loop, self.foreach, self.nested]
-        kinds = simple if self.left <= 0 or spot.depth >= DEEPEST else simple + nested
-        return self.chance.choice(kinds)(builder, spot)
+        kinds = _SIMPLE if self.left <= 0 or spot.depth >= DEEPEST else _SIMPLE + _NESTED
+        return getattr(self, self.chance.choice(kinds))(builder, spot)
 
-    def body(self, spot: _Spot) -> Step[Any, Any, Any, Any]:
+    def body(self, spot: _Spot, *, trouble: float = 0.1) -> Step[Any, Any, Any, Any]:
         """What stands in an arm, a loop or a foreach: a step, or a workflow."""
         if self.left > 0 and spot.depth < DEEPEST and self.lucky(0.35):
             return self.workflow(depth=spot.depth + 1, alone=spot.alone)
-        return self.step(spot.earlier, alone=spot.alone)
+        return self.step(spot.earlier, alone=spot.alone, trouble=trouble)
 
     # -- the kinds --------------------------------------------------------------------------------------------------
 
@@ -175,37 +153,104 @@ class _Maker:
         spot.earlier.append(made.id)
         return builder.then(made)
 
+    def clone(self, builder: Any, spot: _Spot) -> Any:
+        """One definition in two places, under an id of its own in the second, or in the entry alone."""
+        made, name = self.step(spot.earlier, alone=spot.alone), self.fresh("s")
+        self.known_as(made, name)
+        spot.earlier.extend([made.id, name])
+        if self.lucky(0.5):
+            return builder.then(made).then(made.clone(id=name))
+        return builder.then(made).then(made, id=name)
+
     def nested(self, builder: Any, spot: _Spot) -> Any:
         made = self.workflow(depth=spot.depth + 1, alone=spot.alone)
-        spot.earlier.append(made.id)
+        spot.earlier.extend([made.id, *(f"{made.id}.{inner}" for inner in self.insides[made.id])])
         return builder.then(made)
 
+    def nested_twice(self, builder: Any, spot: _Spot) -> Any:
+        """A workflow and its clone, one after the other or side by side."""
+        beside, name = self.lucky(0.5), self.fresh("w")
+        made = self.workflow(depth=spot.depth + 1, alone=spot.alone and not beside)
+        spot.earlier.extend([made.id, name])
+        if beside:
+            return builder.parallel(made, made.clone(id=name), id=self.fresh("p"))
+        return builder.then(made).then(made.clone(id=name))
+
     def map(self, builder: Any, spot: _Spot) -> Any:
-        name = self.fresh("m")
-        fails = not self.is_calm and self.lucky(0.05)
-        sources: dict[str, Any] = {"c": {"value": name}, "i": {"init_data": ""}, "s": {"state": ""}}
-        sources["f"] = {"fn": lambda value: number(name, value)}
-        if spot.alone and not fails and self.lucky(0.4):
-            spot.earlier.append(name)
-            return builder.map(sources, id=name)
+        name, fails = self.fresh("m"), self.unlucky(0.05)
 
         def mapped(value: Json, ctx: FunctionContext) -> Json:
             if fails and number(name, value) % 2:
                 raise OutOfOrderError(name, 0)
-            return {"map": number(name, value, ctx.init_data, ctx.state.get("last"))}
+            return {"c": number(name, value, ctx.init_data, seen_in(ctx.state, "last"), ctx.iteration)}
+
+        async def on_loop(value: Json, ctx: FunctionContext) -> Json:
+            return mapped(value, ctx)
 
         spot.earlier.append(name)
-        return builder.map(mapped, id=name)
+        spot.mapped.append(name)
+        return builder.map(on_loop if self.lucky(0.2) else mapped, id=name)
+
+    def map_keys(self, builder: Any, spot: _Spot) -> Any:
+        """One source per key, every kind of source among them."""
+        name = self.fresh("m")
+        sources: dict[str, Any] = {
+            "c": {"value": name},
+            "i": {"init_data": ""},
+            "f": {"fn": lambda value: number(name, value)},
+            "g": {"fn": lambda value, ctx: number(name, value, seen_in(ctx.state, "count"))},
+            "o": {"request_context": "other"},
+            "l": {"state": "last"},
+            "t": {"template": self.template(spot)},
+        }
+        if spot.mapped:
+            sources["p"] = {"step": self.chance.choice(spot.mapped), "path": "c"}
+            candidates = self.chance.choices(spot.earlier, k=self.chance.randint(0, 3))
+            sources["s"] = {"step": [*candidates, self.chance.choice(spot.mapped)]}
+        elif self.unlucky(0.3) and spot.earlier:
+            sources["s"] = {"step": [self.chance.choice(spot.earlier)], "path": self.chance.choice(["", "v", "1"])}
+        if self.unlucky(0.1):
+            sources["m"] = {"request_context": "mark"}
+        if spot.alone:
+            sources["a"] = {"state": "."}
+        kept = self.chance.sample(sorted(sources), k=self.chance.randint(1, len(sources)))
+        spot.earlier.append(name)
+        spot.mapped.append(name)
+        return builder.map({key: sources[key] for key in sources if key in {*kept, "c"}}, id=name)
+
+    def template(self, spot: _Spot) -> str:
+        parts = ["plain", "${state.last}", "${request_context.other}"]
+        parts += [f"${{{name}.c}}" for name in spot.mapped if "." not in name]
+        if self.unlucky(0.2):
+            parts.append(self.chance.choice(["${input_data}", "${init_data.n}", "${request_context.mark}"]))
+        return " and ".join(self.chance.choices(parts, k=3))
 
     def sleep(self, builder: Any, spot: _Spot) -> Any:  # every kind is asked alike
         name, seconds = self.fresh("z"), self.chance.choice([-1.0, 0.4, 5.0, 600.0, 40_000.0, 2_000_000.0])
+        fails = self.unlucky(0.05)
+
+        def pause(value: Json) -> timedelta:
+            if fails:
+                raise OutOfOrderError(name, 0)
+            return timedelta(seconds=seconds + number(name, value) % 3)
+
+        return builder.sleep(pause if self.lucky(0.5) else timedelta(seconds=seconds), id=name)
+
+    def sleep_until(self, builder: Any, spot: _Spot) -> Any:
+        name = self.fresh("z")
+        instant = datetime(2026, self.chance.choice([1, 1, 2, 6]), self.chance.randint(1, 3), 9, 0, 1, tzinfo=UTC)
         if self.lucky(0.5):
-            return builder.sleep(timedelta(seconds=seconds), id=name)
-        return builder.sleep(lambda value: timedelta(seconds=seconds + number(name, value) % 3), id=name)
+            return builder.sleep_until(instant, id=name)
+
+        async def computed(value: Json, ctx: FunctionContext) -> datetime:
+            return instant + timedelta(microseconds=number(name, value, ctx.iteration))
+
+        return builder.sleep_until(computed, id=name)
 
     def parallel(self, builder: Any, spot: _Spot) -> Any:
         arms = [self.body(replace(spot, alone=False)) for _ in range(self.chance.randint(2, 3))]
-        made = builder.parallel(*arms, id=self.fresh("p"))
+        into = dict[str, Any] if self.lucky(0.2) else None
+        made = builder.parallel(*arms, id=self.fresh("p"), into=into)
         spot.earlier.extend([arm.id for arm in arms])
         return made
 
@@ -214,70 +259,92 @@ class _Maker:
         arms = [self.body(replace(spot, alone=False)) for _ in range(self.chance.randint(1, 3))]
         pairs: list[Any] = [(self.condition(f"{name}-{arm.id}"), arm) for arm in arms]
         if self.lucky(0.7):
-            pairs.append((otherwise, self.body(spot)))
+            arms.append(self.body(spot))
+            pairs.append((otherwise, arms[-1]))
+        spot.earlier.extend([arm.id for arm in arms])
         return builder.branch(*pairs, id=name)
 
-    def condition(self, name: str) -> Callable[[Json], bool]:
-        fails = not self.is_calm and self.lucky(0.03)
+    def condition(self, name: str) -> Callable[..., Any]:
+        fails = self.unlucky(0.03)
 
         def holds(value: Json) -> bool:
             if fails:
                 raise OutOfOrderError(name, 0)
             return number(name, value) % 2 == 0
 
-        return holds
+        async def with_context(value: Json, ctx: FunctionContext) -> bool:
+            return holds([value, ctx.init_data, seen_in(ctx.state, "last"), ctx.request_context.get("other")])
+
+        return with_context if self.lucky(0.3) else holds
 
     def loop(self, builder: Any, spot: _Spot) -> Any:
         body, name, turns = self.body(spot), self.fresh("l"), self.chance.randint(1, 4)
+        fails = self.unlucky(0.05)
 
         def over(value: Json, ctx: FunctionContext) -> bool:
             assert ctx.iteration is not None  # a loop's condition is always told its turn
+            if fails and ctx.iteration > 1:
+                raise OutOfOrderError(name, ctx.iteration)
             return ctx.iteration >= turns or number(name, value, ctx.iteration) % 5 == 0
 
         async def goes_on(value: Json, ctx: FunctionContext) -> bool:
             return not over(value, ctx)
 
         spot.earlier.append(name)
-        self.rename(body, name)
+        self.known_as(body, name)
         if self.lucky(0.5):
             return builder.dountil(body, over, id=name)
         return builder.dowhile(body, goes_on, id=name)
 
     def foreach(self, builder: Any, spot: _Spot) -> Any:
         slots, listing, name = self.chance.choice([0, 1, 2, 3]), self.fresh("i"), self.fresh("f")
-        count = self.chance.randint(0, 4)
-        body = self.body(replace(spot, alone=spot.alone and slots <= 1))
-        concurrency: Any = slots if self.lucky(0.5) else (lambda _: slots)
+        count, fails = self.chance.randint(0, 5), self.unlucky(0.05)
+        body = self.body(replace(spot, alone=spot.alone and slots <= 1), trouble=0.4)
+
+        def computed(items: list[Json], ctx: FunctionContext) -> float:
+            if fails:
+                raise OutOfOrderError(name, len(items))
+            return slots + number(name, items, ctx.init_data) / 20_000
+
         items = builder.map(lambda value: [number(listing, value, index) for index in range(count)], id=listing)
         spot.earlier.extend([listing, name])
-        self.rename(body, name)
-        return items.foreach(body, concurrency=concurrency, id=name)
+        self.known_as(body, name)
+        return items.foreach(
+            body,
+            concurrency=slots if self.lucky(0.5) else computed,
+            tolerated_failures=self.chance.choice([0, 0, 0, 1, 2, 0.5]),
+            id=name,
+        )
 
-    def rename(self, body: Step[Any, Any, Any, Any], name: str) -> None:
-        """The body of a loop or a foreach is known by the entry's id."""
-        if body.id in self.timed:
-            self.timed.add(name)
+    def known_as(self, body: Step[Any, Any, Any, Any], name: str) -> None:
+        """The body of a loop or a foreach, or a clone, is known by another id."""
+        for names in (self.timed, self.lonely):
+            if body.id in names:
+                names.add(name)
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
-    def step(self, earlier: list[str], *, alone: bool) -> Step[Any, Any, Any, Any]:
-        chance, name, stormy = self.chance, self.fresh("s"), not self.is_calm
+    def step(self, earlier: list[str], *, alone: bool, trouble: float = 0.1) -> Step[Any, Any, Any, Any]:
+        chance, name = self.chance, self.fresh("s")
         suspends = chance.choice([1, 1, 2]) if self.lucky(0.25) else 0
-        habits = _Habits(
+        habits = Habits(
             name=name,
             alone=alone,
             flaky=chance.choice([1, 2]) if self.lucky(0.2) else 0,
-            is_broken=stormy and self.lucky(0.1),
-            bails=stormy and self.lucky(0.1),
+            is_broken=self.unlucky(trouble),
+            bails=self.unlucky(trouble),
             suspends=suspends,
             is_timed=alone and suspends > 0 and self.lucky(0.3),
             looks_at=chance.choice(earlier) if earlier and self.lucky(0.5) else None,
             keeps_once=self.lucky(0.3),
+            emits=self.lucky(0.1),
             spoils_input=self.lucky(0.3),
         )
         if habits.is_timed:
             self.timed.add(name)
-        run = _behaviour(habits, self.effects)
+        if alone:
+            self.lonely.add(name)
+        run = behaviour(habits, self.effects)
 
         def plain(value: Json, ctx: StepContext[Any, Any, Any]) -> Json:
             return run(value, ctx)
@@ -285,75 +352,7 @@ class _Maker:
         async def on_loop(value: Json, ctx: StepContext[Any, Any, Any]) -> Json:
             return run(value, ctx)
 
+        given_up = [OutOfOrderError] if self.unlucky(0.1) else []
         chosen = on_loop if self.lucky(0.1) else plain
-        return create_step(id=name, execute=chosen, retries=max(habits.flaky, chance.choice([0, 0, 1])), input=Any)
-
-
-def _behaviour(habits: _Habits, effects: Effects) -> Callable[[Json, StepContext[Any, Any, Any]], Json]:
-    """The function of a generated step."""
-
-    def run(value: Json, ctx: StepContext[Any, Any, Any]) -> Json:
-        key = ctx.idempotency_key
-        effects.calls[key] += 1
-        seen = _seen(habits, ctx, value)
-        _spoil(habits, value)
-        mood = number(key, seen)
-        answered = ctx.resume_data["times"] if ctx.resume_data else 0
-        if habits.alone:
-            ctx.set_state({"last": key, "count": ctx.state.get("count", 0) + 1})
-        ctx.set_state({f"{key}@{answered}": mood})
-        if ctx.attempt <= habits.flaky or (habits.is_broken and mood % 2):
-            raise OutOfOrderError(habits.name, ctx.attempt)
-        if habits.keeps_once:
-            seen = [seen, ctx.once("kept", lambda: _kept(effects, key))]
-        if answered < habits.suspends and not ctx.timed_out:
-            timeout = timedelta(days=400) if habits.is_timed else None
-            ctx.suspend({"asks": mood}, timeout=timeout, label=f"label-{habits.name}")
-        _mark(habits, ctx, key, mood)
-        if habits.bails and mood % 3 == 0:
-            ctx.bail({"bailed": mood})
-        return _shaped(mood, [seen, ctx.attempt, ctx.resume_data, ctx.suspend_data, ctx.timed_out])
-
-    return run
-
-
-def _seen(habits: _Habits, ctx: StepContext[Any, Any, Any], value: Json) -> Json:
-    """Everything around the step, as one JSON value."""
-    found = ctx.get_step_result(habits.looks_at) if habits.looks_at else None
-    shared = [ctx.state.get("last"), ctx.state.get("count"), ctx.request_context.get("mark")]
-    return [number(value, found), number(ctx.init_data, *shared), ctx.iteration, ctx.index]
-
-
-def _spoil(habits: _Habits, value: Json) -> None:
-    """Change the input in place, as careless authors do; nobody else may notice."""
-    if habits.spoils_input and isinstance(value, list):
-        value.append("spoiled")
-    elif habits.spoils_input and isinstance(value, dict):
-        value["spoiled"] = True
-
-
-def _mark(habits: _Habits, ctx: StepContext[Any, Any, Any], key: str, mood: int) -> None:
-    """Change or remove the shared mark in the request context."""
-    if not habits.alone:
-        return
-    if mood % 4 == 0:
-        ctx.request_context.pop("mark", None)
-    else:
-        ctx.request_context["mark"] = key
-
-
-def _kept(effects: Effects, key: str) -> int:
-    effects.once[key] += 1
-    return number(key, "kept")
-
-
-def _shaped(mood: int, rest: Json) -> Json:
-    """A value of some type, ``None`` and falsy ones among them."""
-    result = number(mood, rest)
-    values: list[Json] = [result, {"v": result}, [result, mood], str(result), None, 0, False, ""]
-    return values[mood % len(values)]
-
-
-def _name_of(key: str) -> str:
-    """The last id of a key."""
-    return key.rsplit("/", 1)[-1].split("[", 1)[0].split("#", 1)[0]
+        retries = max(habits.flaky, chance.choice([0, 0, 1]))
+        return create_step(id=name, execute=chosen, retries=retries, no_retry_on=given_up, input=Any)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeAlias
 
+from pydantic import BaseModel
+
 from flowcore.authoring.context import (
     BailSignal,
     FunctionContext,
@@ -34,8 +36,10 @@ from flowcore.authoring.graph import (
     ParallelNode,
     ScopePath,
     SleepNode,
+    Source,
     StepNode,
     StepPath,
+    Template,
 )
 from flowcore.codec import Shape
 from flowcore.keys import dotted, index_of, turn_number
@@ -50,6 +54,8 @@ class Reply:
 
     data: Json = None
     timed_out: bool = False
+    context: Mapping[str, Json] = field(default_factory=dict)
+    """What the answer brings along for the request context."""
 
 
 Answers: TypeAlias = Callable[[str, int], Reply]
@@ -117,7 +123,8 @@ def tell(
     context: Mapping[str, Json] | None = None,
 ) -> Told:
     """Interpret a workflow from its input to its end; of several open suspensions the first by key is answered."""
-    return _Oracle(graph, answers, run_id, Told(state=dict(state or {}), context=dict(context or {}))).tell(given)
+    begun = graph.state.encode(graph.state.decode(dict(state or {})))
+    return _Oracle(graph, answers, run_id, Told(state=begun, context=dict(context or {}))).tell(given)
 
 
 class _Oracle:
@@ -208,8 +215,9 @@ class _Oracle:
         wanted = node.concurrency
         slots = max(1, int(self._ask(wanted, key, place, items) if isinstance(wanted, Function) else wanted))
         pieces = [self._node(node.body, f"{key}[{index}]", place, item) for index, item in enumerate(items)]
+        tolerated = node.tolerated if node.tolerated >= 1 else node.tolerated * len(items)
         try:
-            outputs = yield from self._race(pieces, slots)
+            outputs = yield from self._race(pieces, slots, tolerated)
         except _Stopped as stopped:
             self.told.maybe += [f"{key}[{index}]" for index in range(stopped.index + 1, len(items))]
             if isinstance(stopped.reason, _Broken):
@@ -246,9 +254,9 @@ class _Oracle:
             return bailed.output
 
     def _race(
-        self, pieces: Sequence[Piece], slots: int, *, all_run: bool = False
+        self, pieces: Sequence[Piece], slots: int, tolerated: float = 0, *, all_run: bool = False
     ) -> Generator[list[str], str, list[Json]]:
-        """Pieces in order, at most ``slots`` open; the first (by order) that fails or bails tells what comes of all."""
+        """Pieces in order, at most ``slots`` open; the first that bails or is one failure too many ends them all."""
         outputs: dict[int, Json] = {}
         waiting: dict[int, list[str]] = {}
         stops: dict[int, _Broken | _Bailed] = {}
@@ -264,13 +272,13 @@ class _Oracle:
 
         following = 0
         while True:
-            while following < len(pieces) and len(waiting) < slots and (all_run or not stops):
+            while following < len(pieces) and len(waiting) < slots and (all_run or not _stopped(stops, tolerated)):
                 move(following, None)
                 following += 1
-            if stops:
-                raise _Stopped(min(stops), stops[min(stops)])
+            if (stopped := _stopped(stops, tolerated)) is not None:
+                raise stopped
             if not waiting:
-                return [outputs[index] for index in range(len(pieces))]
+                return [outputs.get(index) for index in range(len(pieces))]
             answered = yield [key for keys in waiting.values() for key in keys]
             move(next(index for index, keys in waiting.items() if answered in keys), answered)
 
@@ -290,6 +298,7 @@ class _Oracle:
                 answered = yield [key]
                 assert answered == key  # whoever is sent a key has just yielded it
                 reply = self.answers(key, times)
+                self.told.context.update(_copied(reply.context))
             except BailSignal as signal:
                 self._apply(context)
                 raise _Bailed(self._keep(key, ANYTHING.encode(signal.output))) from None
@@ -340,7 +349,8 @@ class _Oracle:
 
     def _apply(self, context: StepContext[Any, Any, Any]) -> None:
         for new in context.set_values:
-            self.told.state.update(ANYTHING.encode(new))
+            plain = new.model_dump(include=new.model_fields_set) if isinstance(new, BaseModel) else new
+            self.told.state.update(ANYTHING.encode(plain))
         for name in context.request_context.changed:
             if name in context.request_context:
                 self.told.context[name] = ANYTHING.encode(context.request_context[name])
@@ -352,7 +362,7 @@ class _Oracle:
             run_id=self.run_id,
             workflow_id=place.graph.id,
             entry_id=key.rsplit("/", 1)[-1],
-            iteration=turn,
+            iteration=turn or turn_number(key),  # type: ignore[arg-type]  # a key is a string
             request_context=_copied(self.told.context),
             surroundings=self._surroundings(place),
         )
@@ -366,19 +376,34 @@ class _Oracle:
             return ANYTHING.encode(self._ask(node.source, key, place, value))
         output: dict[str, Json] = {}
         for name, source in node.source.items():
-            match source:
-                case Function():
-                    output[name] = ANYTHING.encode(self._ask(source, key, place, value))
-                case Constant():
-                    output[name] = source.value
-                case StepPath(steps, ""):
-                    output[name] = next(self.told.steps[place.key(id_)] for id_ in steps)
-                case ScopePath(scope, ""):
-                    scopes = {"init_data": place.init, "input_data": value, "state": self.told.state}
-                    output[name] = scopes[scope]
-                case _:
-                    raise NotImplementedError(f"the oracle does not know {source!r}")
+            if isinstance(source, Function):
+                output[name] = ANYTHING.encode(self._ask(source, key, place, value))
+                continue
+            try:
+                output[name] = self._found(source, place, value)
+            except (LookupError, TypeError) as error:
+                raise self._broken(key, error) from None
         return _copied(output)
+
+    def _found(self, source: Source, place: _Place, value: Json) -> Json:
+        match source:
+            case Constant():
+                return source.value
+            case StepPath(steps, path):
+                keys = {id_: place.key(id_.replace(".", "/")) for id_ in steps}
+                known = [id_ for id_ in steps if keys[id_] in self.told.steps]
+                if not known:
+                    raise LookupError(f"none of the steps {list(steps)} has an output")
+                return _inside(self.told.steps[keys[known[0]]], path, known[0])
+            case ScopePath(scope, path):
+                told = self.told
+                scopes = {"init_data": place.init, "input_data": value, "state": told.state}
+                return _inside({**scopes, "request_context": told.context}[scope], path, scope)
+            case Template(parts):
+                shown = [part if isinstance(part, str) else _shown(self._found(part, place, value)) for part in parts]
+                return "".join(shown)
+            case Function():
+                raise NotImplementedError("functions are asked")
 
     def _keep(self, key: str, output: Json) -> Json:
         self.told.steps[key] = _copied(output)
@@ -398,6 +423,19 @@ class _Stopped(Exception):  # a way out, not an error
         self.reason = reason
 
 
+def _stopped(stops: Mapping[int, _Broken | _Bailed], tolerated: float) -> _Stopped | None:
+    """What whoever went through the pieces one by one would have stopped at; a failure is told as the first one."""
+    failed: list[_Broken] = []
+    for index in sorted(stops):
+        stop = stops[index]
+        if isinstance(stop, _Bailed):
+            return _Stopped(index, stop)
+        failed.append(stop)
+        if len(failed) > tolerated:
+            return _Stopped(index, failed[0])
+    return None
+
+
 class _Never:
     def is_set(self) -> bool:
         return False
@@ -407,6 +445,22 @@ def _called(function: Callable[..., Any], *args: Any) -> Any:
     """The result of a function or of a coroutine function that never really waits."""
     result = function(*args)
     return _stepped(result) if hasattr(result, "send") else result
+
+
+def _inside(value: Json, path: str, root: str) -> Json:
+    for name in path.split(".") if path not in ("", ".") else ():
+        try:
+            value = value[int(name)] if isinstance(value, list) else value[name]
+        except (LookupError, TypeError, ValueError):
+            what = f"there is no {name!r} in {type(value).__name__}"
+            raise LookupError(f"invalid path {path!r} in {root!r}: {what}") from None
+    return value
+
+
+def _shown(value: Json) -> str:
+    if isinstance(value, (dict, list)):
+        raise TypeError(f"a template can show text and numbers, not {type(value).__name__}")
+    return {None: "", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def _copied(value: Json) -> Json:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from flowcore import Workflow
-from flowcore.http.bodies import ResumeBody, StartBody
+from flowcore.http.bodies import EventBody, ResumeBody, StartBody
 from tests.house.pages import ROOT, Block, anchors, blocks, commands, links, our_pages, pages, promised, text_of
 
 MOST_TEXTS = 3
@@ -24,7 +24,7 @@ MOST_TEXTS = 3
 
 LANGUAGES = {"python", "console", "json", "yaml", "mermaid", "text"}
 ROUTES = re.findall(r'@router\.(get|post)\("([^"]+)"\)', (ROOT / "flowcore/http/routes.py").read_text(encoding="utf-8"))
-BODIES = {"/runs": StartBody, "/resume": ResumeBody, "/cancel": None}
+BODIES = {"/events": EventBody, "/runs": StartBody, "/resume": ResumeBody, "/cancel": None}
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,9 @@ from typing import Any
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.app import App
 from flowcore.errors import OutsideError, RequestError
-from flowcore.keys import RunRef, StepKey, dotted, is_once
-from flowcore.model import Outcome, Wait
+from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once
+from flowcore.model import Outcome, StepRecord, Wait
+from flowcore.ports import Store
 from flowcore.run import RunResult
 from flowcore.session import Pace
 from flowcore.testing import (
@@ -39,8 +40,8 @@ GIVEN: dict[str, Any] = {"state": {"last": "given"}, "request_context": {"mark":
 """What every run begins with."""
 TURNS = 3_000
 """Far more than any sample needs, though every stale hint takes one: a run that is not over by then is stuck."""
-MOST_FAULTS_IN_A_ROW = 3
-"""Without a record in between; five deaths in a row are a poisonous step, and rightly given up."""
+MOST_CLAIMS_IN_A_ROW = 3
+"""Without a write in between that tells of progress; more than five are a poisonous step, and rightly given up."""
 
 
 @dataclass
@@ -77,17 +78,19 @@ def weather(chance: random.Random) -> Weather:
 class Storm:
     """One run of one sample, driven to its end."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, store: Store | None = None) -> None:
+        """The storm of ``seed`` over an empty store; in memory when none is given."""
         self.chance = random.Random(seed * 2 + 1)
         self.sample: Sample = sample(seed)
         self.weather = weather(self.chance)
         self.clock = VirtualClock()
-        self.memory = MemoryStore()
+        self.store = store or MemoryStore()
         graph = self.sample.workflow.compiled
-        self.watched = WatchedStore(self.memory, {graph.id: graph})
-        self.faults_in_a_row = 0
+        self.watched = WatchedStore(self.store, {graph.id: graph})
+        self.claims_in_a_row = 0
         self.depth = 0
         self.calm_down = False
+        self.is_undisturbed = False
         unruly = Unruly(
             chance=self.chance,
             dropped=self.weather.unruly / 2,
@@ -123,12 +126,16 @@ class Storm:
         if call.verb not in WRITES or self.calm_down:
             return None
         self._time_passes()
-        self._interlude(call)
-        if self.faults_in_a_row >= MOST_FAULTS_IN_A_ROW or self.chance.random() >= self.weather.faults:
-            self.faults_in_a_row = 0 if call.verb in ("commit", "resume") else self.faults_in_a_row
-            return None
-        self.faults_in_a_row += 1
-        return self.chance.choice(tuple(Fault))
+        if self.claims_in_a_row < MOST_CLAIMS_IN_A_ROW:
+            self._interlude(call)
+        self.claims_in_a_row += call.verb in ("start", "claim", "resume")
+        fault = self._fault() if self.claims_in_a_row < MOST_CLAIMS_IN_A_ROW else None
+        if call.verb in ("commit", "release") and fault not in (Fault.FAILS, Fault.DIES_BEFORE):
+            self.claims_in_a_row = 0
+        return fault
+
+    def _fault(self) -> Fault | None:
+        return self.chance.choice(tuple(Fault)) if self.chance.random() < self.weather.faults else None
 
     def _time_passes(self) -> None:
         if self.weather.short_lived:
@@ -136,7 +143,12 @@ class Storm:
 
     def _interlude(self, call: Call) -> None:
         """This worker freezes; meanwhile its lease may run out, and others look, answer and look again."""
-        if self.depth >= 2 or call.verb == "start" or self.chance.random() >= self.weather.interludes:
+        if (
+            self.depth >= 2
+            or call.verb == "start"
+            or self.is_undisturbed
+            or self.chance.random() >= self.weather.interludes
+        ):
             return
         self.depth += 1
         try:
@@ -193,21 +205,44 @@ class Storm:
         """Answer the first open suspension by key, as the oracle does, or any where it does not matter; or twice."""
         loaded = self.watched.load(RUN, everything=True)
         assert loaded is not None
-        open_ = sorted(r.key for r in loaded[1].values() if r.outcome is Outcome.SUSP and r.until is None)
+        waiting = [record for record in loaded[1].values() if record.outcome is Outcome.SUSP]
+        open_ = sorted((record for record in waiting if record.until is None), key=lambda record: record.key)
         if not open_ or loaded[0].is_terminal:
             return
-        record = loaded[1][self.chance.choice(open_) if self.sample.is_calm else open_[0]]
-        times = self._times(record.key)
-        reply = self.sample.answer(record.key, times)
-        for _ in range(self.chance.choice([1, 1, 2])):
-            with _weathered():
-                self.chance.choice(self.others).resume(
-                    "r",
-                    reply.data,
-                    wait=f"{record.key}@{record.gen}",
-                    idempotency_key=self.chance.choice([None, f"{record.key}@{record.gen}"]),
-                    drive=timedelta(seconds=20) if self.weather.short_lived else None,
-                )
+        record = self.chance.choice(open_) if self.sample.is_calm else open_[0]
+        reply = self.sample.answer(record.key, self._times(record.key))
+        exact = {"wait": f"{record.key}@{record.gen}"}
+        address = exact if self.chance.random() < 0.5 else self.chance.choice([exact, *self._names(record, waiting)])
+        key = f"{record.key}@{record.gen}" if address is not exact else self.chance.choice([None, exact["wait"]])
+        was, self.is_undisturbed = self.is_undisturbed, self.is_undisturbed or address is not exact
+        try:
+            for _ in range(self.chance.choice([1, 1, 2])):
+                with _weathered():
+                    self.chance.choice(self.others).resume(
+                        "r",
+                        reply.data,
+                        **address,
+                        request_context=reply.context,
+                        idempotency_key=key,
+                        drive=timedelta(seconds=20) if self.weather.short_lived else None,
+                    )
+        finally:
+            self.is_undisturbed = was
+
+    def _names(self, record: StepRecord, waiting: list[StepRecord]) -> Iterator[dict[str, Any]]:
+        """Other ways to say which of the open suspensions is meant; a later one of the same step would fit as well."""
+        path, index = dotted(record.key), index_of(record.key)
+        plain = [without_items(r.key) for r in waiting]
+        yield {"step": path}
+        yield {"step": path.split(".")}
+        if [r.label for r in waiting].count(record.label) == 1:
+            yield {"label": record.label}
+        if len(waiting) == 1:
+            yield {}
+        if plain.count(without_items(record.key)) == 1:
+            yield {"step": without_items(record.key)}
+        elif index is not None and [index_of(r.key) for r in waiting if r.label == record.label].count(index) == 1:
+            yield {"label": record.label, "index": index}
 
     def _times(self, key: str) -> int:
         """Which suspension of this place is open: one more than it has answers."""
@@ -238,6 +273,11 @@ def _weathered() -> Iterator[None]:
         yield
 
 
+def without_items(key: StepKey) -> str:
+    """The dotted path as an author would write it."""
+    return ".".join(part.split("[", 1)[0] for part in dotted(key).split("."))
+
+
 def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[str]:
     """Everywhere the run did not become what it had to."""
     if (result.status, result.output) != (told.status, told.output):
@@ -258,12 +298,18 @@ def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[st
     left_open = tuple(f"{key}{mark}" for key, r in records.items() if r.outcome is Outcome.START for mark in "/[#")
     state = {name: value for name, value in result.state.items() if _is_certain(told, name, left_open)}
     yield from _unequal("state", state, {n: v for n, v in told.state.items() if _is_certain(told, n, left_open)})
+    context = {name: value for name, value in result.request_context.items() if _is_answer(told, name, left_open)}
+    yield from _unequal("context", context, {n: v for n, v in told.context.items() if _is_answer(told, n, left_open)})
 
 
 def _is_certain(told: Told, name: str, left_open: tuple[str, ...]) -> bool:
     """A container gives its inside's state away when it ends; one that still waits when its run fails never does."""
     key = name.removeprefix("r/").split("@")[0]
     return told.is_certain(key) and not key.startswith(left_open)
+
+
+def _is_answer(told: Told, name: str, left_open: tuple[str, ...]) -> bool:
+    return "@" in name and _is_certain(told, name, left_open)
 
 
 def _unequal(what: str, found: dict[str, Any], expected: dict[str, Any]) -> Iterator[str]:
@@ -273,9 +319,9 @@ def _unequal(what: str, found: dict[str, Any], expected: dict[str, Any]) -> Iter
             yield f"{what} {name!r} is {one!r}, not {other!r}"
 
 
-def verdict(seed: int) -> list[str]:
+def verdict(seed: int, store: Store | None = None) -> list[str]:
     """What went wrong with the workflow of that seed in the storm of that seed; empty when all is well."""
-    storm = Storm(seed)
+    storm = Storm(seed, store)
     effects = storm.sample.effects
     told = tell(
         storm.sample.workflow.compiled,

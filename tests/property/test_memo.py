@@ -37,7 +37,7 @@ class Watcher:
 
     def _reload(self, graph: Graph, snapshot: Snapshot, now: datetime, warm: Decision) -> None:
         """Nobody else has written: what was evolved step by step is what the records fold to."""
-        loaded = self.storm.memory.load(RUN)
+        loaded = self.storm.store.load(RUN)
         assert loaded is not None
         head, records = loaded
         if head.epoch != snapshot.head.epoch or head.version != snapshot.head.version:

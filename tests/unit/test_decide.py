@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -11,8 +13,9 @@ import pytest
 from flowcore import otherwise
 from flowcore.authoring.graph import Graph
 from flowcore.core import decide as module
-from flowcore.core.decide import Broken, Decision, Done, Ended, Finish, Leave, Park, Passed, Run, decide
+from flowcore.core.decide import MOST_AT_ONCE, Broken, Decision, Done, Ended, Finish, Leave, Park, Passed, Run, decide
 from flowcore.errors import InvariantError
+from flowcore.keys import StepKey, item_of
 from flowcore.model import Outcome, RunStatus, StepRecord
 from tests.builders import BROKEN, LATER, NOW, a_graph, a_record, a_run, a_started, a_step, a_workflow
 
@@ -30,6 +33,7 @@ def a_flow(build: Callable[[Any], Any]) -> Graph:
     return a_graph(lambda w: build(w).then(AFTER))
 
 
+X = StepKey("x")
 GRAPHS = {
     "step": a_flow(lambda w: w.then(a_step("x"))),
     "map": a_flow(lambda w: w.map(lambda value: value, id="x")),
@@ -252,6 +256,59 @@ def test_a_memo_makes_no_difference(name: str, items: Any, records: list[StepRec
     runs = [a_run(*records[:count], input=items) for count in range(len(records) + 1)]
     seen = [told(decide(GRAPHS[name], run, NOW, passed)) for run in runs]
     assert seen == [told(decide(GRAPHS[name], run, NOW)) for run in runs]
+
+
+FOLLOWING: dict[Outcome | None, list[dict[str, Any]]] = {
+    None: [{"outcome": OK}, {"outcome": SUSP}, {"outcome": SUSP, "until": 1}, {"outcome": RETRY, "until": 2}],
+    SUSP: [{"outcome": RESU}],
+    RESU: [{"outcome": OK}, {"outcome": SUSP, "until": 3}],
+    RETRY: [{"outcome": OK}, {"outcome": SUSP}, {"outcome": RETRY, "until": 1}],
+}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_memo_of_items_makes_no_difference_as_time_passes(seed: int) -> None:
+    """Items suspend, time out, are answered, are tried again: whoever followed decides as one who sees them anew."""
+    chance, passed, now = random.Random(seed), Passed(), NOW
+    graph, run = GRAPHS["foreach"], a_run(*fan(count=4), input=list(range(9)))
+    while (
+        any(run.records.get(item_of(X, index), a_record()).outcome is not OK for index in range(9)) or not passed.seen
+    ):
+        decision = decide(graph, run, now, passed)
+        assert decision == decide(graph, run, now)
+        if chance.random() < 0.2:
+            now += timedelta(minutes=1)
+        begun = passed.items[X].next
+        key = item_of(X, chance.randrange(begun))
+        standing = run.records.get(key)
+        if standing is not None and standing.outcome is OK:
+            continue
+        change = dict(chance.choice(FOLLOWING[None if standing is None else standing.outcome]))
+        if "until" in change:
+            change["until"] = now + timedelta(minutes=change["until"])
+        record = a_record(key, change.pop("outcome"), seq=run.last_seq + 1, **change)
+        records = run.records.set(key, record)
+        if chance.random() < 0.1:  # read anew
+            records = type(records)(records)
+        run = replace(run, records=records, last_seq=record.seq)
+
+
+def test_a_foreach_asks_for_no_more_than_a_worker_can_do() -> None:
+    """However many slots it has; those that are open and wait do not count."""
+    suspended = [a_record(f"x[{index}]", SUSP) for index in range(10)]
+    run = a_run(*fan(*suspended, count=5_000), input=list(range(5_000)))
+    decision = decide(GRAPHS["foreach"], run, NOW)
+    assert isinstance(decision, Run)
+    assert [f"x[{index}]" for index in range(10, 10 + MOST_AT_ONCE)] == [a.place.key for a in decision.actions]
+
+
+def test_a_record_of_an_unknown_foreach_rouses_nobody() -> None:
+    """Nothing of it was seen yet."""
+    passed, run = Passed(), a_run(input=LIST)
+    decide(GRAPHS["foreach"], run, NOW, passed)
+    run = replace(run, records=run.records.set(StepKey("x"), a_started("x", count=1)))
+    run = replace(run, records=run.records.set(item_of(X, 0), a_record("x[0]", output=1)))
+    assert (run_step("x[1]", None),) == told(decide(GRAPHS["foreach"], run, NOW, passed))
 
 
 def test_a_memo_forgets_the_turn_before() -> None:

@@ -341,3 +341,23 @@ def test_a_nested_workflow_on_the_way_to_a_suspension_is_a_name_for_it() -> None
     app = local(made)
     app.workflow("w").create_run("r").start(1)
     assert 11 == app.resume("r", 10, step=inner).output
+
+
+def test_a_worker_that_thaws_after_its_lease_repeats_no_step() -> None:
+    """It was frozen in a commit, another one finished the run, and what follows is not run a second time."""
+    ran: list[str] = []
+
+    @step
+    def tell(number: int, ctx: StepContext) -> int:
+        ran.append(ctx.step_id)
+        return number
+
+    def freeze(call: Call) -> None:
+        if call.record is not None and call.record.key == "first" and ran == ["first"]:
+            app.clock.forward(hours=1)
+            app.deliver("r")
+
+    made = workflow("w", input=int).then(tell, id="first").then(tell, id="second").commit()
+    app = local(made, store=FaultyStore(MemoryStore(), freeze))
+    assert "success" == app.workflow("w").create_run("r").start(1).status
+    assert ["first", "first", "second"] == ran

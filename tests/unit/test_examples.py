@@ -28,9 +28,11 @@ def outside_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     export.warehouse.slowness = 3
 
 
-def test_every_example_is_walked_through() -> None:
-    """The tests below are about these; a new one is told from here."""
-    assert ["approval", "expense", "export", "onboarding", "parcel", "payouts", "redo", "trial"] == NAMES
+@pytest.mark.parametrize("name", NAMES)
+def test_each_is_walked_through_and_shown(name: str) -> None:
+    """By a test below that is named after it, and in the list of the documentation."""
+    assert [test for test in globals() if test.startswith(f"test_{name}_")]
+    assert f"(../examples/{name}.py)" in (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)

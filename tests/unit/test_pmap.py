@@ -64,3 +64,16 @@ def test_a_map_does_not_share_the_dict_it_was_made_of() -> None:
     made = PMap(given_dict)
     given_dict["a"] = 2
     assert {"a": 1} == made
+
+
+@given(Changes, st.integers(0, 29), st.integers(0, 29))
+def test_a_version_tells_what_was_set_since_an_older_one(changes: list[tuple[int, int]], one: int, two: int) -> None:
+    """In order; of versions it did not come from it knows nothing."""
+    versions = [PMap[int, int]()]
+    for key, value in changes:
+        versions.append(versions[-1].set(key, value))
+    first, last = sorted((one % len(versions), two % len(versions)))
+    assert [key for key, _ in changes[first:last]] == versions[last].changed_since(versions[first])
+    assert versions[last].changed_since(PMap()) is None
+    if first != last:
+        assert versions[first].changed_since(versions[last]) is None

@@ -74,6 +74,27 @@ def test_bail_in_an_item_ends_the_run_also_where_failures_are_tolerated() -> Non
     assert ("success", "enough") == (result.status, result.output)
 
 
+@pytest.mark.parametrize("concurrency", [1, 2, 3])
+@pytest.mark.parametrize(("tolerated", "told"), [(0, ("failed", None)), (1, ("success", "enough"))])
+def test_how_a_foreach_ends_is_the_same_at_every_concurrency(
+    concurrency: int, tolerated: int, told: tuple[str, Any]
+) -> None:
+    """A bail behind one failure too many does not save the run, even if both were under way at the same time."""
+
+    @step
+    def fail_then_bail(number: int, ctx: StepContext) -> int:
+        if number == 2:
+            ctx.bail("enough")
+        raise ValueError(number)
+
+    flow = workflow("fan", input=list[int]).foreach(
+        fail_then_bail, concurrency=concurrency, tolerated_failures=tolerated
+    )
+    result = App(flow.commit()).workflow("fan").create_run().start([1, 2, 3])
+
+    assert told == (result.status, result.output)
+
+
 @pytest.mark.parametrize("tolerated", [-1, "two", True])
 def test_tolerance_that_is_no_number_is_a_definition_error(tolerated: Any) -> None:
     """At commit, with what was found."""

@@ -1,0 +1,88 @@
+"""Many storms: which seeds of a range go wrong on which store, and the file of those that once did."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from flowcore.adapters.aws import dynamo_client
+from flowcore.adapters.dynamodb import DynamoStore
+from flowcore.ports import Store
+from flowcore.testing import SeededIds
+from flowcore.testing.generate import GENERATOR
+from tests.property.storm import verdict
+
+KEPT = Path(__file__).with_name("seeds.txt")
+StoreName: TypeAlias = Literal["memory", "moto"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Kept:
+    """One line of the file: a seed that failed, under the generator of its day, on a store."""
+
+    generator: int
+    store: StoreName
+    seed: int
+
+
+def kept_seeds(store: StoreName) -> list[int]:
+    """The seeds that failed on ``store`` at some time and still mean what they meant then."""
+    return [kept.seed for kept in sorted(_kept()) if (kept.generator, kept.store) == (GENERATOR, store)]
+
+
+def bad_ones(seeds: Iterable[int], store: StoreName = "memory") -> dict[int, list[str]]:
+    """What went wrong, by seed; seeds that fail are kept for good."""
+    with _on(store) as stores, _quiet():
+        bad = {seed: wrong for seed in seeds if (wrong := _wrong(seed, next(stores)))}
+    if fresh := {Kept(GENERATOR, store, seed) for seed in bad} - _kept():
+        with KEPT.open("a", encoding="utf-8") as file:
+            file.writelines(f"{kept.generator} {kept.store} {kept.seed}\n" for kept in sorted(fresh))
+    return bad
+
+
+def _wrong(seed: int, store: Store | None) -> list[str]:
+    try:
+        return verdict(seed, store)
+    except Exception as error:  # noqa: BLE001  # whatever happens is a finding about this seed
+        return [f"{type(error).__name__}: {error}"]
+
+
+def _kept() -> set[Kept]:
+    lines = [line.split() for line in KEPT.read_text("utf-8").splitlines() if line and not line.startswith("#")]
+    return {
+        Kept(int(generator), "moto" if store == "moto" else "memory", int(seed)) for generator, store, seed in lines
+    }
+
+
+@contextmanager
+def _on(store: StoreName) -> Iterator[Iterator[Store | None]]:
+    """An empty store for each seed; None is memory, which needs no preparation."""
+    if store == "memory":
+        yield iter(lambda: None, object())
+        return
+    from flowcore.testing.moto import REGION, StrictClient, fresh_table, locked_moto  # noqa: PLC0415  # takes a second
+
+    def stores() -> Generator[Store, None, None]:
+        while True:
+            with fresh_table(client) as table:
+                yield DynamoStore(client, table, SeededIds(), pause=lambda _: None)
+
+    with locked_moto(), closing(stores()) as made:
+        client = StrictClient(dynamo_client(region=REGION))
+        yield made
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Steps that fail on purpose fill no log."""
+    logger = logging.getLogger("flowcore")
+    was = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(was)

@@ -1,0 +1,203 @@
+"""``explore`` finds what breaks under faults, makes it as small as it can be, and tells how to see it again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flowcore import StepContext, step, workflow
+from flowcore.adapters.memory import MemoryStore
+from flowcore.authoring.workflow import Workflow
+from flowcore.keys import RunRef
+from flowcore.model import Head, RunStatus, StepRecord
+from flowcore.ports import HeadMoved, RecordMoved, Written
+from flowcore.testing import Diverged, Strike, explore
+from flowcore.testing.schedule import smallest
+
+charged: list[int] = []
+receipts: dict[str, int] = {}
+
+
+@step
+def charge(amount: int) -> int:
+    """Takes the money again each time it is tried."""
+    charged.append(amount)
+    return amount
+
+
+@step
+def charge_once(amount: int, ctx: StepContext) -> int:
+    """Hands over its idempotency key."""
+    receipts[ctx.idempotency_key] = amount
+    return amount
+
+
+@step
+def approve(amount: int, ctx: StepContext[bool, dict[str, int]]) -> int:
+    """Waits for an answer, at most a day."""
+    if ctx.resume_data is None and not ctx.timed_out:
+        ctx.suspend({"amount": amount}, timeout=timedelta(days=1))
+    return amount if ctx.resume_data else 0
+
+
+@step
+async def note(amount: int) -> int:
+    """Really waits."""
+    await asyncio.sleep(0)
+    return amount + 1
+
+
+def pay(first: Any) -> Workflow[int, Any]:
+    """A workflow with a sleep, a suspension and two coroutines side by side."""
+    builder = workflow("pay", input=int).then(first).sleep(timedelta(hours=2)).then(approve)
+    made: Workflow[int, Any] = builder.parallel(note, note.clone(id="again")).commit()
+    return made
+
+
+def test_explore_tries_every_single_fault() -> None:
+    """Five at each write, three at each hint, and the undisturbed run."""
+    done = explore(pay(charge_once), 5, answers={"approve": True}, before=receipts.clear, effects=receipts.copy)
+
+    assert {"note": 6, "again": 6} == done.result.output
+    assert 1 + 5 * done.writes + 3 * done.hints == done.schedules
+    assert {"explored/charge_once": 5} == receipts
+
+
+def test_explore_finds_an_effect_that_does_not_bear_repetition() -> None:
+    """The smallest schedule is one strike, told in words and as a value that replays it."""
+    asked: dict[str, Any] = {"answers": {"approve": True}, "before": charged.clear, "effects": charged.copy}
+    with pytest.raises(Diverged) as found:
+        explore(pay(charge), 5, **asked)
+
+    assert (Strike("dies-before", 3),) == found.value.schedule
+    assert ["effects: [5, 5] instead of [5]"] == found.value.differences
+    assert "the worker dies before write 3 (commit of 'charge')" in str(found.value)
+    assert 'schedule=[Strike("dies-before", 3)]' in str(found.value)
+    with pytest.raises(Diverged) as again:
+        explore(pay(charge), 5, **asked, schedule=found.value.schedule)
+    assert str(found.value) == str(again.value)
+
+
+def test_a_schedule_that_changes_nothing_passes() -> None:
+    """The same workflow, the blow elsewhere."""
+    done = explore(
+        pay(charge),
+        5,
+        answers={"approve": True},
+        before=charged.clear,
+        effects=charged.copy,
+        schedule=[Strike("dies-after", 3), Strike("hint-lost", 1)],
+    )
+
+    assert 2 == done.schedules
+
+
+def test_a_schedule_shrinks_to_the_strike_that_matters() -> None:
+    """Whatever else was in it."""
+    with pytest.raises(Diverged) as found:
+        explore(
+            pay(charge),
+            5,
+            answers={"approve": True},
+            before=charged.clear,
+            effects=charged.copy,
+            schedule=[Strike("hint-lost", 1), Strike("fails", 3), Strike("hint-doubled", 2), Strike("taken-over", 6)],
+        )
+
+    assert (Strike("fails", 3),) == found.value.schedule
+
+
+def test_smallest_keeps_what_only_fails_together() -> None:
+    """Two strikes of three, when neither suffices alone."""
+    one, two, three = Strike("fails", 1), Strike("fails", 2), Strike("hint-lost", 1)
+
+    assert (one, three) == smallest((one, two, three), lambda fewer: {one, three} <= {*fewer})
+    assert () == smallest((one, two), lambda _: True)
+
+
+@dataclass
+class Broken(MemoryStore):
+    """A store with one rule left out."""
+
+    rule: str
+
+    def __post_init__(self) -> None:
+        MemoryStore.__init__(self)
+
+    def commit(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
+    ) -> Written | RecordMoved:
+        """Perhaps: whoever writes last is right."""
+        if self.rule == "last writer wins":
+            written = super().commit(run, incarnation, record, prior)
+            if isinstance(written, RecordMoved):
+                return super().commit(run, incarnation, record, written.record)
+            return written
+        return super().commit(run, incarnation, record, prior)
+
+    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+        """Perhaps: a sleeping run is not to be looked for; or any holder may give the run back."""
+        if self.rule == "no due on a sleep" and head.status is RunStatus.WAITING:
+            head = replace(head, due=None)
+        standing = self.peek(head.run)
+        if self.rule == "no fence" and standing is not None:
+            return self.move(
+                replace(head, version=standing.version + 1, epoch=standing.epoch), version=standing.version
+            )
+        return super().release(head, epoch=epoch, version=version)
+
+
+@pytest.mark.parametrize("rule", ["last writer wins", "no due on a sleep", "no fence"])
+def test_explore_finds_a_broken_store(rule: str) -> None:
+    """With one strike at most, and names the rule that was broken."""
+    with pytest.raises(Diverged) as found:
+        explore(pay(charge_once), 5, answers={"approve": True}, store=lambda: Broken(rule))
+
+    print(found.value)
+    assert len(found.value.schedule) <= 1
+    assert any(difference.startswith("run 'explored'") for difference in found.value.differences)
+
+
+def test_two_explorations_with_one_seed_are_one() -> None:
+    """Pairs are drawn by the seed."""
+    tried: list[list[str]] = [[], []]
+    for seen in tried:
+
+        @step
+        def watch(amount: int, seen: list[str] = seen) -> int:
+            seen.append("watch")
+            return amount
+
+        explore(workflow("w", input=int).then(watch).then(watch, id="more"), 1, faults=2, most=30, seed=4)
+
+    assert tried[0] == tried[1]
+    assert len(tried[0]) > 60
+
+
+def test_answers_may_be_a_function_and_may_be_missing() -> None:
+    """What nobody answers times out, if it can."""
+    answered = explore(pay(charge_once), 5, answers=lambda wait: wait.payload["amount"] == 5, schedule=[])
+    timed_out = explore(pay(charge_once), 5, schedule=[])
+
+    assert ({"note": 6, "again": 6}, {"note": 1, "again": 1}) == (answered.result.output, timed_out.result.output)
+
+
+def test_a_suspension_that_nobody_answers_is_an_error() -> None:
+    """It says what to give."""
+
+    @step
+    def wait(_: int, ctx: StepContext[int]) -> int:
+        ctx.suspend()
+
+    with pytest.raises(ValueError, match=r"answers=\{'wait'"):
+        explore(workflow("w", input=int).then(wait), 1)
+
+
+def test_outcome_says_what_must_be_the_same() -> None:
+    """Here something that cannot be."""
+    with pytest.raises(Diverged, match="outcome"):
+        explore(pay(charge_once), 5, answers={"approve": True}, outcome=lambda result: result.updated_at)
