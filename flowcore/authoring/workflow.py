@@ -231,6 +231,10 @@ class WorkflowBuilder(Generic[I, O, Now]):
 
         A ``concurrency`` below 1 means 1, and a fraction is cut.
         ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1.
+
+        Whoever wakes the run reads a record for each item done so far. Where thousands of items suspend or sleep, give
+        the foreach lists of a hundred, and a nested workflow with a foreach of its own as the step: of a list that is
+        done only one record is read.
         """
         functions = (concurrency, tolerated_failures)
         return self._with("foreach", id, description, steps=(step,), functions=functions)
@@ -346,6 +350,7 @@ def workflow(
     on_suspend: Hook | None = None,
     on_finish: Hook | None = None,
     on_error: Hook | None = None,
+    retention: timedelta | None = None,
 ) -> WorkflowBuilder[I, O, I]: ...
 @overload
 def workflow(
@@ -365,6 +370,7 @@ def workflow(
     on_suspend: Hook | None = None,
     on_finish: Hook | None = None,
     on_error: Hook | None = None,
+    retention: timedelta | None = None,
 ) -> WorkflowBuilder[Any, Any, Any]: ...
 
 
@@ -385,6 +391,7 @@ def workflow(
     on_suspend: Hook | None = None,
     on_finish: Hook | None = None,
     on_error: Hook | None = None,
+    retention: timedelta | None = None,
 ) -> WorkflowBuilder[Any, Any, Any]:
     """Begin a workflow.
 
@@ -405,6 +412,8 @@ def workflow(
         on_suspend: called with the ``RunResult`` each time a run becomes suspended.
         on_finish: called with the ``RunResult`` when a run has succeeded, failed or been canceled.
         on_error: called with the ``RunResult`` when a run has failed; ``on_finish`` is called as well, after it.
+        retention: how long a run is kept after it has ended; then it counts as gone and is removed. Left out: as the
+            App or the deployment says, for ever unless told otherwise. A run that has not ended is never removed.
 
     What ``on_suspend``, ``on_finish`` and ``on_error`` raise is logged and changes nothing. Each is called once per
     outcome, however often hints are delivered and however many workers look; only a worker (or a store) that dies
@@ -432,6 +441,7 @@ def workflow(
         mistakes=mistakes,
         metadata=dict(metadata or {}),
         hooks=Hooks(on_start=on_start, on_suspend=on_suspend, on_finish=on_finish, on_error=on_error),
+        retention=retention,
     )
     return WorkflowBuilder(Definition(id=id, description=description, options=options))
 
