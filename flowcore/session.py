@@ -20,6 +20,7 @@ from flowcore.core.compat import overtaken
 from flowcore.core.decide import Action, Broken, Done, Finish, Park, Passed, Run, RunStep, decide
 from flowcore.core.evolve import Adopted, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
 from flowcore.errors import (
+    InvalidPayload,
     OutsideError,
     PayloadTooLarge,
 )
@@ -33,6 +34,9 @@ from flowcore.tries import Try, time_for
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
+
+
+_ANYTHING: Shape[Any] = Shape(Any)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,9 +219,17 @@ class Session:
         self._look_up()
         try:
             self._write(event, prior)
-        except (PayloadTooLarge, NotJsonError) as error:
+        except (PayloadTooLarge, InvalidPayload, NotJsonError) as error:
             failure = StepFailure(type=type(error).__name__, message=str(error), step=dotted(_key_of(event)))
-            self._write(Failed(key=_key_of(event), failure=failure, started_at=self._now()), prior)
+            self._fail(Failed(key=_key_of(event), failure=failure, started_at=self._now()), prior)
+
+    def _fail(self, event: Failed, prior: StepRecord | None) -> None:
+        """Store that a place has failed; where not even that can be stored, the run fails. Raises: _Fenced then."""
+        try:
+            self._write(event, prior)
+        except (PayloadTooLarge, InvalidPayload):
+            self._release(heads.finished(self.snapshot.head, self._now(), failure=event.failure))
+            raise _Fenced from None
 
     def _write(self, event: StepEvent, prior: StepRecord | None) -> None:
         head = self.snapshot.head
@@ -284,7 +296,7 @@ class Session:
         output, failure = conclude(self.graph, result)
         try:
             return self._release(heads.finished(head, now, output=output, failure=failure))
-        except PayloadTooLarge as error:
+        except (PayloadTooLarge, InvalidPayload) as error:
             failure = StepFailure(type=type(error).__name__, message=str(error))
             return self._release(heads.finished(head, now, failure=failure))
 
@@ -362,7 +374,7 @@ class Session:
                 record = self.engine.read(head.run).records.get(key)
             if node is None or isinstance(node, BranchNode) or record is None or not _has_output(record):
                 return None
-            return node.gives, record.output
+            return (_ANYTHING if record.outcome is Outcome.BAIL else node.gives), record.output
 
         return View(
             run_id=head.run.id,

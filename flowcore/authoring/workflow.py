@@ -203,7 +203,7 @@ class WorkflowBuilder(Generic[I, O, Now]):
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, T, Any, Any],
         *,
-        concurrency: int | Computed[list[M], int] = 1,
+        concurrency: float | Computed[list[M], float] = 1,
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, list[T]]: ...
@@ -212,7 +212,7 @@ class WorkflowBuilder(Generic[I, O, Now]):
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, T, Any, Any],
         *,
-        concurrency: int | Computed[list[M], int] = 1,
+        concurrency: float | Computed[list[M], float] = 1,
         tolerated_failures: float,
         id: str | None = None,
         description: str = "",
@@ -222,14 +222,15 @@ class WorkflowBuilder(Generic[I, O, Now]):
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, Any, Any, Any],
         *,
-        concurrency: int | Computed[list[M], int] = 1,
+        concurrency: float | Computed[list[M], float] = 1,
         tolerated_failures: float = 0,
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, Any]:
         """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order.
 
-        However many may be open, at most 1,000 run at the same time; those that sleep or wait for an answer do not count.
+        A ``concurrency`` below 1 means 1, and a fraction is cut. However large, at most 1,000 items run at the same
+        time; those that sleep or wait for an answer do not count.
 
         ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1.
 

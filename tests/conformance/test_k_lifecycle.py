@@ -334,18 +334,18 @@ def test_202_restart_inside_nested(harness: Harness, monkeypatch: pytest.MonkeyP
 @behaviour(203, "a restart inside a parallel runs the branches again that were under way, not the finished ones")
 def test_203_restart_inside_parallel(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of three."""
-    died = Event()
+    begun, died = Event(), Event()
 
     @step
     def dying(number: int) -> int:
-        assert meet(harness.committed("a"))
+        assert meet(harness.committed("a"), begun)
         CALLS.append("dying")
         return number
 
     @step
     def lasting(number: int) -> int:
-        assert meet(harness.committed("a"))
         CALLS.append("lasting")
+        begun.set()
         assert meet(died)
         return number
 
