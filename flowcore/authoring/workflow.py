@@ -229,7 +229,9 @@ class WorkflowBuilder(Generic[I, O, Now]):
     ) -> WorkflowBuilder[I, O, Any]:
         """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order.
 
-        A ``concurrency`` below 1 means 1, and a fraction is cut.
+        A ``concurrency`` below 1 means 1, and a fraction is cut. However large, at most 1,000 items run at the same
+        time; those that sleep or wait for an answer do not count.
+
         ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1.
 
         Whoever wakes the run reads a record for each item done so far. Where thousands of items suspend or sleep, give
