@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from flowcore.authoring.graph import EventNode, ForeachNode, Graph, LoopNode, StepNode
+from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import evolve as heads
-from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of
+from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
 from flowcore.core.compat import conflict
-from flowcore.core.evolve import Answered, Changes, Received, StepEvent, evolve, fold
+from flowcore.core.evolve import Answered, Changes, Counted, Received, StepEvent, evolve, fold
 from flowcore.core.rewind import Given, rewound
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
@@ -158,11 +158,13 @@ class Engine:
                 case _:
                     assert_never(verdict)
             lease_until = self.lease_until(self.clock.now(), deadline) if here else None
-            pairs = list(zip(records, answers, strict=True))
+            answered, pairs = answers[0], list(zip(records, answers, strict=True))
             written = self._settle(snapshot, pairs, owner, lease_until, resume.trace, taken)
             if written is not None:
                 seen = self._resumed(graph, written, owner, here=here, deadline=deadline, per_step=per_step)
-                return seen, receipt_of(answers[0].answer)
+                return seen, receipt_of(
+                    answered.answer, verdict="counted" if isinstance(answered, Counted) else "applied"
+                )
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being resumed. Try again.")
 
     def cancel(self, run: RunRef) -> Head:
@@ -339,7 +341,7 @@ class Engine:
 
     def _answer(
         self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume
-    ) -> Answered | Received:
+    ) -> Answered | Counted | Received:
         """The data, checked against what the place takes before anything is written."""
         node = answerable(graph, record.key)
         place = dotted(record.key)
@@ -356,6 +358,8 @@ class Engine:
             via=resume.via,
             idempotency_key=resume.idempotency_key,
         )
+        if not settles(record, answer):
+            return Counted(key=record.key, answer=answer)
         changes = Changes(context=resume.request_context)
         if isinstance(node, EventNode):
             received = replace(answer, data=None)  # it is the output
@@ -365,7 +369,7 @@ class Engine:
     def _settle(
         self,
         snapshot: Snapshot,
-        pairs: list[tuple[StepRecord, Answered | Received]],
+        pairs: list[tuple[StepRecord, Answered | Counted | Received]],
         owner: str,
         lease_until: datetime | None,
         trace: Trace | None,
@@ -396,14 +400,19 @@ class Engine:
         self,
         snapshot: Snapshot,
         record: StepRecord,
-        answer: Answered | Received,
+        answer: Answered | Counted | Received,
         owner: str,
         lease_until: datetime | None,
         trace: Trace | None,
         taken: Sent | None,
     ) -> Snapshot | None:
-        """One answer together with the head; None when something has moved."""
+        """One answer together with the head; None when something has moved. One that is only counted moves no run."""
         now = self.time_of(snapshot)
+        if isinstance(answer, Counted):
+            after = evolve(snapshot, answer, now)
+            head = snapshot.head
+            counted = self.store.commit(head.run, head.incarnation, after.records[record.key], record)
+            return after if isinstance(counted, Written) else None
         if lease_until is not None and snapshot.head.status in _TAKEABLE:
             head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
         else:
@@ -544,9 +553,7 @@ class Engine:
 
 def answerable(graph: Graph, key: StepKey) -> StepNode | EventNode:
     """What takes an answer at a record's key, loop and foreach bodies included. Raises: InvalidPayload."""
-    node = graph.find(dotted(key))
-    if isinstance(node, (LoopNode, ForeachNode)):
-        node = node.body
+    node = graph.called_at(dotted(key))
     if not isinstance(node, (StepNode, EventNode)):
         raise InvalidPayload(
             "step", [{"path": dotted(key), "message": "is no step that takes an answer", "type": "step"}]

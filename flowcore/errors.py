@@ -175,6 +175,20 @@ class AlreadyResumed(RequestError):
         return {"winner": self.winner}
 
 
+class NotAnApprover(RequestError):
+    """This suspension may be answered by certain people only, and the caller is not among them, or did not say who."""
+
+    code = "not-an-approver"
+
+    def __init__(self, run_id: str, step: str, by: str | None) -> None:
+        self.run_id = run_id
+        who = "an answer without a name" if by is None else f"{by!r}"
+        super().__init__(
+            f"Step {step!r} of run {run_id!r} asks named people; {who} is not one of them. "
+            "Say who answers, and let somebody answer who was asked."
+        )
+
+
 class AmbiguousWait(RequestError):
     """Several suspensions are open and the caller did not say which one is meant."""
 

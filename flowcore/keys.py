@@ -104,6 +104,11 @@ def emit_of(key: StepKey, number: int, digest: str) -> StepKey:
     return StepKey(f"{key}!@{number}.{digest}")
 
 
+def told_of(key: StepKey, occurrence: str) -> StepKey:
+    """The key that says that somebody was told of the suspension at ``key``; no name given to ``once`` has ``@``."""
+    return StepKey(f"{key}!told@{occurrence}")
+
+
 def scope_of(key: StepKey) -> Scope:
     """The scope whose records are loaded together with this key's."""
     head, name, item, turn, _ = _taken_apart(key)

@@ -87,10 +87,10 @@ def look_back(engine: Engine, snapshot: Snapshot) -> bool:
 
 def listener_of(snapshot: Snapshot, record: StepRecord) -> Listener | None:
     """Who listens when ``record`` stands in the run; None when it waits for no event."""
-    if record.outcome is not Outcome.SUSP or record.listens is None:
+    if record.outcome is not Outcome.SUSP or record.topic is None:
         return None
     head = snapshot.head
-    topic = Topic(head.run.tenant, *record.listens)
+    topic = Topic(head.run.tenant, *record.topic)
     wait = wait_id(record, head.incarnation)
     return Listener(topic=topic, run=head.run, wait=wait, at=record.at, until=record.until)
 

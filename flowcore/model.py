@@ -92,7 +92,7 @@ STEP_CHANGES: Mapping[Outcome | None, frozenset[Outcome]] = {
     Outcome.BAIL: frozenset(),
     Outcome.ERR: frozenset(),
     Outcome.SKIP: frozenset(),
-    Outcome.SUSP: frozenset({Outcome.RESU, Outcome.OK, Outcome.ERR}),
+    Outcome.SUSP: frozenset({Outcome.SUSP, Outcome.RESU, Outcome.OK, Outcome.ERR}),
     Outcome.RESU: _ENDS | {Outcome.SUSP, Outcome.RETRY},
     Outcome.SLP: frozenset(),
     Outcome.RETRY: _ENDS | {Outcome.SUSP, Outcome.RETRY},
@@ -132,6 +132,31 @@ class Answer:
     via: str = "python"
     idempotency_key: str | None = None
     timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lapse:
+    """What becomes of a suspension at its deadline: the step gives ``output``, or fails when there is none."""
+
+    output: tuple[Json] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a step has asked for about its suspension, beside the deadline."""
+
+    approvers: tuple[str, ...] = ()
+    """Who may answer; empty: anybody."""
+    quorum: int = 1
+    """How many different people must answer before the step goes on."""
+    veto: str | None = None
+    """Name of a field of the answer: where it is false, empty or missing, that answer settles it alone."""
+    lapse: Lapse | None = None
+    """None: the step starts again at the deadline."""
+    listens: tuple[str, str] | None = None
+    """An event of this name and key answers, too."""
+    notify: str | None = None
+    """Name of a function in the step's module that tells somebody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +217,12 @@ class StepRecord:
     label: str | None = None
     listens: tuple[str, str] | None = None
     """susp: what settles it is an event of this name and key."""
+    terms: Terms | None = None
+    """susp: what else the step has asked for."""
+    votes: tuple[Answer, ...] = ()
+    """Answers that have been counted: those before the last one that a quorum needs, and that one."""
+    began: int | None = None
+    """susp, rewritten by a vote: the generation in which the suspension began."""
     given: tuple[Json] | None = None
     """retry: the input that time travel gave the step, instead of what stands before it."""
     answer: Answer | None = None
@@ -208,6 +239,11 @@ class StepRecord:
     def is_settled(self) -> bool:
         """Whether this record can never change again."""
         return self.outcome in SETTLED
+
+    @property
+    def topic(self) -> tuple[str, str] | None:
+        """The name and key of the event that settles it, if one does."""
+        return self.listens or (None if self.terms is None else self.terms.listens)
 
     @property
     def shown(self) -> Json:
@@ -346,11 +382,16 @@ class Wait(Generic[P]):
     deadline: datetime | None = None
     since: datetime | None = None
     approvers: Sequence[str] = ()
+    """Who may answer; empty: anybody."""
     quorum: int = 1
+    """How many different people must answer."""
+    answered_by: Sequence[str] = ()
+    """Whose answers have been counted so far."""
 
     @staticmethod
     def of(head: Head, record: StepRecord) -> Wait[Json]:
         """The wait that a suspended record of a run stands for."""
+        terms = record.terms or Terms()
         return Wait(
             id=wait_id(record, head.incarnation),
             run_id=head.run.id,
@@ -360,13 +401,16 @@ class Wait(Generic[P]):
             payload=record.shown,
             deadline=record.until,
             since=record.at,
+            approvers=terms.approvers,
+            quorum=terms.quorum,
+            answered_by=tuple(vote.by or "" for vote in record.votes),
         )
 
 
 def wait_id(record: StepRecord, incarnation: int) -> str:
     """The id of the suspension that ``record`` is: its key, which occurrence, and after time travel in which life."""
     life = "" if incarnation == 1 else f"~{incarnation}"
-    return f"{record.key}@{record.gen}{life}"
+    return f"{record.key}@{record.gen if record.began is None else record.began}{life}"
 
 
 def wait_place(wait: str) -> tuple[StepKey, int]:
@@ -380,7 +424,8 @@ def wait_place(wait: str) -> tuple[StepKey, int]:
 class Receipt:
     """What became of one arrival: stored proof, the same for every copy of it."""
 
-    verdict: Literal["applied", "duplicate"]
+    verdict: Literal["applied", "counted", "duplicate"]
+    """``counted``: others have to answer as well before the step goes on."""
     wait: str
     at: datetime
     by: str | None = None

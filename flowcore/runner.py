@@ -25,6 +25,7 @@ from flowcore.authoring.context import (
     StepContext,
     Surroundings,
     SuspendSignal,
+    Vote,
 )
 from flowcore.authoring.graph import (
     BranchNode,
@@ -69,9 +70,10 @@ from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError, StepTimeout
 from flowcore.failures import Unfit, decoded, encoded, failure_of, fitted, is_outcome
 from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, key_mistake, scope_of, turn_number, turn_of
-from flowcore.model import Answer, Json, StepFailure, StepRecord
+from flowcore.model import Answer, Json, StepFailure, StepRecord, Wait
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
+from flowcore.terms import agreed, notifier
 
 T = TypeVar("T")
 
@@ -134,10 +136,8 @@ class Runner:
                     return await self._advance(action, view, call, started)
                 case Leave():
                     return _left(action, started)
-                case TimeOut() if isinstance(place.node, EventNode):
-                    return _failed(action, _logged(_no_event(place.node), view, place.key), started)
                 case TimeOut():
-                    return Answered(key=place.key, answer=_timed_out(action.wait, started))
+                    return _lapsed(action, view, started)
                 case GiveUp():
                     return _failed(action, _logged(_crashed(action), view, place.key), started)
                 case _:
@@ -216,6 +216,7 @@ class Runner:
             suspend_data=decoded(step.suspend, prior.payload, f"suspend data of step {node.id!r}")
             if prior and asked and prior.payload is not None
             else None,
+            votes=_votes(node, prior),
             timed_out=answer is not None and answer.timed_out,
             iteration=turn_number(place.key),
             index=index_of(place.key),
@@ -253,10 +254,19 @@ class Runner:
             key=place.key,
             payload=payload,
             label=_label(node, signal.label),
+            terms=agreed(node, signal),
             until=None if signal.timeout is None else _deadline(node, signal.timeout, self.clock.now()),
             started_at=started,
             changes=_changes(context),
         )
+
+    def tell(self, node: StepNode, name: str, wait: Wait[Json]) -> None:
+        """Call what a step wants called once its suspension is stored. Raises: whatever it raises."""
+        payload = wait.payload
+        shown = None if payload is None else decoded(node.step.suspend, payload, f"suspend payload of {node.id!r}")
+        came = notifier(node, name)(replace(wait, payload=shown))
+        if inspect.isawaitable(came):
+            self.await_(came)
 
     def _raised(
         self, place: Place, node: StepNode, error: BaseException, attempt: int, started: datetime, view: View
@@ -497,6 +507,30 @@ def _listening(place: Place, node: EventNode, key: object, started: datetime, no
         raise TypeError(f"wait_for_event {node.id!r}: {mistake}")
     until = None if node.timeout is None else _later(now, node.timeout)
     return Suspended(key=place.key, listens=(node.event, key), until=until, started_at=started)
+
+
+def _lapsed(action: TimeOut, view: View, started: datetime) -> StepEvent:
+    """What becomes of a suspension that nobody has settled by its deadline."""
+    place = action.place
+    if isinstance(place.node, EventNode):
+        return _failed(action, _logged(_no_event(place.node), view, place.key), started)
+    if action.lapse is None:
+        return Answered(key=place.key, answer=_timed_out(action.wait, started))
+    if action.lapse.output is None:
+        return _failed(action, _logged(_nobody(place), view, place.key), started)
+    return Succeeded(key=place.key, output=action.lapse.output[0], started_at=started)
+
+
+def _nobody(place: Place) -> StepFailure:
+    return StepFailure(type="SuspendTimeout", message=f"nobody answered {dotted(place.key)!r} in time")
+
+
+def _votes(node: StepNode, prior: StepRecord | None) -> tuple[Vote[Any], ...]:
+    subject = f"resume data of step {node.id!r}"
+    votes = prior.votes if prior is not None else ()
+    return tuple(
+        Vote(by=vote.by or "", at=vote.at, data=decoded(node.step.resume, vote.data, subject)) for vote in votes
+    )
 
 
 def _no_event(node: EventNode) -> StepFailure:

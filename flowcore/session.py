@@ -6,6 +6,8 @@ before the next decision rests on it.
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,7 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, assert_never
 from urllib.parse import quote
 
-from flowcore.authoring.graph import BranchNode, Graph
+from flowcore.authoring.graph import BranchNode, Graph, StepNode
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import evolve as heads
 from flowcore.core.admit import open_waits
@@ -26,9 +28,9 @@ from flowcore.errors import (
     PayloadTooLarge,
 )
 from flowcore.hooks import lease, tell
-from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of
+from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of, told_of
 from flowcore.mailbox import listener_of, look_back
-from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
+from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 from flowcore.ports import HeadMoved, RecordMoved, Written
 from flowcore.runner import Runner, View, conclude, is_async
 from flowcore.spans import Stretch
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 
 _ANYTHING: Shape[Any] = Shape(Any)
+_LOGGER = logging.getLogger("flowcore.session")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,8 @@ class Pace:
     """A retry this near is waited for in the process: dearer compute, but cheaper than parking and waking."""
     peek: timedelta = timedelta(seconds=1)
     """How often at most the head is read while steps run, to notice a cancel."""
+    notify_again: timedelta = timedelta(minutes=1)
+    """The pause before ``notify`` of a suspension is called again, when it failed."""
     most_turns: int | None = None
     """Hand the run on after this many turns of decide and perform; 1 gives each step a process image of its own."""
     most_hops: int = 10_000
@@ -154,9 +159,12 @@ class Session:
                 self._take_up(self.engine.store.peek(self.snapshot.head.run))
                 return False
             case Park(status, wake):
-                return self._release(
-                    heads.parked(self.snapshot.head, self._now(), status, wake, open_waits(self.snapshot))
-                )
+                waits = open_waits(self.snapshot)
+                untold = [record for record in waits if not self._notify(record)]
+                if untold:
+                    again = self._now() + self.engine.pace.notify_again
+                    wake = again if wake is None else min(wake, again)
+                return self._release(heads.parked(self.snapshot.head, self._now(), status, wake, waits))
             case Finish(result):
                 return self._finish(result)
             case _:
@@ -257,6 +265,8 @@ class Session:
         match written:
             case Written():
                 self.snapshot = after
+                if record.topic is None:  # otherwise the event may be there already
+                    self._notify(record)
                 if self.stretch is not None:
                     self.stretch.step(self.graph, event, after, self.engine.clock.now())
             case RecordMoved(standing):
@@ -265,6 +275,30 @@ class Session:
                 self.snapshot = evolve(self.snapshot, Adopted(record=standing), self._now())
             case _:
                 assert_never(written)
+
+    def _notify(self, record: StepRecord) -> bool:
+        """See that whoever must answer has been told of a suspension; whether nobody needs to be told any more."""
+        name = None if record.outcome is not Outcome.SUSP or record.terms is None else record.terms.notify
+        if name is None:
+            return True
+        wait = Wait.of(self.snapshot.head, record)
+        told = told_of(record.key, wait.id.rsplit("@", 1)[1])
+        if told in self.kept or told in self.snapshot.records:
+            return True
+        node = self.graph.called_at(dotted(record.key))
+        assert isinstance(node, StepNode)  # only steps say that somebody is to be told
+        try:
+            self.runner.tell(node, name, wait)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the suspension stands
+            seen = {"run_id": wait.run_id, "step": dotted(record.key), "error_type": type(error).__name__}
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            seen["stack"] = frames
+            _LOGGER.error("nobody could be told of a suspension", extra=seen)  # noqa: TRY400  # its message is payload
+            return False
+        head, acknowledged = self.snapshot.head, kept(self.snapshot, told, None, self._now())
+        self.engine.store.commit(head.run, head.incarnation, acknowledged, None)
+        self.kept[told] = acknowledged
+        return True
 
     def _once(self, key: StepKey, make: Callable[[], Json], heed: Callable[[], None]) -> Json:
         """``ctx.once``: stored under its own key at once, so that it survives whatever becomes of the step.

@@ -41,12 +41,14 @@ from flowcore.model import (
     Delta,
     Head,
     Json,
+    Lapse,
     Outcome,
     PublicStatus,
     RunStatus,
     RunSummary,
     StepFailure,
     StepRecord,
+    Terms,
     Trace,
 )
 
@@ -389,6 +391,9 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         sp=_payload(f"The suspend payload {place}", record.payload),
         lb=_text(record.label),
         ev=_payload("", list(record.listens) if record.listens else None),
+        tm=_payload(f"What is to happen {place}", _terms_json(record.terms)),
+        vo=_payload(f"The votes {place}", [_answer_json(answer) for answer in record.votes] or None),
+        bg=number(record.began) if record.began is not None else None,
         gi=_payload(f"The given input {place}", list(record.given) if record.given else None),
         an=_payload(f"The answer {place}", _answer_json(record.answer)),
         aq=_payload("", _asked_json(record)),
@@ -540,6 +545,36 @@ def _asked_of(value: Json) -> tuple[int, datetime, int] | None:
     return None if value is None else (value[0], from_ms(value[1]), value[2])
 
 
+def _terms_json(terms: Terms | None) -> Json:
+    if terms is None:
+        return None
+    lapse = None if terms.lapse is None else list(terms.lapse.output or ())
+    return {
+        name: value
+        for name, value in {
+            "a": list(terms.approvers) or None,
+            "q": None if terms.quorum == 1 else terms.quorum,
+            "v": terms.veto,
+            "l": lapse,
+            "e": list(terms.listens) if terms.listens else None,
+            "n": terms.notify,
+        }.items()
+        if value is not None
+    }
+
+
+def _terms_of(value: Json) -> Terms:
+    lapse = value.get("l")
+    return Terms(
+        approvers=tuple(value.get("a", ())),
+        quorum=value.get("q", 1),
+        veto=value.get("v"),
+        lapse=None if lapse is None else Lapse(_given_of(lapse or None)),
+        listens=_pair_of(value.get("e")),
+        notify=value.get("n"),
+    )
+
+
 def _pair_of(value: Json) -> tuple[str, str] | None:
     return None if value is None else (value[0], value[1])
 
@@ -567,6 +602,9 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
     "sp": ("payload", value_of),
     "lb": ("label", lambda attribute: str(attribute["S"])),
     "ev": ("listens", lambda attribute: _pair_of(value_of(attribute))),
+    "tm": ("terms", lambda attribute: _terms_of(value_of(attribute))),
+    "vo": ("votes", lambda attribute: _answers_of(value_of(attribute))),
+    "bg": ("began", int_of),
     "gi": ("given", lambda attribute: _given_of(value_of(attribute))),
     "an": ("answer", lambda attribute: _answer_of(value_of(attribute))),
     "aq": ("asked", lambda attribute: _asked_of(value_of(attribute))),

@@ -7,7 +7,7 @@ a step asks for is collected here and committed with the step's outcome.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, overload
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, overload
 from typing_extensions import TypeVar
 
 from flowcore.codec import Shape
-from flowcore.model import Json
+from flowcore.model import Json, Wait
 
 if TYPE_CHECKING:
     from flowcore.authoring.step import Step
@@ -28,14 +28,43 @@ T = TypeVar("T")
 _LOGGER = logging.getLogger("flowcore.step")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a step asks for about its suspension, as it was said: checked by the runner."""
+
+    on_timeout: Any = None
+    key: str | None = None
+    notify: Callable[[Wait[Any]], Any] | None = None
+    approvers: Sequence[str] = ()
+    quorum: int = 1
+    veto: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote(Generic[T]):
+    """One of the answers that a quorum was made of.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> from flowcore.authoring.context import Vote
+        >>> Vote(by="ada", at=datetime(2026, 3, 1, tzinfo=UTC), data=True).by
+        'ada'
+    """
+
+    by: str
+    at: datetime
+    data: T
+
+
 class SuspendSignal(BaseException):
     """Leaves a step that waits for an answer. A ``BaseException``, so that ``except Exception`` lets it through."""
 
-    def __init__(self, payload: Any, timeout: timedelta | None, label: str | None) -> None:
+    def __init__(self, payload: Any, timeout: timedelta | None, label: str | None, asked: Asked) -> None:
         super().__init__("this step suspends; let this signal pass")
         self.payload = payload
         self.timeout = timeout
         self.label = label
+        self.asked = asked
 
 
 class BailSignal(BaseException):
@@ -125,6 +154,8 @@ class StepContext(Generic[Resume, Suspend, State]):
     """The answer to this step's suspension; None on the first pass and after a timeout."""
     suspend_data: Suspend | None = None
     """What this step showed when it last suspended."""
+    votes: tuple[Vote[Resume], ...] = ()
+    """What everybody has answered whom the last suspension's quorum needed, in order."""
     timed_out: bool = False
     """Whether the last suspension ended by its timeout instead of an answer."""
     iteration: int | None = None
@@ -176,19 +207,40 @@ class StepContext(Generic[Resume, Suspend, State]):
         return None if found is None else found[0].decode(found[1])
 
     def suspend(
-        self, payload: Suspend | None = None, *, timeout: timedelta | None = None, label: str | None = None
+        self,
+        payload: Suspend | None = None,
+        *,
+        timeout: timedelta | None = None,
+        on_timeout: Any = None,
+        label: str | None = None,
+        key: str | None = None,
+        notify: Callable[[Wait[Suspend]], Any] | None = None,
+        approvers: Sequence[str] = (),
+        quorum: int = 1,
+        veto: str | None = None,
     ) -> NoReturn:
         """Stop here until somebody answers; the step then starts from its top with ``resume_data``.
 
         Args:
             payload: shown to whoever must answer; must fit the declared suspend type.
-            timeout: after this long without an answer the step starts again with ``timed_out`` true.
+            timeout: after this long without an answer ``on_timeout`` happens.
+            on_timeout: None: the step starts again with ``timed_out`` true. ``"fail"``: it fails with
+                ``SuspendTimeout``. Anything else is its output, without another call.
             label: another name by which to resume.
-        Raises: TypeError for a timeout that is no timedelta, or a label that is no text.
+            key: ``app.send_event(name, key, data)`` answers as well, ``name`` being the label, else the step's id. An
+                event that came before this is taken.
+            notify: a function of the step's module that gets the ``Wait`` once it is stored, and tells somebody. It
+                is called again where it failed or its worker died; not once it has returned.
+            approvers: who may answer, by the name that ``resume(by=)`` gives; empty: anybody.
+            quorum: how many different people must answer; ``votes`` holds what all of them said.
+            veto: name of a field of the answer. One in which it is false, empty or missing settles the suspension
+                alone, whatever the quorum.
+        Raises: TypeError for an argument of the wrong type.
         """
         _refuse_misfit("timeout", timeout, timedelta, "a timedelta, for instance timedelta(days=3)")
         _refuse_misfit("label", label, str, "a string")
-        raise SuspendSignal(payload, timeout, label)
+        asked = Asked(on_timeout=on_timeout, key=key, notify=notify, approvers=approvers, quorum=quorum, veto=veto)
+        raise SuspendSignal(payload, timeout, label, asked)
 
     def bail(self, output: Any = None) -> NoReturn:
         """End the workflow this step stands in, successfully, with ``output``; later steps do not run."""

@@ -258,6 +258,11 @@ class Graph:
     retention: timedelta | None = None
     """How long its ended runs are kept; no part of the fingerprint. None: as the App says."""
 
+    def called_at(self, path: str) -> Node | None:
+        """The node at a dotted path; of a loop or foreach, which share it with their body, the body."""
+        node = self.find(path)
+        return node.body if isinstance(node, (LoopNode, ForeachNode)) else node
+
     def find(self, path: str) -> Node | None:
         """The node at a dotted path (``child.approve``); item numbers (``fan[7]``) are ignored."""
         graph, node = self, None

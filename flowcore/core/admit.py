@@ -16,6 +16,7 @@ from flowcore.errors import (
     AmbiguousWait,
     IdempotencyKeyReused,
     IndexOutOfRange,
+    NotAnApprover,
     NotSuspended,
     RequestError,
     RunFinished,
@@ -23,7 +24,7 @@ from flowcore.errors import (
     UnknownStep,
 )
 from flowcore.keys import StepKey, dotted, index_of, path_of
-from flowcore.model import Answer, Json, Outcome, Receipt, RunStatus, Snapshot, StepRecord, Trace, Wait, wait_id
+from flowcore.model import Answer, Json, Outcome, Receipt, RunStatus, Snapshot, StepRecord, Terms, Trace, Wait, wait_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +82,42 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume) -> Verdict:
     """
     if (repeated := _repeated(snapshot, resume)) is not None:
         return repeated
+    verdict = _meant(graph, snapshot, resume)
+    if isinstance(verdict, Meant):
+        for record in verdict.records:
+            if (not_theirs := _voted(snapshot, record, resume)) is not None:
+                return not_theirs
+    return verdict
+
+
+def settles(record: StepRecord, answer: Answer) -> bool:
+    """Whether a suspension is over with this answer, or waits for those of others as well."""
+    terms = record.terms or Terms()
+    is_vetoed = terms.veto is not None and not (isinstance(answer.data, dict) and answer.data.get(terms.veto))
+    return is_vetoed or len(record.votes) + 1 >= terms.quorum
+
+
+def _voted(snapshot: Snapshot, record: StepRecord, resume: Resume) -> Repeated | Refused | None:
+    """Why this caller cannot answer this suspension (again); None when he can."""
+    terms, run_id, step = record.terms or Terms(), snapshot.head.run.id, dotted(record.key)
+    if (terms.approvers and resume.by not in terms.approvers) or (terms.quorum > 1 and resume.by is None):
+        return Refused(NotAnApprover(run_id, step, resume.by))
+    for vote in record.votes:
+        if vote.by == resume.by:
+            is_same = vote.digest == resume.digest
+            told = receipt_of(vote, verdict="duplicate")
+            return Repeated(told) if is_same else Refused(AlreadyResumed(run_id, step, _winner(vote)))
+    return None
+
+
+def _meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> Verdict:
     waiting = open_waits(snapshot)
     if resume.wait is not None:
         chosen = [
             record
             for record in waiting
             if wait_id(record, snapshot.head.incarnation) == resume.wait
-            and (resume.listens is None or resume.listens == record.listens)
+            and (resume.listens is None or resume.listens == record.topic)
         ]
         return Meant((chosen[0],)) if chosen else Refused(_settled_wait(snapshot, resume.wait))
     if resume.label is not None:
@@ -111,9 +141,8 @@ def open_waits(snapshot: Snapshot) -> list[StepRecord]:
     return sorted(waiting, key=lambda record: (record.seq, record.key))
 
 
-def receipt_of(answer: Answer, *, duplicate: bool = False) -> Receipt:
+def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplicate"] = "applied") -> Receipt:
     """The proof of what ``answer`` settled, when, and by whom."""
-    verdict: Literal["applied", "duplicate"] = "duplicate" if duplicate else "applied"
     return Receipt(verdict=verdict, wait=answer.wait, at=answer.at, by=answer.by, via=answer.via)
 
 
@@ -121,11 +150,11 @@ def _repeated(snapshot: Snapshot, resume: Resume) -> Repeated | Refused | None:
     if resume.idempotency_key is None:
         return None
     for record in snapshot.records.values():
-        for answer in (record.answer, *record.spent):
+        for answer in (record.answer, *record.votes, *record.spent):
             if answer is not None and answer.idempotency_key == resume.idempotency_key:
                 if answer.digest != resume.digest:
                     return Refused(IdempotencyKeyReused(resume.idempotency_key))
-                return Repeated(receipt_of(answer, duplicate=True))
+                return Repeated(receipt_of(answer, verdict="duplicate"))
     return None
 
 
@@ -206,8 +235,11 @@ def _already(snapshot: Snapshot, record: StepRecord) -> RequestError:
             if head.is_terminal
             else NotSuspended(head.run.id, head.public_status)
         )
-    winner = {"at": answer.at.isoformat(), "by": answer.by, "via": "timeout" if answer.timed_out else answer.via}
-    return AlreadyResumed(head.run.id, dotted(record.key), winner)
+    return AlreadyResumed(head.run.id, dotted(record.key), _winner(answer))
+
+
+def _winner(answer: Answer) -> dict[str, Any]:
+    return {"at": answer.at.isoformat(), "by": answer.by, "via": "timeout" if answer.timed_out else answer.via}
 
 
 def _settled_wait(snapshot: Snapshot, wait: str) -> RequestError:

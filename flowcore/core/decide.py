@@ -33,7 +33,7 @@ from flowcore.authoring.graph import (
 )
 from flowcore.errors import InvariantError
 from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, items_around, turn_of
-from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, wait_id
+from flowcore.model import Json, Lapse, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, wait_id
 from flowcore.pmap import PMap
 
 MOST_CLAIMS = 5
@@ -105,6 +105,7 @@ class TimeOut:
 
     place: Place
     wait: str
+    lapse: Lapse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,7 +409,8 @@ class _Walk:
 
     def _held(self, place: Place, record: StepRecord) -> Result:
         if record.until is not None and self._is_over(record.until):
-            return self._ask(TimeOut(place, wait_id(record, self.incarnation)))
+            lapse = None if record.terms is None else record.terms.lapse
+            return self._ask(TimeOut(place, wait_id(record, self.incarnation), lapse))
         return HELD
 
     def _evaluated(self, place: Place, value: Json) -> Result:

@@ -27,6 +27,7 @@ from flowcore.model import (
     Snapshot,
     StepFailure,
     StepRecord,
+    Terms,
 )
 from flowcore.pmap import PMap
 
@@ -107,6 +108,7 @@ class Suspended:
     label: str | None = None
     listens: tuple[str, str] | None = None
     """The name and the key of the event."""
+    terms: Terms | None = None
     until: datetime | None
     started_at: datetime
     changes: Changes = NOTHING
@@ -122,6 +124,14 @@ class Answered:
     """What the answer brings along for the request context; the caller's values win."""
     retry_count: int = 0
     """Tries that count as made already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """One of several answers that a suspension needs; it stays open for the others."""
+
+    key: StepKey
+    answer: Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +180,9 @@ class Adopted:
     record: StepRecord
 
 
-Happened: TypeAlias = Succeeded | Failed | FailedOnce | Suspended | Answered | Received | FellAsleep | Opened | Skipped
+Happened: TypeAlias = (
+    Succeeded | Failed | FailedOnce | Suspended | Answered | Counted | Received | FellAsleep | Opened | Skipped
+)
 """What this worker makes a record of."""
 StepEvent: TypeAlias = Happened | Adopted
 
@@ -255,6 +267,8 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             count=prior.count,
             given=prior.given,
             listens=prior.listens,
+            terms=prior.terms,
+            votes=prior.votes,
         )
     )
     match event:
@@ -272,13 +286,22 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 payload=event.payload,
                 label=event.label,
                 listens=event.listens,
+                terms=event.terms,
+                votes=(),
                 until=event.until,
                 answer=None,
                 asked=None,
                 spent=_spent(memory),
                 delta=memory.delta.merged(event.changes.stamped(fresh.seq)),
             )
+        case Counted():
+            assert prior is not None  # the table of changes has seen to it
+            began = prior.gen if prior.began is None else prior.began
+            votes = (*prior.votes, event.answer)
+            return replace(memory, at=prior.at, until=prior.until, votes=votes, began=began)
         case Answered():
+            votes = (*memory.votes, event.answer) if memory.terms is not None and memory.terms.quorum > 1 else ()
+            memory = replace(memory, votes=votes)
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
             return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta, asked=asked)
@@ -307,7 +330,7 @@ def _outcome(event: Happened) -> Outcome:
             return Outcome.ERR
         case FailedOnce():
             return Outcome.RETRY
-        case Suspended():
+        case Suspended() | Counted():
             return Outcome.SUSP
         case Answered():
             return Outcome.RESU

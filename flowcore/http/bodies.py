@@ -153,6 +153,7 @@ def wait_json(wait: Wait[Json]) -> dict[str, Json]:
         "since": _instant(wait.since),
         "approvers": list(wait.approvers),
         "quorum": wait.quorum,
+        "answered_by": list(wait.answered_by),
     }
 
 

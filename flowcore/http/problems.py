@@ -30,6 +30,7 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.UnknownField, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.UnknownLabel, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IndexOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.NotAnApprover, HTTPStatus.FORBIDDEN),
     (errors.RequestError, HTTPStatus.CONFLICT),
     (errors.CapacityError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (errors.Throttled, HTTPStatus.TOO_MANY_REQUESTS),

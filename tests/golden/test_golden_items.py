@@ -28,11 +28,13 @@ from flowcore.model import (
     Answer,
     Delta,
     Head,
+    Lapse,
     Outcome,
     RunStatus,
     RunSummary,
     StepFailure,
     StepRecord,
+    Terms,
     Trace,
 )
 
@@ -115,6 +117,22 @@ RECORDS = {
     "record err": _record(Outcome.ERR, failure=FAILURE, attempt=3),
     "record skip": _record(Outcome.SKIP),
     "record susp": _record(Outcome.SUSP, gen=2, payload={"why": "large"}, label="boss", until=LATER),
+    "record susp, with terms": _record(
+        Outcome.SUSP,
+        gen=3,
+        began=2,
+        until=LATER,
+        terms=Terms(
+            approvers=("ann", "bob"),
+            quorum=2,
+            veto="approved",
+            lapse=Lapse(({"ok": False},)),
+            listens=("approve", "A-17"),
+            notify="ask_manager",
+        ),
+        votes=(Answer(wait="pay@2", data={"approved": True}, digest="d-1", at=NOW, by="ann"),),
+    ),
+    "record susp, that fails": _record(Outcome.SUSP, until=LATER, terms=Terms(lapse=Lapse(None))),
     "record susp, for an event": _record(Outcome.SUSP, "child/payment", listens=("order.paid", "A#17"), until=LATER),
     "record resu": _record(
         Outcome.RESU,

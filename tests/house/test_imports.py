@@ -21,7 +21,14 @@ LAYERS = (
     ("flowcore.codec", "flowcore.ports"),
     ("flowcore.authoring", "flowcore.core"),
     (
-        *("flowcore.failures", "flowcore.sources", "flowcore.runner", "flowcore.crew", "flowcore.tries"),
+        *(
+            "flowcore.failures",
+            "flowcore.sources",
+            "flowcore.terms",
+            "flowcore.runner",
+            "flowcore.crew",
+            "flowcore.tries",
+        ),
         *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.tracing", "flowcore.spans"),
         "flowcore.fields",
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.app", "flowcore"),

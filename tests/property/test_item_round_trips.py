@@ -19,7 +19,7 @@ from flowcore.adapters.dynamodb_items import (
     step_key_of,
 )
 from flowcore.keys import RunRef, Scope, StepKey
-from flowcore.model import Answer, Delta, Head, Outcome, RunStatus, StepFailure, StepRecord, Trace
+from flowcore.model import Answer, Delta, Head, Lapse, Outcome, RunStatus, StepFailure, StepRecord, Terms, Trace
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -69,6 +69,14 @@ DELTA: dict[str, Any] = {
     "context": st.dictionaries(texts, st.tuples(counts, values) | st.tuples(counts), max_size=3),
 }
 deltas = st.builds(Delta, **DELTA)
+TERMS: dict[str, Any] = {
+    "approvers": st.lists(texts, max_size=2).map(tuple),
+    "quorum": counts,
+    "veto": st.none() | texts,
+    "lapse": st.none() | st.builds(Lapse, st.none() | st.tuples(values)),
+    "listens": st.none() | st.tuples(texts, texts),
+    "notify": st.none() | texts,
+}
 RECORD: dict[str, Any] = {
     "key": keys,
     "outcome": st.sampled_from(Outcome),
@@ -85,6 +93,9 @@ RECORD: dict[str, Any] = {
     "payload": values,
     "label": st.none() | texts,
     "listens": st.none() | st.tuples(texts, texts),
+    "terms": st.none() | st.builds(Terms, **TERMS),
+    "votes": st.lists(answers, max_size=2).map(tuple),
+    "began": st.none() | counts,
     "given": st.none() | st.tuples(values),
     "answer": st.none() | answers,
     "asked": st.none() | st.tuples(counts, instants, counts),

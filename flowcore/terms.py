@@ -1,0 +1,94 @@
+"""What a step asks for when it suspends, judged before it is stored: who answers, how many, what if nobody does.
+
+A function to be called later is stored as its name and found again in the step's own module: nothing is ever imported
+because something stored says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flowcore.authoring.context import SuspendSignal
+from flowcore.authoring.graph import StepNode
+from flowcore.authoring.step import FAIL
+from flowcore.failures import encoded
+from flowcore.keys import event_mistake, key_mistake
+from flowcore.model import Lapse, Terms
+
+MOST_APPROVERS = 100
+"""People that one suspension can name: each stands in its record."""
+
+
+def agreed(node: StepNode, signal: SuspendSignal) -> Terms | None:
+    """The terms of a suspension; None when it has none. Raises: ValueError, TypeError for what cannot be meant."""
+    asked, where = signal.asked, f"step {node.id!r} suspends with"
+    approvers = _approvers(asked.approvers, where)
+    quorum = asked.quorum
+    if type(quorum) is not int or not 1 <= quorum <= MOST_APPROVERS:
+        raise ValueError(f"{where} quorum={quorum!r}; give a number from 1 to {MOST_APPROVERS}")
+    if approvers and quorum > len(approvers):
+        raise ValueError(f"{where} quorum={quorum}, but names only {len(approvers)} approvers")
+    if asked.on_timeout is not None and signal.timeout is None:
+        raise ValueError(f"{where} on_timeout= and without timeout=; say when it is to happen")
+    if asked.veto is not None and not isinstance(asked.veto, str):
+        raise TypeError(f"{where} veto={asked.veto!r}; give the name of a field of the answer")
+    terms = Terms(
+        approvers=approvers,
+        quorum=quorum,
+        veto=asked.veto,
+        lapse=_lapse(node, asked.on_timeout),
+        listens=None if asked.key is None else _listens(signal.label or node.id, asked.key, where),
+        notify=None if asked.notify is None else _name_of(node, asked.notify, where),
+    )
+    return None if terms == Terms() else terms
+
+
+def notifier(node: StepNode, name: str) -> Callable[..., Any]:
+    """The function of that name in the step's module. Raises: LookupError when a deploy has removed it."""
+    found = _module_of(node).get(name)
+    if found is None:
+        raise LookupError(f"step {node.id!r} wants {name!r} to be called, which its module no longer has")
+    call: Callable[..., Any] = found
+    return call
+
+
+def _approvers(approvers: Any, where: str) -> tuple[str, ...]:
+    if isinstance(approvers, str) or not isinstance(approvers, Sequence):
+        raise TypeError(f"{where} approvers={approvers!r}; give a list of names")
+    names = tuple(dict.fromkeys(approvers))
+    if len(names) > MOST_APPROVERS or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{where} approvers that are not 1 to {MOST_APPROVERS} names")
+    return names
+
+
+def _lapse(node: StepNode, on_timeout: Any) -> Lapse | None:
+    if on_timeout is None:
+        return None
+    if isinstance(on_timeout, str) and on_timeout == FAIL:
+        return Lapse(None)
+    return Lapse((encoded(node.step.output, on_timeout, f"on_timeout of step {node.id!r}"),))
+
+
+def _listens(name: str, key: str, where: str) -> tuple[str, str]:
+    mistake = event_mistake(name) or key_mistake(key)
+    if mistake is not None:
+        raise ValueError(f"{where} key={key!r}: {mistake}")
+    return name, key
+
+
+def _name_of(node: StepNode, function: Any, where: str) -> str:
+    name = getattr(function, "__name__", "")
+    if _module_of(node).get(name) is not function:
+        raise ValueError(
+            f"{where} notify={name or function!r}, which another process could not find again; "
+            "give a function that stands in the step's own module, or is imported there"
+        )
+    return str(name)
+
+
+def _module_of(node: StepNode) -> dict[str, Any]:
+    function = inspect.unwrap(node.step.execute)
+    found: dict[str, Any] = getattr(function, "__globals__", {})
+    return found

@@ -1,0 +1,356 @@
+"""What a step may ask for when it suspends: who answers, how many, whom to tell, and what if nobody does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from flowcore import App, StepContext, Wait, step, workflow
+from flowcore.adapters.memory import MemoryStore
+from flowcore.errors import AlreadyResumed, InvalidPayload, NotAnApprover, StoreUnavailable
+from flowcore.testing import LocalApp
+from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied, at_call
+from flowcore.testing.invariants import WatchedStore
+
+HOUR = timedelta(hours=1)
+ASKED: dict[str, Any] = {}
+CALLS: list[Any] = []
+TOLD: list[Wait[Any]] = []
+MOOD: list[str] = []
+
+
+class Ask(BaseModel):
+    """What is shown."""
+
+    why: str
+
+
+class Decision(BaseModel):
+    """What is answered."""
+
+    approved: bool
+
+
+def tell(wait: Wait[Ask]) -> None:
+    """Tells somebody, if the weather is good."""
+    if MOOD and MOOD.pop(0) == "bad":
+        raise RuntimeError("the mail server is down")
+    TOLD.append(wait)
+
+
+@step
+def approve(value: int, ctx: StepContext[Decision, Ask]) -> str:
+    """Suspends as the test says; then tells who said what."""
+    CALLS.append(ctx.timed_out)
+    if ctx.timed_out:
+        return "late"
+    if ctx.resume_data is None:
+        ctx.suspend(Ask(why=f"{value}"), **ASKED)
+    said = [f"{vote.by}:{vote.data.approved}" for vote in ctx.votes]
+    return f"{ctx.resume_data.approved} of {said}"
+
+
+FLOW = workflow("w", input=int, output=str).then(approve).commit()
+YES, NO = Decision(approved=True), Decision(approved=False)
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    yield
+    for seen in (CALLS, TOLD, MOOD):
+        seen.clear()
+    ASKED.clear()
+
+
+def local(store: Any = None, like: LocalApp | None = None) -> LocalApp:
+    """An App on virtual time."""
+    return LocalApp(App(FLOW), store=like.store, clock=like.clock) if like else LocalApp(App(FLOW), store=store)
+
+
+def asked(app: LocalApp, **options: Any) -> Any:
+    """A run that is suspended with these options."""
+    ASKED.update(options)
+    run = app.workflow(FLOW).create_run("r")
+    run.start(1)
+    return run
+
+
+# -- the deadline ------------------------------------------------------------------------------------------------------
+
+
+def test_on_timeout_left_out_starts_the_step_again() -> None:
+    """Which finds ``timed_out``."""
+    app = local()
+    run = asked(app, timeout=HOUR)
+    app.advance(hours=1)
+    assert ("late", [False, True]) == (run.result().output, CALLS)
+
+
+def test_on_timeout_value_is_the_output() -> None:
+    """The step is not called again; an answer that comes later is told what has happened."""
+    app = local()
+    run = asked(app, timeout=HOUR, on_timeout="nobody minded")
+    app.advance(hours=1)
+    assert ("nobody minded", [False]) == (run.result().output, CALLS)
+    with pytest.raises(Exception, match="success"):
+        run.resume(YES)
+
+
+def test_on_timeout_fail_fails_the_step() -> None:
+    """With the place."""
+    app = local()
+    run = asked(app, timeout=HOUR, on_timeout="fail")
+    app.advance(hours=1)
+    error = run.result().error
+    assert ("failed", "SuspendTimeout", "approve") == (run.result().status, error.type, error.step)
+
+
+def test_answer_in_time_beats_the_deadline() -> None:
+    """Whatever was to happen then."""
+    app = local()
+    run = asked(app, timeout=HOUR, on_timeout="fail")
+    assert "True of []" == run.resume(YES).output
+    app.advance(hours=2)
+    assert "success" == run.result().status
+
+
+# -- who answers -------------------------------------------------------------------------------------------------------
+
+
+def test_only_approvers_may_answer() -> None:
+    """Nobody else, and nobody without a name; the run is untouched."""
+    run = asked(local(), approvers=["ada", "grace"])
+    assert (("ada", "grace"), 1) == (run.result().waits[0].approvers, run.result().waits[0].quorum)
+    for by in ("eve", None):
+        with pytest.raises(NotAnApprover, match="approve"):
+            run.resume(YES, by=by)
+    assert "suspended" == run.result().status
+    assert "True of []" == run.resume(YES, by="grace").output
+
+
+def test_quorum_waits_for_so_many_people() -> None:
+    """The suspension keeps its id and its deadline; each is told that he was counted; the last one's data goes on."""
+    app = local()
+    run = asked(app, quorum=3, timeout=3 * HOUR, on_timeout="fail")
+    before = run.result().waits[0]
+    for by in ("ada", "grace"):
+        app.advance(hours=1)
+        receipt = run.resume(YES, by=by, wait=before.id).receipt
+        assert ("counted", by, before.id) == (receipt.verdict, receipt.by, receipt.wait)
+    after = run.result().waits[0]
+    assert (before.id, before.deadline, before.since) == (after.id, after.deadline, after.since)
+    assert ("suspended", ("ada", "grace"), [False]) == (run.result().status, after.answered_by, CALLS)
+    last = run.resume(NO, by="alan", wait=before.id)
+    assert ("applied", "False of ['ada:True', 'grace:True', 'alan:False']") == (last.receipt.verdict, last.output)
+
+
+def test_quorum_that_is_not_reached_lapses() -> None:
+    """At the deadline of the suspension, not later because somebody answered."""
+    app = local()
+    run = asked(app, quorum=2, timeout=HOUR, on_timeout="nobody minded")
+    app.advance(minutes=59)
+    run.resume(YES, by="ada")
+    app.advance(minutes=1)
+    assert "nobody minded" == run.result().output
+
+
+def test_quorum_counts_people_not_clicks() -> None:
+    """A second click is told the same again; another answer of the same person is refused with what he said first."""
+    app = local()
+    run = asked(app, quorum=2)
+    first = run.resume(YES, by="ada").receipt
+    app.advance(hours=1)
+    again = run.resume(YES, by="ada")
+    assert ("duplicate", first.at, "suspended") == (again.receipt.verdict, again.receipt.at, again.status)
+    with pytest.raises(AlreadyResumed) as refused:
+        run.resume(NO, by="ada")
+    assert "ada" == refused.value.winner["by"]
+    with pytest.raises(NotAnApprover):
+        run.resume(YES)
+    assert "success" == run.resume(YES, by="grace").status
+
+
+def test_repeated_vote_is_known_by_its_key() -> None:
+    """Also once the quorum is reached."""
+    run = asked(local(), quorum=2)
+    run.resume(YES, by="ada", idempotency_key="a-1")
+    run.resume(YES, by="grace", idempotency_key="g-1")
+    assert ["duplicate"] * 2 == [run.resume(YES, by="x", idempotency_key=key).receipt.verdict for key in ("a-1", "g-1")]
+
+
+def test_veto_settles_alone() -> None:
+    """An answer whose field is false ends the asking."""
+    run = asked(local(), quorum=3, veto="approved")
+    assert "counted" == run.resume(YES, by="ada").receipt.verdict
+    vetoed = run.resume(NO, by="grace")
+    assert ("applied", "False of ['ada:True', 'grace:False']") == (vetoed.receipt.verdict, vetoed.output)
+
+
+def test_vote_that_does_not_fit_is_not_counted() -> None:
+    """It is refused with the fields."""
+    run = asked(local(), quorum=2)
+    with pytest.raises(InvalidPayload):
+        run.resume({"approved": "maybe"}, by="ada")
+    assert () == run.result().waits[0].answered_by
+
+
+def test_votes_of_a_paused_run_are_counted() -> None:
+    """Like any answer; it goes on when the operator says so."""
+    run = asked(local(), quorum=2)
+    run.pause()
+    run.resume(YES, by="ada")
+    run.resume(YES, by="grace")
+    assert "paused" == run.result().status
+    assert "success" == run.unpause().status
+
+
+def test_racing_votes_are_each_counted_once() -> None:
+    """One comes in between the other's read and write: both count, and the quorum is reached exactly once."""
+    for number in range(1, 8):
+        watched = WatchedStore(MemoryStore())
+        run = asked(local(watched), quorum=2)
+        between: list[Any] = []
+
+        def script(call: Call, number: int = number, between: list[Any] = between) -> None:
+            if call.number == number:
+                between.append(LocalApp(App(FLOW), store=watched).run("r").resume(YES, by="grace").receipt)  # noqa: B023
+
+        told = LocalApp(App(FLOW), store=FaultyStore(watched, script)).run("r").resume(YES, by="ada").receipt
+        if not between:
+            run.resume(YES, by="grace")
+            break
+        assert told is not None
+        assert {"counted", "applied"} == {told.verdict, between[0].verdict}, f"at call {number}"
+        assert "success" == run.result().status
+        CALLS.clear()
+
+
+# -- who is told -------------------------------------------------------------------------------------------------------
+
+
+def test_notify_is_called_once_with_the_stored_wait() -> None:
+    """With the payload as the step's type; later wakes of the run do not call it again."""
+    app = local()
+    run = asked(app, notify=tell, timeout=HOUR)
+    assert run.result().waits[0].id == TOLD[0].id
+    assert Ask(why="1") == TOLD[0].payload
+    app.deliver("r", twice=True)
+    app.advance(hours=1)
+    assert 1 == len(TOLD)
+
+
+def test_notify_that_fails_is_called_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A minute later, and so on; the run can be answered meanwhile. The log has the place, not the message."""
+    MOOD[:] = ["bad", "bad", "bad"]
+    app = local()
+    with caplog.at_level(logging.ERROR):
+        run = asked(app, notify=tell)
+    assert ("suspended", 0) == (run.result().status, len(TOLD))
+    assert "mail server" not in caplog.text.replace("raise RuntimeError", "")
+    app.advance(minutes=5)
+    assert ("suspended", 1) == (run.result().status, len(TOLD))
+    app.advance(days=1)
+    assert 1 == len(TOLD)
+    assert "success" == run.resume(YES).status
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_notify_happens_whatever_dies(fault: Fault) -> None:
+    """At least once, never before the suspension is stored, and never again once that has been written down."""
+    calls: list[Call] = []
+    asked(local(FaultyStore(WatchedStore(MemoryStore()), calls.append)), notify=tell)
+    every = frozenset(call.verb for call in calls)
+    for number in range(1, len(calls) + 1):
+        TOLD.clear()
+        watched = WatchedStore(MemoryStore())
+        app = local(FaultyStore(watched, at_call(number, fault, verbs=every)))
+        for _ in range(3):
+            with suppress(WorkerDied, StoreUnavailable):
+                app.workflow(FLOW).create_run("r").start(1)
+                break
+        for _ in range(5):
+            with suppress(WorkerDied, StoreUnavailable):
+                app.advance(hours=1)
+        assert "suspended" == LocalApp(App(FLOW), store=watched, clock=app.clock).run("r").result().status
+        assert len(TOLD) in (1, 2), f"{fault} at call {number}"
+        told = len(TOLD)
+        app.deliver("r", twice=True)
+        assert told == len(TOLD)
+
+
+# -- an event instead of a person --------------------------------------------------------------------------------------
+
+
+def test_key_lets_an_event_answer() -> None:
+    """Under the label, else the step's id; it has to fit like any answer."""
+    app = local()
+    run = asked(app, key="order-7", label="payment")
+    with pytest.raises(InvalidPayload):
+        app.send_event("payment", "order-7", {"approved": "?"})
+    assert "applied" == app.send_event("payment", "order-7", {"approved": True}).verdict
+    assert "True of []" == run.result().output
+
+
+def test_key_takes_an_event_that_came_before() -> None:
+    """And nobody is told of a suspension that is over already."""
+    app = local()
+    app.send_event("approve", "order-7", {"approved": True})
+    run = asked(app, key="order-7", notify=tell)
+    assert ("True of []", []) == (run.result().output, TOLD)
+
+
+def test_key_of_a_suspension_for_named_people_is_not_enough() -> None:
+    """An event has no name; it is kept, and the run waits on."""
+    app = local()
+    run = asked(app, key="order-7", approvers=["ada"])
+    assert "buffered" == app.send_event("approve", "order-7", {"approved": True}).verdict
+    assert "suspended" == run.result().status
+
+
+# -- what cannot be meant ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"quorum": 0}, "quorum=0"),
+        ({"quorum": True}, "quorum=True"),
+        ({"quorum": 101}, "quorum=101"),
+        ({"quorum": 3, "approvers": ["ada", "ada", "grace"]}, "names only 2"),
+        ({"approvers": "ada"}, "list of names"),
+        ({"approvers": [""]}, "names"),
+        ({"approvers": [7]}, "names"),
+        ({"on_timeout": "fail"}, "without timeout="),
+        ({"on_timeout": object(), "timeout": HOUR}, "on_timeout of step 'approve'"),
+        ({"on_timeout": 7, "timeout": HOUR}, "on_timeout of step 'approve'"),
+        ({"veto": 7}, "name of a field"),
+        ({"key": ""}, "cannot be the key"),
+        ({"key": "k", "label": "no event"}, "cannot name an event"),
+        ({"notify": lambda wait: None}, "another process could not find again"),
+        ({"notify": "tell"}, "another process could not find again"),
+    ],
+)
+def test_suspend_with_what_cannot_be_meant_fails_the_step(options: dict[str, Any], words: str) -> None:
+    """With the argument and what to do; the run is not left hanging."""
+    error = asked(local(), **options).result().error
+    assert "approve" == error.step
+    assert words in error.message
+
+
+def test_notify_that_a_deploy_has_removed_is_tried_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suspension stands; whoever knows of it can answer."""
+    MOOD[:] = ["bad", "bad"]
+    app = local()
+    run = asked(app, notify=tell)
+    with monkeypatch.context() as patch:
+        patch.delitem(globals(), "tell")
+        app.advance(minutes=5)
+        assert [] == TOLD
+    app.advance(minutes=5)
+    assert (1, "suspended") == (len(TOLD), run.result().status)
