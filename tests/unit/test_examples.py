@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from examples import approval, bank, expense, export, onboarding, parcel, payouts, redo, trial
+from examples import approval, bank, expense, export, onboarding, parcel, payouts, redo, review, trial
 from flowcore import App
 from flowcore.testing import LocalApp
 
@@ -22,7 +22,7 @@ NAMES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.st
 def outside_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The systems that examples play begin empty and are left empty."""
     monkeypatch.setenv("EXPENSE_BANK_FILE", str(tmp_path / "bank.sqlite"))
-    for played in (export.warehouse.begun, onboarding.outbox, trial.outbox, redo.fetched):
+    for played in (export.warehouse.begun, onboarding.outbox, trial.outbox, redo.fetched, review.outbox):
         played.clear()
     yield
     export.warehouse.slowness = 3
@@ -76,6 +76,22 @@ def test_parcel_waits_for_what_others_tell() -> None:
     assert "parcel-A-17 was taken by ada" == paid.result().output
     local.advance(days=14)
     assert "EventTimeout" == unpaid.result().error.type  # type: ignore[union-attr]  # it has failed
+
+
+def test_review_needs_two_of_three() -> None:
+    """Each is written to once; one who says no ends it; nobody is an answer after a week."""
+    local = LocalApp(review.app)
+    agreed, refused, forgotten = (local.workflow(review.reviews).create_run(id) for id in ("a", "r", "f"))
+    for run in (agreed, refused, forgotten):
+        run.start(review.Change(title="faster sums"))
+    assert 9 == len(review.outbox)
+    for name in ("ada", "ada", "grace"):
+        agreed.resume(review.Verdict(agreed=True), by=name)
+    assert review.Ruling(title="faster sums", merged=True, by=["ada", "grace"]) == agreed.result().output
+    refused.resume(review.Verdict(agreed=False), by="alan")
+    assert review.Ruling(title="faster sums", merged=False, by=["alan"]) == refused.result().output
+    local.advance(days=7)
+    assert review.Ruling(title="faster sums", merged=False) == forgotten.result().output
 
 
 def test_export_looks_until_the_job_is_done() -> None:
