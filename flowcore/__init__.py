@@ -1,7 +1,7 @@
 """Durable workflows that wait: for people, for other systems, for days. On AWS Lambda and DynamoDB, in Python."""
 
 from flowcore.app import App
-from flowcore.authoring.context import StepContext
+from flowcore.authoring.context import FunctionContext, StepContext
 from flowcore.authoring.graph import Backoff
 from flowcore.authoring.step import Step, create_step, step
 from flowcore.authoring.workflow import Workflow, otherwise, workflow
@@ -14,6 +14,7 @@ __all__ = [
     "Backoff",
     "DefinitionError",
     "FlowcoreError",
+    "FunctionContext",
     "Run",
     "RunResult",
     "Step",

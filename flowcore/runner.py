@@ -191,6 +191,11 @@ class Runner:
                 raise
             view.heed()  # a late try has failed for being late, and says so once
             return self._raised(place, node, error, attempt, started, view)
+        if context.left_by is not None:
+            raise RuntimeError(
+                f"step {node.id!r} has called {context.left_by} and gone on: it has caught the signal that leaves it; "
+                "catch Exception there, not BaseException"
+            )
         return self._succeeded(
             place, encoded(step.output, output, f"output of step {node.id!r}"), context, started, attempt
         )

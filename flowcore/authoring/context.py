@@ -167,6 +167,8 @@ class StepContext(Generic[Resume, Suspend, State]):
     """Set once the run is canceled or this try has timed out; a long step can look at it and stop."""
     surroundings: Surroundings = field(repr=False)
     set_values: list[Any] = field(default_factory=list, repr=False)
+    left_by: str | None = field(default=None, repr=False)
+    """The call that the step should have left by; one that goes on has caught what is not for it to catch."""
 
     @property
     def retry_count(self) -> int:
@@ -240,10 +242,12 @@ class StepContext(Generic[Resume, Suspend, State]):
         _refuse_misfit("timeout", timeout, timedelta, "a timedelta, for instance timedelta(days=3)")
         _refuse_misfit("label", label, str, "a string")
         asked = Asked(on_timeout=on_timeout, key=key, notify=notify, approvers=approvers, quorum=quorum, veto=veto)
+        self.left_by = "ctx.suspend()"
         raise SuspendSignal(payload, timeout, label, asked)
 
     def bail(self, output: Any = None) -> NoReturn:
         """End the workflow this step stands in, successfully, with ``output``; later steps do not run."""
+        self.left_by = "ctx.bail()"
         raise BailSignal(output)
 
     def once(self, key: str, fn: Callable[[], T]) -> T:
@@ -277,7 +281,13 @@ class StepContext(Generic[Resume, Suspend, State]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionContext:
-    """What a condition, map, sleep or concurrency function may look at; it can neither suspend nor set state."""
+    """What a condition, map, sleep or concurrency function may look at; it can neither suspend nor set state.
+
+    Example:
+        >>> from flowcore import FunctionContext, workflow
+        >>> def third_turn(total: int, ctx: FunctionContext) -> bool:
+        ...     return ctx.iteration == 3
+    """
 
     run_id: str
     workflow_id: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -207,6 +208,22 @@ def test_what_an_entry_bailed_with_need_not_fit_its_output() -> None:
     other = workflow("other").map(lambda _: [1, 2]).foreach(leave, id="each").commit()
     made = workflow("w").parallel(child, other).then(look).commit()
     assert [{"enough": True}, {"enough": True}] == local(made).workflow("w").create_run().start(7).output
+
+
+@pytest.mark.parametrize("leave", ["suspend", "bail"])
+def test_a_step_that_catches_what_leaves_it_fails(leave: str) -> None:
+    """It would seem to have succeeded, and nobody would ever be asked."""
+
+    @step
+    def greedy(_: Any, ctx: StepContext) -> str:
+        with suppress(BaseException):
+            getattr(ctx, leave)("why")
+        return "went on"
+
+    made = workflow("w").then(greedy).commit()
+    result = local(made).workflow("w").create_run().start(7)
+    assert ("failed", "greedy") == (result.status, result.error and result.error.step)
+    assert f"ctx.{leave}()" in str(result.error)
 
 
 def test_a_branch_has_no_step_result() -> None:
