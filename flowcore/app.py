@@ -25,7 +25,7 @@ from flowcore.errors import (
     WorkflowNotFound,
 )
 from flowcore.hints import Hints, sweep
-from flowcore.keys import RunRef, event_mistake, is_run_id, key_mistake
+from flowcore.keys import LONGEST_NAME, RunRef, event_mistake, is_name, is_run_id, key_mistake
 from flowcore.mailbox import send
 from flowcore.model import (
     PUBLIC_STATUSES,
@@ -399,6 +399,10 @@ class ServedWorkflow(Generic[In, Out]):
         """
         if run_id is not None and not is_run_id(run_id):
             raise MalformedRequest(f"{run_id!r} cannot be a run id; use 1-128 letters, digits and ._:@-")
+        if resource_id is not None and not is_name(resource_id):
+            raise MalformedRequest(
+                f"{resource_id!r} cannot be a resource id; use text of 1 to {LONGEST_NAME} characters"
+            )
         ref = RunRef(self.app.tenant, run_id or self.app.ids.fresh())
         return Run(self.app, ref, self.workflow, resource_id, tags=accepted_tags(tags), id_given=run_id is not None)
 

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
 
-from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import CoreConfig, SchemaSerializer, to_jsonable_python
+from pydantic import BaseModel, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import CoreConfig, SchemaSerializer, from_json
 
 from flowcore.errors import InvalidPayload
 from flowcore.model import Json
 
 T = TypeVar("T")
+
+
+MOST_DEPTH = 200
+"""Lists and objects inside each other: what pydantic reads of JSON, and far below what overflows a thread's stack."""
+MOST_ROWS = 100
+"""Field errors that are told of one value; whoever sends more has something else in mind."""
+_WRITABLE = ". Give plain JSON, a pydantic model or a dataclass"
+_TOO_DEEP = f"it is nested deeper than {MOST_DEPTH} levels, or in a circle"
 
 
 class NotJsonError(ValueError):
@@ -34,8 +42,21 @@ def dumps(value: Json) -> str:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise NotJsonError(f"{_place_of_fault(value) or 'the value'} cannot be stored as JSON: {error}") from None
+        raise _not_json(value, error, _is_never_json) from None
     return text
+
+
+def settled(value: Json) -> Json:
+    """The value as it will be read back from the store.
+
+    Raises: NotJsonError as ``dumps`` does, and for what is nested deeper than ``MOST_DEPTH``: it could be written, but
+    not always be read again, and a run that cannot be read is lost.
+    """
+    text = dumps(value)
+    try:
+        return from_json(text)
+    except ValueError as error:
+        raise _not_json(value, error, _is_never_json) from None
 
 
 def loads(text: str) -> Json:
@@ -100,9 +121,8 @@ class Shape(Generic[T]):
         except ValidationError:
             raise
         except (ValueError, RecursionError) as error:
-            where = _place_of_misfit(value) or "the value"
-            raise NotJsonError(f"{where} cannot be stored as JSON: {error}. {_WRITABLE}") from None
-        return loads(dumps(plain))
+            raise _not_json(value, error, _is_unwritable, _WRITABLE) from None
+        return settled(plain)
 
     def accept(self, subject: str, value: Json) -> Json:
         """Plain JSON as a caller sent it, checked and with defaults filled in.
@@ -110,10 +130,12 @@ class Shape(Generic[T]):
         Raises: InvalidPayload, with one entry per field, about ``subject``.
         """
         try:
-            return self.encode(self.decode(value)) if _is_plain(value) else self.encode(value)
+            return self.normal(value) if _is_plain(value) else self.encode(value)
         except ValidationError as error:
             raise InvalidPayload(subject, field_errors(error)) from None
-        except (NotJsonError, RecursionError) as error:
+        except RecursionError:
+            raise InvalidPayload(subject, [{"path": "", "message": _TOO_DEEP, "type": "not-json"}]) from None
+        except NotJsonError as error:
             raise InvalidPayload(subject, [{"path": "", "message": str(error), "type": "not-json"}]) from None
 
     def normal(self, value: Json) -> Json:
@@ -161,10 +183,13 @@ ANYTHING: Shape[Any] = Shape(Any)
 def field_errors(error: ValidationError) -> Sequence[Mapping[str, Any]]:
     """pydantic's issues as plain rows: dotted ``path``, ``message`` with the type found, ``type``."""
     rows = []
-    for issue in error.errors(include_url=False, include_context=False):
+    for issue in error.errors(include_url=False, include_context=False)[:MOST_ROWS]:
         found = "" if issue["type"] == "missing" else f" (found {type(issue['input']).__name__})"
         path = ".".join(str(part) for part in issue["loc"])
-        rows.append({"path": path, "message": f"{issue['msg']}{found}", "type": issue["type"]})
+        told = _TOO_DEEP if "recursion limit" in issue["msg"] else f"{issue['msg']}{found}"
+        rows.append({"path": path, "message": told, "type": issue["type"]})
+    if (left := error.error_count() - len(rows)) > 0:
+        rows.append({"path": "", "message": f"and {left} more errors", "type": "too-many-errors"})
     return rows
 
 
@@ -180,27 +205,6 @@ def _built(type_: Any) -> TypeAdapter[Any]:
         raise TypeError(str(error).splitlines()[0]) from None
 
 
-_WRITABLE = "Give plain JSON, a pydantic model or a dataclass"
-
-
-def _place_of_misfit(value: Any, place: str = "", depth: int = 0) -> str | None:
-    """Where in ``value`` the first thing stands that pydantic cannot write; None when each part can be written."""
-    inner: Iterable[tuple[str, Any]] = ()
-    if isinstance(value, dict):
-        inner = ((f"{place}.{key}".lstrip("."), part) for key, part in value.items())
-    elif isinstance(value, (list, tuple)):
-        inner = ((f"{place}[{index}]", part) for index, part in enumerate(value))
-    if depth < 50:
-        for where, part in inner:
-            if (found := _place_of_misfit(part, where, depth + 1)) is not None:
-                return found
-    try:
-        to_jsonable_python(value)
-    except (ValueError, RecursionError):
-        return f"{place or 'the value'} ({type(value).__name__})"
-    return None
-
-
 _PLAIN: Mapping[type, Callable[[Any], bool]] = {
     dict: lambda value: all(type(key) is str for key in value) and all(map(_is_plain, value.values())),
     list: lambda value: all(map(_is_plain, value)),
@@ -213,26 +217,48 @@ def _is_plain(value: Any) -> bool:
     return check is not None and check(value)
 
 
-def _place_of_fault(value: Any, place: str = "", depth: int = 0) -> str | None:
-    """Where in ``value`` the first thing stands that JSON cannot hold."""
-    if depth > 200:
-        return f"{place[:60]}... (nested too deep, or a cycle)"
+def _not_json(value: Any, error: Exception, is_fault: Callable[[Any], bool], advice: str = "") -> NotJsonError:
+    """The same error with the place where the fault is, and in words that name it."""
+    told = str(error)
+    if isinstance(error, RecursionError) or "recursion" in told or "Circular reference" in told:
+        return NotJsonError(f"the value cannot be stored as JSON: {_TOO_DEEP}")
+    return NotJsonError(f"{_place_of_fault(value, is_fault) or 'the value'} cannot be stored as JSON: {told}{advice}")
+
+
+def _place_of_fault(value: Any, is_fault: Callable[[Any], bool], place: str = "", depth: int = 0) -> str | None:
+    """Where in ``value`` the first thing stands that ``is_fault`` finds."""
+    if depth > MOST_DEPTH:
+        return None
     match value:
         case dict():
             for key, inner in value.items():
-                if not isinstance(key, str):
+                if is_fault(key):
                     return f"{place or 'the value'} (key {key!r} of type {type(key).__name__})"
-                if (found := _place_of_fault(inner, f"{place}.{key}".lstrip("."), depth + 1)) is not None:
+                if (found := _place_of_fault(inner, is_fault, f"{place}.{key}".lstrip("."), depth + 1)) is not None:
                     return found
             return None
         case list() | tuple():
             for index, inner in enumerate(value):
-                if (found := _place_of_fault(inner, f"{place}[{index}]", depth + 1)) is not None:
+                if (found := _place_of_fault(inner, is_fault, f"{place}[{index}]", depth + 1)) is not None:
                     return found
             return None
-        case None | bool() | int() | str():
-            return None
-        case float() if value - value == 0:
-            return None
+        case BaseModel():
+            return _place_of_fault(value.__dict__, is_fault, place, depth + 1)
         case _:
-            return f"{place or 'the value'} ({type(value).__name__})"
+            return f"{place or 'the value'} ({type(value).__name__})" if is_fault(value) else None
+
+
+def _is_never_json(leaf: Any) -> bool:
+    """Whether plain JSON has no such thing."""
+    if isinstance(leaf, float):
+        return leaf - leaf != 0
+    return not isinstance(leaf, (str, int, type(None))) or _is_unwritable(leaf)
+
+
+def _is_unwritable(leaf: Any) -> bool:
+    """Whether a value of no declared type cannot be turned into JSON text."""
+    try:
+        json.dumps(ANYTHING.writer.to_python(leaf, mode="json"), ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return True
+    return False

@@ -6,14 +6,21 @@ causes; never a stack, which would tell strangers about our inside and grow with
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from flowcore.codec import NotJsonError, Shape, dumps, field_errors, loads
+from flowcore.codec import NotJsonError, Shape, dumps, field_errors, settled
 from flowcore.model import Json, StepFailure
 
+T = TypeVar("T")
+
 LONGEST_CAUSE_CHAIN = 10
+LONGEST_MESSAGE = 4_000
+"""Characters of an exception's message that are kept."""
+LARGEST_PROPERTIES = 16_000
+"""Characters of JSON up to which an exception's own properties are kept; those that do not fit are left out."""
 
 
 class Unfit(Exception):
@@ -60,14 +67,25 @@ def _misfit(subject: str, error: ValidationError) -> StepFailure:
 
 def failure_of(error: BaseException, step: str | None = None, depth: int = 0) -> StepFailure:
     """An exception as a value: type, message, own JSON properties, the chain of causes; no stack."""
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    name = _asked(lambda: _storable(type(error).__name__)[:200], "Exception")
+    cause = _asked(lambda: error.__cause__ or (None if error.__suppress_context__ else error.__context__), None)
     return StepFailure(
-        type=type(error).__name__,
-        message=_storable(str(error)) or type(error).__name__,
+        type=name,
+        message=_asked(lambda: _shortened(_storable(str(error))), "(its message cannot be read)") or name,
         properties=_own_properties(error),
         cause=failure_of(cause, None, depth + 1) if cause is not None and depth < LONGEST_CAUSE_CHAIN else None,
         step=step,
     )
+
+
+def _asked(read: Callable[[], T], otherwise: T) -> T:
+    """What the author's exception says of itself; saying it is the author's code, too, and may go wrong."""
+    try:
+        return read()
+    except BaseException as error:
+        if not is_outcome(error):
+            raise
+        return otherwise
 
 
 def is_outcome(error: BaseException) -> bool:
@@ -86,15 +104,26 @@ def is_outcome(error: BaseException) -> bool:
 
 def _own_properties(error: BaseException) -> dict[str, Json]:
     """What the author hung on the exception, as far as it is JSON."""
-    properties = {}
-    for name, value in getattr(error, "__dict__", {}).items():
+    properties: dict[str, Json] = {}
+    left = LARGEST_PROPERTIES
+    nothing: list[tuple[str, Any]] = []
+    for name, value in _asked(lambda: list(vars(error).items()), nothing):
         if name.startswith("_"):
             continue
         try:
-            properties[name] = loads(dumps(value))
+            size = len(dumps({name: value}))
+            if size <= left:
+                properties |= settled({name: value})
+                left -= size
         except NotJsonError:
             continue
     return properties
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    return f"{text[:LONGEST_MESSAGE]}... ({len(text)} characters)"
 
 
 def _storable(text: str) -> str:

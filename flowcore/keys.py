@@ -25,6 +25,8 @@ StepKey = NewType("StepKey", str)
 Scope = NewType("Scope", str)
 
 ROOT = Scope("")
+LONGEST_NAME = 1_000
+"""Characters of a label, an idempotency key and the like: names are kept with every copy of what they name."""
 
 _ID = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_ -]{0,62}[A-Za-z0-9_-])?")
 _RUN_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:@-]{0,127})")
@@ -45,14 +47,21 @@ class RunRef:
         return self.id
 
 
-def is_entry_id(text: str) -> bool:
+def is_entry_id(text: object) -> bool:
     """Whether ``text`` can name a step, a workflow or an entry: 1-64 of letters, digits, ``_``, ``-``, inner blanks."""
-    return _ID.fullmatch(text) is not None
+    return isinstance(text, str) and _ID.fullmatch(text) is not None
 
 
-def is_run_id(text: str) -> bool:
+def is_run_id(text: object) -> bool:
     """Whether ``text`` can name a run or a tenant: 1-128 of letters, digits and ``._:@-``."""
-    return _RUN_ID.fullmatch(text) is not None
+    return isinstance(text, str) and _RUN_ID.fullmatch(text) is not None
+
+
+def is_name(text: object) -> bool:
+    """Whether ``text`` can be stored as a name people choose: a label, a key, who did it; not empty, not endless."""
+    if not isinstance(text, str) or not 0 < len(text) <= LONGEST_NAME:
+        return False
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def event_mistake(name: object) -> str | None:

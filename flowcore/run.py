@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from pydantic import BaseModel
+
 from flowcore.authoring.graph import Graph
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow
@@ -22,7 +24,7 @@ from flowcore.core.rewind import Given
 from flowcore.core.view import StepResult
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
-from flowcore.keys import RunRef, is_run_id
+from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
 from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Wait
 from flowcore.tracing import Tracing, accepted, begun
 
@@ -197,6 +199,7 @@ class Run(Generic[In, Out]):
         workflow = self._workflow
         if workflow is None:
             raise MalformedRequest("This handle knows no workflow; start runs with app.workflow(id).create_run()")
+        _check_text(idempotency_key=idempotency_key)
         if idempotency_key is not None and not self._id_given:
             self._ref = RunRef(self._ref.tenant, f"k-{digest([self._ref.tenant, workflow.id, idempotency_key])}")
         graph, now = workflow.compiled, self._app.clock.now()
@@ -254,8 +257,10 @@ class Run(Generic[In, Out]):
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
-            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged. The run is untouched then.
+            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest. The run is untouched then.
         """
+        _check_text(label=label, wait=wait, idempotency_key=idempotency_key, by=by, via=via)
+        _check_count(index=index, retry_count=retry_count)
         resume = Resume(
             step=_dotted(step),
             label=label,
@@ -492,11 +497,12 @@ def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
 
 def _named_values(subject: str, given: Any) -> tuple[str, dict[str, Any]]:
     """What a caller gave as a mapping (nothing, a dict, a model), as a dict. Raises: InvalidPayload."""
-    try:
-        return subject, dict(given or {})
-    except (TypeError, ValueError):
+    if given is None:
+        return subject, {}
+    if not isinstance(given, (Mapping, BaseModel)):
         message = f"Input should be a mapping of names to values (found {type(given).__name__})"
-        raise InvalidPayload(subject, [{"path": "", "message": message, "type": "mapping"}]) from None
+        raise InvalidPayload(subject, [{"path": "", "message": message, "type": "mapping"}])
+    return subject, dict(given)
 
 
 def _accepted_context(graph: Graph, given: Any) -> dict[str, Json]:
@@ -508,6 +514,23 @@ def _accepted_context(graph: Graph, given: Any) -> dict[str, Json]:
 
 def _given(input: Any) -> Given | None:
     return None if input is UNSET else Given(input)
+
+
+def _check_text(**given: Any) -> None:
+    """Raises: MalformedRequest for what is no text that can be stored, or more than anybody would write."""
+    for name, text in given.items():
+        if text is not None and not is_name(text):
+            told = f"{text[:50]!r}..." if isinstance(text, str) and len(text) > 50 else repr(text)
+            raise MalformedRequest(f"{name}={told} must be text of 1 to {LONGEST_NAME} characters")
+
+
+def _check_count(**given: Any) -> None:
+    """Raises: MalformedRequest for what is no whole number; a bool is none."""
+    for name, number in given.items():
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+            raise MalformedRequest(f"{name}={number!r} must be a whole number, not {type(number).__name__}")
+    if (given.get("retry_count") or 0) < 0:
+        raise MalformedRequest(f"retry_count={given['retry_count']} is below 0")
 
 
 def _dotted(step: Any) -> str | None:

@@ -37,6 +37,7 @@ from flowcore.authoring.graph import (
     NestedNode,
     SleepNode,
     StepNode,
+    slots_of,
 )
 from flowcore.codec import NotJsonError, Shape, copied, digest
 from flowcore.core.decide import (
@@ -67,12 +68,17 @@ from flowcore.core.evolve import (
 from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError, StepTimeout
 from flowcore.failures import Unfit, decoded, encoded, failure_of, fitted, is_outcome
-from flowcore.keys import Scope, StepKey, dotted, index_of, key_mistake, scope_of, turn_number, turn_of
+from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, key_mistake, scope_of, turn_number, turn_of
 from flowcore.model import Answer, Json, StepFailure, StepRecord
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
 
 T = TypeVar("T")
+
+MOST_TURNS = 1_000_000
+"""Turns of one loop; a condition that never changes its mind must end some day."""
+LONGEST_ONCE_KEY = 200
+"""Characters of a key given to ``ctx.once``; it becomes part of a sort key, which has 1,024 bytes for everything."""
 
 _ANYTHING: Shape[Any] = Shape(Any)
 _LOGGER = logging.getLogger("flowcore.runner")
@@ -246,8 +252,8 @@ class Runner:
         return Suspended(
             key=place.key,
             payload=payload,
-            label=signal.label,
-            until=None if signal.timeout is None else _later(self.clock.now(), signal.timeout),
+            label=_label(node, signal.label),
+            until=None if signal.timeout is None else _deadline(node, signal.timeout, self.clock.now()),
             started_at=started,
             changes=_changes(context),
         )
@@ -271,9 +277,7 @@ class Runner:
                 output = await self._mapped(node, action, view, call)
                 return Succeeded(key=place.key, output=output, started_at=started)
             case BranchNode() as node:
-                chosen = [
-                    arm.id for condition, arm in node.arms if await self._ask(condition, node.takes, action, view, call)
-                ]
+                chosen = [arm.id for condition, arm in node.arms if await self._holds(condition, action, view, call)]
                 if not chosen and node.otherwise is not None:
                     chosen = [node.otherwise.id]
                 return Succeeded(key=place.key, output=chosen, started_at=started)
@@ -307,11 +311,8 @@ class Runner:
                 wanted = node.concurrency
                 if isinstance(wanted, Function):
                     wanted = await self._ask(wanted, node.takes, action, view, call)
-                if not isinstance(wanted, (int, float)):
-                    raise TypeError(f"concurrency of foreach {node.id!r} must be a number, not {type(wanted).__name__}")
-                return Opened(
-                    key=place.key, value=None, opens=Scope(place.key), count=max(1, int(wanted)), started_at=started
-                )
+                slots = _slots(node, wanted)
+                return Opened(key=place.key, value=None, opens=Scope(place.key), count=slots, started_at=started)
             case _:
                 raise InvariantError(f"{place.key!r} is no container")
 
@@ -319,9 +320,12 @@ class Runner:
         place, node = action.place, action.place.node
         assert isinstance(node, LoopNode)
         turn = scope_of(turn_of(place.key, action.turn))
-        holds = await self._ask(node.condition, node.gives, action, view, call, iteration=action.turn)
-        if bool(holds) is node.until:
+        holds = await self._holds(node.condition, action, view, call)
+        if holds is node.until:
             return Succeeded(key=place.key, output=action.value, started_at=started, closes=turn)
+        if action.turn >= MOST_TURNS:
+            message = f"loop {node.id!r} has made {action.turn} turns, the most there may be, and would go on"
+            raise Unfit(StepFailure(type="TooManyTurns", message=message))
         following = turn_of(place.key, action.turn + 1)
         return Opened(
             key=place.key,
@@ -331,6 +335,21 @@ class Runner:
             started_at=started,
             closes=turn,
         )
+
+    async def _holds(self, condition: Function, action: Evaluate | Advance, view: View, call: _Caller) -> bool:
+        """Whether a condition is true. What is true by mere existence is refused: it would choose a path silently."""
+        node = action.place.node
+        if isinstance(action, Advance):
+            answer = await self._ask(condition, node.gives, action, view, call, iteration=action.turn)
+        else:
+            answer = await self._ask(condition, node.takes, action, view, call)
+        if isinstance(answer, (str, bytes, type)) or callable(answer):
+            named = getattr(condition.call, "__name__", type(condition.call).__name__)
+            raise TypeError(
+                f"condition {named!r} of {node.id!r} gave {type(answer).__name__}, which says neither yes nor no; "
+                "let it return a bool"
+            )
+        return bool(answer)
 
     async def _ask(
         self,
@@ -360,7 +379,7 @@ class Runner:
                 output[name] = encoded(_ANYTHING, result, f"key {name!r} of {node.id!r}")
             else:
                 output[name] = found(source, known)
-        return output
+        return encoded(_ANYTHING, output, f"output of {node.id!r}")
 
 
 def conclude(graph: Graph, result: Done) -> tuple[Json, StepFailure | None]:
@@ -411,6 +430,21 @@ class _Caller:
         if inspect.isawaitable(result):
             return await result if self.on_loop else self.await_(result)
         return result
+
+
+def _slots(node: ForeachNode, wanted: Any) -> int:
+    if not isinstance(wanted, (int, float)):
+        raise TypeError(f"concurrency of foreach {node.id!r} must be a number, not {type(wanted).__name__}")
+    return slots_of(wanted)
+
+
+def _once_key(place: Place, key: Any) -> str:
+    if is_name(key) and len(key) <= LONGEST_ONCE_KEY:
+        return str(key)
+    raise ValueError(
+        f"the key given to ctx.once in {dotted(place.key)!r} must be text of 1 to {LONGEST_ONCE_KEY} characters, "
+        f"it is {str(key)[:50]!r} ({type(key).__name__})"
+    )
 
 
 def _attempt(action: RunStep) -> int:
@@ -498,14 +532,33 @@ def _wake(node: SleepNode, pause_: Any, now: datetime) -> datetime:
             raise TypeError(f"sleep_until {node.id!r} needs a datetime, its function gave {type(pause_).__name__}")
         if pause_.tzinfo is None:
             raise ValueError(f"sleep_until {node.id!r} needs an aware datetime; add a timezone")
-        return max(now, _whole_ms(pause_.astimezone(UTC)))
+        try:
+            return max(now, _whole_ms(pause_.astimezone(UTC)))
+        except OverflowError:
+            raise ValueError(f"sleep_until {node.id!r} until {pause_} ends after the year 9999") from None
     if not isinstance(pause_, timedelta):
         raise TypeError(f"sleep {node.id!r} needs a timedelta, its function gave {type(pause_).__name__}")
     return max(now, _later(now, pause_))
 
 
+def _label(node: StepNode, label: Any) -> str | None:
+    if label is not None and not is_name(label):
+        raise ValueError(f"step {node.id!r} suspends with label={str(label)[:50]!r}, which can be no label")
+    return label  # type: ignore[no-any-return]  # it is text, or there is none
+
+
+def _deadline(node: StepNode, timeout: Any, now: datetime) -> datetime:
+    """When a suspension that begins now is over. One that is over at once would have its step suspend for ever."""
+    if not isinstance(timeout, timedelta) or timeout <= timedelta(0):
+        raise ValueError(f"step {node.id!r} suspends with timeout={timeout!r}; give a timedelta above 0")
+    return _later(now, timeout)
+
+
 def _later(now: datetime, pause_: timedelta) -> datetime:
-    return _whole_ms(now + pause_)
+    try:
+        return _whole_ms(now + pause_)
+    except OverflowError:
+        raise ValueError(f"a pause of {pause_} ends after the year 9999") from None
 
 
 def _whole_ms(instant: datetime) -> datetime:
@@ -521,7 +574,7 @@ def _surroundings(place: Place, view: View, state_shape: Shape[Any]) -> Surround
         state=view.state,
         state_shape=state_shape,
         result_of=view.result_of,
-        once=lambda key, function: view.once(key, lambda: _made_once(key, function)),
+        once=lambda key, function: view.once(_once_key(place, key), lambda: _made_once(key, function)),
         remaining=view.remaining,
         heed=view.heed,
         emit=lambda data: view.emit(next(numbers), _plain(data, "the data of ctx.emit")),

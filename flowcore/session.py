@@ -21,6 +21,7 @@ from flowcore.core.compat import overtaken
 from flowcore.core.decide import Action, Broken, Done, Finish, Park, Passed, Run, RunStep, decide
 from flowcore.core.evolve import Adopted, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
 from flowcore.errors import (
+    InvalidPayload,
     OutsideError,
     PayloadTooLarge,
 )
@@ -35,6 +36,9 @@ from flowcore.tries import Try, time_for
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
+
+
+_ANYTHING: Shape[Any] = Shape(Any)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,15 +174,15 @@ class Session:
         return False
 
     def _perform(self, fresh: list[Action], retry: datetime | None) -> None:
-        if fresh:  # a worker that was frozen past its lease must not repeat what another has done since
-            self._look_up()
         self.turns += bool(fresh)
         if len(fresh) == 1 and not self.underway and not is_async(fresh[0]) and time_for(fresh[0]) is None:
             action = fresh[0]
+            self._look_up()
             prior = self.snapshot.records.get(action.place.key)
             self._commit(self.runner.perform(action, self._view(action)), prior)
             return
         for action in fresh:
+            self._look_up()
             self._start(action)
         self._collect(retry)
 
@@ -227,9 +231,17 @@ class Session:
         self._look_up()
         try:
             self._write(event, prior)
-        except (PayloadTooLarge, NotJsonError) as error:
+        except (PayloadTooLarge, InvalidPayload, NotJsonError) as error:
             failure = StepFailure(type=type(error).__name__, message=str(error), step=dotted(_key_of(event)))
-            self._write(Failed(key=_key_of(event), failure=failure, started_at=self._now()), prior)
+            self._fail(Failed(key=_key_of(event), failure=failure, started_at=self._now()), prior)
+
+    def _fail(self, event: Failed, prior: StepRecord | None) -> None:
+        """Store that a place has failed; where not even that can be stored, the run fails. Raises: _Fenced then."""
+        try:
+            self._write(event, prior)
+        except (PayloadTooLarge, InvalidPayload):
+            self._release(heads.finished(self.snapshot.head, self._now(), failure=event.failure))
+            raise _Fenced from None
 
     def _write(self, event: StepEvent, prior: StepRecord | None) -> None:
         head = self.snapshot.head
@@ -298,7 +310,7 @@ class Session:
         output, failure = conclude(self.graph, result)
         try:
             return self._release(heads.finished(head, now, output=output, failure=failure))
-        except PayloadTooLarge as error:
+        except (PayloadTooLarge, InvalidPayload) as error:
             failure = StepFailure(type=type(error).__name__, message=str(error))
             return self._release(heads.finished(head, now, failure=failure))
 
@@ -341,7 +353,11 @@ class Session:
         self.snapshot = fold(replace(moved, definition=held.definition), loaded[1].values())
 
     def _look_up(self) -> None:
-        """Now and then read the head, to notice a cancel or a new holder. Raises: _Fenced."""
+        """Read the head, at most once a ``peek``, to notice a cancel or a new holder. Raises: _Fenced.
+
+        Asked before an outcome is written, and before a step is begun: a worker that was frozen past its lease must
+        not repeat what another one has done since.
+        """
         if self.is_lost:
             raise _Fenced
         now = self.engine.clock.now()
@@ -373,7 +389,7 @@ class Session:
                 record = self.engine.read(head.run).records.get(key)
             if node is None or isinstance(node, BranchNode) or record is None or not _has_output(record):
                 return None
-            return node.gives, record.output
+            return (_ANYTHING if record.outcome is Outcome.BAIL else node.gives), record.output
 
         return View(
             run_id=head.run.id,

@@ -41,14 +41,17 @@ from flowcore.authoring.graph import (
     StepPath,
     Template,
     entries,
+    slots_of,
 )
 from flowcore.authoring.step import Step, return_type, takes_context
-from flowcore.codec import NotJsonError, Shape, Unchecked, dumps, field_errors
+from flowcore.codec import NotJsonError, Shape, Unchecked, field_errors, settled
 from flowcore.errors import DefinitionError, Mistake
 from flowcore.keys import event_mistake, is_entry_id, key_mistake
 
 MOST_ENTRIES = 5_000
 """Entries of one workflow, nested ones included: a larger graph is data, and belongs into a foreach or a loop."""
+LONGEST_SORT_KEY = 1_024
+"""Bytes. Source: Amazon DynamoDB Developer Guide, "Quotas", sort key length."""
 DEEPEST = 50
 """Nested workflows inside each other: every level is a scope that a wake reads, and a frame of the walk."""
 
@@ -137,9 +140,10 @@ class _Compiler:
         flow = self.definition.options.input
         made: list[Node] = []
         for entry in self.definition.entries:
-            id = entry.id or self._made_up_id(entry, made[-1].id if made else None)
+            id = self._made_up_id(entry, made[-1].id if made else None) if entry.id is None else entry.id
             if not is_entry_id(id):
-                self.wrong(id, "cannot be an id; use 1-64 letters, digits, '_' or '-'")
+                self.wrong(str(id), f"{id!r} cannot be an id; use 1-64 ASCII letters, digits, '_' or '-'")
+                id = str(id)
             node = self._node(entry, id, flow)
             if node is not None:
                 made.append(node)
@@ -297,7 +301,7 @@ class _Compiler:
         if into is None:
             fields = {arm.id: arm.gives.type for arm in arms}
             make: Any = TypedDict  # of fields that are known at run time only
-            joined = make(_shortened(id), fields, total=total)
+            joined = make(_shortened(id) if is_entry_id(id) else "joined", fields, total=total)
             return self._made_of(joined, *(arm.gives for arm in arms))
         names = _field_names(into)
         if names is not None and names != ids:
@@ -325,9 +329,11 @@ class _Compiler:
     def _foreach(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
         body = self._step(entry.steps[0], id)
         concurrency, tolerated = entry.functions
-        if not isinstance(concurrency, int):
+        if isinstance(concurrency, (int, float)):
+            concurrency = slots_of(concurrency)
+        else:
             concurrency = self._function(concurrency, f"{id}, concurrency")
-        if isinstance(tolerated, bool) or not isinstance(tolerated, (int, float)) or tolerated < 0:
+        if isinstance(tolerated, bool) or not isinstance(tolerated, (int, float)) or not tolerated >= 0:
             self.wrong(id, f"tolerated_failures={tolerated!r} is no count and no share; give a number from 0")
         if body is None or concurrency is None:
             return None
@@ -362,7 +368,7 @@ class _Compiler:
         match spec:
             case {"value": value, **rest} if not rest:
                 try:
-                    dumps(value)
+                    return Constant(settled(value))
                 except NotJsonError as error:
                     self.wrong(where, f"{error}; a constant must be plain JSON")
                 return Constant(value)
@@ -494,7 +500,8 @@ def _shown(thing: Any) -> str:
 
 def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mistake]:
     if not is_entry_id(definition.id):
-        yield Mistake(definition.id, "cannot be a workflow id; use 1-64 letters, digits, '_' or '-'")
+        what = f"{definition.id!r} cannot be a workflow id; use 1-64 ASCII letters, digits, '_' or '-'"
+        yield Mistake(str(definition.id), what)
     yield from (Mistake(definition.id, what) for what in definition.options.mistakes)
     if not definition.entries:
         yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
@@ -510,6 +517,12 @@ def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
         yield Mistake(definition.id, f"has {size} entries with those nested in it; at most {MOST_ENTRIES} are allowed")
     if depth > DEEPEST:
         yield Mistake(definition.id, f"nests workflows {depth} deep; at most {DEEPEST} are allowed")
+    elif (longest := _longest_sort_key(nodes)) > LONGEST_SORT_KEY:
+        yield Mistake(
+            definition.id,
+            f"nests so deep, with ids so long, that the sort key of a step in it has {longest} bytes; at most "
+            f"{LONGEST_SORT_KEY} fit: shorten the ids",
+        )
     yield from _unadaptable(definition, nodes)
 
 
@@ -561,6 +574,25 @@ def _extent(nodes: tuple[Node, ...]) -> tuple[int, int]:
             inner_size, inner_depth = _extent(inner.graph.nodes)
             size, depth = size + inner_size, max(depth, inner_depth + 1)
     return size, depth
+
+
+def _longest_sort_key(nodes: tuple[Node, ...], prefix: int = 0) -> int:
+    """Bytes of the longest sort key a record can have: life, scope and key; ``prefix`` is the length of the scope."""
+    longest = 0
+    for node in entries(nodes):
+        key = prefix + len(node.id)
+        scope = max(prefix - 1, 0)
+        inner: Node = node
+        if isinstance(node, LoopNode):
+            key += len("#1000000")
+            inner, scope = node.body, key
+        elif isinstance(node, ForeachNode):
+            inner, scope = node.body, key
+            key += len("[100000]")
+        longest = max(longest, len("S#1000000##") + scope + key)
+        if isinstance(inner, NestedNode):
+            longest = max(longest, _longest_sort_key(inner.graph.nodes, key + 1))
+    return longest
 
 
 def _fingerprint(nodes: tuple[Node, ...]) -> str:

@@ -43,7 +43,11 @@ def describe(graph: Graph, *, schemas: bool = False) -> Drawn:
     """The workflow as JSON, nested ones inside.
 
     Args:
-        schemas: with the JSON Schema of every door: input and output of workflows, also resume and suspend of steps.
+        schemas: with the JSON Schema (2020-12) of every door, under ``schemas`` of each node that has some. A workflow,
+            nested or not, has ``input, output, state, request_context``; a step, also the body of a loop or a foreach,
+            ``input, output, resume, suspend, state, request_context``. A door about whose type the author said nothing
+            is ``{}``, which accepts everything (of a workflow's state and request context: any object); one whose type
+            JSON Schema cannot say is None.
     """
     described = {
         "kind": "workflow",
@@ -53,8 +57,7 @@ def describe(graph: Graph, *, schemas: bool = False) -> Drawn:
         "fingerprint": graph.fingerprint,
         "nodes": [_node(node, node.id, "", schemas=schemas) for node in graph.nodes],
     }
-    doors = {"input": graph.takes, "output": graph.gives, "state": graph.state}
-    return described | _doors(doors, schemas=schemas)
+    return described | _doors(_doors_of(graph), schemas=schemas)
 
 
 def nodes_of(node: Mapping[str, Any]) -> Iterator[Drawn]:
@@ -87,13 +90,19 @@ def _node(node: Node, path: str, scope: str, *, schemas: bool) -> Drawn:
             own = {"kind": "step", "step": step.id, "retries": node.retry.retries}
             if step.timeout is not None:
                 own["timeout_s"] = step.timeout.total_seconds()
-            doors = {"input": step.input, "output": step.output, "resume": step.resume, "suspend": step.suspend}
+            doors = {
+                "input": step.input,
+                "output": step.output,
+                "resume": step.resume,
+                "suspend": step.suspend,
+                "state": step.state,
+                "request_context": step.request_context,
+            }
             return common | own | _doors(doors, schemas=schemas)
         case NestedNode():
             inner = [_node(child, f"{path}.{child.id}", f"{path}.", schemas=schemas) for child in node.graph.nodes]
-            doors = {"input": node.takes, "output": node.gives}
             own = {"kind": "workflow", "workflow": node.graph.id, "nodes": inner}
-            return common | own | _doors(doors, schemas=schemas)
+            return common | own | _doors(_doors_of(node.graph), schemas=schemas)
         case MapNode(source=source):
             if isinstance(source, Function):
                 return common | {"kind": "map", "computed": wording(source.call)}
@@ -116,7 +125,7 @@ def _node(node: Node, path: str, scope: str, *, schemas: bool) -> Drawn:
             return common | {"kind": kind, "condition": wording(node.condition.call), "body": body}
         case ForeachNode(concurrency=slots):
             body = _node(node.body, f"{path}[*]", scope, schemas=schemas)
-            own = {"concurrency": max(slots, 1)} if isinstance(slots, int) else {"computed": wording(slots.call)}
+            own = {"concurrency": slots} if isinstance(slots, int) else {"computed": wording(slots.call)}
             return common | {"kind": "foreach"} | own | {"body": body}
 
 
@@ -142,6 +151,15 @@ def _pause(node: SleepNode) -> Drawn:
             return kind | {"at": instant.astimezone(UTC).isoformat().replace("+00:00", "Z")}
         case Function(call=call):
             return kind | {"computed": wording(call)}
+
+
+def _doors_of(graph: Graph) -> Mapping[str, Shape[Any]]:
+    return {
+        "input": graph.takes,
+        "output": graph.gives,
+        "state": graph.state,
+        "request_context": graph.request_context,
+    }
 
 
 def _doors(doors: Mapping[str, Shape[Any]], *, schemas: bool) -> Drawn:

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from flowcore.codec import Shape
 
 
+_CENTURY = timedelta(days=36_525)
+
+MOST_OPEN = 1_000_000
+"""Items of one foreach that are open at a time, whatever ``concurrency`` says: more than a stored list can have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """Pauses between the tries of a step: exponential with full jitter, never above ``maximum``.
@@ -43,10 +49,10 @@ class Backoff:
 
     @property
     def is_usable(self) -> bool:
-        """Whether every pause it can come to is one: no negative times, a factor that is a number from 0."""
+        """Whether every pause it can come to is one: no time below 0 or above a century, a factor from 0."""
         times: tuple[Any, ...] = (self.initial, self.maximum)
         factor: Any = self.factor
-        are_times = all(isinstance(time, timedelta) and time >= timedelta(0) for time in times)
+        are_times = all(isinstance(time, timedelta) and timedelta(0) <= time <= _CENTURY for time in times)
         return are_times and isinstance(factor, (int, float)) and 0 <= factor < float("inf")
 
 
@@ -265,6 +271,11 @@ class Graph:
             if node is None:
                 return None
         return node
+
+
+def slots_of(wanted: float) -> int:
+    """How many items of a foreach may be open at a time: a whole number from 1, whatever number was asked for."""
+    return int(min(max(wanted, 1), MOST_OPEN)) if wanted == wanted else 1  # noqa: PLR0124  # NaN alone differs
 
 
 def entries(nodes: tuple[Node, ...]) -> Iterator[Node]:

@@ -208,7 +208,7 @@ def _step_of(
     on_timeout: Any = FAIL,
     metadata: Mapping[str, Any] | None = None,
 ) -> Step[Any, Any, Any, Any]:
-    name = _checked_id(id or str(getattr(function, "__name__", type(function).__name__)))
+    name = _checked_id(str(getattr(function, "__name__", type(function).__name__)) if id is None else id)
     hints = _annotations(function, caller, name)
     parameters = _positional(function, name)
     first = hints.get(parameters[0]) if parameters else None
@@ -267,7 +267,10 @@ def misused_retries(retries: Any, backoff: Any) -> Iterator[str]:
     if not isinstance(backoff, (Backoff, timedelta)):
         yield f"backoff={backoff!r} is no pause; give a timedelta or a Backoff"
     elif not Backoff.of(backoff).is_usable:
-        yield f"backoff={backoff!r} cannot be waited for; its times must be from 0 and its factor a number from 0"
+        yield (
+            f"backoff={backoff!r} cannot be waited for; its times must lie between 0 and a century, and its factor be "
+            "a number from 0"
+        )
 
 
 def _doors(context: Any) -> tuple[Any, Any, Any]:
@@ -355,9 +358,9 @@ def _named(function: Callable[..., Any]) -> str:
 
 def _checked_id(id: str) -> str:
     if not is_entry_id(id):
-        what = f"{id!r} cannot be an id; use 1-64 letters, digits, '_' or '-' (no '/', '.', '#', '[', '!')"
-        advice = ", and name it with id=" if id.startswith("<") else ""
-        raise DefinitionError(id, [Mistake(id, f"{what}{advice}")], is_step=True)
+        what = f"{id!r} cannot be an id; use 1-64 ASCII letters, digits, '_' or '-' (no '/', '.', '#', '[', '!')"
+        advice = ", and name it with id=" if str(id).startswith("<") else ""
+        raise DefinitionError(str(id), [Mistake(str(id), f"{what}{advice}")], is_step=True)
     return id
 
 

@@ -203,7 +203,7 @@ class WorkflowBuilder(Generic[I, O, Now]):
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, T, Any, Any],
         *,
-        concurrency: int | Computed[list[M], int] = 1,
+        concurrency: float | Computed[list[M], float] = 1,
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, list[T]]: ...
@@ -212,7 +212,7 @@ class WorkflowBuilder(Generic[I, O, Now]):
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, T, Any, Any],
         *,
-        concurrency: int | Computed[list[M], int] = 1,
+        concurrency: float | Computed[list[M], float] = 1,
         tolerated_failures: float,
         id: str | None = None,
         description: str = "",
@@ -222,14 +222,21 @@ class WorkflowBuilder(Generic[I, O, Now]):
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, Any, Any, Any],
         *,
-        concurrency: int | Computed[list[M], int] = 1,
+        concurrency: float | Computed[list[M], float] = 1,
         tolerated_failures: float = 0,
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, Any]:
         """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order.
 
+        A ``concurrency`` below 1 means 1, and a fraction is cut. However large, at most 1,000 items run at the same
+        time; those that sleep or wait for an answer do not count.
+
         ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1.
+
+        Whoever wakes the run reads a record for each item done so far. Where thousands of items suspend or sleep, give
+        the foreach lists of a hundred, and a nested workflow with a foreach of its own as the step: of a list that is
+        done only one record is read.
         """
         functions = (concurrency, tolerated_failures)
         return self._with("foreach", id, description, steps=(step,), functions=functions)

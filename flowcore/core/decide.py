@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias, assert_never
 
@@ -441,7 +441,7 @@ class _Walk:
         broken: Broken | None = None
         live = held = False
         for arm in arms:
-            match result := self.visit(replace(place, key=inside(place.home, arm.id), node=arm), value):
+            match result := self.visit(_at(place, inside(place.home, arm.id), arm), value):
                 case Done() | Ended():
                     outputs[arm.id] = result.value
                 case Broken():
@@ -541,7 +541,7 @@ class _Walk:
         self.wake, self.retry = _earlier(self.wake, wake), _earlier(self.retry, retry)
 
     def _body(self, place: Place, body: Body, key: StepKey, value: Json) -> Result:
-        return self.visit(replace(place, key=key, node=body), value)
+        return self.visit(_at(place, key, body), value)
 
     def _ask(self, action: Action) -> Live:
         self.actions.append(action)
@@ -553,6 +553,11 @@ class _Walk:
             return True
         self.wake = _earlier(self.wake, until)
         return False
+
+
+def _at(place: Place, key: StepKey, node: Node) -> Place:
+    """Another node in the same workflow. Not ``replace``: a foreach makes one for each open item in every turn."""
+    return Place(key=key, node=node, graph=place.graph, home=place.home, init=place.init)
 
 
 def _input(record: StepRecord, value: Json) -> Json:

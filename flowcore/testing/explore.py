@@ -21,6 +21,7 @@ from typing import Any, NoReturn, TypeAlias
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.app import App
 from flowcore.authoring.context import StepContext
+from flowcore.authoring.graph import EventNode
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
 from flowcore.crew import EventLoop
 from flowcore.errors import OutsideError, RequestError
@@ -100,8 +101,8 @@ def explore(
     run again before that: their effects have to bear it, which ``effects`` finds out.
 
     Args:
-        answers: to the suspensions: data by step id (dotted, or the last one), or a function of the open ``Wait``. A
-            suspension without an answer (no such key, ``KeyError``) has to have a timeout, which then passes.
+        answers: to the suspensions, and the data of events: by id (dotted, or the last one), or a function of the open
+            ``Wait``. What has no answer (no such key, ``KeyError``) has to have a timeout, which then passes.
         state, request_context: as ``run.start`` takes them.
         before: called before each run: set the outside world back to where it was.
         effects: what the steps have done to the outside world; compared like the outcome.
@@ -161,10 +162,12 @@ class _Ending:
     result: RunResult[Any] | None
 
     def differences(self, usual: _Ending) -> list[str]:
-        """Everything that is not as it is undisturbed."""
+        """The rules that were broken, else everything that is not as it is undisturbed."""
+        if self.broken:
+            return list(self.broken)
         names = sorted(self.facts.keys() | usual.facts.keys())
         pairs = [(name, self.facts.get(name, "nothing"), usual.facts.get(name, "nothing")) for name in names]
-        return [*self.broken, *(f"{name}: {one!r} instead of {other!r}" for name, one, other in pairs if one != other)]
+        return [f"{name}: {one!r} instead of {other!r}" for name, one, other in pairs if one != other]
 
 
 class _Explorer:
@@ -310,7 +313,10 @@ class _Trial:
             with suppress(KeyError):
                 data = self._answer_to(wait)
                 with _lost(), suppress(RequestError):
-                    self.app.resume(_RUN, data, wait=wait.id, idempotency_key=wait.id)
+                    if isinstance(self.asked.workflow.compiled.find(".".join(wait.path)), EventNode):
+                        self.app.send_event(wait.payload["event"], wait.payload["key"], data, event_id=wait.id)
+                    else:
+                        self.app.resume(_RUN, data, wait=wait.id, idempotency_key=wait.id)
                 return True
         if all(wait.deadline is None for wait in waits):
             asked = ", ".join(repr(".".join(wait.path)) for wait in waits)

@@ -21,7 +21,7 @@ from flowcore.model import Json
 from flowcore.testing.habits import Effects, Habits, OutOfOrderError, Shared, behaviour, number, seen_in
 from flowcore.testing.oracle import Reply
 
-GENERATOR = 2
+GENERATOR = 3
 """Raised whenever the same seed comes to mean another workflow or another storm: kept seeds name theirs."""
 
 _BACKOFFS = (
@@ -29,9 +29,10 @@ _BACKOFFS = (
     Backoff(initial=timedelta(seconds=1)),
     Backoff(initial=timedelta(minutes=2), jitter=False),
 )
-_SIMPLE = ("then", "then", "then", "clone", "map", "map_keys", "sleep", "sleep_until")
+_SIMPLE = ("then", "then", "then", "clone", "map", "map_keys", "sleep", "sleep_until", "event")
 _NESTED = ("parallel", "branch", "loop", "foreach", "nested", "nested_twice")
 
+EARLY = "early"
 DEEPEST = 3
 """Workflows inside each other."""
 CALM = 0.5
@@ -47,7 +48,9 @@ class Sample:
     input: Json
     effects: Effects
     timed: frozenset[str]
-    """Steps (last ids) whose suspensions time out unanswered; never beside another one."""
+    """Steps and events (last ids) whose suspensions time out unanswered; never beside another one."""
+    early: frozenset[str]
+    """Events that may be sent before anybody waits for them, with the key ``EARLY``."""
     lonely: frozenset[str]
     """Steps (last ids) that run while nothing else does: their answers may change what all others read."""
     is_calm: bool
@@ -58,6 +61,8 @@ class Sample:
         name = name_of(key)
         if name in self.timed:
             return Reply(timed_out=True)
+        if name.startswith("e"):
+            return Reply(data={"v": number(name, "event")})
         context: dict[str, Json] = {f"r/{key}@{times}": number(name, "context")}
         if name in self.lonely and number(name, times) % 2:
             context["mark"] = f"answered {times}"
@@ -95,6 +100,7 @@ class _Maker:
         self.effects = Effects()
         self.timed: set[str] = set()
         self.lonely: set[str] = set()
+        self.early: set[str] = set()
         self.insides: dict[str, list[str]] = {}
         self.is_calm = chance.random() < CALM
 
@@ -107,6 +113,7 @@ class _Maker:
             input=given,
             effects=self.effects,
             timed=frozenset(self.timed),
+            early=frozenset(self.early),
             lonely=frozenset(self.lonely),
             is_calm=self.is_calm,
         )
@@ -246,6 +253,20 @@ class _Maker:
             return instant + timedelta(microseconds=number(name, value, ctx.iteration))
 
         return builder.sleep_until(computed, id=name)
+
+    def event(self, builder: Any, spot: _Spot) -> Any:
+        """One of several that wait for the same event takes it, so only where that makes no difference."""
+        if not (spot.alone or self.is_calm):
+            return self.then(builder, spot)
+        name, is_timed = self.fresh("e"), spot.alone and self.unlucky(0.2)
+        spot.earlier.append(name)
+        if is_timed:
+            self.timed.add(name)
+            return builder.wait_for_event(name, key=EARLY, timeout=timedelta(days=400), id=name)
+        if self.lucky(0.5):
+            self.early.add(name)
+            return builder.wait_for_event(name, key=EARLY, id=name)
+        return builder.wait_for_event(name, key=lambda value: f"k{number(name, value) % 3}", id=name)
 
     def parallel(self, builder: Any, spot: _Spot) -> Any:
         arms = [self.body(replace(spot, alone=False)) for _ in range(self.chance.randint(2, 3))]

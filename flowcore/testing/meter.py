@@ -39,6 +39,8 @@ class Bill:
     """In halves: an eventually consistent read costs half a unit."""
     bytes_written: int = 0
     """Sizes of the items as they were left, indexes not counted."""
+    items_read: int = 0
+    bytes_read: int = 0
 
     @property
     def calls(self) -> int:
@@ -51,6 +53,8 @@ class Bill:
             write_units=self.write_units + other.write_units,
             read_units=self.read_units + other.read_units,
             bytes_written=self.bytes_written + other.bytes_written,
+            items_read=self.items_read + other.items_read,
+            bytes_read=self.bytes_read + other.bytes_read,
         )
 
 
@@ -140,10 +144,14 @@ class Metered:
         return Bill(write_units=units, bytes_written=size)
 
     def _charge_read(self, name: str, request: Mapping[str, Any], items: Iterable[Item]) -> None:
-        units = max(1, -(-sum(map(item_size, items)) // _READ_UNIT))
+        sizes = [item_size(item) for item in items if item]
+        units = max(1, -(-sum(sizes) // _READ_UNIT))
         with self._lock:
             self._bill += Bill(
-                requests=Counter([name]), read_units=units if request.get("ConsistentRead") else units / 2
+                requests=Counter([name]),
+                read_units=units if request.get("ConsistentRead") else units / 2,
+                items_read=len(sizes),
+                bytes_read=sum(sizes),
             )
 
     def _image(self, part: Mapping[str, Any]) -> Item | None:

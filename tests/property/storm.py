@@ -31,7 +31,7 @@ from flowcore.testing import (
 )
 from flowcore.testing.crew import SteppingCrew
 from flowcore.testing.faults import WRITES, Call
-from flowcore.testing.generate import Sample, sample
+from flowcore.testing.generate import EARLY, Sample, sample
 from flowcore.testing.invariants import WatchedStore
 from flowcore.testing.oracle import Told, tell
 
@@ -193,6 +193,9 @@ class Storm:
         raise AssertionError(f"stuck in {self.watched.peek(RUN)}")
 
     def _start(self) -> None:
+        for name in sorted(self.sample.early):
+            if self.chance.random() < 0.3:
+                self._send(name, EARLY, self.sample.answer(name, 1).data, "early")
         while self.watched.peek(RUN) is None or self.chance.random() < 0.2:
             with _weathered():
                 wait = timedelta(seconds=20) if self.weather.short_lived else None
@@ -204,13 +207,17 @@ class Storm:
     def _answer(self) -> None:
         """Answer the first open suspension by key, as the oracle does, or any where it does not matter; or twice."""
         loaded = self.watched.load(RUN, everything=True)
-        assert loaded is not None
+        if loaded is None:
+            return
         waiting = [record for record in loaded[1].values() if record.outcome is Outcome.SUSP]
         open_ = sorted((record for record in waiting if record.until is None), key=lambda record: record.key)
         if not open_ or loaded[0].is_terminal:
             return
         record = self.chance.choice(open_) if self.sample.is_calm else open_[0]
         reply = self.sample.answer(record.key, self._times(record.key))
+        if record.listens is not None:
+            self._send(*record.listens, reply.data, self.chance.choice([None, f"{record.key}@{record.gen}"]))
+            return
         exact = {"wait": f"{record.key}@{record.gen}"}
         address = exact if self.chance.random() < 0.5 else self.chance.choice([exact, *self._names(record, waiting)])
         key = f"{record.key}@{record.gen}" if address is not exact else self.chance.choice([None, exact["wait"]])
@@ -228,6 +235,12 @@ class Storm:
                     )
         finally:
             self.is_undisturbed = was
+
+    def _send(self, name: str, key: str, data: Any, event_id: str | None) -> None:
+        for _ in range(self.chance.choice([1, 1, 2])):
+            with _weathered():
+                drive = timedelta(seconds=20) if self.weather.short_lived else None
+                self.chance.choice(self.others).send_event(name, key, data, event_id=event_id, drive=drive)
 
     def _names(self, record: StepRecord, waiting: list[StepRecord]) -> Iterator[dict[str, Any]]:
         """Other ways to say which of the open suspensions is meant; a later one of the same step would fit as well."""

@@ -64,7 +64,7 @@ MISTAKES: dict[str, tuple[Build, list[tuple[str, str]]]] = {
     "a duplicate in an arm": (lambda w: w.then(A).parallel(A, B), [("a", "is used 2 times")]),
     "a duplicate in a branch": (lambda w: w.branch((bool, A), (otherwise, A)), [("a", "is used 2 times")]),
     "an arm like its parallel": (lambda w: w.parallel(A, id="a"), [("a", "is used 2 times")]),
-    "a bad id": (lambda w: w.then(A, id="a.b"), [("a.b", "cannot be an id; use 1-64 letters")]),
+    "a bad id": (lambda w: w.then(A, id="a.b"), [("a.b", "cannot be an id; use 1-64 ASCII letters")]),
     "a long id": (lambda w: w.map(bool, id="x" * 65), [("x" * 65, "cannot be an id")]),
     "no step": (lambda w: w.then(print, id="p"), [("p", "print (builtin_function_or_method) is not a step; decorate")]),
     "the result of a step": (lambda w: w.then(7, id="p"), [("p", "7 (int) is not a step; give what @step made")]),

@@ -62,7 +62,7 @@ CYCLE.append(CYCLE)
         ([b"x"], "[0] (bytes)"),
         ({"a": {(1, 2): "x"}}, "a (key (1, 2) of type tuple)"),
         ({b"x": 1}, "the value (key b'x' of type bytes)"),
-        (CYCLE, "nested too deep, or a cycle"),
+        (CYCLE, "nested deeper than 200 levels, or in a circle"),
         ({"a": "\ud800"}, "cannot be stored as JSON"),
         (object(), "the value (object)"),
         ((1, {"deep": Decimal(1)}), "[1].deep (Decimal)"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from flowcore import StepContext, step, workflow
+from flowcore import StepContext, create_step, step, workflow
 from flowcore.app import App
 from flowcore.authoring.describe import printable, wording
 from flowcore.testing.generate import sample
@@ -100,7 +100,7 @@ def test_every_step_of_a_run_is_in_the_description(seed: int) -> None:
 
 
 def test_schemas_are_there_on_demand() -> None:
-    """Of a step all four doors, of a workflow input, output and state."""
+    """And only then."""
 
     class Answer(BaseModel):
         approved: bool
@@ -112,11 +112,79 @@ def test_schemas_are_there_on_demand() -> None:
     made = workflow("asks", input=int, output=int).then(ask).commit()
     data = made.graph(schemas=True)
     assert {"type": "integer"} == data["schemas"]["input"]
-    assert {"input", "output", "state"} == data["schemas"].keys()
+    assert {"input", "output", "state", "request_context"} == data["schemas"].keys()
     schemas = data["nodes"][0]["schemas"]
     assert {"type": "string"} == schemas["suspend"]
     assert {"approved"} == schemas["resume"]["properties"].keys()
     assert "schemas" not in json.dumps(made.graph())
+
+
+class Part(BaseModel):
+    """A type that contains itself."""
+
+    name: str
+    parts: list[Part] = []
+
+
+ANY_OBJECT = {"type": "object", "additionalProperties": True}
+WORKFLOW_DOORS = {"input", "output", "state", "request_context"}
+STEP_DOORS = WORKFLOW_DOORS | {"resume", "suspend"}
+DOORS: list[tuple[str, set[str], set[str]]] = [
+    ("", WORKFLOW_DOORS, set()),
+    ("child", WORKFLOW_DOORS, set()),
+    ("child.ask", STEP_DOORS, {"request_context"}),
+    ("turns", STEP_DOORS, {"request_context"}),
+    ("fan[*]", WORKFLOW_DOORS, set()),
+    ("fan[*].ask", STEP_DOORS, {"request_context"}),
+    ("one", STEP_DOORS, {"request_context"}),
+    ("plain", STEP_DOORS, STEP_DOORS),
+]
+
+
+def described() -> dict[str, Any]:
+    """Nodes with doors by path: nested, in a loop, in a foreach, in an arm."""
+
+    @step
+    def ask(value: Part, ctx: StepContext[Part, Part, Part]) -> Part:
+        return value
+
+    typed: Any = {"input": Part, "output": Part, "state": Part, "request_context": Part}
+    child = workflow("child", **typed).then(ask).commit()
+    plain = create_step(id="plain", execute=lambda value: value)
+    flow: Any = workflow("flow", **typed)
+    flow = flow.then(child).dowhile(ask, bool, id="turns").parallel(ask.clone(id="one"), plain)
+    made = flow.map(list, id="listed").foreach(child, id="fan").map(lambda value: value[0], id="first").commit()
+    drawn = made.graph(schemas=True)
+    return {node["path"]: node["schemas"] for node in (drawn, *walk(drawn)) if "schemas" in node}
+
+
+@pytest.mark.parametrize(("path", "doors", "undeclared"), DOORS, ids=[row[0] for row in DOORS])
+def test_every_door_is_there_wherever_its_node_stands(path: str, doors: set[str], undeclared: set[str]) -> None:
+    """A program that makes forms of them need not know where a node is; what nobody declared accepts everything."""
+    schemas = described()[path]
+    assert doors == schemas.keys()
+    assert undeclared == {door for door, schema in schemas.items() if schema == {}}
+    assert [] == [ref for schema in schemas.values() for ref in dangling(schema, schema)]
+
+
+def test_an_undeclared_state_is_any_object() -> None:
+    """Its steps share names, whatever they are."""
+    schemas = workflow("w").map(bool).commit().graph(schemas=True)["schemas"]
+    assert ({}, {}, ANY_OBJECT, ANY_OBJECT) == tuple(
+        schemas[door] for door in ("input", "output", "state", "request_context")
+    )
+
+
+def dangling(schema: Any, root: Any) -> Iterator[str]:
+    """The references in a schema that lead nowhere in it."""
+    if isinstance(schema, dict):
+        if "$ref" in schema and schema["$ref"].removeprefix("#/$defs/") not in root["$defs"]:
+            yield schema["$ref"]
+        for inner in schema.values():
+            yield from dangling(inner, root)
+    elif isinstance(schema, list):
+        for inner in schema:
+            yield from dangling(inner, root)
 
 
 def test_a_door_without_a_json_schema_is_null() -> None:

@@ -192,6 +192,23 @@ def test_the_result_of_a_finished_childs_step_is_found_after_a_wake(pause: timed
     assert 7 == run.result().output
 
 
+def test_what_an_entry_bailed_with_need_not_fit_its_output() -> None:
+    """A foreach that an item left with ``bail`` holds no list; whoever asks for its result gets what it holds."""
+
+    @step
+    def leave(_: Any, ctx: StepContext) -> int:
+        ctx.bail({"enough": True})
+
+    @step
+    def look(_: Any, ctx: StepContext) -> Any:
+        return [ctx.get_step_result("child.leave"), ctx.get_step_result("other.each")]
+
+    child = workflow("child").then(leave).commit()
+    other = workflow("other").map(lambda _: [1, 2]).foreach(leave, id="each").commit()
+    made = workflow("w").parallel(child, other).then(look).commit()
+    assert [{"enough": True}, {"enough": True}] == local(made).workflow("w").create_run().start(7).output
+
+
 def test_a_branch_has_no_step_result() -> None:
     """Its record holds which arms were chosen, which is not what a step would call a result."""
 

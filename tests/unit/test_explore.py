@@ -45,6 +45,12 @@ def approve(amount: int, ctx: StepContext[bool, dict[str, int]]) -> int:
 
 
 @step
+def count_letters(word: str) -> int:
+    """Pure."""
+    return len(word)
+
+
+@step
 async def note(amount: int) -> int:
     """Really waits."""
     await asyncio.sleep(0)
@@ -184,6 +190,13 @@ def test_answers_may_be_a_function_and_may_be_missing() -> None:
     timed_out = explore(pay(charge_once), 5, schedule=[])
 
     assert ({"note": 6, "again": 6}, {"note": 1, "again": 1}) == (answered.result.output, timed_out.result.output)
+
+
+def test_events_are_sent_as_they_are_waited_for() -> None:
+    """The answer under the entry's id is the data of the event."""
+    flow = workflow("w", input=str).wait_for_event("paid", key=lambda order: order, id="payment").then(count_letters)
+
+    assert 4 == explore(flow, "o-1", answers={"payment": "much"}).result.output
 
 
 def test_a_suspension_that_nobody_answers_is_an_error() -> None:

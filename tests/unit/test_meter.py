@@ -192,7 +192,8 @@ def test_a_get_is_billed_by_four_kilobytes(
     if size:
         shelf.items["s"] = sized(size)
     metered.get_item(TableName="t", Key=KEY, ConsistentRead=consistent)
-    assert Bill(requests=_calls("GetItem"), read_units=units) == metered.take_bill()
+    found = {"items_read": 1, "bytes_read": size} if size else {}
+    assert Bill(requests=_calls("GetItem"), read_units=units, **found) == metered.take_bill()
 
 
 def test_a_query_is_billed_for_the_sum_of_what_it_read(shelf: Shelf, metered: Metered) -> None:
@@ -207,7 +208,7 @@ def test_a_query_is_billed_for_the_sum_of_what_it_read(shelf: Shelf, metered: Me
     assert 5 == len(metered.query(**request)["Items"])
     assert 2 == metered.take_bill().read_units
     assert 1 == len(metered.query(**request, FilterExpression="#f = :f")["Items"])
-    assert Bill(requests=_calls("Query"), read_units=2) == metered.take_bill()
+    assert Bill(requests=_calls("Query"), read_units=2, items_read=5, bytes_read=5000) == metered.take_bill()
 
 
 def test_a_query_of_an_index_is_billed_for_its_entries(shelf: Shelf, metered: Metered) -> None:
