@@ -1,5 +1,6 @@
 """What every test may rely on: no test can reach a real AWS account, whatever the machine is logged in to."""
 
+import gc
 import os
 
 from hypothesis import HealthCheck, settings
@@ -18,3 +19,6 @@ os.environ.update(
     AWS_EC2_METADATA_DISABLED="true",
 )
 os.environ.pop("AWS_PROFILE", None)
+
+# Most of what stands in memory is tests and modules, which stay: the collector need not look at all of it so often.
+gc.set_threshold(10_000, 20, 50)
