@@ -6,30 +6,51 @@ end; with one, ``start`` and ``resume`` commit, ask a worker to look, and return
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, get_args, overload
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar, overload
 
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
 from flowcore.codec import Shape, digest
 from flowcore.core.view import waits as open_suspensions
 from flowcore.engine import Engine
-from flowcore.errors import DefinitionError, MalformedRequest, Mistake, RunNotFound, WorkflowNotFound
+from flowcore.errors import (
+    DefinitionError,
+    MalformedRequest,
+    Mistake,
+    RunNotFound,
+    SettingsError,
+    WorkflowNotFound,
+)
 from flowcore.hints import Hints, sweep
 from flowcore.keys import LONGEST_NAME, RunRef, event_mistake, is_name, is_run_id, key_mistake
 from flowcore.mailbox import send
-from flowcore.model import EventReceipt, Head, Json, Page, PublicStatus, RunSummary, Sent, Topic, Wait
-from flowcore.ports import Clock, Ids, Queue, Scheduler, Store
+from flowcore.model import (
+    PUBLIC_STATUSES,
+    EventReceipt,
+    Head,
+    Json,
+    Page,
+    PublicStatus,
+    RunFilter,
+    RunSummary,
+    Sent,
+    Topic,
+    Wait,
+)
+from flowcore.ports import Clock, Ids, Queue, Scheduler, Store, Tracer
 from flowcore.run import Run, RunResult
 from flowcore.session import Pace
+from flowcore.tracing import Tracing, accepted_tags
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 R = TypeVar("R")
 
 DEFAULT_TENANT = "default"
+_LATEST = datetime.max.replace(tzinfo=UTC)
 _ANYTHING: Shape[Any] = Shape(Any)
 
 
@@ -45,6 +66,11 @@ class App:
         clock: the time of day.
         ids: fresh names and chance.
         pace: leases, margins and other durations.
+        retention: how long runs are kept after they have ended, where their workflow does not say; for ever when left
+            out. A run that has expired counts as gone at once and is removed, item by item, by whoever looks for it
+            next: the sweeper, or a start of the same id. A run that has not ended is never removed.
+        tracer: is told what runs and steps took, as ``flowcore.ports.Span`` values; ``flowcore.adapters.otel`` has one
+            for OpenTelemetry.
 
     Example:
         >>> from flowcore import App, step, workflow
@@ -65,6 +91,8 @@ class App:
         clock: Clock | None = None,
         ids: Ids | None = None,
         pace: Pace | None = None,
+        retention: timedelta | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         from flowcore.adapters.memory import MemoryScheduler, MemoryStore  # noqa: PLC0415  # only without a store
         from flowcore.adapters.system import SystemClock, SystemIds  # noqa: PLC0415  # only without others
@@ -85,6 +113,8 @@ class App:
             clock=clock,
             ids=self.ids,
             pace=pace or Pace(),
+            retention=_positive(retention),
+            tracer=tracer,
         )
 
     @property
@@ -101,6 +131,8 @@ class App:
         clock: Clock | None = None,
         ids: Ids | None = None,
         pace: Pace | None = None,
+        retention: timedelta | None = None,
+        tracer: Tracer | None = None,
     ) -> App:
         """The same workflows on other ports: how a deployment puts the author's App onto AWS."""
         return App(
@@ -111,6 +143,8 @@ class App:
             clock=clock or self.clock,
             ids=ids or self.ids,
             pace=pace or self.engine.pace,
+            retention=retention or self.engine.retention,
+            tracer=tracer or self.engine.tracer,
         )
 
     def for_tenant(self, tenant: str) -> App:
@@ -152,6 +186,7 @@ class App:
         wait: str | None = None,
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
+        tracing: Tracing | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Any]: ...
@@ -170,6 +205,7 @@ class App:
         via: str = "python",
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
+        tracing: Tracing | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Any]: ...
@@ -186,27 +222,73 @@ class App:
         self,
         *,
         workflow: str | None = None,
-        status: PublicStatus | None = None,
+        status: PublicStatus | Sequence[PublicStatus] | None = None,
         resource_id: str | None = None,
+        tag: str | Sequence[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[RunSummary]:
-        """Runs of this tenant, newest first; all given filters must hold. Raises: MalformedRequest."""
-        if status is not None and status not in get_args(PublicStatus):
-            raise MalformedRequest(f"{status!r} is no status of a run; use one of {', '.join(get_args(PublicStatus))}")
+        """Runs of this tenant, newest first; all given filters must hold.
+
+        A page may be shorter than ``limit``, or even empty, where few of very many runs match: only a page whose
+        ``cursor`` is None is the last one.
+
+        Args:
+            status: this one, or one of several.
+            tag: a tag that the run was started with, or several that it must all have.
+            since: created then or later.
+            until: created then or earlier.
+        Raises: MalformedRequest, InvalidPayload.
+        """
         if limit < 1:
             raise MalformedRequest(f"limit={limit} is below 1; ask for at least one run")
-        return self.store.list_runs(
-            self.tenant,
+        wanted = self._wanted(workflow, status, resource_id, tag, since, until)
+        return self.store.list_runs(self.tenant, wanted, limit=limit, cursor=cursor)
+
+    def counts(
+        self,
+        *,
+        workflow: str | None = None,
+        resource_id: str | None = None,
+        tag: str | Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> dict[PublicStatus, int]:
+        """How many runs of this tenant there are in each status, 0 included; filters as for ``list_runs``.
+
+        Reads the index, never a run. On DynamoDB it looks at every run created between ``since`` and ``until``: about
+        5,000 with each request, 25 for half a read unit. A million runs are 200 requests and a quarter of a cent, so
+        give ``since`` where there are many. Raises: MalformedRequest, InvalidPayload.
+        """
+        wanted = self._wanted(workflow, None, resource_id, tag, since, until)
+        found = self.store.count_runs(self.tenant, wanted)
+        return {status: found.get(status, 0) for status in PUBLIC_STATUSES}
+
+    def _wanted(
+        self,
+        workflow: str | None,
+        status: PublicStatus | Sequence[PublicStatus] | None,
+        resource_id: str | None,
+        tag: str | Sequence[str] | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> RunFilter:
+        """What a caller asks for, checked, without runs that count as gone."""
+        statuses = (status,) if isinstance(status, str) else tuple(status or ())
+        strangers = [word for word in statuses if word not in PUBLIC_STATUSES]
+        if strangers:
+            raise MalformedRequest(f"{strangers[0]!r} is no status of a run; use one of {', '.join(PUBLIC_STATUSES)}")
+        _refuse_naive(since, until)
+        return RunFilter(
             workflow=workflow,
-            status=status,
+            statuses=statuses,
             resource_id=resource_id,
+            tags=accepted_tags((tag,) if isinstance(tag, str) else tag or ()),
             since=since,
             until=until,
-            limit=limit,
-            cursor=cursor,
+            unexpired_at=self.clock.now(),
         )
 
     def send_event(
@@ -242,24 +324,39 @@ class App:
         return send(self.engine, sent, here=here, deadline=None if drive is None else now + drive)
 
     def waits(
-        self, *, workflow: str | None = None, resource_id: str | None = None, limit: int = 50, cursor: str | None = None
+        self,
+        *,
+        workflow: str | None = None,
+        resource_id: str | None = None,
+        tag: str | Sequence[str] | None = None,
+        label: str | None = None,
+        due_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> Page[Wait[Json]]:
-        """The inbox: the open suspensions of this tenant's runs, newest runs first, those that also sleep at the end.
+        """The inbox: the open suspensions of this tenant's parked runs, oldest runs first, each page by their own age.
 
-        Reads each run it shows; a page may hold more than ``limit`` waits when a run has several.
-        Raises: MalformedRequest.
+        The index keeps runs by the time of their creation, so a run that was started earlier and asked later comes
+        before one that was started later and asked earlier. Sleeping and paused runs are found as well, a run that a
+        worker drives just now is not.
+
+        Reads each run it shows, and no other; up to ``limit`` of them, so a page may hold more than ``limit`` waits
+        when a run has several, and fewer, or none, when ``label`` fits few: only ``cursor`` None is the end.
+
+        Args:
+            label: of the suspension.
+            due_before: only suspensions whose deadline is before.
+        Raises: MalformedRequest, InvalidPayload.
         """
-        phase, _, inner = (cursor or "suspended:").partition(":")
-        phases: dict[str, PublicStatus] = {"suspended": "suspended", "waiting": "waiting"}
-        if phase not in phases:
-            raise MalformedRequest(f"{cursor!r} is no cursor of a listing of waits")
-        page = self.list_runs(
-            workflow=workflow, status=phases[phase], resource_id=resource_id, limit=limit, cursor=inner or None
-        )
+        if limit < 1:
+            raise MalformedRequest(f"limit={limit} is below 1; ask for at least one run")
+        _refuse_naive(due_before)
+        asked = self._wanted(workflow, None, resource_id, tag, None, None)
+        wanted = replace(asked, waiting=True, deadline_before=due_before)
+        page = self.store.list_runs(self.tenant, wanted, limit=limit, cursor=cursor, oldest_first=True)
         found = [wait for summary in page for wait in self._waits_of(summary.run_id)]
-        if page.cursor is not None:
-            return Page(found, f"{phase}:{page.cursor}")
-        return Page(found, "waiting:" if phase == "suspended" else None)
+        meant = [wait for wait in found if _is_meant(wait, label, due_before)]
+        return Page(sorted(meant, key=_age), page.cursor)
 
     def _waits_of(self, run_id: str) -> list[Wait[Json]]:
         """The open suspensions of a run that a listing has named and that may be gone by now."""
@@ -289,13 +386,16 @@ class ServedWorkflow(Generic[In, Out]):
         """The workflow's id."""
         return self.workflow.id
 
-    def create_run(self, run_id: str | None = None, resource_id: str | None = None) -> Run[In, Out]:
+    def create_run(
+        self, run_id: str | None = None, resource_id: str | None = None, *, tags: Sequence[str] = ()
+    ) -> Run[In, Out]:
         """A handle on a run that is not started yet; nothing is written.
 
         Args:
             run_id: 1-128 letters, digits and ``._:@-``; made up when left out.
             resource_id: whom or what the run is about; runs can be listed by it.
-        Raises: MalformedRequest.
+            tags: up to 10 of up to 64 characters; runs can be listed by each.
+        Raises: MalformedRequest, InvalidPayload.
         """
         if run_id is not None and not is_run_id(run_id):
             raise MalformedRequest(f"{run_id!r} cannot be a run id; use 1-128 letters, digits and ._:@-")
@@ -304,7 +404,29 @@ class ServedWorkflow(Generic[In, Out]):
                 f"{resource_id!r} cannot be a resource id; use text of 1 to {LONGEST_NAME} characters"
             )
         ref = RunRef(self.app.tenant, run_id or self.app.ids.fresh())
-        return Run(self.app, ref, self.workflow, resource_id, id_given=run_id is not None)
+        return Run(self.app, ref, self.workflow, resource_id, tags=accepted_tags(tags), id_given=run_id is not None)
+
+
+def _refuse_naive(*instants: datetime | None) -> None:
+    for instant in instants:
+        if instant is not None and instant.tzinfo is None:
+            raise MalformedRequest(f"{instant.isoformat()} has no time zone; give an aware datetime")
+
+
+def _is_meant(wait: Wait[Json], label: str | None, due_before: datetime | None) -> bool:
+    if label is not None and wait.label != label:
+        return False
+    return due_before is None or (wait.deadline is not None and wait.deadline < due_before)
+
+
+def _age(wait: Wait[Json]) -> tuple[datetime, str, str]:
+    return wait.since or _LATEST, wait.run_id, wait.id
+
+
+def _positive(retention: timedelta | None) -> timedelta | None:
+    if retention is not None and retention <= timedelta(0):
+        raise SettingsError(f"retention={retention} is not positive; leave it out to keep runs for ever")
+    return retention
 
 
 def _event_id_mistake(event_id: str | None, keep: timedelta) -> str | None:

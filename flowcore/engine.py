@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from flowcore.authoring.graph import EventNode, ForeachNode, Graph, LoopNode, StepNode
@@ -33,9 +33,10 @@ from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.mailbox import EventGone
-from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, wait_id
-from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Written
+from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
+from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
 from flowcore.session import Pace, Session
+from flowcore.spans import with_id
 from flowcore.tries import Try
 
 _LOGGER = logging.getLogger("flowcore.engine")
@@ -58,6 +59,9 @@ class Engine:
     clock: Clock
     ids: Ids
     pace: Pace = field(default_factory=Pace)
+    retention: timedelta | None = None
+    """How long ended runs are kept whose workflow does not say; None: for ever."""
+    tracer: Tracer | None = None
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
     crew: Callable[[EventLoop], Crew[Try, StepEvent | None]] = field(default=Crew, repr=False)
     """Makes the crew of one session; a test gives one whose order of outcomes it can replay."""
@@ -75,9 +79,11 @@ class Engine:
         Raises: RunExists when another input or workflow stands under this id.
         """
         graph = self.graph(head.workflow)
+        if self.tracer is not None:
+            head = replace(head, trace=with_id(head.trace, head.run, "start"))
         if graph.hooks.on_start is not None:
             standing = self.store.peek(head.run)
-            if standing is not None:
+            if standing is not None and not standing.is_expired(self.clock.now()):
                 return self._begun_before(head, standing), False
             begin(self, graph, head)
         now = self.clock.now()
@@ -86,7 +92,7 @@ class Engine:
             head = heads.held(replace(head, version=0), now, owner=self.ids.fresh(), lease_until=lease_until)
         else:
             head = replace(head, due=now + heads.QUEUED_GRACE)
-        existing = self.store.start(head)
+        existing = self._put(head)
         if existing is not None:
             return self._begun_before(head, existing), False
         snapshot = fold(head, ())
@@ -105,7 +111,9 @@ class Engine:
             case NotClaimable(head):
                 if head is not None and head.wake is not None and head.wake > now and not head.is_terminal:
                     self.hints.send(run, at=head.wake, version=head.version)
-                return take_over(self, head, deadline) if head is not None and head.outbox else head
+                if head is not None and head.outbox:
+                    return take_over(self, head, deadline)
+                return self._unless_expired(head)
             case Claimed(head):
                 return self._claimed(head, deadline, per_step=per_step)
             case _:
@@ -150,7 +158,8 @@ class Engine:
                 case _:
                     assert_never(verdict)
             lease_until = self.lease_until(self.clock.now(), deadline) if here else None
-            written = self._settle(snapshot, list(zip(records, answers, strict=True)), owner, lease_until, taken)
+            pairs = list(zip(records, answers, strict=True))
+            written = self._settle(snapshot, pairs, owner, lease_until, resume.trace, taken)
             if written is not None:
                 seen = self._resumed(graph, written, owner, here=here, deadline=deadline, per_step=per_step)
                 return seen, receipt_of(answers[0].answer)
@@ -158,11 +167,12 @@ class Engine:
 
     def cancel(self, run: RunRef) -> Head:
         """Stop a run for good, from any process; an ended run keeps its status. Raises: RunNotFound."""
-        if any(graph.hooks.on_finish is not None for graph in self.graphs.values()):
+        hooked = any(graph.hooks.on_finish is not None for graph in self.graphs.values())
+        if hooked or self.retention is not None or any(graph.retention is not None for graph in self.graphs.values()):
             head = self._canceled(run)
         else:
             head = self.store.cancel(run, now=self.clock.now())
-        if head is None:
+        if head is None or head.is_expired(self.clock.now()):
             raise RunNotFound(run.id)
         if self.hints.scheduler is not None and head.status is RunStatus.CANCELED:
             self.hints.scheduler.unschedule(run, version=head.version - 1)
@@ -251,8 +261,11 @@ class Engine:
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
         born = heads.reborn(snapshot.head, now, incarnation=1)
         head = replace(born, run=new, created_at=now, version=1, epoch=0, definition=graph.fingerprint)
-        if self.store.peek(new) is not None:
-            raise RunExists(new.id, head.workflow)
+        standing = self.store.peek(new)
+        if standing is not None:
+            if not standing.is_expired(self.clock.now()):
+                raise RunExists(new.id, head.workflow)
+            self._remove(standing)
         for record in records:
             self.store.commit(new, 1, replace(record, epoch=0), None)
         if self.store.start(head) is not None:
@@ -261,15 +274,30 @@ class Engine:
 
     def delete(self, run: RunRef) -> None:
         """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
-        self.cancel(run)
-        self.store.delete(run)
+        for _ in range(MOST_TRIES):
+            head = self.cancel(run)
+            if self.store.delete(run, last=heads.removed(head, self.clock.now())):
+                return
+        raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being deleted. Try again.")
 
     def read(self, run: RunRef, *, everything: bool = True) -> Snapshot:
         """The run as it stands. Raises: RunNotFound."""
         loaded = self.store.load(run, everything=everything)
-        if loaded is None:
+        if loaded is None or loaded[0].is_expired(self.clock.now()):
             raise RunNotFound(run.id)
         return fold(loaded[0], loaded[1].values())
+
+    def peek(self, run: RunRef) -> Head:
+        """The run's head alone. Raises: RunNotFound."""
+        head = self.store.peek(run)
+        if head is None or head.is_expired(self.clock.now()):
+            raise RunNotFound(run.id)
+        return head
+
+    def retention_of(self, workflow: str) -> timedelta | None:
+        """How long ended runs of a workflow are kept; None: for ever."""
+        graph = self.graphs.get(workflow)
+        return self.retention if graph is None or graph.retention is None else graph.retention
 
     def graph(self, workflow: str) -> Graph:
         """The compiled workflow of that id. Raises: WorkflowNotFound."""
@@ -279,6 +307,15 @@ class Engine:
             raise WorkflowNotFound(workflow, self.graphs) from None
 
     # -- start and resume -------------------------------------------------------------------------------------------
+
+    def _put(self, head: Head) -> Head | None:
+        """Start the run, in the place of an expired one of that id if need be; the head that stands in its way."""
+        for _ in range(MOST_TRIES):
+            standing = self.store.start(head)
+            if standing is None or not standing.is_expired(self.clock.now()):
+                return standing
+            self._remove(standing)
+        raise ConflictError(f"An expired run {head.run.id!r} is still being removed. Try again.")
 
     def _begun_before(self, head: Head, existing: Head) -> Snapshot:
         if existing.workflow != head.workflow or existing.input_hash != head.input_hash:
@@ -331,6 +368,7 @@ class Engine:
         pairs: list[tuple[StepRecord, Answered | Received]],
         owner: str,
         lease_until: datetime | None,
+        trace: Trace | None,
         taken: Sent | None,
     ) -> Snapshot | None:
         """Write each answer together with the head; None when somebody else was faster before the first was written.
@@ -345,7 +383,7 @@ class Engine:
             for _ in range(MOST_TRIES):
                 if snapshot.head.is_terminal or snapshot.records.get(record.key) != record:
                     break
-                written = self._answered(snapshot, record, answer, owner, lease_until, taken)
+                written = self._answered(snapshot, record, answer, owner, lease_until, trace, taken)
                 if written is not None:
                     snapshot, is_settled = written, True
                     break
@@ -361,6 +399,7 @@ class Engine:
         answer: Answered | Received,
         owner: str,
         lease_until: datetime | None,
+        trace: Trace | None,
         taken: Sent | None,
     ) -> Snapshot | None:
         """One answer together with the head; None when something has moved."""
@@ -369,6 +408,9 @@ class Engine:
             head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
         else:
             head = heads.queued(snapshot.head, now)
+        if self.tracer is not None:
+            trace = with_id(trace, head.run, answer.answer.wait)
+        head = replace(head, continued=trace)
         after = evolve(snapshot, answer, now)
         written = self.store.resume(
             head, after.records[record.key], version=snapshot.head.version, prior=record, taken=taken
@@ -418,26 +460,48 @@ class Engine:
         return self.read(head.run)
 
     def _canceled(self, run: RunRef) -> Head | None:
-        """Canceled together with the hook it owes, which is called here; where there are workers, one of them calls it.
+        """Canceled together with when it expires and the hook it owes; called here, or by a worker if there are.
 
         Costs a read more than a plain cancel: whose run it is must be known first.
         """
         for _ in range(MOST_TRIES):
             head = self.store.peek(run)
-            graph = None if head is None else self.graphs.get(head.workflow)
-            if head is None or graph is None or graph.hooks.on_finish is None or head.is_terminal:
-                return self.store.cancel(run, now=self.clock.now())
+            if head is None or head.is_terminal:
+                return head
+            graph = self.graphs.get(head.workflow)
             now = max(self.clock.now(), head.updated_at)
             here = self.hints.queue is None
-            moved = heads.owing(heads.canceled(head, now), graph.hooks, lease(self, now, None) if here else now)
+            moved = heads.kept_for(heads.canceled(head, now), self.retention_of(head.workflow))
+            if graph is not None:
+                moved = heads.owing(moved, graph.hooks, lease(self, now, None) if here else now)
             if not isinstance(self.store.move(moved, version=head.version), Written):
                 continue
+            if graph is None or not moved.outbox:
+                return moved
             if here:
                 loaded = self.store.load(run, moved, everything=True)
                 return tell(self, graph, fold(moved, loaded[1].values() if loaded else ())).head
             self.hints.send(run, at=now, version=moved.version)
             return moved
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being canceled. Try again.")
+
+    # -- removing what has expired ----------------------------------------------------------------------------------
+
+    def _unless_expired(self, head: Head | None) -> Head | None:
+        """The head; None if it has expired, and then it is removed."""
+        if head is None or not head.is_expired(self.clock.now()):
+            return head
+        if head.due is not None and head.due <= self.clock.now():
+            self._remove(head)
+        return None
+
+    def _remove(self, head: Head) -> None:
+        """Remove an expired run for good, unless it has changed.
+
+        The head is written first: whoever wants to bring the run back to life (time travel) finds it changed, and
+        learns from then on that it is gone; whoever finds it half removed goes on when ``due`` has passed.
+        """
+        self.store.delete(head.run, last=heads.removed(head, self.clock.now()))
 
     # -- driving ----------------------------------------------------------------------------------------------------
 

@@ -245,6 +245,19 @@ class InvalidPayload(RequestError):
         return {"errors": self.errors}
 
 
+class UnknownField(RequestError):
+    """A run has no such field."""
+
+    code = "unknown-field"
+
+    def __init__(self, field: str, known: Iterable[str]) -> None:
+        self.known = list(known)
+        super().__init__(f"A run has no field {field!r}. Known: {_listed(self.known)}.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"known": self.known}
+
+
 class StillRunning(RequestError):
     """A worker drives the run at this moment; what was asked needs it to stand still."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeAlias
+from typing import Any, Generic, Literal, TypeAlias, get_args
 
 from typing_extensions import TypeVar
 
@@ -103,6 +103,7 @@ STEP_CHANGES: Mapping[Outcome | None, frozenset[Outcome]] = {
 PublicStatus: TypeAlias = Literal[
     "pending", "running", "waiting", "suspended", "paused", "success", "failed", "canceled"
 ]
+PUBLIC_STATUSES: tuple[PublicStatus, ...] = get_args(PublicStatus)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +216,23 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """Under which ids and with which marks a run shows in tracing, as its caller gave them."""
+
+    trace_id: str | None = None
+    """32 hex digits."""
+    parent_span_id: str | None = None
+    """16 hex digits; of the caller's span."""
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    context_keys: tuple[str, ...] = ()
+    """Keys of the request context that spans show."""
+
+
+NO_TRACE = Trace()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """The one small record of a run that is rewritten: status, version, lease, when somebody must look again."""
 
@@ -247,7 +265,16 @@ class Head:
     resource_id: str | None = None
     state: Mapping[str, Json] = field(default_factory=dict)
     request_context: Mapping[str, Json] = field(default_factory=dict)
-    trace_id: str | None = None
+    trace: Trace = NO_TRACE
+    """As the run was started with; kept for life. Its tags are what listings filter by."""
+    continued: Trace | None = None
+    """Under what the run goes on since the last resume."""
+    waiting_since: datetime | None = None
+    """Of a parked run: when the oldest of its open suspensions began. A listing's help, never believed."""
+    deadline: datetime | None = None
+    """Of a parked run: the first deadline of its open suspensions. A listing's help, too."""
+    expires_at: datetime | None = None
+    """Of an ended run: when it counts as gone."""
     outbox: tuple[str, ...] = ()
     """Hooks that are owed for the outcome this head is; ``due`` then is when whoever was to call them is given up."""
 
@@ -255,6 +282,10 @@ class Head:
     def is_terminal(self) -> bool:
         """Whether nothing can change this run any more."""
         return self.status in TERMINAL
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether the run has ended so long ago that it counts as gone, though it can still be read."""
+        return self.expires_at is not None and self.expires_at <= max(now, self.updated_at)
 
     @property
     def public_status(self) -> PublicStatus:

@@ -8,12 +8,26 @@ from several threads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from flowcore.keys import RunRef, StepKey
-from flowcore.model import Head, Listener, Mail, Page, PublicStatus, RunSummary, Sent, StepRecord, Topic
+from flowcore.model import (
+    EVERY_RUN,
+    Head,
+    Json,
+    Listener,
+    Mail,
+    Page,
+    PublicStatus,
+    RunFilter,
+    RunSummary,
+    Sent,
+    StepFailure,
+    StepRecord,
+    Topic,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +116,7 @@ class Store(Mailbox, Protocol):
 
         WAITING, JOINING and SUSPENDED are claimable when ``wake <= now`` (a suspension's wake is its deadline). Sets
         RUNNING, version + 1, epoch + 1, attempts + 1, owner, lease, due; ``updated_at`` becomes the larger of itself
-        and ``now``; removes ``wake``.
+        and ``now``; removes ``wake``, ``waiting_since`` and ``deadline``.
         """
         ...
 
@@ -127,8 +141,8 @@ class Store(Mailbox, Protocol):
     def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
         """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``.
 
-        What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, resource and
-        trace id.
+        What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, resource,
+        trace and tags.
         """
         ...
 
@@ -149,15 +163,18 @@ class Store(Mailbox, Protocol):
         """
         ...
 
-    def delete(self, run: RunRef) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
         """Remove everything about a run, its head last; whether there was one. May be called again after a crash.
+
+        With ``last`` the head is replaced by that first, if it stands one version before it; if not, nothing happens,
+        and False is returned. However slow one of several callers is: a new run of that id loses nothing to it.
 
         The caller has seen to it that nobody drives the run.
         """
         ...
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
-        """Set CANCELED, version + 1, epoch + 1; remove due, lease and wake, unless the run has ended.
+        """Set CANCELED, version + 1, epoch + 1; remove due, lease, wake and what tells of waits; unless it has ended.
 
         Returns the head after the call, canceled or ended otherwise; None when there is no such run.
         """
@@ -173,18 +190,26 @@ class Store(Mailbox, Protocol):
     def list_runs(
         self,
         tenant: str,
+        wanted: RunFilter = EVERY_RUN,
         *,
-        workflow: str | None = None,
-        status: PublicStatus | None = None,
-        resource_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        oldest_first: bool = False,
     ) -> Page[RunSummary]:
-        """Runs, newest first; all filters must hold; ``since`` and ``until`` are inclusive on the time of creation.
+        """Runs by time of creation, newest first unless asked otherwise. Reads an index: it may lag a second behind.
+
+        A page holds up to ``limit`` runs, in this order, and its cursor goes on behind the last one. Where so few
+        match that the store would have to look at too many others, it gives up for this page: the page is short or
+        even empty then, and its cursor goes on where it gave up. Only a page without a cursor is the last one.
 
         Raises ``MalformedRequest`` for a cursor this store did not give, or a ``limit`` below 1.
+        """
+        ...
+
+    def count_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN) -> Mapping[PublicStatus, int]:
+        """How many runs match, by status; a status without runs may be missing. From the index, as ``list_runs``.
+
+        Looks at every entry of the tenant that was created between ``since`` and ``until``, whatever else is asked.
         """
         ...
 
@@ -248,4 +273,55 @@ class Ids(Protocol):
 
     def draw(self) -> float:
         """A number from [0, 1), for jitter."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SpanLink:
+    """Another span that one has to do with, in whichever trace."""
+
+    trace_id: str
+    span_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Something that took a while and is over, as tracing shows it.
+
+    ``run`` is a stretch of a run: from where one worker took it to where it parked, ended or was handed on. ``step`` is
+    one try of a step in it. Ids are derived from the run and the place, so a span told twice is the same one twice.
+    """
+
+    kind: Literal["run", "step"]
+    name: str
+    """The workflow's id, or the step's dotted id."""
+    trace_id: str
+    """32 hex digits."""
+    span_id: str
+    """16 hex digits."""
+    parent_span_id: str | None
+    links: tuple[SpanLink, ...] = ()
+    started_at: datetime
+    ended_at: datetime
+    status: str
+    """Of a run the word users see, ``lost`` where another worker took it; of a step ``success``, ``bailed``,
+    ``suspended``, ``retrying`` (this try failed) or ``failed``."""
+    error: StepFailure | None = None
+    run_id: str
+    workflow_id: str
+    step: str | None = None
+    attempt: int | None = None
+    """Of a step, from 1."""
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+    """``flowcore.tags``, ``flowcore.metadata.*`` and ``flowcore.context.*``: what the caller wanted shown."""
+
+
+class Tracer(Protocol):
+    """Is told of spans that are over, and hands them to some tracing system."""
+
+    def record(self, span: Span) -> None:
+        """Take one span. Called in the worker's thread between two writes, so it should only queue it.
+
+        What it raises is logged and changes nothing.
+        """
         ...

@@ -6,10 +6,10 @@ the same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
@@ -20,12 +20,13 @@ from flowcore.codec import Shape, digest
 from flowcore.core import view
 from flowcore.core.admit import Resume
 from flowcore.core.events import Event, events
-from flowcore.core.evolve import context_at, state_at
 from flowcore.core.rewind import Given
 from flowcore.core.view import StepResult
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
-from flowcore.keys import LONGEST_NAME, ROOT, RunRef, StepKey, is_name, is_run_id
+from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
+from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
 from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Wait
+from flowcore.tracing import Tracing, accepted, begun
 
 if TYPE_CHECKING:
     from flowcore.app import App
@@ -76,6 +77,9 @@ class RunResult(Generic[Out]):
     """Why the code at hand cannot go on with this run; its status is ``paused`` then."""
     resource_id: str | None = None
     trace_id: str | None = None
+    """The trace that the run was started in."""
+    tags: list[str] = field(default_factory=list)
+    """What listings find the run by."""
     receipt: Receipt | None = None
     """After a resume: what became of the answer."""
     replayed: bool = False
@@ -83,6 +87,11 @@ class RunResult(Generic[Out]):
     version: int
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def resume_labels(self) -> dict[str, list[str]]:
+        """The labels by which the run can be resumed, with the path each leads to."""
+        return labels(self.waits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,7 @@ class RunState:
     @property
     def resume_labels(self) -> dict[str, list[str]]:
         """The labels by which the run can be resumed, with the path each leads to."""
-        return {wait.label: wait.path for wait in self.result.waits if wait.label is not None}
+        return self.result.resume_labels
 
     def step_output(self, id: str) -> Json:
         """What a step gave, by dotted id, as plain JSON; None when it has given nothing."""
@@ -149,12 +158,14 @@ class Run(Generic[In, Out]):
         workflow: Workflow[Any, Any] | None,
         resource_id: str | None,
         *,
+        tags: Sequence[str] = (),
         id_given: bool = True,
     ) -> None:
         self._app = app
         self._ref = ref
         self._workflow = workflow
         self._resource_id = resource_id
+        self._tags = tags
         self._id_given = id_given
 
     @property
@@ -169,6 +180,7 @@ class Run(Generic[In, Out]):
         state: Mapping[str, Any] | None = None,
         request_context: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
+        tracing: Tracing | None = None,
         wait: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Out]:
@@ -179,6 +191,7 @@ class Run(Generic[In, Out]):
             state: the state the run begins with.
             request_context: values every step can read and change.
             idempotency_key: stands for the run id when none was given: the same key is the same run.
+            tracing: the trace the run belongs to, and its tags; see ``flowcore.tracing.Tracing``.
             wait: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: InvalidPayload, RunExists, PayloadTooLarge.
@@ -203,6 +216,7 @@ class Run(Generic[In, Out]):
             resource_id=self._resource_id,
             state=graph.state.accept(*_named_values(f"initial state of workflow {workflow.id!r}", state)),
             request_context=_accepted_context(graph, request_context),
+            trace=begun(tracing, self._tags),
         )
         here, deadline = self._pace(wait)
         snapshot, created = self._app.engine.start(head, here=here or per_step, deadline=deadline, per_step=per_step)
@@ -221,6 +235,7 @@ class Run(Generic[In, Out]):
         via: str = "python",
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
+        tracing: Tracing | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Out]:
@@ -237,6 +252,8 @@ class Run(Generic[In, Out]):
             via: over which channel.
             request_context: values for the steps that follow; they win over those the run knows.
             retry_count: tries of the step that count as made already.
+            tracing: the trace under which the run goes on. Without ids it goes on in a trace of its own, which links to
+                the run's. Its tags mark spans; listings find a run by those it was started with.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
@@ -255,6 +272,7 @@ class Run(Generic[In, Out]):
             via=via,
             request_context=_CONTEXT.accept(*_named_values("request context", request_context)),
             retry_count=retry_count or 0,
+            trace=accepted(tracing),
         )
         here, deadline = self._pace(drive)
         snapshot, receipt = self._app.engine.resume(
@@ -350,12 +368,31 @@ class Run(Generic[In, Out]):
         self._app.engine.cancel(self._existing())
         return self.result()
 
-    def result(self, *, with_nested_workflows: bool = True) -> RunResult[Out]:
-        """The run as it stands now; on demand without the steps inside nested workflows. Raises: RunNotFound."""
-        found = self._seen(self._app.engine.read(self._existing()))
-        if with_nested_workflows:
-            return found
-        return replace(found, steps={id: step for id, step in found.steps.items() if "." not in id})
+    @overload
+    def result(self, *, with_nested_workflows: bool = True) -> RunResult[Out]: ...
+    @overload
+    def result(self, *, with_nested_workflows: bool = True, fields: Iterable[str]) -> RunFields: ...
+
+    def result(
+        self, *, with_nested_workflows: bool = True, fields: Iterable[str] | None = None
+    ) -> RunResult[Out] | RunFields:
+        """The run as it stands now.
+
+        Args:
+            with_nested_workflows: False leaves out the steps inside nested workflows.
+            fields: only these, named as in ``RunResult``. No more of the run is read than they need: for its status
+                or its output one small item, however many steps it has.
+        Raises: RunNotFound, UnknownField.
+        """
+        names = known(FIELDS if fields is None else fields)
+        graph, snapshot = self._read(needs(names))
+        found = made(names, graph, snapshot)
+        if not with_nested_workflows and "steps" in found:
+            found["steps"] = {id: step for id, step in found["steps"].items() if "." not in id}
+        if fields is not None:
+            return RunFields(found)
+        del found["resume_labels"]
+        return RunResult(**found)
 
     def state(self) -> RunState:
         """A reader of the run as it stands now. Raises: RunNotFound."""
@@ -369,9 +406,7 @@ class Run(Generic[In, Out]):
         app, ref = self._app, self._existing()
         until = None if timeout is None else app.clock.now() + timeout
         while True:
-            head = app.store.peek(ref)
-            if head is None:
-                raise RunNotFound(ref.id)
+            head = app.engine.peek(ref)
             now = app.clock.now()
             moves = head.public_status in ("pending", "running", "waiting")
             if not moves or (until is not None and now >= until):
@@ -432,6 +467,15 @@ class Run(Generic[In, Out]):
             raise RunNotFound(self._ref.id)
         return self._ref
 
+    def _read(self, needs: Needs) -> tuple[Graph | None, Snapshot]:
+        """As much of the run as is needed. Raises: RunNotFound."""
+        engine, ref = self._app.engine, self._existing()
+        if needs is Needs.HEAD:
+            snapshot = Snapshot(head=engine.peek(ref))
+        else:
+            snapshot = engine.read(ref, everything=needs is Needs.ALL)
+        return engine.graphs.get(snapshot.head.workflow), snapshot
+
     def _pace(self, wait: timedelta | None) -> tuple[bool, datetime | None]:
         """Whether to drive here, and until when."""
         if wait is not None:
@@ -447,29 +491,8 @@ class Run(Generic[In, Out]):
 
 def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
     """What users see of a snapshot; without a graph the output is plain JSON and inputs are missing."""
-    head = snapshot.head
-    output = head.output
-    if head.status is RunStatus.SUCCESS and graph is not None:
-        output = graph.gives.decode(head.output)
-    return RunResult(
-        run_id=head.run.id,
-        workflow_id=head.workflow,
-        status=head.public_status,
-        input=head.input,
-        steps=view.steps(graph, snapshot),
-        output=output,
-        error=head.failure,
-        suspended=view.suspended(snapshot),
-        waits=view.waits(snapshot),
-        state=state_at(snapshot, StepKey(ROOT)),
-        request_context=context_at(snapshot, StepKey(ROOT)),
-        blocked=head.blocked if head.status is RunStatus.BLOCKED else None,
-        resource_id=head.resource_id,
-        trace_id=head.trace_id,
-        version=head.version,
-        created_at=head.created_at,
-        updated_at=head.updated_at,
-    )
+    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot)
+    return RunResult(**values)
 
 
 def _named_values(subject: str, given: Any) -> tuple[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from flowcore.authoring.graph import BranchNode, Graph
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import evolve as heads
+from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Action, Broken, Done, Finish, Park, Passed, Run, RunStep, decide
 from flowcore.core.evolve import Adopted, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
@@ -30,6 +31,7 @@ from flowcore.mailbox import listener_of, look_back
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.ports import HeadMoved, RecordMoved, Written
 from flowcore.runner import Runner, View, conclude, is_async
+from flowcore.spans import Stretch
 from flowcore.tries import Try, time_for
 
 if TYPE_CHECKING:
@@ -97,6 +99,8 @@ class Session:
         self.kept: dict[StepKey, StepRecord] = {}
         self.last_seq = 0
         self.order = Lock()
+        tracer = engine.tracer
+        self.stretch = None if tracer is None else Stretch(tracer, snapshot.head, engine.clock.now())
         self.turns = 0
 
     def run(self) -> Snapshot:
@@ -106,12 +110,18 @@ class Session:
             while not self._turn():
                 pass
         except _Fenced:
+            self._tell_of_stretch("lost")
             return self.engine.read(self.snapshot.head.run)
         except _Unanswered as unanswered:
             raise unanswered.error from None
         finally:
             self.crew.dismiss()
+        self._tell_of_stretch(self.snapshot.head.public_status)
         return self.snapshot
+
+    def _tell_of_stretch(self, status: str) -> None:
+        if self.stretch is not None:
+            self.stretch.over(self.snapshot, status, self.engine.clock.now())
 
     def _adopt_definition(self) -> None:
         """Go on under today's definition; what it has inserted in front of the reached position is skipped for good."""
@@ -144,7 +154,9 @@ class Session:
                 self._take_up(self.engine.store.peek(self.snapshot.head.run))
                 return False
             case Park(status, wake):
-                return self._release(heads.parked(self.snapshot.head, self._now(), status, wake))
+                return self._release(
+                    heads.parked(self.snapshot.head, self._now(), status, wake, open_waits(self.snapshot))
+                )
             case Finish(result):
                 return self._finish(result)
             case _:
@@ -245,6 +257,8 @@ class Session:
         match written:
             case Written():
                 self.snapshot = after
+                if self.stretch is not None:
+                    self.stretch.step(self.graph, event, after, self.engine.clock.now())
             case RecordMoved(standing):
                 if standing is None:
                     raise _Fenced
@@ -311,6 +325,7 @@ class Session:
     def _release(self, head: Head) -> bool:
         """Give the run back as ``head``. If somebody resumed meanwhile, go on with what they brought instead."""
         held = self.snapshot.head
+        head = heads.kept_for(head, self.engine.retention_of(head.workflow))
         head = heads.owing(head, self.graph.hooks, lease(self.engine, self._now(), self.deadline))
         written = self.engine.store.release(head, epoch=held.epoch, version=held.version)
         match written:

@@ -30,6 +30,8 @@ class Settings:
     schedule_group: str
     schedule_role_arn: str
     region: str
+    retention: timedelta | None = None
+    """How long ended runs are kept whose workflow does not say; None: as the App says."""
     clock_offset: timedelta = timedelta(0)
     """Shifts the clock of a local stack; never set on AWS."""
 
@@ -49,6 +51,7 @@ class Settings:
             schedule_group=found["FLOWCORE_SCHEDULE_GROUP"],
             schedule_role_arn=found["FLOWCORE_SCHEDULE_ROLE_ARN"],
             region=found["AWS_REGION"],
+            retention=timedelta(days=days) if (days := float(found.get("FLOWCORE_RETENTION_DAYS") or 0)) else None,
             clock_offset=timedelta(seconds=float(found.get("FLOWCORE_CLOCK_OFFSET") or 0)),
         )
 
@@ -59,6 +62,7 @@ def _malformed(found: Mapping[str, str]) -> list[str]:
         "FLOWCORE_APP": (r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "module:attribute"),
         "FLOWCORE_QUEUE_URL": (r"https?://[^/]+/.+/[^/]+", "a URL that ends in /account/queue-name"),
         "FLOWCORE_SCHEDULE_ROLE_ARN": (r"arn:[\w-]+:iam::\d*:role/.+", "the ARN of a role"),
+        "FLOWCORE_RETENTION_DAYS": (r"\d+(\.\d+)?", "a number of days, 0 to keep runs for ever"),
         "FLOWCORE_CLOCK_OFFSET": (r"-?\d+(\.\d+)?", "a number of seconds"),
     }
     return [

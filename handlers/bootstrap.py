@@ -37,6 +37,7 @@ def served_app() -> App:
         ),
         clock=clock,
         ids=ids,
+        retention=settings.retention,
     )
 
 

@@ -21,12 +21,14 @@ ENVIRONMENT = (
     "FLOWCORE_QUEUE_URL",
     "FLOWCORE_SCHEDULE_GROUP",
     "FLOWCORE_SCHEDULE_ROLE_ARN",
+    "FLOWCORE_RETENTION_DAYS",
 )
 """Set on every function, and nothing else: a setting that only one function has is a setting nobody finds."""
 
 ROUTES = (
     "POST /v1/workflows/{workflow}/runs",
     "GET /v1/runs",
+    "GET /v1/counts",
     "GET /v1/runs/{run}",
     "GET /v1/runs/{run}/graph",
     "GET /v1/runs/{run}/events",

@@ -1,5 +1,6 @@
 """What every test may rely on: no test can reach a real AWS account, whatever the machine is logged in to."""
 
+import gc
 import os
 
 from hypothesis import HealthCheck, settings
@@ -18,3 +19,8 @@ os.environ.update(
     AWS_EC2_METADATA_DISABLED="true",
 )
 os.environ.pop("AWS_PROFILE", None)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and all their modules stay to the end: no garbage collection need look at them again."""
+    gc.freeze()

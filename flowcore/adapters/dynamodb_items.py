@@ -47,6 +47,7 @@ from flowcore.model import (
     RunSummary,
     StepFailure,
     StepRecord,
+    Trace,
 )
 
 SCHEMA = 1
@@ -57,6 +58,8 @@ SHARDS = 8
 SORT_KEY_LIMIT = 1024
 """Bytes of a sort key. Source: Amazon DynamoDB Developer Guide, "Quotas", sort key length."""
 
+_TAG_END = "\n"
+"""Stands around each tag; no tag holds a control character."""
 _HEAD_ROOM = 1024
 """Bytes of a head kept free for what a claim or a cancel adds, so that a stored head can always be claimed."""
 
@@ -76,11 +79,12 @@ class Index:
 
 DUE_INDEX = Index("due-index", "dsh", "due")
 """Finds runs somebody must look at. Sparse: a head without ``due`` is not in it."""
-LIST_INDEX = Index("list-index", "lsh", "lsk", ("ps", "wf", "rs", "dl"))
-"""Lists a tenant's runs, newest first.
+LIST_INDEX = Index("list-index", "lsh", "lsk", ("ps", "wf", "rs", "tg", "sw", "dl", "xp"))
+"""Lists a tenant's runs by time of creation: all that a listing shows and filters by is copied, so no head is read.
 
 It copies the public word ``ps`` and not the stored status, because claiming a run that users already see as running
-then costs no index write. ``dl`` is kept for a deadline: what an index copies cannot be changed later.
+then costs no index write. Since when a run waits (``sw``), its deadline (``dl``) and when it expires (``xp``) change
+only in writes that change ``ps`` as well, and tags never: none of them costs an index write of its own.
 """
 
 
@@ -159,10 +163,13 @@ def _shard_of(partition: str) -> int:
 
 # -- the head ---------------------------------------------------------------------------------------------------------
 
-_FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "tr", "lsh", "lsk"})
-"""What no update ever writes again: a run keeps its name, input and place in listings."""
+_FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "tr", "tg", "tm", "lsh", "lsk"})
+"""What no update ever writes again: a run keeps its name, input, trace, tags and place in listings."""
 _REMOVABLE = frozenset(
-    {"own", "lx", "inc", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"},
+    {
+        *("own", "lx", "inc", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"),
+        *("tc", "sw", "dl", "xp"),
+    },
 )
 """What an update removes when it is at its default, so that nothing of the former head shows through."""
 
@@ -204,7 +211,11 @@ def _head_facts(head: Head) -> Item:
         hop=_unless(0, head.hops),
         blk=_text(head.blocked),
         rs=_text(head.resource_id),
-        tr=_text(head.trace_id),
+        tr=_text(head.trace.trace_id),
+        tg=_text(_tags_text(head.trace.tags)),
+        sw=_instant(head.waiting_since),
+        dl=_instant(head.deadline),
+        xp=_instant(head.expires_at),
         ob=_text(",".join(head.outbox) or None),
         lsh=text(list_shard(head.run.tenant, shard)),
         lsk=text(list_key(to_ms(head.created_at), head.run.id)),
@@ -219,6 +230,8 @@ def _head_payloads(head: Head) -> Item:
         err=_payload(f"The failure {of_run}", _failure_json(head.failure)),
         sta=_payload(f"The state {of_run}", dict(head.state) or None),
         ctx=_payload(f"The request context {of_run}", dict(head.request_context) or None),
+        tm=_payload(f"The tracing metadata {of_run}", _marks_json(head.trace)),
+        tc=_payload(f"The tracing of the last resume {of_run}", _trace_json(head.continued)),
     )
 
 
@@ -253,7 +266,13 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
         resource_id=_read(item, "rs", _str_of, None),
         state=_read(item, "sta", value_of, {}),
         request_context=_read(item, "ctx", value_of, {}),
-        trace_id=_read(item, "tr", _str_of, None),
+        trace=_trace_of(
+            {**_read(item, "tm", value_of, {}), "t": _read(item, "tr", _str_of, None), "g": _tags_in(item)}
+        ),
+        continued=_read(item, "tc", lambda attribute: _trace_of(value_of(attribute)), None),
+        waiting_since=_read(item, "sw", instant_of, None),
+        deadline=_read(item, "dl", instant_of, None),
+        expires_at=_read(item, "xp", instant_of, None),
         outbox=tuple(name for name in _read(item, "ob", _str_of, "").split(",") if name),
     )
 
@@ -268,7 +287,24 @@ def decode_summary(entry: Mapping[str, Attribute]) -> RunSummary:
         status=status,
         created_at=from_ms(created_ms),
         resource_id=_read(entry, "rs", _str_of, None),
+        tags=_tags_in(entry),
+        waiting_since=_read(entry, "sw", instant_of, None),
+        deadline=_read(entry, "dl", instant_of, None),
     )
+
+
+def tag_text(tag: str) -> str:
+    """What the tags of an entry contain exactly if ``tag`` is one of them: nobody's tag is a part of another's."""
+    return f"{_TAG_END}{tag}{_TAG_END}"
+
+
+def _tags_text(tags: Sequence[str]) -> str | None:
+    return f"{_TAG_END}{_TAG_END.join(tags)}{_TAG_END}" if tags else None
+
+
+def _tags_in(entry: Mapping[str, Attribute]) -> tuple[str, ...]:
+    written = _read(entry, "tg", _str_of, "")
+    return tuple(written.strip(_TAG_END).split(_TAG_END)) if written else ()
 
 
 def list_position(entry: Mapping[str, Attribute]) -> tuple[int, str]:
@@ -316,13 +352,13 @@ def claiming(
         ua=_instant(clock),
         lc=text(token),
     )
-    return Change(put, grow=("ver", "ep", "att"), drop=("wake", "ob"))
+    return Change(put, grow=("ver", "ep", "att"), drop=("wake", "ob", "sw", "dl"))
 
 
 def canceling(*, clock: datetime | None, token: str) -> Change:
     """Somebody ends the run. ``clock`` is the run's new time, None to leave the one it has."""
     put = _present(st=text(RunStatus.CANCELED), ps=text("canceled"), ua=_instant(clock), lc=text(token))
-    return Change(put, grow=("ver", "ep"), drop=("due", "dsh", "own", "lx", "wake", "ob"))
+    return Change(put, grow=("ver", "ep"), drop=("due", "dsh", "own", "lx", "wake", "ob", "sw", "dl"))
 
 
 # -- records ----------------------------------------------------------------------------------------------------------
@@ -426,6 +462,27 @@ def _failure_of(value: Json) -> StepFailure | None:
         properties=value.get("p", {}),
         cause=_failure_of(value.get("c")),
         step=value.get("s"),
+    )
+
+
+def _marks_json(trace: Trace) -> Json:
+    """All of a trace but its id and its tags, which have attributes of their own."""
+    return _dense(p=trace.parent_span_id, m=dict(trace.metadata) or None, k=list(trace.context_keys) or None)
+
+
+def _trace_json(trace: Trace | None) -> Json:
+    if trace is None:
+        return None
+    return {**(_marks_json(trace) or {}), **(_dense(t=trace.trace_id, g=list(trace.tags) or None) or {})}
+
+
+def _trace_of(value: Json) -> Trace:
+    return Trace(
+        trace_id=value.get("t"),
+        parent_span_id=value.get("p"),
+        tags=tuple(value.get("g", ())),
+        metadata=value.get("m", {}),
+        context_keys=tuple(value.get("k", ())),
     )
 
 

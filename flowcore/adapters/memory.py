@@ -8,7 +8,8 @@ A write touches one item and two small views, however many records a run has.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count
 from threading import RLock
@@ -21,6 +22,7 @@ from flowcore.adapters.dynamodb_items import (
     claiming,
     decode_head,
     decode_record,
+    decode_summary,
     encode_head,
     encode_record,
     gather,
@@ -31,16 +33,18 @@ from flowcore.adapters.dynamodb_items import (
     scope_prefix,
 )
 from flowcore.adapters.dynamodb_mail import decode_sent, encode_listener, encode_sent, listener_key, mail_of, taker_key
-from flowcore.adapters.listing import listing
+from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
 from flowcore.errors import InvariantError
 from flowcore.keys import ROOT, RunRef, Scope, scope_of
 from flowcore.model import (
+    EVERY_RUN,
     TERMINAL,
     Head,
     Listener,
     Mail,
     Page,
     PublicStatus,
+    RunFilter,
     RunStatus,
     RunSummary,
     Sent,
@@ -53,7 +57,9 @@ from flowcore.ports import Claimed, Clock, EventTaken, HeadMoved, Hint, NotClaim
 class MemoryStore:
     """``flowcore.ports.Store`` in memory, with the items of the DynamoDB adapter."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, most_looked_at: int = MOST_LOOKED_AT) -> None:
+        """An empty store; ``most_looked_at``: entries that one page of a listing looks at, then it is given out."""
+        self._most_looked_at = most_looked_at
         self._lock = RLock()
         self._tokens = (f"{drawn:026}" for drawn in count(1))
         self._heads: dict[str, Item] = {}
@@ -150,10 +156,12 @@ class MemoryStore:
             self._apply(item, change)
             return Written()
 
-    def delete(self, run: RunRef) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
         """See ``Store.delete``."""
         with self._lock:
             partition = partition_of(run)
+            if last is not None and isinstance(self.move(last, version=last.version - 1), HeadMoved):
+                return False
             self._scopes.pop(partition, None)
             self._due.pop(partition, None)
             item = self._heads.pop(partition, None)
@@ -204,29 +212,35 @@ class MemoryStore:
     def list_runs(
         self,
         tenant: str,
+        wanted: RunFilter = EVERY_RUN,
         *,
-        workflow: str | None = None,
-        status: PublicStatus | None = None,
-        resource_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        oldest_first: bool = False,
     ) -> Page[RunSummary]:
         """See ``Store.list_runs``."""
-        asked = listing(
-            workflow=workflow,
-            status=status,
-            resource_id=resource_id,
-            since=since,
-            until=until,
-            limit=limit,
-            cursor=cursor,
-        )
+        asked = listing(wanted, limit=limit, cursor=cursor, oldest_first=oldest_first)
         with self._lock:
-            listed = self._listed.get(tenant, {})
-            within = sorted((key for key in listed if asked.lowest <= key <= asked.highest), reverse=True)
-            return asked.page_of(self._heads[listed[key]] for key in within)
+            return asked.page_of(self._looked_at(tenant, asked))
+
+    def count_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN) -> Mapping[PublicStatus, int]:
+        """See ``Store.count_runs``."""
+        asked = listing(wanted)
+        with self._lock:
+            heads = [self._heads[self._listed[tenant][key]] for key in self._keys(tenant, asked)]
+            return Counter(decode_summary(head).status for head in heads if asked.wants(head))
+
+    def _looked_at(self, tenant: str, asked: Listing) -> Iterator[Item]:
+        """Entries in order; after ``most_looked_at`` of them patience ends, as it does where looking costs money."""
+        keys = self._keys(tenant, asked)
+        for key in keys[: self._most_looked_at]:
+            yield self._heads[self._listed[tenant][key]]
+        if keys[self._most_looked_at :]:
+            yield mark(keys[self._most_looked_at - 1])
+
+    def _keys(self, tenant: str, asked: Listing) -> list[str]:
+        within = (key for key in self._listed.get(tenant, {}) if asked.lowest <= key <= asked.highest)
+        return sorted(within, reverse=not asked.oldest_first)
 
     def listen(self, listener: Listener) -> None:
         """See ``Mailbox.listen``."""

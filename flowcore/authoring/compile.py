@@ -75,6 +75,7 @@ class Options:
     backoff: Backoff
     metadata: Mapping[str, Any]
     hooks: Hooks
+    retention: timedelta | None = None
     validate_inputs: bool = True
     validate_outputs: bool = True
     mistakes: tuple[str, ...] = ()
@@ -121,6 +122,7 @@ def compile_workflow(definition: Definition) -> Graph:
         description=definition.description,
         metadata=definition.options.metadata,
         hooks=definition.options.hooks,
+        retention=definition.options.retention,
         by_id={node.id: node for node in entries(nodes)},
     )
 
@@ -503,6 +505,8 @@ def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
     yield from (Mistake(definition.id, what) for what in definition.options.mistakes)
     if not definition.entries:
         yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
+    if definition.options.retention is not None and definition.options.retention <= timedelta(0):
+        yield Mistake(definition.id, f"keeps its runs for {definition.options.retention}; retention= must be positive")
     for id, count in Counter(node.id for node in entries(nodes)).items():
         if count > 1:
             yield Mistake(

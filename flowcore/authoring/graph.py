@@ -255,6 +255,8 @@ class Graph:
     by_id: Mapping[str, Node] = field(default_factory=dict)
     hooks: Hooks = Hooks()
     """Of runs of this workflow; no part of the fingerprint, and not called where it is a step of another."""
+    retention: timedelta | None = None
+    """How long its ended runs are kept; no part of the fingerprint. None: as the App says."""
 
     def find(self, path: str) -> Node | None:
         """The node at a dotted path (``child.approve``); item numbers (``fan[7]``) are ignored."""

@@ -352,6 +352,7 @@ def workflow(
     on_suspend: Hook | None = None,
     on_finish: Hook | None = None,
     on_error: Hook | None = None,
+    retention: timedelta | None = None,
 ) -> WorkflowBuilder[I, O, I]: ...
 @overload
 def workflow(
@@ -371,6 +372,7 @@ def workflow(
     on_suspend: Hook | None = None,
     on_finish: Hook | None = None,
     on_error: Hook | None = None,
+    retention: timedelta | None = None,
 ) -> WorkflowBuilder[Any, Any, Any]: ...
 
 
@@ -391,6 +393,7 @@ def workflow(
     on_suspend: Hook | None = None,
     on_finish: Hook | None = None,
     on_error: Hook | None = None,
+    retention: timedelta | None = None,
 ) -> WorkflowBuilder[Any, Any, Any]:
     """Begin a workflow.
 
@@ -411,6 +414,8 @@ def workflow(
         on_suspend: called with the ``RunResult`` each time a run becomes suspended.
         on_finish: called with the ``RunResult`` when a run has succeeded, failed or been canceled.
         on_error: called with the ``RunResult`` when a run has failed; ``on_finish`` is called as well, after it.
+        retention: how long a run is kept after it has ended; then it counts as gone and is removed. Left out: as the
+            App or the deployment says, for ever unless told otherwise. A run that has not ended is never removed.
 
     What ``on_suspend``, ``on_finish`` and ``on_error`` raise is logged and changes nothing. Each is called once per
     outcome, however often hints are delivered and however many workers look; only a worker (or a store) that dies
@@ -438,6 +443,7 @@ def workflow(
         mistakes=mistakes,
         metadata=dict(metadata or {}),
         hooks=Hooks(on_start=on_start, on_suspend=on_suspend, on_finish=on_finish, on_error=on_error),
+        retention=retention,
     )
     return WorkflowBuilder(Definition(id=id, description=description, options=options))
 

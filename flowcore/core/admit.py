@@ -23,7 +23,7 @@ from flowcore.errors import (
     UnknownStep,
 )
 from flowcore.keys import StepKey, dotted, index_of, path_of
-from flowcore.model import Answer, Json, Outcome, Receipt, RunStatus, Snapshot, StepRecord, Wait, wait_id
+from flowcore.model import Answer, Json, Outcome, Receipt, RunStatus, Snapshot, StepRecord, Trace, Wait, wait_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,8 @@ class Resume:
     """Wins over what the run knows, per key."""
     retry_count: int = 0
     """Tries of the step that count as made already."""
+    trace: Trace | None = None
+    """Under what the run goes on; None: the caller did not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Knows no clock and no store. A status changes only along a row of the tables in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias, assert_never
@@ -36,6 +36,9 @@ WAKE_GRACE = timedelta(seconds=90)
 """How late a wake may be before the sweeper sends a hint: Scheduler is precise to a minute."""
 LEASE_GRACE = timedelta(seconds=30)
 """How long after a lease has run out the sweeper takes its holder for dead."""
+
+REMOVAL_GRACE = timedelta(minutes=15)
+"""How long removing an expired run may take before another worker does it: no worker lives longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,7 +361,7 @@ def _seen_from(snapshot: Snapshot, key: StepKey) -> Delta:
 def queued(head: Head, now: datetime) -> Head:
     """The run waits for a worker. One that is being driven stays so: its driver will see the new version."""
     if head.status in (RunStatus.RUNNING, RunStatus.PAUSED):
-        return _moved(head, head.status, now)
+        return _moved(head, head.status, now, **_told_of_waits(head))
     return _moved(head, RunStatus.QUEUED, now, wake=None, due=now + QUEUED_GRACE)
 
 
@@ -382,10 +385,25 @@ def held(head: Head, now: datetime, *, owner: str, lease_until: datetime) -> Hea
     )
 
 
-def parked(head: Head, now: datetime, status: RunStatus, wake: datetime | None) -> Head:
-    """Nothing to do until ``wake`` or an answer."""
-    due = None if wake is None else wake + WAKE_GRACE
-    return _moved(head, status, now, owner=None, lease_until=None, attempts=0, hops=0, wake=wake, due=due)
+def parked(
+    head: Head, now: datetime, status: RunStatus, wake: datetime | None, waits: Sequence[StepRecord] = ()
+) -> Head:
+    """Nothing to do until ``wake`` or an answer to one of ``waits``, the open suspensions."""
+    since = [record.at for record in waits]
+    deadlines = [record.until for record in waits if record.until is not None]
+    return _moved(
+        head,
+        status,
+        now,
+        owner=None,
+        lease_until=None,
+        attempts=0,
+        hops=0,
+        wake=wake,
+        due=None if wake is None else wake + WAKE_GRACE,
+        waiting_since=min(since, default=None),
+        deadline=min(deadlines, default=None),
+    )
 
 
 def handed_on(head: Head, now: datetime) -> Head:
@@ -436,7 +454,16 @@ def paused(head: Head, now: datetime) -> Head:
     """An operator, or a debugger, stops the run; whoever drives it is fenced off."""
     epoch = head.epoch + (head.status is RunStatus.RUNNING)
     return _moved(
-        head, RunStatus.PAUSED, now, epoch=epoch, owner=None, lease_until=None, attempts=0, wake=None, due=None
+        head,
+        RunStatus.PAUSED,
+        now,
+        epoch=epoch,
+        owner=None,
+        lease_until=None,
+        attempts=0,
+        wake=None,
+        due=None,
+        **_told_of_waits(head),
     )
 
 
@@ -458,6 +485,9 @@ def reborn(head: Head, now: datetime, incarnation: int) -> Head:
         output=None,
         failure=None,
         blocked=None,
+        waiting_since=None,
+        deadline=None,
+        expires_at=None,
         outbox=(),
     )
 
@@ -488,9 +518,33 @@ def taken_up(head: Head, until: datetime) -> Head:
 
 
 def told(head: Head) -> Head:
-    """The hooks have been called: nobody need look again, but for a suspension's deadline."""
-    due = None if head.wake is None else head.wake + WAKE_GRACE
+    """The hooks have been called: nobody need look again, but for a suspension's deadline, or when the run expires."""
+    due = head.expires_at if head.wake is None else head.wake + WAKE_GRACE
     return replace(head, version=head.version + 1, outbox=(), due=due)
+
+
+def kept_for(head: Head, retention: timedelta | None) -> Head:
+    """The same, expiring ``retention`` after its end, if it has ended; ``due`` then has somebody remove it."""
+    if retention is None or not head.is_terminal:
+        return head
+    expires_at = head.updated_at + retention
+    return replace(head, expires_at=expires_at, due=expires_at)
+
+
+def removed(head: Head, now: datetime) -> Head:
+    """An ended run is being removed by whoever wrote this, who is given up after a while.
+
+    By the run's own clock it has expired from now on, so nobody whose clock is behind brings it back to life.
+    """
+    at = max(head.updated_at, now)
+    expires_at = at if head.expires_at is None else min(at, head.expires_at)
+    due = now + REMOVAL_GRACE
+    return replace(head, version=head.version + 1, updated_at=at, outbox=(), expires_at=expires_at, due=due)
+
+
+def _told_of_waits(head: Head) -> dict[str, Any]:
+    """What a listing of waits was told of a parked run; a pause changes nothing about it."""
+    return {"waiting_since": head.waiting_since, "deadline": head.deadline}
 
 
 def _moved(head: Head, status: RunStatus, now: datetime, **changes: Any) -> Head:
@@ -501,5 +555,9 @@ def _moved(head: Head, status: RunStatus, now: datetime, **changes: Any) -> Head
             f"run {head.run.id!r} at version {head.version} cannot go from {head.status.value} to {status.value}"
         )
     return replace(
-        head, status=status, version=head.version + 1, updated_at=max(head.updated_at, now), **{"outbox": (), **changes}
+        head,
+        status=status,
+        version=head.version + 1,
+        updated_at=max(head.updated_at, now),
+        **{"outbox": (), "waiting_since": None, "deadline": None, **changes},
     )

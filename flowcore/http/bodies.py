@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from flowcore.app import ServedWorkflow
 from flowcore.authoring.workflow import Workflow
 from flowcore.core.events import Event, failure_json
 from flowcore.core.view import StepResult
+from flowcore.fields import FIELDS
 from flowcore.model import EventReceipt, Json, Page, Receipt, RunSummary, Wait
 from flowcore.run import RunResult
 
@@ -27,6 +29,11 @@ class StartBody(_Body):
     resource_id: str | None = None
     state: dict[str, Any] | None = None
     request_context: dict[str, Any] | None = None
+    tags: list[str] = []
+    tracing: dict[str, Any] | None = None
+    """As ``flowcore.tracing.Tracing``; where it names no trace, a ``traceparent`` header does."""
+    include_state: bool = False
+    include_resume_labels: bool = False
 
 
 class ResumeBody(_Body):
@@ -38,6 +45,10 @@ class ResumeBody(_Body):
     label: str | None = None
     index: int | None = None
     request_context: dict[str, Any] | None = None
+    retry_count: int | None = None
+    tracing: dict[str, Any] | None = None
+    include_state: bool = False
+    include_resume_labels: bool = False
 
 
 class EventBody(_Body):
@@ -48,28 +59,29 @@ class EventBody(_Body):
     data: Any = None
 
 
-def run_json(result: RunResult[Any], output: Json) -> dict[str, Json]:
-    """A run as the API shows it. ``output`` is the stored, plain form of the result."""
-    body: dict[str, Json] = {
-        "run_id": result.run_id,
-        "workflow_id": result.workflow_id,
-        "status": result.status,
-        "input": result.input,
-        "output": output,
-        "error": failure_json(result.error),
-        "suspended": result.suspended,
-        "waits": [wait_json(wait) for wait in result.waits],
-        "steps": {id: _step(step) for id, step in result.steps.items()},
-        "resource_id": result.resource_id,
-        "version": result.version,
-        "created_at": _instant(result.created_at),
-        "updated_at": _instant(result.updated_at),
-    }
+SHOWN = tuple(name for name in FIELDS if name not in ("state", "request_context", "resume_labels", "blocked"))
+"""What the API shows of a run unless told otherwise; ``blocked`` where there is something to tell."""
+
+
+def run_json(result: RunResult[Any], output: Json, *, also: Iterable[str] = ()) -> dict[str, Json]:
+    """A run as the API shows it.
+
+    Args:
+        output: the stored, plain form of the result.
+        also: fields to show besides ``SHOWN``.
+    """
+    values = {name: getattr(result, name) for name in (*SHOWN, *also)}
+    body = fields_json({**values, "output": output})
     if result.blocked is not None:
         body["blocked"] = result.blocked
     if result.receipt is not None:
         body["receipt"] = receipt_json(result.receipt)
     return body
+
+
+def fields_json(values: Mapping[str, Any]) -> dict[str, Json]:
+    """Some fields of a run as the API shows them; the output is plain already."""
+    return {name: _FORMS[name](value) if name in _FORMS else value for name, value in values.items()}
 
 
 def page_json(page: Page[RunSummary]) -> dict[str, Json]:
@@ -80,7 +92,10 @@ def page_json(page: Page[RunSummary]) -> dict[str, Json]:
             "workflow_id": summary.workflow_id,
             "status": summary.status,
             "resource_id": summary.resource_id,
+            "tags": list(summary.tags),
             "created_at": _instant(summary.created_at),
+            "waiting_since": _instant(summary.waiting_since),
+            "deadline": _instant(summary.deadline),
         }
         for summary in page
     ]
@@ -180,3 +195,15 @@ def _step(step: StepResult) -> dict[str, Json]:
 
 def _instant(instant: datetime | None) -> str | None:
     return None if instant is None else instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_FORMS: Mapping[str, Callable[[Any], Json]] = {
+    "error": failure_json,
+    "waits": lambda waits: [wait_json(wait) for wait in waits],
+    "steps": lambda steps: {id: _step(step) for id, step in steps.items()},
+    "state": dict,
+    "request_context": dict,
+    "created_at": _instant,
+    "updated_at": _instant,
+}
+"""How a field that is not plain JSON already is written."""

@@ -27,6 +27,7 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.InvalidPayload, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IdempotencyKeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.UnknownStep, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.UnknownField, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.UnknownLabel, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IndexOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.RequestError, HTTPStatus.CONFLICT),

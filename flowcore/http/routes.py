@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.api_gateway import BaseRouter, Router
@@ -24,13 +24,15 @@ from flowcore.http.bodies import (
     StartBody,
     event_json,
     event_receipt_json,
+    fields_json,
     graph_json,
     page_json,
     run_json,
     workflow_json,
 )
 from flowcore.model import Json
-from flowcore.run import RunResult
+from flowcore.run import Run, RunResult
+from flowcore.tracing import Tracing, from_traceparent
 
 LONGEST_WAIT = timedelta(seconds=25)
 """What ``Prefer: wait`` may ask for: the gateway itself gives up after 30 seconds."""
@@ -71,8 +73,9 @@ def _about_runs(router: Router, app: App) -> None:
     @router.get("/v1/runs")
     def list_runs(
         workflow: str | None = None,
-        status: Status | None = None,
+        status: Annotated[list[Status] | None, Query()] = None,
         resource_id: str | None = None,
+        tag: Annotated[list[str] | None, Query()] = None,
         since: datetime | None = None,
         until: datetime | None = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 50,
@@ -82,6 +85,7 @@ def _about_runs(router: Router, app: App) -> None:
             workflow=workflow,
             status=status,
             resource_id=resource_id,
+            tag=tag,
             since=since,
             until=until,
             limit=limit,
@@ -89,9 +93,29 @@ def _about_runs(router: Router, app: App) -> None:
         )
         return _json(HTTPStatus.OK, page_json(page))
 
+    @router.get("/v1/counts")
+    def count_runs(
+        workflow: str | None = None,
+        resource_id: str | None = None,
+        tag: Annotated[list[str] | None, Query()] = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Response[str]:
+        found = app.counts(workflow=workflow, resource_id=resource_id, tag=tag, since=since, until=until)
+        return _json(HTTPStatus.OK, {"counts": found})
+
     @router.get("/v1/runs/<run_id>")
-    def get_run(run_id: str) -> Response[str]:
-        return _json(HTTPStatus.OK, _shown(app, app.run(run_id).result()))
+    def get_run(
+        run_id: str,
+        fields: Annotated[list[str] | None, Query()] = None,
+        include_state: bool = False,  # noqa: FBT001, FBT002  # a query parameter
+        include_resume_labels: bool = False,  # noqa: FBT001, FBT002  # as above
+    ) -> Response[str]:
+        if fields is not None:
+            names = [name for part in fields for name in part.split(",") if name]
+            return _json(HTTPStatus.OK, _some(app, app.run(run_id), names))
+        also = _asked_besides(include_state, include_resume_labels)
+        return _json(HTTPStatus.OK, _shown(app, app.run(run_id).result(), also))
 
     @router.get("/v1/runs/<run_id>/graph")
     def draw_run(run_id: str, format: Picture = "json") -> Response[str]:
@@ -107,15 +131,17 @@ def _changes(router: Router, app: App) -> None:
     @router.post("/v1/workflows/<workflow>/runs")
     def start_run(workflow: str, body: StartBody) -> Response[str]:
         wait = preferred_wait(_header(router, "prefer"))
-        run = app.workflow(workflow).create_run(body.run_id, resource_id=body.resource_id)
+        run = app.workflow(workflow).create_run(body.run_id, body.resource_id, tags=body.tags)
         result = run.start(
             body.input,
             state=body.state,
             request_context=body.request_context,
             idempotency_key=_header(router, "idempotency-key"),
+            tracing=_traced(body.tracing, _header(router, "traceparent")),
             wait=wait,
         )
-        return _done(app, result, waited=wait is not None, location=f"/v1/runs/{result.run_id}")
+        also = _asked_besides(body.include_state, body.include_resume_labels)
+        return _done(app, result, also, waited=wait is not None, location=f"/v1/runs/{result.run_id}")
 
     @router.post("/v1/runs/<run_id>/resume")
     def resume_run(run_id: str, body: ResumeBody) -> Response[str]:
@@ -127,12 +153,15 @@ def _changes(router: Router, app: App) -> None:
             wait=body.wait,
             index=body.index,
             request_context=body.request_context,
+            retry_count=body.retry_count,
+            tracing=_traced(body.tracing, None),
             idempotency_key=_header(router, "idempotency-key"),
             by=caller_of(router.current_event.raw_event),
             via="http",
             drive=wait,
         )
-        return _done(app, result, waited=wait is not None)
+        also = _asked_besides(body.include_state, body.include_resume_labels)
+        return _done(app, result, also, waited=wait is not None)
 
     @router.post("/v1/runs/<run_id>/cancel")
     def cancel_run(run_id: str) -> Response[str]:
@@ -164,21 +193,49 @@ def caller_of(event: Mapping[str, Any]) -> str | None:
     return subject or identity
 
 
-def _done(app: App, result: RunResult[Any], *, waited: bool, location: str | None = None) -> Response[str]:
+def _traced(given: dict[str, Any] | None, traceparent: str | None) -> Tracing | None:
+    """What the caller says about tracing: the body, where it names no trace under the header's."""
+    header = None if given and "trace_id" in given else from_traceparent(traceparent)
+    if given is None and header is None:
+        return None
+    return cast("Tracing", {**(header or {}), **(given or {})})
+
+
+def _asked_besides(include_state: bool, include_resume_labels: bool) -> list[str]:  # noqa: FBT001  # two switches of a request
+    """Fields that are shown only when asked for."""
+    asked = {"state": include_state, "resume_labels": include_resume_labels}
+    return [name for name, wanted in asked.items() if wanted]
+
+
+def _some(app: App, run: Run[Any, Any], names: list[str]) -> dict[str, Json]:
+    """Only these fields of a run, and no more read than they need."""
+    extra = ["status", "workflow_id"] if "output" in names else []
+    found = dict(run.result(fields=[*names, *extra]))
+    if "output" in names:
+        found["output"] = _plain_output(app, found["workflow_id"], found["status"], found["output"])
+    return fields_json({name: found[name] for name in names})
+
+
+def _plain_output(app: App, workflow: str, status: str, output: Any) -> Json:
+    served = app.workflows.get(workflow)
+    if status != "success":
+        return None
+    return output if served is None else served.compiled.gives.encode(output)
+
+
+def _done(
+    app: App, result: RunResult[Any], also: list[str], *, waited: bool, location: str | None = None
+) -> Response[str]:
     """202 for what is under way, 200 for what was waited for or had been asked before."""
     headers = {"Location": location} if location else {}
     if result.replayed:
         headers["Idempotent-Replayed"] = "true"
     status = HTTPStatus.OK if waited or result.replayed else HTTPStatus.ACCEPTED
-    return _json(status, _shown(app, result), headers)
+    return _json(status, _shown(app, result, also), headers)
 
 
-def _shown(app: App, result: RunResult[Any]) -> dict[str, Json]:
-    output = None
-    if result.status == "success":
-        served = app.workflows.get(result.workflow_id)
-        output = result.output if served is None else served.compiled.gives.encode(result.output)
-    return run_json(result, output)
+def _shown(app: App, result: RunResult[Any], also: Iterable[str] = ()) -> dict[str, Json]:
+    return run_json(result, _plain_output(app, result.workflow_id, result.status, result.output), also=also)
 
 
 def _drawn(workflow: Workflow[Any, Any], format: Picture, run: RunResult[Any] | None = None) -> Response[str]:

@@ -41,12 +41,16 @@ from flowcore.model import (
     Listener,
     Mail,
     Outcome,
+    Page,
     PublicStatus,
+    RunFilter,
     RunStatus,
+    RunSummary,
     Sent,
     StepFailure,
     StepRecord,
     Topic,
+    Trace,
 )
 from flowcore.ports import (
     Claimed,
@@ -149,7 +153,12 @@ class StoreContract:
 
     def test_start_puts_a_run_that_does_not_exist(self, store: Store) -> None:
         """A started run stands as it was given."""
-        head = a_head(resource_id="order-7", state={"a": 1}, request_context={"locale": "de"}, trace_id="t-1")
+        head = a_head(
+            resource_id="order-7",
+            state={"a": 1},
+            request_context={"locale": "de"},
+            trace=Trace(trace_id="t-1", tags=("a", "b")),
+        )
         assert store.start(head) is None
         assert store.peek(RUN) == head
 
@@ -650,6 +659,17 @@ class StoreContract:
         store.delete(RUN)
         assert other == store.peek(other.run)
 
+    def test_delete_removes_only_the_head_that_is_meant(self, store: Store) -> None:
+        """At any other version everything stays."""
+        suspend(store)
+        before = store.load(RUN, everything=True)
+        for version in (3, 5):
+            assert not store.delete(RUN, last=a_suspended_head(version=version))
+        assert before == store.load(RUN, everything=True)
+        assert store.delete(RUN, last=a_suspended_head(version=4))
+        assert store.load(RUN, everything=True) is None
+        assert not store.delete(RUN, last=a_suspended_head(version=4))
+
     def test_due_finds_what_is_overdue(self, store: Store) -> None:
         """Strictly before now, the longest overdue first, no more than asked for."""
         for minute in (3, 1, 4, 2, 5):
@@ -691,11 +711,44 @@ class StoreContract:
         assert page.cursor is None
 
     def test_list_runs_shows_a_summary(self, store: Store) -> None:
-        """Ids, the public word, the time of creation and the resource."""
-        store.start(a_head(resource_id="order-7"))
-        (shown,) = store.list_runs("acme")
-        expected = ("r-1", "refund", "pending", NOW, "order-7")
-        assert expected == (shown.run_id, shown.workflow_id, shown.status, shown.created_at, shown.resource_id)
+        """Ids, the public word, the time of creation, the resource, the tags and what tells of open waits."""
+        waits: dict[str, Any] = {"waiting_since": NOW + SECOND, "deadline": NOW + 2 * SECOND}
+        store.start(a_suspended_head(resource_id="order-7", trace=Trace(tags=("b", "a")), **waits))
+        assert [
+            RunSummary(
+                run_id="r-1",
+                workflow_id="refund",
+                status="suspended",
+                created_at=NOW,
+                resource_id="order-7",
+                tags=("b", "a"),
+                waiting_since=NOW + SECOND,
+                deadline=NOW + 2 * SECOND,
+            )
+        ] == store.list_runs("acme").items
+
+    def test_what_tells_of_waits_goes_with_a_claim_and_a_cancel(self, store: Store) -> None:
+        """A run that is driven or over is in nobody's inbox."""
+        waits: dict[str, Any] = {"waiting_since": NOW, "deadline": NOW, "wake": NOW}
+        other = RunRef("acme", "r-2")
+        for run in (RUN, other):
+            store.start(a_suspended_head(run, **waits))
+        assert 2 == len(store.list_runs("acme", RunFilter(waiting=True)).items)
+        claimed, canceled = claim(store, NOW).head, store.cancel(other, now=NOW)
+        assert [] == store.list_runs("acme", RunFilter(waiting=True)).items
+        for head in (claimed, canceled):
+            assert head is not None
+            assert (None, None) == (head.waiting_since, head.deadline)
+
+    def test_a_run_keeps_its_trace_for_life(self, store: Store) -> None:
+        """Whatever a later head says; what it goes on under may change."""
+        first = Trace(trace_id="t-1", parent_span_id="p-1", tags=("a",), metadata={"m": 1}, context_keys=("k",))
+        store.start(a_running_head(trace=first))
+        later = a_suspended_head(version=2, trace=Trace(), continued=Trace(trace_id="t-2", tags=("b",)))
+        assert Written() == store.release(later, epoch=1, version=1)
+        head = store.peek(RUN)
+        assert head is not None
+        assert (first, Trace(trace_id="t-2", tags=("b",))) == (head.trace, head.continued)
 
     def test_list_runs_pages_through_everything_once(self, store: Store) -> None:
         """A cursor goes on where the page ended, whatever came in front meanwhile; the last page has none."""
@@ -716,12 +769,22 @@ class StoreContract:
         ("filters", "expected"),
         [
             ({"workflow": "refund"}, ["r-3", "r-0"]),
-            ({"status": "suspended"}, ["r-2"]),
-            ({"status": "pending"}, ["r-0"]),
-            ({"status": "running"}, ["r-3", "r-1"]),
-            ({"status": "failed"}, []),
+            ({"statuses": ("suspended",)}, ["r-2"]),
+            ({"statuses": ("pending",)}, ["r-0"]),
+            ({"statuses": ("running",)}, ["r-3", "r-1"]),
+            ({"statuses": ("failed",)}, []),
             ({"resource_id": "x"}, ["r-2", "r-1"]),
-            ({"resource_id": "x", "status": "running"}, ["r-1"]),
+            ({"resource_id": "x", "statuses": ("running",)}, ["r-1"]),
+            ({"statuses": ("failed", "pending", "suspended")}, ["r-2", "r-0"]),
+            ({"tags": ("eu",)}, ["r-3", "r-1"]),
+            ({"tags": ("e",)}, []),
+            ({"tags": ("eu", "grüße, a=b")}, ["r-3"]),
+            ({"tags": ("eu",), "resource_id": "x"}, ["r-1"]),
+            ({"waiting": True}, ["r-2"]),
+            ({"deadline_before": NOW + 3 * SECOND}, ["r-2"]),
+            ({"deadline_before": NOW + 2 * SECOND}, []),
+            ({"unexpired_at": NOW + 3 * SECOND}, ["r-3", "r-2", "r-1"]),
+            ({"unexpired_at": NOW + 2 * SECOND}, ["r-3", "r-2", "r-1", "r-0"]),
             ({"since": NOW + SECOND}, ["r-3", "r-2", "r-1"]),
             ({"until": NOW + SECOND}, ["r-1", "r-0"]),
             ({"since": NOW + SECOND, "until": NOW + 2 * SECOND}, ["r-2", "r-1"]),
@@ -730,20 +793,50 @@ class StoreContract:
     )
     def test_list_runs_keeps_what_matches(self, store: Store, filters: dict[str, Any], expected: list[str]) -> None:
         """All filters hold; a queued run is pending before its first claim and running after; bounds are inclusive."""
-        store.start(a_head(RunRef("acme", "r-0")))
         other = {"workflow": "other", "resource_id": "x"}
-        store.start(a_running_head(RunRef("acme", "r-1"), created_at=NOW + SECOND, **other))
-        store.start(a_suspended_head(RunRef("acme", "r-2"), created_at=NOW + 2 * SECOND, **other))
-        store.start(a_head(RunRef("acme", "r-3"), created_at=NOW + 3 * SECOND, epoch=1))
-        assert [run.run_id for run in store.list_runs("acme", **filters)] == expected
+        eu, both = Trace(tags=("eu",)), Trace(tags=("grüße, a=b", "eu"))
+        waits = {"waiting_since": NOW, "deadline": NOW + 2 * SECOND}
+        store.start(a_head(RunRef("acme", "r-0"), expires_at=NOW + 3 * SECOND))
+        store.start(a_running_head(RunRef("acme", "r-1"), created_at=NOW + SECOND, trace=eu, **other))
+        store.start(a_suspended_head(RunRef("acme", "r-2"), created_at=NOW + 2 * SECOND, **waits, **other))
+        store.start(a_head(RunRef("acme", "r-3"), created_at=NOW + 3 * SECOND, epoch=1, trace=both))
+        wanted = RunFilter(**filters)
+        assert [run.run_id for run in store.list_runs("acme", wanted)] == expected
+        assert [run.run_id for run in store.list_runs("acme", wanted, oldest_first=True)] == expected[::-1]
+        assert sum(store.count_runs("acme", wanted).values()) == len(expected)
+
+    def test_count_runs_counts_by_status(self, store: Store) -> None:
+        """Only the tenant's own; what counts as gone is left out when asked for."""
+        for number in range(3):
+            store.start(a_head(RunRef("acme", f"p-{number}")))
+        store.start(a_suspended_head(RunRef("acme", "s"), workflow="other"))
+        store.start(a_head(RunRef("acme", "e"), status=RunStatus.FAILED, due=None, expires_at=NOW))
+        store.start(a_head(RunRef("other", "o")))
+        assert {"pending": 3, "suspended": 1, "failed": 1} == dict(store.count_runs("acme"))
+        assert {"pending": 3, "suspended": 1} == dict(store.count_runs("acme", RunFilter(unexpired_at=NOW)))
+        assert {"suspended": 1} == dict(store.count_runs("acme", RunFilter(workflow="other")))
+        assert {} == dict(store.count_runs("acme", RunFilter(since=NOW + SECOND, until=NOW)))
+
+    def test_list_runs_pages_oldest_first(self, store: Store) -> None:
+        """The same runs the other way round, each once."""
+        for number in range(7):
+            store.start(a_head(RunRef("acme", f"r-{number}"), created_at=NOW + number * SECOND))
+        shown: list[str] = []
+        cursor: str | None = None
+        for _ in range(4):
+            page = store.list_runs("acme", limit=2, cursor=cursor, oldest_first=True)
+            shown += [run.run_id for run in page]
+            cursor = page.cursor
+        assert [f"r-{number}" for number in range(7)] == shown
+        assert cursor is None
 
     def test_list_runs_reads_on_until_enough_match(self, store: Store) -> None:
         """A rare match is found behind many others, and the page after it goes on behind it."""
         for number in range(40):
             rare = "rare" if number in (3, 5) else "common"
             store.start(a_head(RunRef("acme", f"r-{number:02}"), created_at=NOW + number * SECOND, workflow=rare))
-        first = store.list_runs("acme", workflow="rare", limit=1)
-        second = store.list_runs("acme", workflow="rare", limit=1, cursor=first.cursor)
+        first = store.list_runs("acme", RunFilter(workflow="rare"), limit=1)
+        second = store.list_runs("acme", RunFilter(workflow="rare"), limit=1, cursor=first.cursor)
         assert ["r-05", "r-03"] == [run.run_id for page in (first, second) for run in page]
         assert second.cursor is None
 
@@ -938,6 +1031,18 @@ def suspend(store: Store) -> tuple[Head, StepRecord]:
     resumed = replace(a_suspended_head(), status=RunStatus.QUEUED, version=4, due=NOW + 5 * SECOND)
     answer = an_answer({"ok": True}, by="ann", idempotency_key="k-1")
     return resumed, a_record("approve", Outcome.RESU, gen=1, seq=2, answer=answer)
+
+
+def patient_pages(store: Store) -> list[Page[RunSummary]]:
+    """Every page of a listing of three rare runs among fifty."""
+    for number in range(50):
+        tags = ("rare",) if number in (4, 27, 41) else ("common",)
+        run = RunRef("acme", f"r-{number:02}")
+        store.start(a_head(run, created_at=NOW + number * SECOND, trace=Trace(tags=tags)))
+    pages = [store.list_runs("acme", RunFilter(tags=("rare",)), limit=2)]
+    while pages[-1].cursor is not None:
+        pages.append(store.list_runs("acme", RunFilter(tags=("rare",)), limit=2, cursor=pages[-1].cursor))
+    return pages
 
 
 def _near(milliseconds: int | None) -> datetime | None:

@@ -7,7 +7,7 @@ between, such as letting another worker drive the same run: what a frozen worker
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,7 +16,19 @@ from typing import Any, TypeAlias, TypeVar
 
 from flowcore.errors import StoreUnavailable
 from flowcore.keys import RunRef
-from flowcore.model import Head, Listener, Mail, Page, PublicStatus, RunSummary, Sent, StepRecord, Topic
+from flowcore.model import (
+    EVERY_RUN,
+    Head,
+    Listener,
+    Mail,
+    Page,
+    PublicStatus,
+    RunFilter,
+    RunSummary,
+    Sent,
+    StepRecord,
+    Topic,
+)
 from flowcore.ports import (
     Claimed,
     EventTaken,
@@ -169,9 +181,9 @@ class FaultyStore:
         """See ``Store.move``."""
         return self._call("move", lambda: self.inner.move(head, version=version), head.run)
 
-    def delete(self, run: RunRef) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
         """See ``Store.delete``."""
-        return self._call("delete", lambda: self.inner.delete(run), run)
+        return self._call("delete", lambda: self.inner.delete(run, last=last), run)
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""
@@ -181,22 +193,13 @@ class FaultyStore:
         """See ``Store.due``."""
         return self._call("due", lambda: self.inner.due(now, limit=limit))
 
-    def list_runs(
-        self,
-        tenant: str,
-        *,
-        workflow: str | None = None,
-        status: PublicStatus | None = None,
-        resource_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page[RunSummary]:
+    def list_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN, **paging: Any) -> Page[RunSummary]:
         """See ``Store.list_runs``."""
-        filters: dict[str, Any] = {"workflow": workflow, "status": status, "resource_id": resource_id}
-        bounds: dict[str, Any] = {"since": since, "until": until, "limit": limit, "cursor": cursor}
-        return self._call("list_runs", lambda: self.inner.list_runs(tenant, **filters, **bounds))
+        return self._call("list_runs", lambda: self.inner.list_runs(tenant, wanted, **paging))
+
+    def count_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN) -> Mapping[PublicStatus, int]:
+        """See ``Store.count_runs``."""
+        return self._call("count_runs", lambda: self.inner.count_runs(tenant, wanted))
 
     def _call(
         self, verb: str, happen: Callable[[], T], run: RunRef | None = None, record: StepRecord | None = None

@@ -5,7 +5,7 @@ The checks are plain functions of what stood there before and after, so any stor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -17,6 +17,7 @@ from flowcore.core.decide import Finish, Park, decide
 from flowcore.core.evolve import fold
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import (
+    EVERY_RUN,
     RUN_CHANGES,
     SELF_MOVING,
     STEP_CHANGES,
@@ -27,6 +28,7 @@ from flowcore.model import (
     Outcome,
     Page,
     PublicStatus,
+    RunFilter,
     RunStatus,
     RunSummary,
     Sent,
@@ -70,6 +72,9 @@ def _due_violations(head: Head) -> Iterator[str]:
     elif head.status is RunStatus.SUSPENDED:
         if (head.due is None) is not (head.wake is None):
             yield "SUSPENDED with a deadline and without due, or the other way round"
+    elif head.is_terminal and head.expires_at is not None:
+        if head.due is None or head.due < head.expires_at:
+            yield f"{head.status} with due {head.due}, and it expires at {head.expires_at}"
     elif head.status not in SELF_MOVING and head.due is not None:
         yield f"{head.status} with due: the sweeper would never stop"
 
@@ -112,8 +117,8 @@ class WatchedStore:
     inner: Store
     graphs: dict[str, Graph] = field(default_factory=dict)
     """With a run's workflow here, what it looks like at rest is checked as well."""
-    answers: dict[tuple[RunRef, StepKey, int], str] = field(default_factory=dict)
-    """By run, key and generation: the digest of the one answer."""
+    answers: dict[tuple[RunRef, int, StepKey, int], str] = field(default_factory=dict)
+    """By run, incarnation, key and generation: the digest of the one answer."""
     records: dict[tuple[RunRef, int, StepKey], StepRecord] = field(default_factory=dict)
     """By run, incarnation and key: what was last written there."""
     takers: dict[tuple[Topic, str], tuple[str, str]] = field(default_factory=dict)
@@ -184,11 +189,14 @@ class WatchedStore:
         """See ``Store.move``."""
         return self._watched(head.run, lambda: self.inner.move(head, version=version))
 
-    def delete(self, run: RunRef) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
         """See ``Store.delete``."""
         with self._lock:
-            self.records = {key: record for key, record in self.records.items() if key[0] != run}
-            return self.inner.delete(run)
+            is_gone = self.inner.delete(run, last=last)
+            if is_gone:
+                self.records = {place: record for place, record in self.records.items() if place[0] != run}
+                self.answers = {place: answer for place, answer in self.answers.items() if place[0] != run}
+            return is_gone
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""
@@ -198,21 +206,13 @@ class WatchedStore:
         """See ``Store.due``."""
         return self.inner.due(now, limit=limit)
 
-    def list_runs(
-        self,
-        tenant: str,
-        *,
-        workflow: str | None = None,
-        status: PublicStatus | None = None,
-        resource_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page[RunSummary]:
+    def list_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN, **paging: Any) -> Page[RunSummary]:
         """See ``Store.list_runs``."""
-        filters: dict[str, Any] = {"workflow": workflow, "status": status, "resource_id": resource_id}
-        return self.inner.list_runs(tenant, **filters, since=since, until=until, limit=limit, cursor=cursor)
+        return self.inner.list_runs(tenant, wanted, **paging)
+
+    def count_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN) -> Mapping[PublicStatus, int]:
+        """See ``Store.count_runs``."""
+        return self.inner.count_runs(tenant, wanted)
 
     def audit(self, run: RunRef) -> None:
         """Whether the run's records are exactly what was written. Raises: Violation."""
@@ -245,7 +245,7 @@ class WatchedStore:
         self.records[run, incarnation, record.key] = record
         yield from record_violations(before, record)
         if record.outcome is Outcome.RESU and record.answer is not None:
-            occurrence = (run, record.key, record.gen)
+            occurrence = (run, incarnation, record.key, record.gen)
             if self.answers.setdefault(occurrence, record.answer.digest) != record.answer.digest:
                 yield f"{record.key!r} was answered twice in generation {record.gen}"
 

@@ -80,6 +80,8 @@ class LocalApp(App):
             clock=self._virtual,
             ids=ids or app.ids,
             pace=pace or app.engine.pace,
+            retention=app.engine.retention,
+            tracer=app.engine.tracer,
         )
         self._crashes: list[tuple[str, Fault]] = []
         self._swept_at: datetime | None = None

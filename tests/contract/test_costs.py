@@ -66,6 +66,7 @@ def _take(store: Store) -> None:
 
 
 WAITING: dict[str, Any] = {"status": RunStatus.WAITING, "wake": NOW, "due": NOW + 120 * SECOND}
+EXPIRING: dict[str, Any] = {"due": NOW + 3600 * SECOND, "expires_at": NOW + 3600 * SECOND}
 ENDED: dict[str, Any] = {"status": RunStatus.SUCCESS, "output": {"ok": True}}
 
 ROWS: list[tuple[str, Act, Act, int, int, float]] = [
@@ -80,6 +81,7 @@ ROWS: list[tuple[str, Act, Act, int, int, float]] = [
     ("release, asleep", _start_inline, _release(**WAITING), 3, 4, 0),
     ("release, handed on", _start_inline, _release(due=NOW + 5 * SECOND), 3, 3, 0),
     ("release, ended", _start_inline, _release(**ENDED), 2, 3, 0),
+    ("release, ended, to expire", _start_inline, _release(**ENDED, **EXPIRING), 3, 4, 0),
     ("resume, queued", suspend, _resume(a_head(version=4, epoch=1)), 5, 6, 0),
     ("resume, inline", suspend, _resume(a_running_head(version=4, epoch=2)), 5, 6, 0),
     ("take an event", _listening, _take, 9, 10, 0),

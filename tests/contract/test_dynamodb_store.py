@@ -11,11 +11,12 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from flowcore.adapters.aws import ClientError, DynamoClient
 from flowcore.adapters.dynamodb import DynamoStore
-from flowcore.adapters.dynamodb_items import DUE_INDEX, encode_head, encode_record
+from flowcore.adapters.dynamodb_items import DUE_INDEX, LIST_INDEX, encode_head, encode_record
 from flowcore.adapters.memory import MemoryStore
 from flowcore.adapters.system import SystemIds
 from flowcore.errors import InvariantError, PayloadTooLarge, StoreUnavailable, Throttled
-from flowcore.model import Outcome, RunStatus
+from flowcore.keys import RunRef
+from flowcore.model import Outcome, RunFilter, RunStatus
 from flowcore.ports import Claimed, RecordMoved, Store, Written
 from flowcore.testing.contract import (
     NOW,
@@ -29,8 +30,10 @@ from flowcore.testing.contract import (
     a_suspended_head,
     a_suspension,
     claim,
+    commit_all,
     keyed,
     noise,
+    patient_pages,
     suspend,
 )
 from flowcore.testing.meter import Metered
@@ -296,8 +299,72 @@ def test_too_large_is_refused_before_any_call(client: Any, table: str) -> None:
 def test_an_empty_span_of_time_is_not_asked_for(client: Any, table: str) -> None:
     """DynamoDB would refuse a range that ends before it begins."""
     troubled = Troubled(client, [], after=False)
-    assert [] == a_store(troubled, table).list_runs("acme", since=NOW + SECOND, until=NOW).items
+    assert [] == a_store(troubled, table).list_runs("acme", RunFilter(since=NOW + SECOND, until=NOW)).items
     assert 0 == troubled.calls
+
+
+def test_a_listing_asks_the_index_alone(client: Any, table: str) -> None:
+    """Queries of the list index, one for each shard where nothing matches; never a scan, never a head."""
+    metered = Metered(client, [LIST_INDEX])
+    store = a_store(metered, table)
+    for number in range(20):
+        store.start(a_head(RunRef("acme", f"r-{number:02}"), input=noise(3_000)))
+    metered.take_bill()
+    assert [] == store.list_runs("acme", RunFilter(tags=("rare",))).items
+    bill = metered.take_bill()
+    assert ({"Query": 8}, 4) == (bill.requests, bill.read_units)
+    assert {"pending": 20} == store.count_runs("acme")
+    bill = metered.take_bill()
+    assert ({"Query": 8}, 4) == (bill.requests, bill.read_units)
+
+
+def test_a_listing_gives_up_for_a_page_not_for_good(client: Any, table: str) -> None:
+    """Where few match, a page ends early; all that match are found by its cursor, in order, each once."""
+    pages = patient_pages(DynamoStore(client, table, SystemIds(), most_looked_at=8))
+    assert ["r-41", "r-27", "r-04"] == [run.run_id for page in pages for run in page]
+    assert 3 < len(pages) <= 50
+
+
+@pytest.mark.parametrize("frozen_after", range(1, 8))
+def test_a_slow_remover_takes_nothing_from_a_new_run(client: Any, table: str, frozen_after: int) -> None:
+    """Whenever it freezes, another one may remove the run and somebody start it anew, with the same steps."""
+    store = a_store(client, table)
+    store.start(a_head())
+    store.commit(RUN, 1, a_record("a", output="old"), None)
+    store.commit(RUN, 1, a_record("b", output="old"), None)
+    fresh = keyed(a_record("a", output="new"), a_record("b", output="new"))
+
+    def meanwhile() -> None:
+        store.delete(RUN)
+        store.start(a_head(version=2))
+        commit_all(store, fresh)
+
+    a_store(Freezing(client, frozen_after, meanwhile), table).delete(RUN, last=a_head(version=2))
+    assert (a_head(version=2), fresh) == store.load(RUN)
+
+
+class Freezing:
+    """A client that stands still after so many of its requests, while ``meanwhile`` happens."""
+
+    def __init__(self, client: Any, after: int, meanwhile: Callable[[], None]) -> None:
+        self._client = client
+        self._left = after
+        self._meanwhile = meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if name not in ("delete_item", "get_item", "query", "update_item"):
+            return found
+
+        def perform(**request: Any) -> Any:
+            try:
+                return found(**request)
+            finally:
+                self._left -= 1
+                if self._left == 0:
+                    self._meanwhile()
+
+        return perform
 
 
 def test_load_asks_once_for_each_open_scope(client: Any, table: str) -> None:

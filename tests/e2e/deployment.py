@@ -82,7 +82,7 @@ class Deployment:
             "rawPath": path,
             "rawQueryString": query,
             "headers": {"content-type": "application/json", **{k.lower(): v for k, v in (headers or {}).items()}},
-            "queryStringParameters": dict(pair.split("=", 1) for pair in query.split("&")) if query else None,
+            "queryStringParameters": _joined(query) if query else None,
             "requestContext": {
                 "http": {
                     "method": method,
@@ -191,3 +191,11 @@ def deployed(app: str, table: str, sqs: Any, scheduler: Any, patch: pytest.Monke
             scheduler.delete_schedule(GroupName="flowcore", Name=line["Name"])
         scheduler.delete_schedule_group(Name="flowcore")
         sqs.delete_queue(QueueUrl=queue_url)
+
+
+def _joined(query: str) -> dict[str, str]:
+    """Query parameters as API Gateway hands them on: what is given several times, joined by commas."""
+    found: dict[str, list[str]] = {}
+    for name, value in (pair.split("=", 1) for pair in query.split("&")):
+        found.setdefault(name, []).append(value)
+    return {name: ",".join(values) for name, values in found.items()}

@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, value_of
-from flowcore.adapters.dynamodb_items import decode_head, decode_record, decode_summary, encode_head, encode_record
+from flowcore.adapters.dynamodb_items import (
+    LIST_INDEX,
+    decode_head,
+    decode_record,
+    decode_summary,
+    encode_head,
+    encode_record,
+)
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     Answer,
@@ -26,6 +33,7 @@ from flowcore.model import (
     RunSummary,
     StepFailure,
     StepRecord,
+    Trace,
 )
 
 GOLDEN = json.loads(Path(__file__).with_name("items-v1.json").read_text())
@@ -69,10 +77,26 @@ HEADS = {
         resource_id="customer-1",
         state={"n": 1},
         request_context={"locale": "de"},
-        trace_id="1-5759e988-bd862e3fe1be46a994272793",
+        trace=Trace(trace_id="1-5759e988-bd862e3fe1be46a994272793"),
     ),
     "head failed": _head(RunStatus.FAILED, version=5, epoch=2, failure=FAILURE),
     "head canceled": _head(RunStatus.CANCELED, version=5, epoch=2, input=None),
+    "head traced and tagged": _head(
+        RunStatus.SUSPENDED,
+        version=3,
+        epoch=1,
+        trace=Trace(
+            trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+            parent_span_id="00f067aa0ba902b7",
+            tags=("eu", "größe=L, rot"),
+            metadata={"team": "core"},
+            context_keys=("user",),
+        ),
+        continued=Trace(trace_id="0af7651916cd43dd8448eb211c80319c", tags=("again",)),
+        waiting_since=NOW,
+        deadline=LATER,
+    ),
+    "head that expires": _head(RunStatus.SUCCESS, version=5, epoch=2, due=LATER, expires_at=LATER),
     "head that owes hooks": _head(
         RunStatus.FAILED, version=5, epoch=2, failure=FAILURE, due=LATER, outbox=("on_error", "on_finish")
     ),
@@ -135,12 +159,15 @@ def test_the_same_items_are_still_written(name: str) -> None:
 
 
 def test_a_summary_is_read_from_what_the_list_index_copies() -> None:
-    """Keys, public word, workflow and resource are enough."""
-    entry = {name: value for name, value in _item("head success").items() if name in {"lsh", "lsk", "ps", "wf", "rs"}}
+    """Keys and what the index copies are enough."""
+    copied = {LIST_INDEX.partition, LIST_INDEX.sort, *LIST_INDEX.copied}
+    entry = {name: value for name, value in _item("head success").items() if name in copied}
     expected = RunSummary(
         run_id="order-7", workflow_id="refund", status="success", created_at=NOW, resource_id="customer-1"
     )
     assert expected == decode_summary(entry)
+    waits = decode_summary({name: value for name, value in _item("head traced and tagged").items() if name in copied})
+    assert (("eu", "größe=L, rot"), NOW, LATER) == (waits.tags, waits.waiting_since, waits.deadline)
 
 
 def test_every_status_and_outcome_is_there() -> None:

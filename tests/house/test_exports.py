@@ -13,7 +13,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC: list[str] = list(getattr(flowcore, "__all__", []))
 
 # Each costs a cold start of every function, whether it needs the package or not.
-NOT_ON_IMPORT = ("asyncio", "aws_lambda_powertools", "aws_xray_sdk", "boto3", "botocore", "click", "jinja2", "rich")
+NOT_ON_IMPORT = (
+    "asyncio",
+    "aws_lambda_powertools",
+    "aws_xray_sdk",
+    "boto3",
+    "botocore",
+    "click",
+    "jinja2",
+    "opentelemetry",
+    "rich",
+)
 
 
 def test_the_public_names_are_sorted_and_unique() -> None:

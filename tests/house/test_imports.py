@@ -22,7 +22,8 @@ LAYERS = (
     ("flowcore.authoring", "flowcore.core"),
     (
         *("flowcore.failures", "flowcore.sources", "flowcore.runner", "flowcore.crew", "flowcore.tries"),
-        *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox"),
+        *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.tracing", "flowcore.spans"),
+        "flowcore.fields",
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.app", "flowcore"),
     ),
     (
@@ -42,6 +43,7 @@ COMPOSITION = {"flowcore.app": ("flowcore.adapters.memory", "flowcore.adapters.s
 RESERVED = (
     ("boto3", ("flowcore.adapters", "handlers.bootstrap", "infra"), "AWS is spoken to in the adapters"),
     ("botocore", ("flowcore.adapters", "handlers.bootstrap", "infra"), "AWS is spoken to in the adapters"),
+    ("opentelemetry", ("flowcore.adapters.otel",), "tracing systems are spoken to in one adapter"),
     ("aws_lambda_powertools", ("flowcore.http", "handlers"), "Powertools belongs to the edge"),
     ("handlers", ("handlers",), "an entry point is started by Lambda, never imported"),
     ("os.environ", ("flowcore.settings", "infra"), "settings.py alone reads the environment"),

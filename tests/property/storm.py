@@ -259,7 +259,7 @@ class Storm:
 
     def _times(self, key: str) -> int:
         """Which suspension of this place is open: one more than it has answers."""
-        answered = {gen for run, known, gen in self.watched.answers if (run, known) == (RUN, key)}
+        answered = {gen for run, _, known, gen in self.watched.answers if (run, known) == (RUN, key)}
         return len(answered) + 1
 
     def _wait(self) -> None:

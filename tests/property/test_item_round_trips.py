@@ -19,7 +19,7 @@ from flowcore.adapters.dynamodb_items import (
     step_key_of,
 )
 from flowcore.keys import RunRef, Scope, StepKey
-from flowcore.model import Answer, Delta, Head, Outcome, RunStatus, StepFailure, StepRecord
+from flowcore.model import Answer, Delta, Head, Outcome, RunStatus, StepFailure, StepRecord, Trace
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -93,6 +93,14 @@ RECORD: dict[str, Any] = {
     "count": st.none() | counts,
 }
 records = st.builds(StepRecord, **RECORD)
+tags = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20)
+TRACE: dict[str, Any] = {
+    "trace_id": st.none() | texts,
+    "parent_span_id": st.none() | texts,
+    "tags": st.lists(tags, max_size=3).map(tuple),
+    "metadata": changes,
+    "context_keys": st.lists(texts, max_size=2).map(tuple),
+}
 HEAD: dict[str, Any] = {
     "run": runs,
     "workflow": names,
@@ -117,7 +125,11 @@ HEAD: dict[str, Any] = {
     "resource_id": st.none() | texts,
     "state": changes,
     "request_context": changes,
-    "trace_id": st.none() | texts,
+    "trace": st.builds(Trace, **TRACE),
+    "continued": st.none() | st.builds(Trace, **TRACE),
+    "waiting_since": maybe_instants,
+    "deadline": maybe_instants,
+    "expires_at": maybe_instants,
     "outbox": st.lists(st.sampled_from(("on_suspend", "on_error", "on_finish")), unique=True).map(tuple),
 }
 heads = st.builds(Head, **HEAD)
@@ -150,7 +162,7 @@ def test_a_replaced_head_is_the_new_one(before: Head, after: Head) -> None:
     assert encode_head(expected, "t").keys() == changed.keys()
 
 
-FIXED = ("run", "workflow", "input", "input_hash", "created_at", "resource_id", "trace_id")
+FIXED = ("run", "workflow", "input", "input_hash", "created_at", "resource_id", "trace")
 
 
 @given(st.integers(1, 12_000), keys)
@@ -161,7 +173,14 @@ def test_a_sort_key_gives_the_step_key_back(incarnation: int, key: StepKey) -> N
 
 def test_every_field_is_drawn() -> None:
     """A field that no draw sets would not be noticed when it is not stored."""
-    for model, drawn in ((Head, HEAD), (StepRecord, RECORD), (StepFailure, FAILURE), (Answer, ANSWER), (Delta, DELTA)):
+    for model, drawn in (
+        (Head, HEAD),
+        (Trace, TRACE),
+        (StepRecord, RECORD),
+        (StepFailure, FAILURE),
+        (Answer, ANSWER),
+        (Delta, DELTA),
+    ):
         assert {each.name for each in fields(model)} == drawn.keys()
 
 

@@ -176,6 +176,12 @@ def test_a_value_that_grows_a_level_a_turn_ends() -> None:
     assert "nested deeper than 200 levels" in result.error.message
 
 
+def test_a_map_may_not_nest_what_is_deep_enough() -> None:
+    """The failure is its own, not that of whoever reads its output."""
+    result = ran(lambda w: w.map({"v": {"init_data": "."}}, id="deeper").then(same), nested(MOST_DEPTH))
+    assert ("failed", "deeper", ["deeper"]) == (result.status, result.error.step, list(result.steps))
+
+
 @pytest.mark.parametrize("given", [3, "abc", [1], [("a", 1)]], ids=str)
 def test_state_and_request_context_have_names(given: Any) -> None:
     """Whatever is no mapping is refused by type."""

@@ -197,7 +197,9 @@ def test_a_straggler_is_stopped_when_it_wants_to_change_something(act: Callable[
 
 def test_a_side_effect_begun_in_time_is_kept() -> None:
     """It has happened: the next try must not repeat it, however long it took."""
-    clock, paid = VirtualClock(), []
+    clock = VirtualClock()
+    paid: list[str] = []
+    went_on: list[int] = []
 
     def pay() -> str:
         paid.append("once")
@@ -206,10 +208,12 @@ def test_a_side_effect_begun_in_time_is_kept() -> None:
 
     @step(timeout=MINUTE, retries=1, backoff=FIXED)
     def charge(_: Any, ctx: StepContext) -> str:
-        return f"{ctx.once('pay', pay)} at try {ctx.attempt}"
+        receipt = ctx.once("pay", pay)
+        went_on.append(ctx.attempt)
+        return receipt
 
     result = start(a_local(lambda w: w.then(charge), clock))
-    assert ("receipt at try 2", ["once"]) == (result.output, paid)
+    assert ("receipt", ["once"], [2]) == (result.output, paid, went_on)
 
 
 def test_cancelled_is_set_for_a_straggler() -> None:
@@ -314,6 +318,26 @@ def test_a_debugger_steps_over_a_timeout() -> None:
     result = app.workflow("flow").create_run("r-1").start(1, per_step=True)
     assert ("paused", 7) == (result.status, result.steps["slow"].output)
     assert 8 == app.run("r-1").unpause().output
+
+
+class Restless(Crew[Any, Any]):
+    """A crew whose first look for an outcome ends too early, as one that was woken for nothing."""
+
+    looks = 0
+
+    def next(self, timeout_s: float | None) -> tuple[Any, Any] | None:
+        """See ``Crew.next``."""
+        self.looks += 1
+        return None if self.looks == 1 else super().next(timeout_s)
+
+
+def test_a_debugger_does_not_begin_a_step_twice() -> None:
+    """However often it looks before the outcome has come."""
+    tries: list[int] = []
+    app = a_local(lambda w: w.then(timed(lambda _, ctx: tries.append(ctx.attempt))).map(lambda _: 1))
+    app.engine.crew = Restless
+    result = app.workflow("flow").create_run("r-1").start(1, per_step=True)
+    assert ("paused", "success", [1]) == (result.status, result.steps["slow"].status, tries)
 
 
 # -- the worker's time ------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_state_reader_tells_what_waits_and_what_steps_took_and_gave() -> None:
 
 
 def test_inbox_pages_through_every_open_suspension() -> None:
-    """Of suspended runs first, then of those that also sleep."""
+    """Of suspended runs and of those that also sleep, the oldest first."""
     nap = workflow("nap", input=int).sleep(timedelta(days=1)).commit()
     both = workflow("both", input=int).parallel(ask, nap).commit()
     alone = workflow("alone", input=int).then(ask).commit()
