@@ -49,7 +49,7 @@ def test_generated_workflows_bear_every_single_fault(count: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.proof
-def test_generated_workflows_bear_every_single_fault_on_dynamodb() -> None:
+def test_a_generated_workflow_bears_every_single_fault_on_dynamodb() -> None:
     """The same over boto3 and the real adapter."""
     with locked_moto(), ExitStack() as tables:
         client = StrictClient(dynamo_client(region=REGION))
@@ -59,6 +59,6 @@ def test_generated_workflows_bear_every_single_fault_on_dynamodb() -> None:
             table = tables.enter_context(fresh_table(client))
             return DynamoStore(client, table, SeededIds(), pause=lambda _: None)
 
-        tried = [explored(made, store).schedules for made in islice(calm_samples(), 3)]
-    print(f"\n{sum(tried)} schedules of 3 workflows on DynamoDB")
-    assert len(tried) == 3
+        tried = explored(next(calm_samples()), store).schedules
+    print(f"\n{tried} schedules of a workflow on DynamoDB")
+    assert tried > 30
