@@ -78,9 +78,9 @@ def cpu(flow: Workflow[Any, Any], given: Any, size: int) -> float:
     ("name", "small", "large"),
     [
         ("foreach", 100, ITEMS),
-        ("foreach of 10 at a time", 100, ITEMS // 4),
-        ("loop", 100, TURNS),
-        ("open items", 100, 1_000),
+        pytest.param("foreach of 10 at a time", 100, ITEMS // 4, marks=full_size),
+        pytest.param("loop", 100, TURNS, marks=full_size),
+        pytest.param("open items", 100, 1_000, marks=full_size),
     ],
 )
 def test_bookkeeping_per_item_does_not_grow(name: str, small: int, large: int) -> None:

@@ -1,11 +1,12 @@
 """The table of behaviours, made of what the tests declare: ``python -m tests.conformance.table`` writes the page.
 
-Owns which numbers there are and which of them still lack a test. Everything else stands beside the test that proves it.
+Owns which numbers there are, and why some known bug has no test. Everything else stands beside the test that proves it.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,13 +31,22 @@ GROUPS: Mapping[str, range] = {
     "Storage, listing, streaming, delivery": range(221, 246),
 }
 
-PENDING: Mapping[int, str] = {}
-"""Why a behaviour has no test yet. Shrinks to nothing; a number that has a test must not stand here."""
+BUGS = range(1, 29)
+WITHOUT_TEST: Mapping[int, str] = {
+    20: "schedules run in one process's loop: flowcore has no schedules yet that start runs",
+    24: "no compensation, no routing of errors: flowcore has none either, but `tolerated_failures` of a foreach",
+    27: "the documentation disagrees with the code: this page is made of the tests, and the others' code is run",
+}
+"""Known bugs that no test shows, and why."""
 
 _PROMISE = (
     "What a workflow must do, by number. Made by `make docs` from the tests in `tests/conformance`, each of which",
     "runs on the store in memory and on DynamoDB (played by moto), and there both in one process and with a fresh",
     "process image after every turn.",
+)
+_BUGS_PROMISE = (
+    "Bugs of Mastra's engines as they were in 2026, by number, and what a test named after each shows here, in the",
+    "same modes.",
 )
 
 
@@ -69,6 +79,14 @@ def _declared(test: Any) -> Iterator[Row]:
             yield Row(number, name, why, test=test)
 
 
+def bugs() -> list[tuple[int, str]]:
+    """Every known bug that a test is named after: its number, and what holds here instead."""
+    modules_of_bugs = [importlib.import_module(f"tests.conformance.{path.stem}") for path in HERE.glob("test_bugs*.py")]
+    names = [name for module in modules_of_bugs for name in vars(module)]
+    matches = [match for name in names if (match := re.fullmatch(r"test_bug_(\d\d)_(.+)", name))]
+    return sorted((int(match.group(1)), match.group(2).replace("_", " ")) for match in matches)
+
+
 def page() -> str:
     """The table as Markdown."""
     by_number = {row.number: row for row in rows()}
@@ -78,36 +96,19 @@ def page() -> str:
         "",
         *_PROMISE,
         "",
-        f"{len(by_number) - differing} pass, {differing} differ on purpose from Mastra, {len(PENDING)} are pending.",
+        f"{len(by_number) - differing} pass, {differing} differ on purpose from Mastra.",
     ]
     for title, numbers in GROUPS.items():
         lines += ["", f"## {title}", "", "| | behaviour | |", "|--:|---|---|"]
-        lines += [_line(number, by_number.get(number)) for number in numbers if number in by_number]
-        lines += [f"| {_span(span)} | | pending: {why} |" for why, span in _pending_in(numbers)]
-    return "\n".join(lines) + "\n"
+        lines += [_line(by_number[number]) for number in numbers]
+    lines += ["", "## Where other engines are known to break", "", *_BUGS_PROMISE, "", "| | here | |", "|--:|---|---|"]
+    shown = [(number, f"| {number} | {what} | passes |") for number, what in bugs()]
+    shown += [(number, f"| {number} | | no test: {why} |") for number, why in WITHOUT_TEST.items()]
+    return "\n".join([*lines, *(line for _, line in sorted(shown))]) + "\n"
 
 
-def _line(number: int, row: Row | None) -> str:
-    if row is None:
-        return ""
-    return f"| {number} | {row.name} | {'passes' if row.why is None else f'differs on purpose: {row.why}'} |"
-
-
-def _pending_in(numbers: range) -> Iterator[tuple[str, list[int]]]:
-    """The pending numbers of a group, gathered by reason."""
-    by_reason: dict[str, list[int]] = {}
-    for number in numbers:
-        if number in PENDING:
-            by_reason.setdefault(PENDING[number], []).append(number)
-    yield from by_reason.items()
-
-
-def _span(numbers: list[int]) -> str:
-    """Numbers in short: ``106-121`` or ``3, 5``."""
-    first, last = numbers[0], numbers[-1]
-    if len(numbers) > 2 and numbers == list(range(first, last + 1)):
-        return f"{first}-{last}"
-    return ", ".join(map(str, numbers))
+def _line(row: Row) -> str:
+    return f"| {row.number} | {row.name} | {'passes' if row.why is None else f'differs on purpose: {row.why}'} |"
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def burst(_: Any) -> Any:
     raise ValueError("burst")
 
 
-def test_start_of_an_existing_run_ran_it_again(harness: Harness) -> None:
+def test_bug_12_a_start_of_an_existing_run_runs_nothing_again(harness: Harness) -> None:
     """The same input finds the run as it stands, suspended or finished; another input is refused."""
     harness.serve(workflow("w", input=int).then(echo).then(ask))
     assert "suspended" == harness.start(1, run_id="r").status
@@ -57,7 +57,7 @@ OUTSIDE_STEPS = {
 
 
 @pytest.mark.parametrize("place", OUTSIDE_STEPS)
-def test_an_error_outside_steps_stranded_the_run(harness: Harness, place: str) -> None:
+def test_bug_14_an_error_outside_steps_strands_no_run(harness: Harness, place: str) -> None:
     """The run fails with the error, which names the entry; it neither stays running nor breaks the caller."""
     made = OUTSIDE_STEPS[place](workflow("w", input=list[int])).then(echo, id="after").commit()
     result = harness.serve(made).start([1])
@@ -69,7 +69,7 @@ def test_an_error_outside_steps_stranded_the_run(harness: Harness, place: str) -
     assert "failed" == harness.result().status
 
 
-def test_loop_iterations_counted_as_retries(harness: Harness) -> None:
+def test_bug_15_turns_of_a_loop_are_no_retries(harness: Harness) -> None:
     """Each turn has all of its tries."""
 
     @step(retries=1)
@@ -84,7 +84,7 @@ def test_loop_iterations_counted_as_retries(harness: Harness) -> None:
     assert ("success", [1, 1, 1]) == (harness.result().status, harness.result().output)
 
 
-def test_invalid_data_for_a_nested_resume_killed_the_parent(harness: Harness) -> None:
+def test_bug_16_invalid_data_for_a_nested_resume_harms_nobody(harness: Harness) -> None:
     """It is refused at the door: parent and child stay suspended, and good data succeeds afterwards."""
     child = workflow("child", input=int).then(ask).commit()
     before = harness.serve(workflow("w", input=int).then(child).then(echo)).start(1)
@@ -95,7 +95,7 @@ def test_invalid_data_for_a_nested_resume_killed_the_parent(harness: Harness) ->
     assert 8 == harness.resume(7, step="child.ask").output
 
 
-def test_a_late_copy_of_an_answer_was_taken_for_the_next_one(harness: Harness) -> None:
+def test_bug_18_a_late_copy_of_an_answer_is_not_taken_for_the_next_one(harness: Harness) -> None:
     """An answer names the wait it is for, or carries a key: its copy answers nothing else."""
     harness.serve(workflow("w", input=int).dountil(ask, lambda n: n > 100))
     first = harness.start(1).waits[0].id
@@ -119,7 +119,7 @@ def counted(calls: list[str]) -> Any:
     return once
 
 
-def test_an_inserted_step_made_a_resume_run_a_finished_step_again(harness: Harness) -> None:
+def test_bug_22_an_inserted_step_moves_nobody(harness: Harness) -> None:
     """Positions are ids: after a deployment in between, the suspended step goes on, and nothing is repeated."""
     calls: list[str] = []
     once = counted(calls)
@@ -136,7 +136,7 @@ def test_an_inserted_step_made_a_resume_run_a_finished_step_again(harness: Harne
     assert ("skipped", "success") == (result.steps["inserted"].status, result.steps["behind"].status)
 
 
-def test_a_removed_step_made_a_resume_take_a_wrong_one(harness: Harness) -> None:
+def test_bug_22_a_removed_step_is_never_mistaken_for_another(harness: Harness) -> None:
     """A conflict is a named error that leaves the run alone; the step's return makes it go on."""
     old = workflow("w", input=int).then(echo).then(ask).commit()
     harness.serve(old).start(1)
@@ -154,7 +154,7 @@ def napping(calls: list[str]) -> Workflow[Any, Any]:
     return workflow("w", input=int).then(once).sleep(hour).map(lambda n: n + 1).sleep(hour).then(echo).commit()
 
 
-def test_unnamed_entries_had_random_ids(harness: Harness) -> None:
+def test_bug_23_unnamed_entries_have_the_same_ids_everywhere(harness: Harness) -> None:
     """A run that falls asleep in one process is known in the next one, which sleeps on and repeats nothing."""
     calls: list[str] = []
     harness.serve(napping(calls)).start(1)
@@ -168,7 +168,7 @@ def test_unnamed_entries_had_random_ids(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_a_foreach_item_of_null_hung_the_run(harness: Harness, concurrency: int) -> None:
+def test_bug_25_a_foreach_item_may_be_null(harness: Harness, concurrency: int) -> None:
     """None is an ordinary item and an ordinary output, also as an answer's effect."""
 
     @step
@@ -181,7 +181,7 @@ def test_a_foreach_item_of_null_hung_the_run(harness: Harness, concurrency: int)
     assert ("success", [None] * 3) == (result.status, result.output)
 
 
-def test_cancel_from_another_process_did_nothing(harness: Harness) -> None:
+def test_bug_26_a_cancel_from_another_process_counts(harness: Harness) -> None:
     """The process that drives the run begins nothing more, and does not overwrite the status."""
     reached: list[str] = []
 

@@ -14,7 +14,7 @@ import pytest
 from tests.property.seeds import StoreName, bad_ones, kept_seeds
 
 SEEDS = 2_000
-ON_MOTO = 24
+ON_MOTO = 12
 CHUNK = 100
 
 
