@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from flowcore.authoring.graph import EventNode, Graph, StepNode
-from flowcore.core import evolve as heads
+from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
 from flowcore.core.compat import conflict
 from flowcore.core.evolve import Answered, Changes, Counted, Received, StepEvent, evolve, fold

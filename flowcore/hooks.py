@@ -17,8 +17,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flowcore.authoring.graph import Graph
-from flowcore.core import evolve as heads
-from flowcore.core import view
+from flowcore.core import heads, view
 from flowcore.core.evolve import fold
 from flowcore.errors import OutsideError
 from flowcore.model import Head, Json, Snapshot

@@ -1,8 +1,8 @@
 """What a run is, as values: statuses and their allowed changes, the head, one record per place, the snapshot of both.
 
-Nothing here decides anything. A status may change only along a row of the two tables below; ``core/evolve.py`` is the
-only file that applies them. Every instant is aware UTC in whole milliseconds; every value (``Json``) is plain JSON as
-``json.loads`` gives it and is never changed in place.
+Nothing here decides anything. A status may change only along a row of the two tables below, which only
+``core/evolve.py`` and ``core/heads.py`` apply. Every instant is aware UTC in whole milliseconds; every value (``Json``)
+is plain JSON as ``json.loads`` gives it and is never changed in place.
 """
 
 from __future__ import annotations

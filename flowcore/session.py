@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from flowcore.authoring.graph import BranchNode, Graph, StepNode
 from flowcore.codec import NotJsonError, Shape, digest
-from flowcore.core import evolve as heads
+from flowcore.core import heads
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Action, Broken, Done, Finish, Park, Passed, Run, RunStep, decide

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowcore.core import evolve as heads
+from flowcore.core import heads
 from flowcore.core.evolve import (
     Answered,
     Failed,

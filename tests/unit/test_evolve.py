@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowcore.core import evolve as heads
+from flowcore.core import heads
 from flowcore.core.evolve import (
     Adopted,
     Answered,

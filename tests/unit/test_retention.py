@@ -11,7 +11,7 @@ import pytest
 from flowcore import App, DefinitionError, StepContext, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.authoring.workflow import Workflow
-from flowcore.core.evolve import removed
+from flowcore.core.heads import removed
 from flowcore.errors import RunNotFound, SettingsError
 from flowcore.keys import RunRef
 from flowcore.testing import LocalApp, VirtualClock

@@ -1,0 +1,232 @@
+"""The head of a run after each thing that can happen to it. The only file that makes a new head.
+
+Knows no clock and no store. A status changes only along a row of ``RUN_CHANGES``; anything else is an
+``InvariantError``, because it would mean that this library contradicts itself. ``due`` is part of each change: a run
+that somebody must act upon is never without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from flowcore.authoring.graph import Hooks
+from flowcore.errors import InvariantError
+from flowcore.model import RUN_CHANGES, Head, Json, RunStatus, StepFailure, StepRecord
+
+QUEUED_GRACE = timedelta(seconds=5)
+"""How long a hint may be on its way before the sweeper sends another."""
+WAKE_GRACE = timedelta(seconds=90)
+"""How late a wake may be before the sweeper sends a hint: Scheduler is precise to a minute."""
+LEASE_GRACE = timedelta(seconds=30)
+"""How long after a lease has run out the sweeper takes its holder for dead."""
+
+REMOVAL_GRACE = timedelta(minutes=15)
+"""How long removing an expired run may take before another worker does it: no worker lives longer."""
+
+
+def queued(head: Head, now: datetime) -> Head:
+    """The run waits for a worker. One that is being driven stays so: its driver will see the new version."""
+    if head.status in (RunStatus.RUNNING, RunStatus.PAUSED):
+        return _moved(head, head.status, now, **_told_of_waits(head))
+    return _moved(head, RunStatus.QUEUED, now, wake=None, due=now + QUEUED_GRACE)
+
+
+def requeued(head: Head, now: datetime) -> Head:
+    """Whatever held the run up is over: a worker shall take it."""
+    return _moved(head, RunStatus.QUEUED, now, wake=None, due=now + QUEUED_GRACE, blocked=None)
+
+
+def held(head: Head, now: datetime, *, owner: str, lease_until: datetime) -> Head:
+    """The run is driven by ``owner`` until ``lease_until``, under a new epoch."""
+    return _moved(
+        head,
+        RunStatus.RUNNING,
+        now,
+        epoch=head.epoch + 1,
+        attempts=head.attempts + 1,
+        owner=owner,
+        lease_until=lease_until,
+        wake=None,
+        due=lease_until + LEASE_GRACE,
+    )
+
+
+def parked(
+    head: Head, now: datetime, status: RunStatus, wake: datetime | None, waits: Sequence[StepRecord] = ()
+) -> Head:
+    """Nothing to do until ``wake`` or an answer to one of ``waits``, the open suspensions."""
+    since = [record.at for record in waits]
+    deadlines = [record.until for record in waits if record.until is not None]
+    return _moved(
+        head,
+        status,
+        now,
+        owner=None,
+        lease_until=None,
+        attempts=0,
+        hops=0,
+        wake=wake,
+        due=None if wake is None else wake + WAKE_GRACE,
+        waiting_since=min(since, default=None),
+        deadline=min(deadlines, default=None),
+    )
+
+
+def handed_on(head: Head, now: datetime) -> Head:
+    """The worker ran out of time; another one goes on at once."""
+    return _moved(
+        head,
+        RunStatus.QUEUED,
+        now,
+        owner=None,
+        lease_until=None,
+        attempts=0,
+        hops=head.hops + 1,
+        wake=None,
+        due=now + QUEUED_GRACE,
+    )
+
+
+def taken_away(head: Head, now: datetime) -> Head:
+    """Somebody believes the worker dead: another one shall go on, and the first is fenced off if it lives."""
+    return replace(handed_on(head, now), epoch=head.epoch + 1, hops=head.hops)
+
+
+def finished(head: Head, now: datetime, *, output: Json = None, failure: StepFailure | None = None) -> Head:
+    """The end: SUCCESS with an output, or FAILED with a failure."""
+    status = RunStatus.SUCCESS if failure is None else RunStatus.FAILED
+    return _moved(
+        head,
+        status,
+        now,
+        owner=None,
+        lease_until=None,
+        attempts=0,
+        wake=None,
+        due=None,
+        output=output,
+        failure=failure,
+    )
+
+
+def blocked(head: Head, now: datetime, reason: str) -> Head:
+    """The code at hand does not fit what the run has done: it stands still until somebody acts."""
+    return _moved(
+        head, RunStatus.BLOCKED, now, owner=None, lease_until=None, attempts=0, wake=None, due=None, blocked=reason
+    )
+
+
+def paused(head: Head, now: datetime) -> Head:
+    """An operator, or a debugger, stops the run; whoever drives it is fenced off."""
+    epoch = head.epoch + (head.status is RunStatus.RUNNING)
+    return _moved(
+        head,
+        RunStatus.PAUSED,
+        now,
+        epoch=epoch,
+        owner=None,
+        lease_until=None,
+        attempts=0,
+        wake=None,
+        due=None,
+        **_told_of_waits(head),
+    )
+
+
+def reborn(head: Head, now: datetime, incarnation: int) -> Head:
+    """The run begins a new life, QUEUED, whatever became of the one before; its worker, if any, is fenced off."""
+    return replace(
+        head,
+        status=RunStatus.QUEUED,
+        version=head.version + 1,
+        epoch=head.epoch + 1,
+        updated_at=max(head.updated_at, now),
+        incarnation=incarnation,
+        owner=None,
+        lease_until=None,
+        attempts=0,
+        hops=0,
+        wake=None,
+        due=now + QUEUED_GRACE,
+        output=None,
+        failure=None,
+        blocked=None,
+        waiting_since=None,
+        deadline=None,
+        expires_at=None,
+        outbox=(),
+    )
+
+
+def canceled(head: Head, now: datetime) -> Head:
+    """Canceled; whoever drives the run is fenced off by the new epoch."""
+    return _moved(
+        head, RunStatus.CANCELED, now, epoch=head.epoch + 1, owner=None, lease_until=None, wake=None, due=None
+    )
+
+
+def owing(head: Head, hooks: Hooks, until: datetime) -> Head:
+    """The same outcome with the hooks it calls for; whoever writes it calls them, and is given up ``until``."""
+    wanted = {
+        RunStatus.SUSPENDED: ("on_suspend",),
+        RunStatus.FAILED: ("on_error", "on_finish"),
+        RunStatus.SUCCESS: ("on_finish",),
+        RunStatus.CANCELED: ("on_finish",),
+    }
+    owed = tuple(name for name in wanted.get(head.status, ()) if getattr(hooks, name) is not None)
+    return replace(head, outbox=owed, due=min(until, head.due or until)) if owed else head
+
+
+def taken_up(head: Head, until: datetime) -> Head:
+    """Another worker will call the hooks that are owed, and is given up ``until``."""
+    wake = until if head.wake is None else head.wake + WAKE_GRACE
+    return replace(head, version=head.version + 1, due=min(until, wake))
+
+
+def told(head: Head) -> Head:
+    """The hooks have been called: nobody need look again, but for a suspension's deadline, or when the run expires."""
+    due = head.expires_at if head.wake is None else head.wake + WAKE_GRACE
+    return replace(head, version=head.version + 1, outbox=(), due=due)
+
+
+def kept_for(head: Head, retention: timedelta | None) -> Head:
+    """The same, expiring ``retention`` after its end, if it has ended; ``due`` then has somebody remove it."""
+    if retention is None or not head.is_terminal:
+        return head
+    expires_at = head.updated_at + retention
+    return replace(head, expires_at=expires_at, due=expires_at)
+
+
+def removed(head: Head, now: datetime) -> Head:
+    """An ended run is being removed by whoever wrote this, who is given up after a while.
+
+    By the run's own clock it has expired from now on, so nobody whose clock is behind brings it back to life.
+    """
+    at = max(head.updated_at, now)
+    expires_at = at if head.expires_at is None else min(at, head.expires_at)
+    due = now + REMOVAL_GRACE
+    return replace(head, version=head.version + 1, updated_at=at, outbox=(), expires_at=expires_at, due=due)
+
+
+def _told_of_waits(head: Head) -> dict[str, Any]:
+    """What a listing of waits was told of a parked run; a pause changes nothing about it."""
+    return {"waiting_since": head.waiting_since, "deadline": head.deadline}
+
+
+def _moved(head: Head, status: RunStatus, now: datetime, **changes: Any) -> Head:
+    if head.is_terminal:
+        raise InvariantError(f"run {head.run.id!r} at version {head.version} has ended; nothing may change it")
+    if status not in RUN_CHANGES[head.status]:
+        raise InvariantError(
+            f"run {head.run.id!r} at version {head.version} cannot go from {head.status.value} to {status.value}"
+        )
+    return replace(
+        head,
+        status=status,
+        version=head.version + 1,
+        updated_at=max(head.updated_at, now),
+        **{"outbox": (), "waiting_since": None, "deadline": None, **changes},
+    )
