@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeAlias, get_args
 
@@ -157,6 +157,14 @@ class Terms:
     """An event of this name and key answers, too."""
     notify: str | None = None
     """Name of a function in the step's module that tells somebody."""
+    remind: tuple[timedelta, ...] = ()
+    """How long after its beginning the suspension is told of again, growing."""
+
+    def rungs(self, began: datetime, now: datetime) -> tuple[int, datetime | None]:
+        """How many reminders are due by ``now``, and when the next one is."""
+        instants = [began + pause for pause in self.remind]
+        due = sum(instant <= now for instant in instants)
+        return due, instants[due] if due < len(instants) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,6 +395,8 @@ class Wait(Generic[P]):
     """How many different people must answer."""
     answered_by: Sequence[str] = ()
     """Whose answers have been counted so far."""
+    reminder: int = 0
+    """For ``notify``: which reminder this is, from 1; 0 the first time."""
 
     @staticmethod
     def of(head: Head, record: StepRecord) -> Wait[Json]:

@@ -160,10 +160,8 @@ class Session:
                 return False
             case Park(status, wake):
                 waits = open_waits(self.snapshot)
-                untold = [record for record in waits if not self._notify(record)]
-                if untold:
-                    again = self._now() + self.engine.pace.notify_again
-                    wake = again if wake is None else min(wake, again)
+                looks = [look for record in waits if (look := self._notify(record)) is not None]
+                wake = min(looks if wake is None else [wake, *looks], default=None)
                 return self._release(heads.parked(self.snapshot.head, self._now(), status, wake, waits))
             case Finish(result):
                 return self._finish(result)
@@ -276,23 +274,27 @@ class Session:
             case _:
                 assert_never(written)
 
-    def _notify(self, record: StepRecord) -> bool:
-        """See that whoever must answer has been told of a suspension; whether nobody needs to be told any more."""
-        name = None if record.outcome is not Outcome.SUSP or record.terms is None else record.terms.notify
-        if name is None:
-            return True
-        wait = Wait.of(self.snapshot.head, record)
-        told = told_of(record.key, wait.id.rsplit("@", 1)[1])
-        if told in self.kept or told in self.snapshot.records:
-            return True
+    def _notify(self, record: StepRecord) -> datetime | None:
+        """See that whoever must answer has been told of a suspension; when there is something to tell again."""
+        terms = None if record.outcome is not Outcome.SUSP else record.terms
+        if terms is None or terms.notify is None:
+            return None
+        reminder, following = terms.rungs(record.at, self._now())
+        wait = replace(Wait.of(self.snapshot.head, record), reminder=reminder)
+        told = told_of(record.key, f"{wait.id.rsplit('@', 1)[1]}.{reminder}")
+        if told in self.kept or told in self.snapshot.records or self._tell(record, terms.notify, wait, told):
+            return following
+        return self._now() + self.engine.pace.notify_again
+
+    def _tell(self, record: StepRecord, name: str, wait: Wait[Json], told: StepKey) -> bool:
+        """Call ``notify`` and write down that it need not be called again; whether it has returned."""
         node = self.graph.called_at(dotted(record.key))
         assert isinstance(node, StepNode)  # only steps say that somebody is to be told
         try:
             self.runner.tell(node, name, wait)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the suspension stands
             seen = {"run_id": wait.run_id, "step": dotted(record.key), "error_type": type(error).__name__}
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            seen["stack"] = frames
+            seen["stack"] = "".join(traceback.format_tb(error.__traceback__))
             _LOGGER.error("nobody could be told of a suspension", extra=seen)  # noqa: TRY400  # its message is payload
             return False
         head, acknowledged = self.snapshot.head, kept(self.snapshot, told, None, self._now())

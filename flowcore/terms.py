@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from flowcore.authoring.context import SuspendSignal
@@ -17,6 +18,7 @@ from flowcore.failures import encoded
 from flowcore.keys import event_mistake, key_mistake
 from flowcore.model import Lapse, Terms
 
+MOST_REMINDERS = 20
 MOST_APPROVERS = 100
 """People that one suspension can name: each stands in its record."""
 
@@ -41,6 +43,7 @@ def agreed(node: StepNode, signal: SuspendSignal) -> Terms | None:
         lapse=_lapse(node, asked.on_timeout),
         listens=None if asked.key is None else _listens(signal.label or node.id, asked.key, where),
         notify=None if asked.notify is None else _name_of(node, asked.notify, where),
+        remind=_reminders(asked.remind, where, is_told=asked.notify is not None),
     )
     return None if terms == Terms() else terms
 
@@ -61,6 +64,19 @@ def _approvers(approvers: Any, where: str) -> tuple[str, ...]:
     if len(names) > MOST_APPROVERS or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{where} approvers that are not 1 to {MOST_APPROVERS} names")
     return names
+
+
+def _reminders(remind: Any, where: str, *, is_told: bool) -> tuple[timedelta, ...]:
+    if not isinstance(remind, Sequence) or not all(isinstance(pause, timedelta) for pause in remind):
+        raise TypeError(f"{where} remind={remind!r}; give a list of timedeltas")
+    pauses = tuple(remind)
+    if len(pauses) > MOST_REMINDERS or list(pauses) != sorted(set(pauses)) or any(p <= timedelta(0) for p in pauses):
+        raise ValueError(
+            f"{where} remind={remind!r}; give up to {MOST_REMINDERS} pauses above 0, each longer than before"
+        )
+    if pauses and not is_told:
+        raise ValueError(f"{where} remind= and without notify=; say what is to be called")
+    return pauses
 
 
 def _lapse(node: StepNode, on_timeout: Any) -> Lapse | None:

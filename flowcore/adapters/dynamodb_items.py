@@ -14,7 +14,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -62,6 +62,7 @@ SORT_KEY_LIMIT = 1024
 
 _TAG_END = "\n"
 """Stands around each tag; no tag holds a control character."""
+_MILLISECOND = timedelta(milliseconds=1)
 _HEAD_ROOM = 1024
 """Bytes of a head kept free for what a claim or a cancel adds, so that a stored head can always be claimed."""
 
@@ -558,6 +559,7 @@ def _terms_json(terms: Terms | None) -> Json:
             "l": lapse,
             "e": list(terms.listens) if terms.listens else None,
             "n": terms.notify,
+            "r": [pause // _MILLISECOND for pause in terms.remind] or None,
         }.items()
         if value is not None
     }
@@ -572,6 +574,7 @@ def _terms_of(value: Json) -> Terms:
         lapse=None if lapse is None else Lapse(_given_of(lapse or None)),
         listens=_pair_of(value.get("e")),
         notify=value.get("n"),
+        remind=tuple(pause * _MILLISECOND for pause in value.get("r", ())),
     )
 
 

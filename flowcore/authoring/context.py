@@ -35,6 +35,7 @@ class Asked:
     on_timeout: Any = None
     key: str | None = None
     notify: Callable[[Wait[Any]], Any] | None = None
+    remind: Sequence[timedelta] = ()
     approvers: Sequence[str] = ()
     quorum: int = 1
     veto: str | None = None
@@ -217,6 +218,7 @@ class StepContext(Generic[Resume, Suspend, State]):
         label: str | None = None,
         key: str | None = None,
         notify: Callable[[Wait[Suspend]], Any] | None = None,
+        remind: Sequence[timedelta] = (),
         approvers: Sequence[str] = (),
         quorum: int = 1,
         veto: str | None = None,
@@ -233,6 +235,8 @@ class StepContext(Generic[Resume, Suspend, State]):
                 event that came before this is taken.
             notify: a function of the step's module that gets the ``Wait`` once it is stored, and tells somebody. It
                 is called again where it failed or its worker died; not once it has returned.
+            remind: how long after the suspension ``notify`` is called once more, with ``wait.reminder`` 1, 2, ...; it
+                may write to somebody else then. Of several that are due at once only the last is called.
             approvers: who may answer, by the name that ``resume(by=)`` gives; empty: anybody.
             quorum: how many different people must answer; ``votes`` holds what all of them said.
             veto: name of a field of the answer. One in which it is false, empty or missing settles the suspension
@@ -241,7 +245,15 @@ class StepContext(Generic[Resume, Suspend, State]):
         """
         _refuse_misfit("timeout", timeout, timedelta, "a timedelta, for instance timedelta(days=3)")
         _refuse_misfit("label", label, str, "a string")
-        asked = Asked(on_timeout=on_timeout, key=key, notify=notify, approvers=approvers, quorum=quorum, veto=veto)
+        asked = Asked(
+            on_timeout=on_timeout,
+            key=key,
+            notify=notify,
+            remind=remind,
+            approvers=approvers,
+            quorum=quorum,
+            veto=veto,
+        )
         self.left_by = "ctx.suspend()"
         raise SuspendSignal(payload, timeout, label, asked)
 

@@ -129,6 +129,7 @@ RECORDS = {
             lapse=Lapse(({"ok": False},)),
             listens=("approve", "A-17"),
             notify="ask_manager",
+            remind=(timedelta(hours=4), timedelta(days=1)),
         ),
         votes=(Answer(wait="pay@2", data={"approved": True}, digest="d-1", at=NOW, by="ann"),),
     ),

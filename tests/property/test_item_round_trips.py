@@ -76,6 +76,7 @@ TERMS: dict[str, Any] = {
     "lapse": st.none() | st.builds(Lapse, st.none() | st.tuples(values)),
     "listens": st.none() | st.tuples(texts, texts),
     "notify": st.none() | texts,
+    "remind": st.lists(st.integers(0, 10**12).map(lambda ms: timedelta(milliseconds=ms)), max_size=2).map(tuple),
 }
 RECORD: dict[str, Any] = {
     "key": keys,

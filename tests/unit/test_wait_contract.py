@@ -260,6 +260,43 @@ def test_notify_that_fails_is_called_again(caplog: pytest.LogCaptureFixture) -> 
     assert "success" == run.resume(YES).status
 
 
+def test_reminders_come_at_their_time_and_say_which_they_are() -> None:
+    """The suspension keeps its id; none comes after the answer."""
+    app = local()
+    run = asked(app, notify=tell, remind=[HOUR, 4 * HOUR, 24 * HOUR])
+    began = app.clock.now()
+    app.advance(hours=5)
+    assert [0, 1, 2] == [wait.reminder for wait in TOLD]
+    assert 1 == len({wait.id for wait in TOLD})
+    assert began == run.result().waits[0].since
+    app.deliver("r", twice=True)
+    run.resume(YES)
+    app.advance(days=2)
+    assert 3 == len(TOLD)
+
+
+def test_reminders_that_are_overdue_come_as_one() -> None:
+    """Nobody wants four mails after an outage."""
+    MOOD[:] = ["bad"] * 3
+    app = local()
+    asked(app, notify=tell, remind=[HOUR, 2 * HOUR], timeout=9 * HOUR)
+    app.clock.forward(hours=3)
+    app.advance(hours=1)
+    assert [2] == [wait.reminder for wait in TOLD]
+
+
+def test_reminders_leave_the_deadline_alone() -> None:
+    """And a quorum's votes leave the reminders alone."""
+    app = local()
+    run = asked(app, notify=tell, remind=[2 * HOUR], timeout=3 * HOUR, on_timeout="nobody minded", quorum=2)
+    app.advance(hours=1)
+    run.resume(YES, by="ada")
+    app.advance(hours=1)
+    assert ([0, 1], ("ada",)) == ([wait.reminder for wait in TOLD], TOLD[-1].answered_by)
+    app.advance(hours=1)
+    assert "nobody minded" == run.result().output
+
+
 @pytest.mark.parametrize("fault", list(Fault))
 def test_notify_happens_whatever_dies(fault: Fault) -> None:
     """At least once, never before the suspension is stored, and never again once that has been written down."""
@@ -334,6 +371,11 @@ def test_key_of_a_suspension_for_named_people_is_not_enough() -> None:
         ({"key": "k", "label": "no event"}, "cannot name an event"),
         ({"notify": lambda wait: None}, "another process could not find again"),
         ({"notify": "tell"}, "another process could not find again"),
+        ({"remind": [HOUR]}, "without notify="),
+        ({"remind": HOUR, "notify": tell}, "list of timedeltas"),
+        ({"remind": [3], "notify": tell}, "list of timedeltas"),
+        ({"remind": [HOUR, HOUR], "notify": tell}, "each longer than before"),
+        ({"remind": [timedelta(0)], "notify": tell}, "above 0"),
     ],
 )
 def test_suspend_with_what_cannot_be_meant_fails_the_step(options: dict[str, Any], words: str) -> None:
