@@ -39,7 +39,7 @@ class Finding:
     workflow_id: str
     ailment: Ailment
     """``not-served``, ``definition-changed``, ``blocked``: the code at hand does not fit it. ``lost``: nobody would
-    ever look at it. ``mute``: it waits for an answer that nobody can give. ``idle``: it waits, but there is something to do.
+    ever look at it. ``mute``: it waits for an answer that nobody can give. ``idle``: it waits, but has work.
     ``overdue``: nobody has come when somebody should have. ``deadly``: workers die of it."""
     detail: str
     """What was found, and what to do."""
