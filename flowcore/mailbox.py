@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from flowcore.core.admit import Resume
+from flowcore.core.admit import Resume, open_waits
 from flowcore.core.evolve import fold
 from flowcore.errors import (
     ConflictError,
@@ -96,7 +96,7 @@ def listener_of(snapshot: Snapshot, record: StepRecord) -> Listener | None:
 
 
 def _listening(snapshot: Snapshot) -> Iterator[Listener]:
-    for record in snapshot.records.values():
+    for record in open_waits(snapshot):
         listener = listener_of(snapshot, record)
         if listener is not None:
             yield listener

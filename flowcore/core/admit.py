@@ -23,7 +23,7 @@ from flowcore.errors import (
     UnknownLabel,
     UnknownStep,
 )
-from flowcore.keys import StepKey, dotted, index_of, path_of
+from flowcore.keys import StepKey, dotted, index_of, parents_of, path_of
 from flowcore.model import Answer, Json, Outcome, Receipt, RunStatus, Snapshot, StepRecord, Terms, Trace, Wait, wait_id
 
 
@@ -134,11 +134,18 @@ def _meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> Verdict:
 
 
 def open_waits(snapshot: Snapshot) -> list[StepRecord]:
-    """The suspended records, oldest first; none once the run has ended."""
+    """The suspended records, oldest first; none once the run, or what is around them, has ended."""
     if snapshot.head.is_terminal:
         return []
-    waiting = [record for record in snapshot.records.values() if record.outcome is Outcome.SUSP]
+    suspended = [record for record in snapshot.records.values() if record.outcome is Outcome.SUSP]
+    waiting = [record for record in suspended if not is_abandoned(snapshot, record.key)]
     return sorted(waiting, key=lambda record: (record.seq, record.key))
+
+
+def is_abandoned(snapshot: Snapshot, key: StepKey) -> bool:
+    """Whether a container around the place has ended, by a bail or a failure, while this was left as it was."""
+    around = (snapshot.records.get(container) for container in parents_of(key))
+    return any(record is not None and record.is_settled for record in around)
 
 
 def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplicate"] = "applied") -> Receipt:

@@ -17,7 +17,7 @@ from flowcore.authoring.graph import (
     ParallelNode,
     SleepNode,
 )
-from flowcore.core.admit import open_waits
+from flowcore.core.admit import is_abandoned, open_waits
 from flowcore.core.decide import Run, decide
 from flowcore.keys import (
     ROOT,
@@ -174,11 +174,13 @@ def _inside_status(outcomes: set[Outcome]) -> StepStatus:
 
 
 def _unrest(snapshot: Snapshot) -> Mapping[StepKey, set[Outcome]]:
-    """By container, what holds up the records inside it; sleeps that are over hold up nothing."""
+    """By container, what holds up the records inside it; what is over or was left behind holds up nothing."""
     found: dict[StepKey, set[Outcome]] = {}
     for record in snapshot.records.values():
         over = record.outcome is Outcome.SLP and record.until and record.until <= snapshot.head.updated_at
-        if record.outcome in (Outcome.SUSP, Outcome.SLP, Outcome.RETRY) and not over:
+        if record.outcome not in (Outcome.SUSP, Outcome.SLP, Outcome.RETRY) or over:
+            continue
+        if not is_abandoned(snapshot, record.key):
             for container in parents_of(record.key):
                 found.setdefault(container, set()).add(record.outcome)
     return found

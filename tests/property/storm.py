@@ -11,6 +11,8 @@ from typing import Any
 
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.app import App
+from flowcore.core.admit import open_waits
+from flowcore.core.evolve import fold
 from flowcore.errors import OutsideError, RequestError
 from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once
 from flowcore.model import Outcome, StepRecord, Wait
@@ -209,9 +211,9 @@ class Storm:
         loaded = self.watched.load(RUN, everything=True)
         if loaded is None:
             return
-        waiting = [record for record in loaded[1].values() if record.outcome is Outcome.SUSP]
+        waiting = open_waits(fold(loaded[0], loaded[1].values()))
         open_ = sorted((record for record in waiting if record.until is None), key=lambda record: record.key)
-        if not open_ or loaded[0].is_terminal:
+        if not open_:
             return
         record = self.chance.choice(open_) if self.sample.is_calm else open_[0]
         reply = self.sample.answer(record.key, self._times(record.key))

@@ -395,3 +395,47 @@ def test_a_worker_that_thaws_after_its_lease_repeats_no_step() -> None:
     app = local(made, store=FaultyStore(MemoryStore(), freeze))
     assert "success" == app.workflow("w").create_run("r").start(1).status
     assert ["first", "first", "second"] == ran
+
+
+@step
+def ask_or_leave(number: int, ctx: StepContext[int]) -> int:
+    """Leaves its workflow at 0; otherwise waits for an answer."""
+    if number == 0:
+        ctx.bail([number])
+    if ctx.resume_data is None:
+        ctx.suspend()
+    return ctx.resume_data
+
+
+def test_nobody_waits_any_more_where_the_workflow_around_has_ended() -> None:
+    """Item 0 was suspended when item 1 left the nested workflow; an answer after that is not for item 0."""
+    child = workflow("child", input=list[int]).foreach(ask_or_leave, concurrency=2, id="each").commit()
+    made = workflow("w", input=list[int]).then(child).map(sum).then(add_answer).commit()
+    app = local(made)
+    run = app.workflow("w").create_run("r")
+
+    began = run.start([7, 0])
+    assert [["add_answer"]] == [wait.path for wait in began.waits] == [wait.path for wait in run.result().waits]
+    assert [["add_answer"]] == began.suspended
+    assert ("success", 5) == ((ended := run.resume(5, idempotency_key="click")).status, ended.output)
+
+
+def test_an_answer_in_a_later_turn_is_not_for_an_abandoned_one() -> None:
+    """The same place was left suspended in turn 1; whoever answers with an idempotency key looks at all turns."""
+
+    @step
+    def ask_or_leave_first(number: int, ctx: StepContext[int]) -> int:
+        if number == 0 and ctx.iteration == 1:
+            ctx.bail([7, 8])
+        if ctx.resume_data is None:
+            ctx.suspend()
+        return number + ctx.resume_data
+
+    turn = workflow("turn", input=list[int]).foreach(ask_or_leave_first, concurrency=2, id="each").commit()
+    app = local(workflow("w", input=list[int]).dountil(turn, lambda items: items != [7, 8], id="l").commit())
+    run = app.workflow("w").create_run("r")
+
+    run.start([1, 0])
+    first = run.resume(10, step="l.each[0]", idempotency_key="click")
+    assert "l#2/each[0]@0" == (first.receipt and first.receipt.wait)
+    assert [17, 18] == run.resume(10).output
