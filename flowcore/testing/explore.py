@@ -23,6 +23,7 @@ from flowcore.app import App
 from flowcore.authoring.context import StepContext
 from flowcore.authoring.graph import EventNode
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
+from flowcore.codec import digest
 from flowcore.crew import EventLoop
 from flowcore.errors import OutsideError, RequestError
 from flowcore.keys import RunRef, StepKey, dotted
@@ -314,9 +315,11 @@ class _Trial:
                 data = self._answer_to(wait)
                 with _lost(), suppress(RequestError):
                     if isinstance(self.asked.workflow.compiled.find(".".join(wait.path)), EventNode):
-                        self.app.send_event(wait.payload["event"], wait.payload["key"], data, event_id=wait.id)
+                        event, key = wait.payload["event"], wait.payload["key"]
+                        self.app.send_event(event, key, data, event_id=digest(wait.id))
                     else:
-                        self.app.resume(_RUN, data, wait=wait.id, idempotency_key=wait.id)
+                        by = _next_approver(wait)
+                        self.app.resume(_RUN, data, wait=wait.id, by=by, idempotency_key=f"{wait.id} {by}")
                 return True
         if all(wait.deadline is None for wait in waits):
             asked = ", ".join(repr(".".join(wait.path)) for wait in waits)
@@ -379,6 +382,12 @@ class _Trial:
         }
         struck = [strike.blow for strike in self.schedule if strike.is_at_hint and strike.at == len(self.hints)]
         return next((copies[blow] for blow in struck if blow in copies), [timedelta(0)])
+
+
+def _next_approver(wait: Wait[Json]) -> str:
+    """Whoever has not answered yet, of those who may."""
+    others = (name for name in wait.approvers if name not in wait.answered_by)
+    return next(others, f"somebody-{len(wait.answered_by) + 1}")
 
 
 @contextmanager

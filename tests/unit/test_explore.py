@@ -199,6 +199,23 @@ def test_events_are_sent_as_they_are_waited_for() -> None:
     assert 4 == explore(flow, "o-1", answers={"payment": "much"}).result.output
 
 
+def test_events_and_quorums_inside_other_workflows_are_answered() -> None:
+    """By as many different people as are needed, each of whom may."""
+
+    @step
+    def agree(order: str, ctx: StepContext[bool]) -> list[str]:
+        if ctx.resume_data is None:
+            ctx.suspend(approvers=["ada", "grace", "alan"], quorum=2)
+        return [vote.by for vote in ctx.votes]
+
+    child = (
+        workflow("child", input=str).wait_for_event("paid", key=lambda order: order, id="payment").then(agree).commit()
+    )
+    flow = workflow("w", input=str).then(child)
+
+    assert ["ada", "grace"] == explore(flow, "o-1", answers={"payment": "much", "agree": True}).result.output
+
+
 def test_a_suspension_that_nobody_answers_is_an_error() -> None:
     """It says what to give."""
 
