@@ -59,7 +59,9 @@ class Pace:
     peek: timedelta = timedelta(seconds=1)
     """How often at most the head is read while steps run, to notice a cancel."""
     notify_again: timedelta = timedelta(minutes=1)
-    """The pause before ``notify`` of a suspension is called again, when it failed."""
+    """The shortest pause before ``notify`` of a suspension is called again, when it failed; it doubles."""
+    notify_rarely: timedelta = timedelta(hours=1)
+    """The longest."""
     most_turns: int | None = None
     """Hand the run on after this many turns of decide and perform; 1 gives each step a process image of its own."""
     most_hops: int = 10_000
@@ -284,7 +286,8 @@ class Session:
         told = told_of(record.key, f"{wait.id.rsplit('@', 1)[1]}.{reminder}")
         if told in self.kept or told in self.snapshot.records or self._tell(record, terms.notify, wait, told):
             return following
-        return self._now() + self.engine.pace.notify_again
+        pace, now = self.engine.pace, self._now()
+        return now + min(max(now - record.at, pace.notify_again), pace.notify_rarely)
 
     def _tell(self, record: StepRecord, name: str, wait: Wait[Json], told: StepKey) -> bool:
         """Call ``notify`` and write down that it need not be called again; whether it has returned."""

@@ -260,6 +260,19 @@ def test_notify_that_fails_is_called_again(caplog: pytest.LogCaptureFixture) -> 
     assert "success" == run.resume(YES).status
 
 
+def test_notify_that_never_works_is_called_ever_more_rarely() -> None:
+    """After an hour once an hour: an outage of days costs little."""
+    MOOD[:] = ["bad"] * 1_000
+    app = local()
+    run = asked(app, notify=tell)
+    app.advance(hours=1)
+    tries = 1_000 - len(MOOD)
+    assert 5 < tries < 12
+    app.advance(days=2)
+    assert 45 < 1_000 - len(MOOD) - tries < 50
+    assert "success" == run.resume(YES).status
+
+
 def test_reminders_come_at_their_time_and_say_which_they_are() -> None:
     """The suspension keeps its id; none comes after the answer."""
     app = local()
