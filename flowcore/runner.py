@@ -41,7 +41,7 @@ from flowcore.authoring.graph import (
     slots_of,
 )
 from flowcore.codec import NotJsonError, Shape, copied, digest
-from flowcore.core.decide import (
+from flowcore.core.actions import (
     Action,
     Advance,
     Broken,

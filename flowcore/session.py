@@ -18,9 +18,10 @@ from urllib.parse import quote
 from flowcore.authoring.graph import BranchNode, Graph, StepNode
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import heads
+from flowcore.core.actions import Action, Broken, Done, Finish, Park, Run, RunStep
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
-from flowcore.core.decide import Action, Broken, Done, Finish, Park, Passed, Run, RunStep, decide
+from flowcore.core.decide import Passed, decide
 from flowcore.core.evolve import Adopted, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
 from flowcore.errors import (
     InvalidPayload,

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowcore.authoring.context import Flag, LateSignal
 from flowcore.authoring.graph import StepNode
-from flowcore.core.decide import Action, RunStep
+from flowcore.core.actions import Action, RunStep
 from flowcore.core.evolve import StepEvent
 from flowcore.model import StepRecord
 from flowcore.ports import Clock

@@ -14,7 +14,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -33,23 +33,34 @@ from flowcore.adapters.dynamodb_attributes import (
     to_ms,
     value_of,
 )
+from flowcore.adapters.dynamodb_values import (
+    answer_json,
+    answer_of,
+    answers_of,
+    asked_json,
+    asked_of,
+    delta_json,
+    delta_of,
+    failure_json,
+    failure_of,
+    given_of,
+    marks_json,
+    pair_of,
+    terms_json,
+    terms_of,
+    trace_json,
+    trace_of,
+)
 from flowcore.errors import InvalidPayload, InvariantError, PayloadTooLarge
 from flowcore.keys import ROOT, RunRef, Scope, StepKey, scope_of
 from flowcore.model import (
-    NO_CHANGE,
-    Answer,
-    Delta,
     Head,
     Json,
-    Lapse,
     Outcome,
     PublicStatus,
     RunStatus,
     RunSummary,
-    StepFailure,
     StepRecord,
-    Terms,
-    Trace,
 )
 
 SCHEMA = 1
@@ -62,7 +73,6 @@ SORT_KEY_LIMIT = 1024
 
 _TAG_END = "\n"
 """Stands around each tag; no tag holds a control character."""
-_MILLISECOND = timedelta(milliseconds=1)
 _HEAD_ROOM = 1024
 """Bytes of a head kept free for what a claim or a cancel adds, so that a stored head can always be claimed."""
 
@@ -230,11 +240,11 @@ def _head_payloads(head: Head) -> Item:
     entered = _payload(f"The input {of_run}", head.input)
     return ({} if entered is None else {"in": entered}) | _present(
         res=_payload(f"The result {of_run}", head.output),
-        err=_payload(f"The failure {of_run}", _failure_json(head.failure)),
+        err=_payload(f"The failure {of_run}", failure_json(head.failure)),
         sta=_payload(f"The state {of_run}", dict(head.state) or None),
         ctx=_payload(f"The request context {of_run}", dict(head.request_context) or None),
-        tm=_payload(f"The tracing metadata {of_run}", _marks_json(head.trace)),
-        tc=_payload(f"The tracing of the last resume {of_run}", _trace_json(head.continued)),
+        tm=_payload(f"The tracing metadata {of_run}", marks_json(head.trace)),
+        tc=_payload(f"The tracing of the last resume {of_run}", trace_json(head.continued)),
     )
 
 
@@ -264,15 +274,13 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
         attempts=_read(item, "att", int_of, 0),
         hops=_read(item, "hop", int_of, 0),
         output=_read(item, "res", value_of, None),
-        failure=_failure_of(_read(item, "err", value_of, None)),
+        failure=failure_of(_read(item, "err", value_of, None)),
         blocked=_read(item, "blk", _str_of, None),
         resource_id=_read(item, "rs", _str_of, None),
         state=_read(item, "sta", value_of, {}),
         request_context=_read(item, "ctx", value_of, {}),
-        trace=_trace_of(
-            {**_read(item, "tm", value_of, {}), "t": _read(item, "tr", _str_of, None), "g": _tags_in(item)}
-        ),
-        continued=_read(item, "tc", lambda attribute: _trace_of(value_of(attribute)), None),
+        trace=trace_of({**_read(item, "tm", value_of, {}), "t": _read(item, "tr", _str_of, None), "g": _tags_in(item)}),
+        continued=_read(item, "tc", lambda attribute: trace_of(value_of(attribute)), None),
         waiting_since=_read(item, "sw", instant_of, None),
         deadline=_read(item, "dl", instant_of, None),
         expires_at=_read(item, "xp", instant_of, None),
@@ -385,20 +393,20 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         at=instant(record.at),
         sa=instant(record.started_at) if record.started_at != record.at else None,
         out=_payload(f"The output {place}", record.output),
-        err=_payload(f"The failure {place}", _failure_json(record.failure)),
-        d=_payload(f"The change of state {place}", _delta_json(record.delta)),
+        err=_payload(f"The failure {place}", failure_json(record.failure)),
+        d=_payload(f"The change of state {place}", delta_json(record.delta)),
         n=_unless(1, record.attempt),
         u=_instant(record.until),
         sp=_payload(f"The suspend payload {place}", record.payload),
         lb=_text(record.label),
         ev=_payload("", list(record.listens) if record.listens else None),
-        tm=_payload(f"What is to happen {place}", _terms_json(record.terms)),
-        vo=_payload(f"The votes {place}", [_answer_json(answer) for answer in record.votes] or None),
+        tm=_payload(f"What is to happen {place}", terms_json(record.terms)),
+        vo=_payload(f"The votes {place}", [answer_json(answer) for answer in record.votes] or None),
         bg=number(record.began) if record.began is not None else None,
         gi=_payload(f"The given input {place}", list(record.given) if record.given else None),
-        an=_payload(f"The answer {place}", _answer_json(record.answer)),
-        aq=_payload("", _asked_json(record)),
-        pa=_payload(f"The earlier answers {place}", [_answer_json(answer) for answer in record.spent] or None),
+        an=_payload(f"The answer {place}", answer_json(record.answer)),
+        aq=_payload("", asked_json(record)),
+        pa=_payload(f"The earlier answers {place}", [answer_json(answer) for answer in record.spent] or None),
         op=_text(record.opens),
         c=number(record.count) if record.count is not None else None,
         lc=text(token),
@@ -444,174 +452,23 @@ def gather(root: Iterable[Item], read: Callable[[Scope], Iterable[Item]]) -> dic
         found = read(unread.pop())
 
 
-# -- the values inside ------------------------------------------------------------------------------------------------
-
-
-def _failure_json(failure: StepFailure | None) -> Json:
-    if failure is None:
-        return None
-    return _dense(
-        t=failure.type,
-        m=failure.message,
-        p=dict(failure.properties) or None,
-        c=_failure_json(failure.cause),
-        s=failure.step,
-    )
-
-
-def _failure_of(value: Json) -> StepFailure | None:
-    if value is None:
-        return None
-    return StepFailure(
-        type=value["t"],
-        message=value["m"],
-        properties=value.get("p", {}),
-        cause=_failure_of(value.get("c")),
-        step=value.get("s"),
-    )
-
-
-def _marks_json(trace: Trace) -> Json:
-    """All of a trace but its id and its tags, which have attributes of their own."""
-    return _dense(p=trace.parent_span_id, m=dict(trace.metadata) or None, k=list(trace.context_keys) or None)
-
-
-def _trace_json(trace: Trace | None) -> Json:
-    if trace is None:
-        return None
-    return {**(_marks_json(trace) or {}), **(_dense(t=trace.trace_id, g=list(trace.tags) or None) or {})}
-
-
-def _trace_of(value: Json) -> Trace:
-    return Trace(
-        trace_id=value.get("t"),
-        parent_span_id=value.get("p"),
-        tags=tuple(value.get("g", ())),
-        metadata=value.get("m", {}),
-        context_keys=tuple(value.get("k", ())),
-    )
-
-
-def _delta_json(delta: Delta) -> Json:
-    stamped = {name: {key: list(entry) for key, entry in part.items()} for name, part in _parts(delta)}
-    return _dense(s=stamped["s"] or None, c=stamped["c"] or None)
-
-
-def _parts(delta: Delta) -> tuple[tuple[str, Mapping[str, tuple[Json, ...]]], ...]:
-    return ("s", delta.state), ("c", delta.context)
-
-
-def _delta_of(value: Json) -> Delta:
-    if value is None:
-        return NO_CHANGE
-    state, context = ({key: tuple(entry) for key, entry in value.get(name, {}).items()} for name in ("s", "c"))
-    return Delta(state=state, context=context)
-
-
-def _answer_json(answer: Answer | None) -> Json:
-    if answer is None:
-        return None
-    return _dense(
-        w=answer.wait,
-        d=answer.data,
-        h=answer.digest,
-        at=to_ms(answer.at),
-        by=answer.by,
-        via=answer.via,
-        k=answer.idempotency_key,
-        to=answer.timed_out or None,
-    )
-
-
-def _answer_of(value: Json) -> Answer | None:
-    if value is None:
-        return None
-    return Answer(
-        wait=value["w"],
-        data=value.get("d"),
-        digest=value["h"],
-        at=from_ms(value["at"]),
-        by=value.get("by"),
-        via=value["via"],
-        idempotency_key=value.get("k"),
-        timed_out=value.get("to", False),
-    )
-
-
-def _asked_json(record: StepRecord) -> Json:
-    return None if record.asked is None else [record.asked[0], to_ms(record.asked[1]), record.asked[2]]
-
-
-def _asked_of(value: Json) -> tuple[int, datetime, int] | None:
-    return None if value is None else (value[0], from_ms(value[1]), value[2])
-
-
-def _terms_json(terms: Terms | None) -> Json:
-    if terms is None:
-        return None
-    lapse = None if terms.lapse is None else list(terms.lapse.output or ())
-    return {
-        name: value
-        for name, value in {
-            "a": list(terms.approvers) or None,
-            "q": None if terms.quorum == 1 else terms.quorum,
-            "v": terms.veto,
-            "l": lapse,
-            "e": list(terms.listens) if terms.listens else None,
-            "n": terms.notify,
-            "r": [pause // _MILLISECOND for pause in terms.remind] or None,
-        }.items()
-        if value is not None
-    }
-
-
-def _terms_of(value: Json) -> Terms:
-    lapse = value.get("l")
-    return Terms(
-        approvers=tuple(value.get("a", ())),
-        quorum=value.get("q", 1),
-        veto=value.get("v"),
-        lapse=None if lapse is None else Lapse(_given_of(lapse or None)),
-        listens=_pair_of(value.get("e")),
-        notify=value.get("n"),
-        remind=tuple(pause * _MILLISECOND for pause in value.get("r", ())),
-    )
-
-
-def _pair_of(value: Json) -> tuple[str, str] | None:
-    return None if value is None else (value[0], value[1])
-
-
-def _given_of(value: Json) -> tuple[Json] | None:
-    return None if value is None else (value[0],)
-
-
-def _answers_of(values: Sequence[Json]) -> tuple[Answer, ...]:
-    answers = (_answer_of(value) for value in values)
-    return tuple(answer for answer in answers if answer is not None)
-
-
-def _dense(**values: Json) -> Json:
-    return {name: value for name, value in values.items() if value is not None} or None
-
-
 _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
     "sa": ("started_at", instant_of),
     "out": ("output", value_of),
-    "err": ("failure", lambda attribute: _failure_of(value_of(attribute))),
-    "d": ("delta", lambda attribute: _delta_of(value_of(attribute))),
+    "err": ("failure", lambda attribute: failure_of(value_of(attribute))),
+    "d": ("delta", lambda attribute: delta_of(value_of(attribute))),
     "n": ("attempt", int_of),
     "u": ("until", instant_of),
     "sp": ("payload", value_of),
     "lb": ("label", lambda attribute: str(attribute["S"])),
-    "ev": ("listens", lambda attribute: _pair_of(value_of(attribute))),
-    "tm": ("terms", lambda attribute: _terms_of(value_of(attribute))),
-    "vo": ("votes", lambda attribute: _answers_of(value_of(attribute))),
+    "ev": ("listens", lambda attribute: pair_of(value_of(attribute))),
+    "tm": ("terms", lambda attribute: terms_of(value_of(attribute))),
+    "vo": ("votes", lambda attribute: answers_of(value_of(attribute))),
     "bg": ("began", int_of),
-    "gi": ("given", lambda attribute: _given_of(value_of(attribute))),
-    "an": ("answer", lambda attribute: _answer_of(value_of(attribute))),
-    "aq": ("asked", lambda attribute: _asked_of(value_of(attribute))),
-    "pa": ("spent", lambda attribute: _answers_of(value_of(attribute))),
+    "gi": ("given", lambda attribute: given_of(value_of(attribute))),
+    "an": ("answer", lambda attribute: answer_of(value_of(attribute))),
+    "aq": ("asked", lambda attribute: asked_of(value_of(attribute))),
+    "pa": ("spent", lambda attribute: answers_of(value_of(attribute))),
     "op": ("opens", lambda attribute: Scope(attribute["S"])),
     "c": ("count", int_of),
 }

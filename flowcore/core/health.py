@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from flowcore.authoring.graph import Graph
+from flowcore.core.actions import Park
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import conflict
-from flowcore.core.decide import Park, decide
+from flowcore.core.decide import decide
 from flowcore.model import SELF_MOVING, RunStatus, Snapshot
 
 OVERDUE = timedelta(minutes=5)

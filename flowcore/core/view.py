@@ -17,8 +17,9 @@ from flowcore.authoring.graph import (
     ParallelNode,
     SleepNode,
 )
+from flowcore.core.actions import Run
 from flowcore.core.admit import is_abandoned, open_waits
-from flowcore.core.decide import Run, decide
+from flowcore.core.decide import decide
 from flowcore.keys import (
     ROOT,
     Scope,

@@ -13,7 +13,8 @@ from threading import RLock
 from typing import Any, TypeVar
 
 from flowcore.authoring.graph import Graph
-from flowcore.core.decide import Finish, Park, decide
+from flowcore.core.actions import Finish, Park
+from flowcore.core.decide import decide
 from flowcore.core.evolve import fold
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import (

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flowcore.authoring.graph import Graph
-from flowcore.core.decide import Decision, Passed, Run, decide
+from flowcore.core.actions import Decision, Run
+from flowcore.core.decide import Passed, decide
 from flowcore.core.evolve import context_at, fold, state_at
 from flowcore.model import Snapshot
 from tests.property.storm import RUN, Storm

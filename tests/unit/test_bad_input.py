@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from flowcore import App, Backoff, DefinitionError, StepContext, Workflow, create_step, otherwise, step, workflow
 from flowcore.authoring.graph import MOST_OPEN
 from flowcore.codec import MOST_DEPTH, MOST_ROWS, Shape, field_errors
-from flowcore.core.decide import Advance, Place
+from flowcore.core.actions import Advance, Place
 from flowcore.core.evolve import Failed, Opened
 from flowcore.errors import (
     AlreadyResumed,

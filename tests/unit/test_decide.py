@@ -13,7 +13,8 @@ import pytest
 from flowcore import otherwise
 from flowcore.authoring.graph import Graph
 from flowcore.core import decide as module
-from flowcore.core.decide import MOST_AT_ONCE, Broken, Decision, Done, Ended, Finish, Leave, Park, Passed, Run, decide
+from flowcore.core.actions import LIVE, Broken, Decision, Done, Ended, Finish, Leave, Park, Run
+from flowcore.core.decide import MOST_AT_ONCE, Passed, decide
 from flowcore.errors import InvariantError
 from flowcore.keys import StepKey, item_of
 from flowcore.model import Outcome, RunStatus, StepRecord
@@ -390,7 +391,7 @@ def test_a_record_that_cannot_be_is_loud(name: str, record: StepRecord) -> None:
 
 def test_a_live_run_in_which_nothing_moves_is_loud(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parking such a run would strand it."""
-    monkeypatch.setattr(module._Walk, "sequence", lambda *_: module.LIVE)
+    monkeypatch.setattr(module._Walk, "sequence", lambda *_: LIVE)
     with pytest.raises(InvariantError, match="'r-1' at version 2 is live, but nothing in it moves"):
         decide(GRAPHS["step"], a_run(), NOW)
 

@@ -1,0 +1,179 @@
+"""The values inside an item's payloads as plain JSON, and back: failures, changes, answers, terms, traces.
+
+Keys are one or two letters and what is at its default is left out, because DynamoDB bills every byte. What is read may
+have been written by any earlier version: a key that is missing means its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from flowcore.adapters.dynamodb_attributes import from_ms, to_ms
+from flowcore.model import NO_CHANGE, Answer, Delta, Json, Lapse, StepFailure, StepRecord, Terms, Trace
+
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def failure_json(failure: StepFailure | None) -> Json:
+    """A failure with its causes."""
+    if failure is None:
+        return None
+    return dense(
+        t=failure.type,
+        m=failure.message,
+        p=dict(failure.properties) or None,
+        c=failure_json(failure.cause),
+        s=failure.step,
+    )
+
+
+def failure_of(value: Json) -> StepFailure | None:
+    """The failure that ``failure_json`` wrote."""
+    if value is None:
+        return None
+    return StepFailure(
+        type=value["t"],
+        message=value["m"],
+        properties=value.get("p", {}),
+        cause=failure_of(value.get("c")),
+        step=value.get("s"),
+    )
+
+
+def marks_json(trace: Trace) -> Json:
+    """All of a trace but its id and its tags, which have attributes of their own."""
+    return dense(p=trace.parent_span_id, m=dict(trace.metadata) or None, k=list(trace.context_keys) or None)
+
+
+def trace_json(trace: Trace | None) -> Json:
+    """A whole trace."""
+    if trace is None:
+        return None
+    return {**(marks_json(trace) or {}), **(dense(t=trace.trace_id, g=list(trace.tags) or None) or {})}
+
+
+def trace_of(value: Json) -> Trace:
+    """The trace that ``trace_json`` wrote."""
+    return Trace(
+        trace_id=value.get("t"),
+        parent_span_id=value.get("p"),
+        tags=tuple(value.get("g", ())),
+        metadata=value.get("m", {}),
+        context_keys=tuple(value.get("k", ())),
+    )
+
+
+def delta_json(delta: Delta) -> Json:
+    """Stamped changes of the shared values; a removed key has its stamp alone."""
+    stamped = {name: {key: list(entry) for key, entry in part.items()} for name, part in _parts(delta)}
+    return dense(s=stamped["s"] or None, c=stamped["c"] or None)
+
+
+def _parts(delta: Delta) -> tuple[tuple[str, Mapping[str, tuple[Json, ...]]], ...]:
+    return ("s", delta.state), ("c", delta.context)
+
+
+def delta_of(value: Json) -> Delta:
+    """The changes that ``delta_json`` wrote."""
+    if value is None:
+        return NO_CHANGE
+    state, context = ({key: tuple(entry) for key, entry in value.get(name, {}).items()} for name in ("s", "c"))
+    return Delta(state=state, context=context)
+
+
+def answer_json(answer: Answer | None) -> Json:
+    """One answer."""
+    if answer is None:
+        return None
+    return dense(
+        w=answer.wait,
+        d=answer.data,
+        h=answer.digest,
+        at=to_ms(answer.at),
+        by=answer.by,
+        via=answer.via,
+        k=answer.idempotency_key,
+        to=answer.timed_out or None,
+    )
+
+
+def answer_of(value: Json) -> Answer | None:
+    """The answer that ``answer_json`` wrote."""
+    if value is None:
+        return None
+    return Answer(
+        wait=value["w"],
+        data=value.get("d"),
+        digest=value["h"],
+        at=from_ms(value["at"]),
+        by=value.get("by"),
+        via=value["via"],
+        idempotency_key=value.get("k"),
+        timed_out=value.get("to", False),
+    )
+
+
+def asked_json(record: StepRecord) -> Json:
+    """Order and time of the settled suspension, and the order of its answer."""
+    return None if record.asked is None else [record.asked[0], to_ms(record.asked[1]), record.asked[2]]
+
+
+def asked_of(value: Json) -> tuple[int, datetime, int] | None:
+    """What ``asked_json`` wrote."""
+    return None if value is None else (value[0], from_ms(value[1]), value[2])
+
+
+def terms_json(terms: Terms | None) -> Json:
+    """What else a suspension was asked for."""
+    if terms is None:
+        return None
+    lapse = None if terms.lapse is None else list(terms.lapse.output or ())
+    return {
+        name: value
+        for name, value in {
+            "a": list(terms.approvers) or None,
+            "q": None if terms.quorum == 1 else terms.quorum,
+            "v": terms.veto,
+            "l": lapse,
+            "e": list(terms.listens) if terms.listens else None,
+            "n": terms.notify,
+            "r": [pause // _MILLISECOND for pause in terms.remind] or None,
+        }.items()
+        if value is not None
+    }
+
+
+def terms_of(value: Json) -> Terms:
+    """The terms that ``terms_json`` wrote."""
+    lapse = value.get("l")
+    return Terms(
+        approvers=tuple(value.get("a", ())),
+        quorum=value.get("q", 1),
+        veto=value.get("v"),
+        lapse=None if lapse is None else Lapse(given_of(lapse or None)),
+        listens=pair_of(value.get("e")),
+        notify=value.get("n"),
+        remind=tuple(pause * _MILLISECOND for pause in value.get("r", ())),
+    )
+
+
+def pair_of(value: Json) -> tuple[str, str] | None:
+    """A name and a key."""
+    return None if value is None else (value[0], value[1])
+
+
+def given_of(value: Json) -> tuple[Json] | None:
+    """The one value of a list."""
+    return None if value is None else (value[0],)
+
+
+def answers_of(values: Sequence[Json]) -> tuple[Answer, ...]:
+    """Several answers."""
+    answers = (answer_of(value) for value in values)
+    return tuple(answer for answer in answers if answer is not None)
+
+
+def dense(**values: Json) -> Json:
+    """The values that are there; None when none is."""
+    return {name: value for name, value in values.items() if value is not None} or None
