@@ -34,7 +34,6 @@ GROUPS: Mapping[str, range] = {
 BUGS = range(1, 29)
 WITHOUT_TEST: Mapping[int, str] = {
     20: "schedules run in one process's loop: flowcore has no schedules yet that start runs",
-    24: "no compensation, no routing of errors: flowcore has none either, but `tolerated_failures` of a foreach",
     27: "the documentation disagrees with the code: this page is made of the tests, and the others' code is run",
 }
 """Known bugs that no test shows, and why."""

@@ -199,3 +199,35 @@ def test_bug_26_a_cancel_from_another_process_counts(harness: Harness) -> None:
     assert "canceled" == harness.start(1).status
     harness.advance(days=1)
     assert ("canceled", []) == (harness.result().status, reached)
+
+
+def test_bug_24_a_failure_can_lead_to_what_undoes_it(harness: Harness) -> None:
+    """A failure that is tolerated is a value: a branch takes it to a step that makes good what was done."""
+    undone: list[Any] = []
+
+    @step
+    def reserve(order: int) -> int:
+        return order
+
+    @step
+    def charge(order: int) -> int:
+        return int(burst(order)) if order < 0 else order
+
+    @step
+    def release(_: Any, ctx: StepContext) -> str:
+        undone.append(ctx.get_step_result(reserve))
+        return "released"
+
+    charged = workflow("charged").map(lambda order: [order]).foreach(charge, id="each", tolerated_failures=1)
+    flow = (
+        workflow("w", input=int)
+        .then(reserve)
+        .then(charged.commit())
+        .branch((lambda outcome: outcome == [None], release), id="routed")
+        .commit()
+    )
+    failed = harness.serve(flow).start(-1)
+    assert ("success", {"release": "released"}, [-1]) == (failed.status, failed.output, undone)
+    assert "ValueError" == failed.steps["charged.each[0]"].error.type  # type: ignore[union-attr]  # it has failed
+    assert {} == harness.start(7).output
+    assert [-1] == undone
