@@ -6,7 +6,9 @@
 from flowcore.testing.clock import SeededIds, ShiftedClock, VirtualClock
 from flowcore.testing.explore import Diverged, Exploration, explore
 from flowcore.testing.faults import Fault, FaultyStore, LossyQueue, LossyScheduler, Unruly, WorkerDied
+from flowcore.testing.generate import Sample, sample
 from flowcore.testing.local import LocalApp
+from flowcore.testing.oracle import Told, tell
 from flowcore.testing.schedule import Strike
 
 __all__ = [
@@ -17,11 +19,15 @@ __all__ = [
     "LocalApp",
     "LossyQueue",
     "LossyScheduler",
+    "Sample",
     "SeededIds",
     "ShiftedClock",
     "Strike",
+    "Told",
     "Unruly",
     "VirtualClock",
     "WorkerDied",
     "explore",
+    "sample",
+    "tell",
 ]

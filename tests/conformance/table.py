@@ -1,6 +1,6 @@
 """The table of behaviours, made of what the tests declare: ``python -m tests.conformance.table`` writes the page.
 
-Owns which numbers there are, and why some known bug has no test. Everything else stands beside the test that proves it.
+Owns which numbers there are. Everything else stands beside the test that proves it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,6 @@ GROUPS: Mapping[str, range] = {
 }
 
 BUGS = range(1, 29)
-WITHOUT_TEST: Mapping[int, str] = {
-    20: "schedules run in one process's loop: flowcore has no schedules yet that start runs",
-    27: "the documentation disagrees with the code: this page is made of the tests, and the others' code is run",
-}
-"""Known bugs that no test shows, and why."""
 
 _PROMISE = (
     "What a workflow must do, by number. Made by `make docs` from the tests in `tests/conformance`, each of which",
@@ -101,9 +96,8 @@ def page() -> str:
         lines += ["", f"## {title}", "", "| | behaviour | |", "|--:|---|---|"]
         lines += [_line(by_number[number]) for number in numbers]
     lines += ["", "## Where other engines are known to break", "", *_BUGS_PROMISE, "", "| | here | |", "|--:|---|---|"]
-    shown = [(number, f"| {number} | {what} | passes |") for number, what in bugs()]
-    shown += [(number, f"| {number} | | no test: {why} |") for number, why in WITHOUT_TEST.items()]
-    return "\n".join([*lines, *(line for _, line in sorted(shown))]) + "\n"
+    lines += [f"| {number} | {what} | passes |" for number, what in bugs()]
+    return "\n".join(lines) + "\n"
 
 
 def _line(row: Row) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowcore import StepContext, Workflow, step, workflow
+from flowcore import App, Run, RunResult, Step, StepContext, Workflow, step, workflow
 from flowcore.errors import FlowcoreError, InvalidPayload, RunExists
 from tests.conformance.support import Harness
 
@@ -231,3 +233,41 @@ def test_bug_24_a_failure_can_lead_to_what_undoes_it(harness: Harness) -> None:
     assert "ValueError" == failed.steps["charged.each[0]"].error.type  # type: ignore[union-attr]  # it has failed
     assert {} == harness.start(7).output
     assert [-1] == undone
+
+
+def test_bug_20_what_is_due_is_done_once_however_many_instances_look(harness: Harness) -> None:
+    """No instance is the one that keeps the time: none need live while time passes, and all may look at once."""
+    noted: list[int] = []
+
+    @step
+    def note(value: int) -> int:
+        noted.append(value)
+        return value
+
+    harness.serve(workflow("w", input=int).sleep(timedelta(days=3)).then(note)).start(7)
+    harness.clock.forward(days=3)
+    for instance in [harness.another_process() for _ in range(3)]:
+        instance.sweep()
+        instance.deliver(harness.run_id, twice=True)
+    harness.advance(minutes=5)
+    assert ("success", [7]) == (harness.result().status, noted)
+
+
+PAGES = Path(__file__).parents[2] / "docs"
+WORDS: dict[str, tuple[Any, ...]] = {
+    "ctx": (StepContext,),
+    "run": (Run, RunResult),
+    "app": (App,),
+    "workflow": (Workflow,),
+    "step": (Step,),
+}
+MASTRAS = {"run.stream"}
+"""What a page says another engine has."""
+
+
+@pytest.mark.parametrize("page", sorted(page.name for page in PAGES.glob("*.md")))
+def test_bug_27_what_the_pages_name_is_there(page: str) -> None:
+    """Every verb that a page says a context, a run, an App, a workflow or a step has; the blocks of code are run."""
+    named = set(re.findall(r"(?<![\w./-])(ctx|run|app|workflow|step)\.([a-z_]+)\b", (PAGES / page).read_text("utf-8")))
+    missing = {f"{owner}.{verb}" for owner, verb in named if not any(hasattr(one, verb) for one in WORDS[owner])}
+    assert set() == missing - MASTRAS
