@@ -116,7 +116,9 @@ def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:
             _LOGGER.warning("an event that does not fit its wait is passed over", extra=seen)
             continue
         except RequestError:
-            pass  # somebody has answered the wait meanwhile
+            head = engine.store.peek(listener.run)
+            if head is not None and head.version == snapshot.head.version:
+                continue  # it may never answer this wait; whoever parks the run must not look again for ever
         return True
     return False
 

@@ -34,6 +34,10 @@ def agreed(node: StepNode, signal: SuspendSignal) -> Terms | None:
         raise ValueError(f"{where} quorum={quorum}, but names only {len(approvers)} approvers")
     if asked.on_timeout is not None and signal.timeout is None:
         raise ValueError(f"{where} on_timeout= and without timeout=; say when it is to happen")
+    if asked.key is not None and (approvers or quorum > 1):
+        raise ValueError(
+            f"{where} key= together with approvers= or quorum=; an event has no name: choose one of the two"
+        )
     if asked.veto is not None and not isinstance(asked.veto, str):
         raise TypeError(f"{where} veto={asked.veto!r}; give the name of a field of the answer")
     terms = Terms(

@@ -232,7 +232,8 @@ class StepContext(Generic[Resume, Suspend, State]):
                 ``SuspendTimeout``. Anything else is its output, without another call.
             label: another name by which to resume.
             key: ``app.send_event(name, key, data)`` answers as well, ``name`` being the label, else the step's id. An
-                event that came before this is taken.
+                event that came before this is taken. Not together with ``approvers`` or ``quorum``: an event has no
+                name.
             notify: a function of the step's module that gets the ``Wait`` once it is stored, and tells somebody. It
                 is called again where it failed or its worker died; not once it has returned.
             remind: how long after the suspension ``notify`` is called once more, with ``wait.reminder`` 1, 2, ...; it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,8 @@ from pydantic import BaseModel
 from flowcore import App, StepContext, Wait, step, workflow
 from flowcore.adapters.memory import MemoryStore
 from flowcore.errors import AlreadyResumed, InvalidPayload, NotAnApprover, StoreUnavailable
+from flowcore.keys import RunRef
+from flowcore.model import Outcome
 from flowcore.testing import LocalApp
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied, at_call
 from flowcore.testing.invariants import WatchedStore
@@ -355,12 +358,20 @@ def test_key_takes_an_event_that_came_before() -> None:
     assert ("True of []", []) == (run.result().output, TOLD)
 
 
-def test_key_of_a_suspension_for_named_people_is_not_enough() -> None:
-    """An event has no name; it is kept, and the run waits on."""
+def test_event_that_may_not_answer_is_passed_over() -> None:
+    """A worker that parks the run looks at it, leaves it where it is, and parks the run."""
     app = local()
-    run = asked(app, key="order-7", approvers=["ada"])
+    run = asked(app, key="order-7", notify=tell, remind=[HOUR])
+    head, records = app.store.load(RunRef("default", "r")) or pytest.fail("there is such a run")
+    prior = next(record for record in records.values() if record.outcome is Outcome.SUSP)
+    assert prior.terms is not None
+    named = replace(prior.terms, approvers=("ada",))  # as an earlier version may have stored it
+    changed = replace(prior, gen=prior.gen + 1, began=prior.gen, seq=prior.seq + 9, terms=named)
+    app.store.commit(head.run, 1, changed, prior)
     assert "buffered" == app.send_event("approve", "order-7", {"approved": True}).verdict
-    assert "suspended" == run.result().status
+    app.advance(hours=2)
+    assert ("suspended", [0, 1]) == (run.result().status, [wait.reminder for wait in TOLD])
+    assert "success" == run.resume(YES, by="ada").status
 
 
 # -- what cannot be meant ----------------------------------------------------------------------------------------------
@@ -381,6 +392,8 @@ def test_key_of_a_suspension_for_named_people_is_not_enough() -> None:
         ({"on_timeout": 7, "timeout": HOUR}, "on_timeout of step 'approve'"),
         ({"veto": 7}, "name of a field"),
         ({"key": ""}, "cannot be the key"),
+        ({"key": "k", "approvers": ["ada"]}, "an event has no name"),
+        ({"key": "k", "quorum": 2}, "an event has no name"),
         ({"key": "k", "label": "no event"}, "cannot name an event"),
         ({"notify": lambda wait: None}, "another process could not find again"),
         ({"notify": "tell"}, "another process could not find again"),
