@@ -50,6 +50,7 @@ check: $(STAMP) ## every gate: format, lint, types, tests, coverage
 	$(PY) -m mypy --strict $(SOURCES)
 	$(PY) -m pyright
 	$(PY) -m pytest -n $(JOBS) --dist loadgroup
+	$(PY) -m pytest -n $(JOBS) --dist loadgroup -m gate
 	$(PY) -m pytest -q tests/unit --cov=flowcore.core --cov-branch --cov-report=term --cov-fail-under=100
 
 prove: $(STAMP) ## the long proof: random workflows against the oracle, and figures at scale (SEEDS=20000 MOTO=500)

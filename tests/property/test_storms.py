@@ -4,7 +4,7 @@ A seed that fails is printed and added to ``seeds.txt``, which is replayed on it
 
     python -m pytest tests/property -k kept
 
-Ten times as many seeds, and five hundred on DynamoDB as moto plays it: ``make prove``.
+``make check`` goes on to ten thousand seeds; more, and hundreds on DynamoDB as moto plays it: ``make prove``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 from tests.property.seeds import StoreName, bad_ones, kept_seeds
 
 SEEDS = 2_000
+GATE = 10_000
 ON_MOTO = 12
 CHUNK = 100
 
@@ -34,6 +35,14 @@ def test_the_first_seeds_agree_with_the_oracle() -> None:
 def test_random_runs_agree_with_the_oracle(first: int) -> None:
     """Status, output, failure, outputs of steps, state and effects, whatever happens to workers and hints."""
     assert {} == bad_ones(range(first, first + CHUNK))
+
+
+@pytest.mark.slow
+@pytest.mark.gate
+@pytest.mark.parametrize("first", range(SEEDS, GATE, 2 * CHUNK))
+def test_more_random_runs_agree_with_the_oracle(first: int) -> None:
+    """The same, for as many as a change has to pass."""
+    assert {} == bad_ones(range(first, first + 2 * CHUNK))
 
 
 @pytest.mark.slow
