@@ -71,6 +71,8 @@ class EventTaken:
 
 
 Records: TypeAlias = Mapping[StepKey, StepRecord]
+Batch: TypeAlias = Sequence[tuple[StepRecord, StepRecord | None]]
+"""Records to be written, each with the one that stands at its key; None: nothing does. No key is there twice."""
 
 
 class Mailbox(Protocol):
@@ -138,12 +140,20 @@ class Store(Mailbox, Protocol):
         """Write one record: if absent when ``prior`` is None, else if outcome and gen still are ``prior``'s."""
         ...
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``.
 
         What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, resource,
         trace and tags.
+
+        With ``batch`` its records are written in the same transaction, each under the condition of ``commit``: all or
+        nothing. Up to 64 of them, that ``weigh`` up to 1 MB together; ``load`` gives them like any others, however they
+        are kept. Of several conditions that fail the head's is told. ``RecordMoved`` comes with a batch alone.
         """
+        ...
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """Bytes that ``record`` would take, judged without a request. Raises what writing it would raise."""
         ...
 
     def resume(

@@ -254,7 +254,7 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
     Raises:
         InvariantError: a later flowcore wrote it.
     """
-    _refuse_later(item)
+    refuse_later(item)
     return Head(
         run=run_of(item["pk"]["S"]),
         workflow=item["wf"]["S"],
@@ -421,11 +421,16 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
     Raises:
         InvariantError: a later flowcore wrote it.
     """
-    _refuse_later(item)
+    refuse_later(item)
+    return decode_item(item)
+
+
+def decode_item(item: Mapping[str, Attribute], key: StepKey | None = None) -> StepRecord:
+    """The same, of whatever version; ``key`` where the item has no sort key."""
     at = instant_of(item["at"])
     known = {field: decode(item[name]) for name, (field, decode) in _OPTIONAL.items() if name in item}
     return StepRecord(
-        key=step_key_of(item["sk"]["S"]),
+        key=step_key_of(item["sk"]["S"]) if key is None else key,
         outcome=Outcome(item["o"]["S"]),
         gen=int_of(item["g"]),
         seq=int_of(item["sq"]),
@@ -435,14 +440,14 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
     )
 
 
-def gather(root: Iterable[Item], read: Callable[[Scope], Iterable[Item]]) -> dict[StepKey, StepRecord]:
+def gather(root: Iterable[StepRecord], read: Callable[[Scope], Iterable[StepRecord]]) -> dict[StepKey, StepRecord]:
     """The records in ``root`` and in every scope that a record still at work opens, read one scope after another."""
     records: dict[StepKey, StepRecord] = {}
-    found: Iterable[Item] = root
+    found: Iterable[StepRecord] = root
     unread: list[Scope] = []
     seen = {ROOT}
     while True:
-        for record in map(decode_record, found):
+        for record in found:
             records[record.key] = record
             if record.opens is not None and not record.is_settled and record.opens not in seen:
                 seen.add(record.opens)
@@ -474,6 +479,10 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
 }
 """The field that an attribute holds which a record may leave out. Most records leave out most of them, so only what is
 there is looked at: a store reads far more records than it does anything else."""
+
+
+PAYLOADS = frozenset({"out", "err", "d", "sp", "ev", "tm", "vo", "gi", "an", "aq", "pa"})
+"""Attributes of a record that ``payload`` writes."""
 
 
 # -- attributes that may be absent ------------------------------------------------------------------------------------
@@ -520,7 +529,8 @@ def _refuse_oversize(subject: str, item: Item, limit: int) -> None:
         raise PayloadTooLarge(subject, size, limit)
 
 
-def _refuse_later(item: Mapping[str, Attribute]) -> None:
+def refuse_later(item: Mapping[str, Attribute]) -> None:
+    """Raises: InvariantError for an item that a later flowcore wrote."""
     found = int_of(item["v"])
     if found > SCHEMA:
         raise InvariantError(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, value_of
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
 from flowcore.adapters.dynamodb_items import (
     LIST_INDEX,
     decode_head,
@@ -153,8 +154,17 @@ RECORDS = {
     "record retry": _record(Outcome.RETRY, gen=1, attempt=2, until=LATER, failure=FAILURE),
     "record start, nested": _record(Outcome.START, "child", opens=Scope("child"), output={"a": 1}),
     "record start, loop": _record(Outcome.START, "poll", gen=2, opens=Scope("poll#3"), count=3, output=0),
+    "record start, of a step": _record(Outcome.START, attempt=0),
     "record start, items": _record(Outcome.START, "child/fan", opens=Scope("child/fan"), count=0, output=[1, 2]),
 }
+
+FOLD = (
+    _record(Outcome.OK, "a", output={"id": 1.5}, seq=7, started_at=LATER, delta=Delta(state={"n": (7, 2)})),
+    _record(Outcome.ERR, "b", failure=FAILURE, attempt=3, seq=8),
+    _record(Outcome.SLP, "nap", until=LATER, seq=9),
+    _record(Outcome.SKIP, "c", seq=10),
+    _record(Outcome.BAIL, "d", gen=2, output=None, label="boss", opens=Scope("d"), count=3, seq=11),
+)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -167,6 +177,17 @@ def test_heads_are_read_as_they_were_meant(name: str) -> None:
 def test_records_are_read_as_they_were_meant(name: str) -> None:
     """Every field."""
     assert RECORDS[name] == decode_record(_item(name))
+
+
+def test_a_fold_is_read_as_it_was_meant() -> None:
+    """Several outcomes in one item, every field of each."""
+    assert list(FOLD) == list(decode_all([_item("fold")]))
+
+
+def test_the_same_fold_is_still_written() -> None:
+    """Attribute by attribute."""
+    ((item, first, prior),) = encode_batch(RUN, 2, [(record, None) for record in FOLD], "token")
+    assert (_item("fold"), FOLD[0], None) == (item, first, prior)
 
 
 @pytest.mark.parametrize("name", [*HEADS, *RECORDS])
@@ -193,7 +214,7 @@ def test_every_status_and_outcome_is_there() -> None:
     """And nothing in the file is left unread."""
     assert set(RunStatus) == {head.status for head in HEADS.values()}
     assert set(Outcome) == {record.outcome for record in RECORDS.values()}
-    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys()
+    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys() | {"fold"}
 
 
 def _item(name: str) -> Item:
