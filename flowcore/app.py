@@ -18,6 +18,7 @@ from flowcore.core.view import waits as open_suspensions
 from flowcore.engine import Engine
 from flowcore.errors import (
     DefinitionError,
+    EventNotFound,
     MalformedRequest,
     Mistake,
     RunNotFound,
@@ -26,7 +27,7 @@ from flowcore.errors import (
 )
 from flowcore.hints import Hints, sweep
 from flowcore.keys import LONGEST_NAME, RunRef, event_mistake, is_name, is_run_id, key_mistake
-from flowcore.mailbox import send
+from flowcore.mailbox import receipt_of, send
 from flowcore.model import (
     PUBLIC_STATUSES,
     EventReceipt,
@@ -322,6 +323,17 @@ class App:
         sent = Sent(topic=topic, id=id, data=plain, digest=digest(plain), at=now, until=now + keep)
         here = self.queue is None or drive is not None
         return send(self.engine, sent, here=here, deadline=None if drive is None else now + drive)
+
+    def event(self, name: str, key: str, event_id: str) -> EventReceipt:
+        """What has become of an event that was sent with this id: ``applied`` to a wait, or still ``buffered`` for one.
+
+        Known as long as the event is kept. Raises: EventNotFound.
+        """
+        mail = self.store.mail(Topic(self.tenant, name, key), self.clock.now())
+        for sent in mail.events:
+            if sent.id == event_id:
+                return receipt_of(sent)
+        raise EventNotFound(name, key, event_id)
 
     def waits(
         self,

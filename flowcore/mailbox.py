@@ -11,8 +11,9 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from flowcore import receipts
 from flowcore.core.admit import Resume, open_waits
 from flowcore.core.evolve import fold
 from flowcore.errors import (
@@ -23,8 +24,19 @@ from flowcore.errors import (
     RequestError,
     WorkflowNotFound,
 )
-from flowcore.keys import RunRef
-from flowcore.model import EventReceipt, Listener, Outcome, Sent, Snapshot, StepRecord, Topic, wait_id, wait_place
+from flowcore.keys import RunRef, dotted
+from flowcore.model import (
+    EventReceipt,
+    Listener,
+    Outcome,
+    Receipt,
+    Sent,
+    Snapshot,
+    StepRecord,
+    Topic,
+    wait_id,
+    wait_place,
+)
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -56,7 +68,7 @@ def send(engine: Engine, sent: Sent, *, here: bool, deadline: datetime | None = 
             if standing.taker is not None:
                 return _sent_before(engine, standing)
             sent = standing
-        misfit: InvalidPayload | None = None
+        misfit: tuple[Listener, InvalidPayload] | None = None
         try:
             for listener in mail.listeners:
                 place = f"{listener.run.id}#{listener.wait}"
@@ -64,18 +76,17 @@ def send(engine: Engine, sent: Sent, *, here: bool, deadline: datetime | None = 
                     continue
                 try:
                     if _settles(engine, listener, sent, here=here, deadline=deadline):
-                        return EventReceipt(
-                            event_id=sent.id, verdict="applied", run_id=listener.run.id, wait=listener.wait
-                        )
+                        return receipt_of(replace(sent, taker=(listener.run.id, listener.wait)))
                 except InvalidPayload as error:
-                    misfit = misfit or error
+                    misfit = misfit or (listener, error)
                 tried.add(place)
         except EventGone:
             continue
         if standing is not None:
-            return EventReceipt(event_id=sent.id, verdict="buffered")
+            return receipt_of(sent)
         if misfit is not None:
-            raise misfit
+            receipts.refuse(engine, misfit[0].run, _answer(misfit[0], sent), misfit[1])
+            raise misfit[1]
         engine.store.keep(sent)
     raise ConflictError(f"Event {sent.id!r} met others {_MOST_TRIES} times while it was being sent. Send it again.")
 
@@ -142,10 +153,14 @@ def _settles(engine: Engine, listener: Listener, sent: Sent, *, here: bool, dead
 
 
 def _settle(engine: Engine, listener: Listener, sent: Sent, *, here: bool, deadline: datetime | None = None) -> None:
-    topic = listener.topic
-    resume = Resume(wait=listener.wait, listens=(topic.event, topic.key), digest=sent.digest, via="event")
     taken = replace(sent, taker=(listener.run.id, listener.wait))
+    resume = _answer(listener, sent)
     engine.resume(listener.run, sent.data, resume, here=here, deadline=deadline, taken=taken)
+
+
+def _answer(listener: Listener, sent: Sent) -> Resume:
+    topic = listener.topic
+    return Resume(wait=listener.wait, listens=(topic.event, topic.key), digest=sent.digest, via="event")
 
 
 def _is_over(engine: Engine, listener: Listener) -> bool:
@@ -171,4 +186,14 @@ def _sent_before(engine: Engine, standing: Sent) -> EventReceipt:
     head = engine.store.peek(RunRef(standing.topic.tenant, run_id))
     if head is not None:
         engine.hint_again(head)
-    return EventReceipt(event_id=standing.id, verdict="duplicate", run_id=run_id, wait=wait)
+        first = Receipt(verdict="duplicate", wait=wait, at=standing.at, via="event", step=dotted(wait_place(wait)[0]))
+        copy = Resume(wait=wait, idempotency_key=standing.id, digest=standing.digest, via="event")
+        receipts.repeat(engine, head, copy, first)
+    return replace(receipt_of(standing), verdict="duplicate")
+
+
+def receipt_of(sent: Sent) -> EventReceipt:
+    """What has become of an event."""
+    run_id, wait = sent.taker or (None, None)
+    verdict: Literal["applied", "buffered"] = "buffered" if sent.taker is None else "applied"
+    return EventReceipt(event_id=sent.id, verdict=verdict, run_id=run_id, wait=wait, at=sent.at, until=sent.until)

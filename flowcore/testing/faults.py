@@ -23,6 +23,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunSummary,
     Sent,
@@ -46,7 +47,7 @@ from flowcore.ports import (
 T = TypeVar("T")
 
 WRITES = frozenset(
-    {"start", "claim", "commit", "release", "move", "delete", "resume", "cancel", "listen", "unlisten", "keep"}
+    {"start", "claim", "commit", "release", "move", "delete", "resume", "cancel", "listen", "unlisten", "keep", "note"}
 )
 """The store's calls that change something."""
 
@@ -188,6 +189,14 @@ class FaultyStore:
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""
         return self._call("cancel", lambda: self.inner.cancel(run, now=now), run)
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``."""
+        return self._call("note", lambda: self.inner.note(run, born, slot, id, receipt), run)
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        return self._call("notes", lambda: self.inner.notes(run, born), run)
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""
