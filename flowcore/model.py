@@ -477,6 +477,8 @@ class Sent:
     """How long it is kept: for a wait that comes later, and to know its copies."""
     taker: tuple[str, str] | None = None
     """The run and the wait it has settled."""
+    starts: str | None = None
+    """The run that was started together with it, because there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -489,7 +491,7 @@ class Mail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventReceipt:
-    """What became of an event: it settled a wait, or it is kept for one; ``duplicate``: it had done so before.
+    """What became of an event: it settled a wait, is kept for one, or started a run; ``duplicate``: had done so before.
 
     Example:
         >>> from flowcore.model import EventReceipt
@@ -498,9 +500,10 @@ class EventReceipt:
     """
 
     event_id: str
-    verdict: Literal["applied", "buffered", "duplicate"]
+    verdict: Literal["applied", "buffered", "started", "duplicate"]
     run_id: str | None = None
     wait: str | None = None
+    """Which it has settled; of a run that it started as well, if that came to wait for it in the call."""
 
 
 @dataclass(frozen=True, slots=True)

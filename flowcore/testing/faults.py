@@ -46,7 +46,10 @@ from flowcore.ports import (
 T = TypeVar("T")
 
 WRITES = frozenset(
-    {"start", "claim", "commit", "release", "move", "delete", "resume", "cancel", "listen", "unlisten", "keep"}
+    {
+        *("start", "start_with", "claim", "commit", "release", "move", "delete", "resume", "cancel"),
+        *("listen", "unlisten", "keep"),
+    }
 )
 """The store's calls that change something."""
 
@@ -123,6 +126,10 @@ class FaultyStore:
     def start(self, head: Head) -> Head | None:
         """See ``Store.start``."""
         return self._call("start", lambda: self.inner.start(head), head.run)
+
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        return self._call("start_with", lambda: self.inner.start_with(head, sent), head.run)
 
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime

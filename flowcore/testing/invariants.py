@@ -130,6 +130,10 @@ class WatchedStore:
         """See ``Store.start``."""
         return self._watched(head.run, lambda: self.inner.start(head))
 
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        return self._watched(head.run, lambda: self.inner.start_with(head, sent))
+
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
     ) -> Claimed | NotClaimable:
