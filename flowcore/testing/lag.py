@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 from flowcore.adapters.memory import MemoryStore
 from flowcore.keys import RunRef
-from flowcore.model import EVERY_RUN, Head, Page, PublicStatus, RunFilter, RunSummary, Sent, StepRecord
-from flowcore.ports import Claimed, Clock, EventTaken, HeadMoved, NotClaimable, RecordMoved, Store, Written
+from flowcore.model import EVERY_RUN, Head, Page, PublicStatus, RunFilter, RunSummary, StepRecord
+from flowcore.ports import Clock, Store
+from flowcore.testing.faults import WRITES, FaultyStore
 
 T = TypeVar("T")
 
 
-class LaggingStore:
+class LaggingStore(FaultyStore):
     """Any ``Store`` whose ``due``, ``list_runs`` and ``count_runs`` learn late of what was written through it.
 
     Args:
@@ -46,7 +47,7 @@ class LaggingStore:
     """
 
     def __init__(self, store: Store, clock: Clock, *, lag: timedelta = timedelta(0), writes: int = 0) -> None:
-        self.inner = store
+        super().__init__(store, lambda _: None)
         self.lag = lag
         self._clock = clock
         self._writes = writes
@@ -54,43 +55,6 @@ class LaggingStore:
         self._index = MemoryStore()
         """Heads as the indexes know them."""
         self._underway: deque[tuple[datetime, RunRef, Head | None]] = deque()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def start(self, head: Head) -> Head | None:
-        """See ``Store.start``."""
-        return self._written(head.run, lambda: self.inner.start(head))
-
-    def claim(
-        self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
-    ) -> Claimed | NotClaimable:
-        """See ``Store.claim``."""
-        return self._written(run, lambda: self.inner.claim(run, owner=owner, now=now, lease_until=lease_until, due=due))
-
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
-        """See ``Store.release``."""
-        return self._written(head.run, lambda: self.inner.release(head, epoch=epoch, version=version))
-
-    def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
-    ) -> Written | HeadMoved | RecordMoved | EventTaken:
-        """See ``Store.resume``."""
-        return self._written(
-            head.run, lambda: self.inner.resume(head, record, version=version, prior=prior, taken=taken)
-        )
-
-    def move(self, head: Head, *, version: int) -> Written | HeadMoved:
-        """See ``Store.move``."""
-        return self._written(head.run, lambda: self.inner.move(head, version=version))
-
-    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
-        """See ``Store.delete``."""
-        return self._written(run, lambda: self.inner.delete(run, last=last))
-
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
-        """See ``Store.cancel``."""
-        return self._written(run, lambda: self.inner.cancel(run, now=now))
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``; as of a while ago."""
@@ -104,10 +68,14 @@ class LaggingStore:
         """See ``Store.count_runs``; as of a while ago."""
         return self._as_known().count_runs(tenant, wanted)
 
-    def _written(self, run: RunRef, write: Callable[[], T]) -> T:
+    def _call(
+        self, verb: str, happen: Callable[[], T], run: RunRef | None = None, record: StepRecord | None = None
+    ) -> T:
+        if run is None or verb not in WRITES:
+            return happen()
         with self._lock:
             try:
-                return write()
+                return happen()
             finally:  # a write that raised may have happened
                 self._underway.append((self._clock.now() + self.lag, run, self.inner.peek(run)))
 
