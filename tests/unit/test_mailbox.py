@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from flowcore import App, DefinitionError, RunResult, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
-from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, StoreUnavailable
+from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, OutsideError
 from flowcore.keys import RunRef
 from flowcore.model import EventReceipt, Listener, Mail, Topic
 from flowcore.testing import LocalApp, VirtualClock
@@ -395,12 +395,12 @@ def play(order_: str, script: Script = lambda _: None) -> Played:
     }
     for act in order_.split():
         for _ in range(5):
-            with suppress(WorkerDied, StoreUnavailable):
+            with suppress(WorkerDied, OutsideError):
                 acts[act]()
                 break
     made = len(calls)
     for _ in range(20):
-        with suppress(WorkerDied, StoreUnavailable):
+        with suppress(WorkerDied, OutsideError):
             app.advance(hours=1)
     calm = LocalApp(app, store=watched, clock=app.clock)
     return Played(calm.run("r").result(), watched.mail(PAID, app.clock.now()), calls[:made])
