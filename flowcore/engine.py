@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -25,6 +26,7 @@ from flowcore.errors import (
     DefinitionChanged,
     InvalidPayload,
     NotActive,
+    OutsideError,
     RequestError,
     RunExists,
     RunNotFound,
@@ -34,7 +36,7 @@ from flowcore.errors import (
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
-from flowcore.mailbox import EventGone
+from flowcore.mailbox import EventGone, stop_listening
 from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
 from flowcore.session import Pace, Session
@@ -71,14 +73,21 @@ class Engine:
     # -- what arrives -----------------------------------------------------------------------------------------------
 
     def start(
-        self, head: Head, *, here: bool, deadline: datetime | None = None, per_step: bool = False
+        self,
+        head: Head,
+        *,
+        here: bool,
+        deadline: datetime | None = None,
+        per_step: bool = False,
+        sent: Sent | None = None,
     ) -> tuple[Snapshot, bool]:
         """Begin a run, or find the one that was begun with the same input; and whether this call began it.
 
         Args:
             head: as made by the caller, QUEUED at version 1.
             here: drive the run in this process; otherwise a worker is asked to.
-        Raises: RunExists when another input or workflow stands under this id.
+            sent: an event to be kept together with it; both are written, or neither.
+        Raises: RunExists when another input or workflow stands under this id. EventGone when the event is kept already.
         """
         graph = self.graph(head.workflow)
         if self.tracer is not None:
@@ -94,7 +103,7 @@ class Engine:
             head = heads.held(replace(head, version=0), now, owner=self.ids.fresh(), lease_until=lease_until)
         else:
             head = replace(head, due=now + heads.QUEUED_GRACE)
-        existing = self._put(head)
+        existing = self._put(head, sent)
         if existing is not None:
             return self._begun_before(head, existing), False
         snapshot = fold(head, ())
@@ -205,8 +214,11 @@ class Engine:
             head = self.store.cancel(run, now=self.clock.now())
         if head is None or head.is_expired(self.clock.now()):
             raise RunNotFound(run.id)
-        if self.hints.scheduler is not None and head.status is RunStatus.CANCELED:
-            self.hints.scheduler.unschedule(run, version=head.version - 1)
+        if head.status is RunStatus.CANCELED:
+            if self.hints.scheduler is not None:
+                self.hints.scheduler.unschedule(run, version=head.version - 1)
+            with suppress(OutsideError):  # it is canceled; who listens in vain is dropped by the next event
+                stop_listening(self.store, head)
         return head
 
     def restart(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
@@ -340,10 +352,12 @@ class Engine:
 
     # -- start and resume -------------------------------------------------------------------------------------------
 
-    def _put(self, head: Head) -> Head | None:
+    def _put(self, head: Head, sent: Sent | None) -> Head | None:
         """Start the run, in the place of an expired one of that id if need be; the head that stands in its way."""
         for _ in range(MOST_TRIES):
-            standing = self.store.start(head)
+            standing = self.store.start(head) if sent is None else self.store.start_with(head, sent)
+            if isinstance(standing, Sent):
+                raise EventGone
             if standing is None or not standing.is_expired(self.clock.now()):
                 return standing
             self._remove(standing)

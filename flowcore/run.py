@@ -26,7 +26,7 @@ from flowcore.core.view import StepResult
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
-from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Wait
+from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
 from flowcore.tracing import Tracing, accepted, begun
 
 if TYPE_CHECKING:
@@ -203,20 +203,14 @@ class Run(Generic[In, Out]):
         _check_text(idempotency_key=idempotency_key)
         if idempotency_key is not None and not self._id_given:
             self._ref = RunRef(self._ref.tenant, f"k-{digest([self._ref.tenant, workflow.id, idempotency_key])}")
-        graph, now = workflow.compiled, self._app.clock.now()
-        accepted = graph.takes.accept(f"input of workflow {workflow.id!r}", input)
-        head = Head(
-            run=self._ref,
-            workflow=workflow.id,
-            definition=graph.fingerprint,
-            input=accepted,
-            input_hash=digest(accepted),
-            status=RunStatus.QUEUED,
-            created_at=now,
-            updated_at=now,
+        head = new_head(
+            self._ref,
+            workflow,
+            input,
+            now=self._app.clock.now(),
             resource_id=self._resource_id,
-            state=graph.state.accept(*_named_values(f"initial state of workflow {workflow.id!r}", state)),
-            request_context=_accepted_context(graph, request_context),
+            state=state,
+            request_context=request_context,
             trace=begun(tracing, self._tags),
         )
         here, deadline = self._pace(wait)
@@ -497,6 +491,36 @@ class Run(Generic[In, Out]):
         if graph is not None and view.has_unloaded(snapshot, graph):
             snapshot = self._app.engine.read(snapshot.head.run)
         return replace(result_of(graph, snapshot), receipt=receipt, replayed=replayed)
+
+
+def new_head(
+    ref: RunRef,
+    workflow: Workflow[Any, Any],
+    input: Any,
+    *,
+    now: datetime,
+    resource_id: str | None,
+    state: Mapping[str, Any] | None,
+    request_context: Mapping[str, Any] | None,
+    trace: Trace,
+) -> Head:
+    """The head that a run begins with, not yet stored. Raises: InvalidPayload."""
+    graph = workflow.compiled
+    accepted = graph.takes.accept(f"input of workflow {workflow.id!r}", input)
+    return Head(
+        run=ref,
+        workflow=workflow.id,
+        definition=graph.fingerprint,
+        input=accepted,
+        input_hash=digest(accepted),
+        status=RunStatus.QUEUED,
+        created_at=now,
+        updated_at=now,
+        resource_id=resource_id,
+        state=graph.state.accept(*_named_values(f"initial state of workflow {workflow.id!r}", state)),
+        request_context=_accepted_context(graph, request_context),
+        trace=trace,
+    )
 
 
 def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:

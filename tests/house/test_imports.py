@@ -38,7 +38,7 @@ LAYERS = (
             "flowcore.spans",
         ),
         "flowcore.fields",
-        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.app", "flowcore"),
+        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
         *("flowcore.settings", "flowcore.links", "flowcore.webhooks"),
