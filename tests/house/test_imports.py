@@ -34,6 +34,7 @@ LAYERS = (
             "flowcore.hooks",
             "flowcore.mailbox",
             "flowcore.receipts",
+            "flowcore.delegation",
             "flowcore.tracing",
             "flowcore.spans",
         ),
