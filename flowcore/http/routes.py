@@ -167,6 +167,10 @@ def _changes(router: Router, app: App) -> None:
     def cancel_run(run_id: str) -> Response[str]:
         return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel()))
 
+    @router.post("/v1/runs/<run_id>/redrive")
+    def redrive_run(run_id: str) -> Response[str]:
+        return _done(app, app.run(run_id).redrive(), [], waited=False)
+
     @router.post("/v1/events")
     def send_event(body: EventBody) -> Response[str]:
         receipt = app.send_event(body.name, body.key, body.data, event_id=_header(router, "idempotency-key"))
