@@ -93,10 +93,10 @@ STEP_CHANGES: Mapping[Outcome | None, frozenset[Outcome]] = {
     Outcome.ERR: frozenset(),
     Outcome.SKIP: frozenset(),
     Outcome.SUSP: frozenset({Outcome.SUSP, Outcome.RESU, Outcome.OK, Outcome.ERR}),
-    Outcome.RESU: _ENDS | {Outcome.SUSP, Outcome.RETRY},
+    Outcome.RESU: _ENDS | {Outcome.SUSP, Outcome.RETRY, Outcome.START},
     Outcome.SLP: frozenset(),
-    Outcome.RETRY: _ENDS | {Outcome.SUSP, Outcome.RETRY},
-    Outcome.START: _ENDS | {Outcome.START},
+    Outcome.RETRY: _ENDS | {Outcome.SUSP, Outcome.RETRY, Outcome.START},
+    Outcome.START: _ENDS | {Outcome.START, Outcome.SUSP, Outcome.RETRY},
 }
 """From each committed outcome (``None``: nothing yet), the outcomes that one write may lead to."""
 
@@ -214,7 +214,10 @@ class StepRecord:
     at: datetime
     started_at: datetime
     output: Json = None
-    """ok, bail: the result. start: the container's input (nested), carried value (loop) or items (foreach)."""
+    """ok, bail: the result. start: the container's input (nested), carried value (loop) or items (foreach).
+
+    A step that runs at most once has a ``start`` too, without any: one of its passes has begun.
+    """
     failure: StepFailure | None = None
     delta: Delta = NO_CHANGE
     attempt: int = 1
