@@ -57,10 +57,12 @@ class _Walk:
         record = self.snapshot.records.get(key)
         if record is None or record.outcome not in (Outcome.ERR, Outcome.START):
             return
-        # A container that was never open has failed as it was entered; there is nothing in it to go on with.
+        # A container that was never open has failed as it was entered; there is nothing in it to go on with. A step
+        # that has begun, may begin once only and has not failed stays in doubt.
         was_open = record.outcome is Outcome.START or record.gen > 0
         if not isinstance(node, (NestedNode, LoopNode, ForeachNode)) or not was_open:
-            self._begin_anew(record)
+            if record.outcome is Outcome.ERR:
+                self._begin_anew(record)
         elif isinstance(node, NestedNode):
             self._nested(node, record, value)
         elif isinstance(node, LoopNode):

@@ -443,3 +443,11 @@ def test_a_wait_for_an_event_is_told_of_it_in_the_new_life(verb: str) -> None:
 def waiting() -> Any:
     """A nested workflow that waits for an event."""
     return workflow("waiting", input=int).wait_for_event("paid", key=str).commit()
+
+
+def test_a_step_that_runs_at_most_once_is_called_again_only_if_it_has_failed() -> None:
+    """Whoever redrives it has found out how far it came; of one that was never told to have failed nobody has."""
+    graph = a_graph(lambda w: w.parallel(ask, second))
+    begun, failed_ = a_record("ask", Outcome.START), a_record("second", Outcome.ERR, gen=1)
+
+    assert [begun.key] == [kept.key for kept in redriven(graph, a_run(begun, failed_, status=RunStatus.FAILED), NOW)]
