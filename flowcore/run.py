@@ -340,7 +340,7 @@ class Run(Generic[In, Out]):
         Every step that failed is called again, with its retries from the beginning, the idempotency key it had, what
         its ``ctx.once`` stored and the answer it was resumed with: several arms or items of a foreach all of them. The
         run has a new life then: links to suspensions that were open when it failed answer no more, they suspend anew.
-        Also a step that runs at most once and failed with ``MayHaveRun`` is called again: first find out how far it got.
+        Also a step that runs at most once and failed with ``MayHaveRun`` is called again; find out how far it got.
 
         A run that failed without a step: whose output did not fit is brought to its end again, with the type at hand;
         one that was handed on too often goes on; one whose failure could not be stored calls that step again.
