@@ -77,6 +77,7 @@ def send(engine: Engine, sent: Sent, *, here: bool, deadline: datetime | None = 
         if misfit is not None:
             raise misfit
         engine.store.keep(sent)
+        tried.clear()  # a wait may have opened since, whose worker looked for mail just before this was kept
     raise ConflictError(f"Event {sent.id!r} met others {_MOST_TRIES} times while it was being sent. Send it again.")
 
 
