@@ -21,6 +21,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunSummary,
     Sent,
@@ -109,6 +110,13 @@ class Store(Mailbox, Protocol):
         """Put ``head`` if the run does not exist; return None when put, else the head that stands there."""
         ...
 
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """In one transaction: put ``head`` if the run does not exist, ``sent`` if none of its id is at its topic.
+
+        None when both are put. Else neither is, and what stands there is returned: the event, if one does.
+        """
+        ...
+
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
     ) -> Claimed | NotClaimable:
@@ -178,6 +186,19 @@ class Store(Mailbox, Protocol):
 
         Returns the head after the call, canceled or ended otherwise; None when there is no such run.
         """
+        ...
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """Keep ``receipt`` beside the run that was created when ``born``, where ``load`` does not read it.
+
+        A slot holds one receipt. What comes there again under the same ``id`` is counted: ``times`` grows by one and
+        ``last_at`` is the new one's ``at``; the rest stays. False, and nothing is written, where another id stands.
+        Goes with ``delete``; a later run of the same id never sees it.
+        """
+        ...
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """Every receipt kept by ``note``, strongly consistent, in no particular order."""
         ...
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
