@@ -234,6 +234,10 @@ class App:
         """Stop a run for good; see ``Run.cancel``."""
         return self.run(run_id).cancel(by=by)
 
+    def redrive(self, run_id: str) -> RunResult[Any]:
+        """Have a failed run go on from what has failed; see ``Run.redrive``."""
+        return self.run(run_id).redrive()
+
     def list_runs(
         self,
         *,

@@ -39,6 +39,7 @@ from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.mailbox import EventGone, stop_listening
 from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
+from flowcore.redrive import begin_life
 from flowcore.session import Pace, Session
 from flowcore.spans import with_id
 from flowcore.tries import Try
@@ -129,7 +130,10 @@ class Engine:
                     return take_over(self, head, deadline)
                 return self._unless_expired(head)
             case Claimed(head):
-                return self._claimed(head, deadline, per_step=per_step)
+                try:
+                    return self._claimed(head, deadline, per_step=per_step)
+                except RunNotFound:  # it was deleted while it was being driven
+                    return None
             case _:
                 assert_never(claim)
 
@@ -278,12 +282,9 @@ class Engine:
             raise StillRunning(run.id, "travel in time")
         graph = self.graph(head.workflow)
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
-        # Drawn, not counted: what an attempt that died has left behind must not be met by the next one.
-        incarnation = head.incarnation + 1 + int(self.ids.draw() * 1_000_000)
+        moved = replace(heads.reborn(head, now, self.next_life(head)), definition=graph.fingerprint)
         receipts.remember(self, head, snapshot.records.values())
-        for record in records:
-            self.store.commit(run, incarnation, record, None)
-        moved = replace(heads.reborn(head, now, incarnation), definition=graph.fingerprint)
+        begin_life(self, snapshot.with_head(moved), records)
         return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
 
     def fork(
@@ -311,11 +312,10 @@ class Engine:
             if not standing.is_expired(self.clock.now()):
                 raise RunExists(new.id, head.workflow)
             self._remove(standing)
-        for record in records:
-            self.store.commit(new, 1, replace(record, epoch=0), None)
+        begin_life(self, snapshot.with_head(head), [replace(record, epoch=0) for record in records])
         if self.store.start(head) is not None:
             raise RunExists(new.id, head.workflow)
-        return self._looked_at(head, here=here, deadline=deadline)
+        return self.looked_at(head, here=here, deadline=deadline)
 
     def delete(self, run: RunRef) -> None:
         """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
@@ -487,6 +487,13 @@ class Engine:
 
     # -- operators --------------------------------------------------------------------------------------------------
 
+    def next_life(self, head: Head) -> int:
+        """The number of a new incarnation.
+
+        Drawn, not counted: what an attempt that died has left behind must not be met by the next one.
+        """
+        return head.incarnation + 1 + int(self.ids.draw() * 1_000_000)
+
     def _accepted(self, graph: Graph, step: str, given: Given | None) -> Given | None:
         """The input given to a step, checked against its type."""
         node = graph.find(step)
@@ -502,9 +509,10 @@ class Engine:
             raise ConflictError(
                 f"Run {before.run.id!r} moved meanwhile. Look at it again and repeat what you asked for."
             )
-        return self._looked_at(moved, here=here, deadline=deadline, per_step=per_step)
+        return self.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
 
-    def _looked_at(self, head: Head, *, here: bool, deadline: datetime | None, per_step: bool = False) -> Snapshot:
+    def looked_at(self, head: Head, *, here: bool, deadline: datetime | None, per_step: bool = False) -> Snapshot:
+        """The run after somebody was told to look at it: this process, or a worker."""
         if here:
             self.look(head.run, deadline=deadline, per_step=per_step)
         else:

@@ -92,6 +92,7 @@ def send(
         if standing is not None:
             return _told(engine, standing, began)
         engine.store.keep(sent)
+        tried.clear()  # a wait may have opened since, whose worker looked for mail just before this was kept
     raise ConflictError(f"Event {sent.id!r} met others {_MOST_TRIES} times while it was being sent. Send it again.")
 
 

@@ -320,6 +320,8 @@ class Head:
     owner: str | None = None
     lease_until: datetime | None = None
     incarnation: int = 1
+    effects: int | None = None
+    """The incarnation whose idempotency keys the steps are given, after a redrive; None: this one's own."""
     wake: datetime | None = None
     due: datetime | None = None
     """When the sweeper must send a hint; present only while somebody must act."""

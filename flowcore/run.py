@@ -28,6 +28,7 @@ from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
 from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
+from flowcore.redrive import redrive
 from flowcore.tracing import Tracing, accepted, begun
 
 if TYPE_CHECKING:
@@ -368,6 +369,23 @@ class Run(Generic[In, Out]):
             per_step=per_step,
         )
         return self._seen(snapshot)
+
+    def redrive(self) -> RunResult[Out]:
+        """Have a failed run go on from what has failed; everything else that was committed is kept.
+
+        Every step that failed is called again, with its retries from the beginning, the idempotency key it had, what
+        its ``ctx.once`` stored and the answer it was resumed with: several arms or items of a foreach all of them. The
+        run has a new life then: links to suspensions that were open when it failed answer no more, they suspend anew.
+        Also a step that runs at most once and failed with ``MayHaveRun`` is called again: see first how far it came.
+
+        A run that failed without a step: whose output did not fit is brought to its end again, with the type at hand;
+        one that was handed on too often goes on; one whose failure could not be stored calls that step again.
+
+        Raises: RunNotFound; NotFailed, also when the same was asked for twice and the other was faster;
+            DefinitionChanged when the code at hand does not fit what the run has done. The run is untouched then.
+        """
+        here, deadline = self._pace(None)
+        return self._seen(redrive(self._app.engine, self._existing(), here=here, deadline=deadline))
 
     def fork(
         self,

@@ -514,7 +514,8 @@ class Session:
 def idempotency_key(head: Head, key: StepKey) -> str:
     """The name of one effect: the same on each try of one place of one run, different everywhere else."""
     tenant = "" if head.run.tenant == "default" else f"{head.run.tenant}/"
-    again = "" if head.incarnation == 1 else f"~{head.incarnation}"
+    life = head.effects or head.incarnation
+    again = "" if life == 1 else f"~{life}"
     full = f"{tenant}{head.run.id}{again}/{key}"
     return full if len(full) <= 200 else f"{full[:150]}-{digest(full)}"
 

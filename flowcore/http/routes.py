@@ -186,6 +186,10 @@ def _changes(router: Router, app: App) -> None:
         by = caller_of(router.current_event.raw_event)
         return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel(by=by)))
 
+    @router.post("/v1/runs/<run_id>/redrive")
+    def redrive_run(run_id: str) -> Response[str]:
+        return _done(app, app.run(run_id).redrive(), [], waited=False)
+
     @router.post("/v1/events")
     def send_event(body: EventBody) -> Response[str]:
         id, start = _header(router, "idempotency-key"), body.start_if_absent
