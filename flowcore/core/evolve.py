@@ -17,6 +17,7 @@ from flowcore.model import (
     NO_CHANGE,
     STEP_CHANGES,
     Answer,
+    Delegation,
     Delta,
     Head,
     Json,
@@ -122,6 +123,14 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delegated:
+    """Somebody else votes in the place of an approver; the suspension stays open."""
+
+    key: StepKey
+    delegation: Delegation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
     """An entry that waited for an event has got one; its data is the entry's output."""
 
@@ -177,7 +186,18 @@ class Adopted:
 
 
 Happened: TypeAlias = (
-    Succeeded | Failed | FailedOnce | Suspended | Answered | Counted | Received | FellAsleep | Opened | Begun | Skipped
+    Succeeded
+    | Failed
+    | FailedOnce
+    | Suspended
+    | Answered
+    | Counted
+    | Delegated
+    | Received
+    | FellAsleep
+    | Begun
+    | Opened
+    | Skipped
 )
 """What this worker makes a record of."""
 StepEvent: TypeAlias = Happened | Adopted
@@ -265,6 +285,7 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             listens=prior.listens,
             terms=prior.terms,
             votes=prior.votes,
+            delegations=prior.delegations,
         )
     )
     match event:
@@ -284,20 +305,18 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 listens=event.listens,
                 terms=event.terms,
                 votes=(),
+                delegations=(),
                 until=event.until,
                 answer=None,
                 asked=None,
                 spent=_spent(memory),
                 delta=memory.delta.merged(event.changes.stamped(fresh.seq)),
             )
-        case Counted():
-            assert prior is not None  # the table of changes has seen to it
-            began = prior.gen if prior.began is None else prior.began
-            votes = (*prior.votes, event.answer)
-            return replace(memory, at=prior.at, until=prior.until, votes=votes, began=began)
+        case Counted() | Delegated():
+            return _still(memory, prior, event)
         case Answered():
-            votes = (*memory.votes, event.answer) if memory.terms is not None and memory.terms.quorum > 1 else ()
-            memory = replace(memory, votes=votes)
+            is_vote = memory.terms is not None and memory.terms.quorum > 1 and not event.answer.timed_out
+            memory = replace(memory, votes=(*memory.votes, event.answer) if is_vote else memory.votes)
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
             return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta, asked=asked)
@@ -328,7 +347,7 @@ def _outcome(event: Happened) -> Outcome:
             return Outcome.ERR
         case FailedOnce():
             return Outcome.RETRY
-        case Suspended() | Counted():
+        case Suspended() | Counted() | Delegated():
             return Outcome.SUSP
         case Answered():
             return Outcome.RESU
@@ -342,11 +361,26 @@ def _outcome(event: Happened) -> Outcome:
             assert_never(event)
 
 
+def _still(memory: StepRecord, prior: StepRecord | None, event: Counted | Delegated) -> StepRecord:
+    """A suspension that is rewritten is the same one: it keeps its id, its beginning and its deadline."""
+    assert prior is not None  # the table of changes has seen to it
+    began = prior.gen if prior.began is None else prior.began
+    same = replace(memory, at=prior.at, until=prior.until, began=began)
+    if isinstance(event, Counted):
+        return replace(same, votes=(*memory.votes, event.answer))
+    return replace(same, delegations=(*memory.delegations, event.delegation))
+
+
 def _spent(record: StepRecord) -> tuple[Answer, ...]:
     """Earlier answers that carried a key: a late copy of one must not pass for the answer to the next suspension."""
-    if record.answer is None or record.answer.idempotency_key is None:
-        return record.spent
-    return (*record.spent, replace(record.answer, data=None))
+    given = answers_of(record)
+    return (*record.spent, *(replace(answer, data=None) for answer in given if answer.idempotency_key is not None))
+
+
+def answers_of(record: StepRecord) -> tuple[Answer, ...]:
+    """Every answer to the last suspension at a place, the one that settled it last."""
+    answer = record.answer
+    return record.votes if answer is None or answer in record.votes else (*record.votes, answer)
 
 
 def _changes_in(snapshot: Snapshot, scope: Scope | None) -> Delta:

@@ -24,13 +24,16 @@ from flowcore.adapters.dynamodb_items import (
     encode_head,
     encode_record,
 )
+from flowcore.adapters.dynamodb_notes import decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     Answer,
+    Delegation,
     Delta,
     Head,
     Lapse,
     Outcome,
+    Receipt,
     RunStatus,
     RunSummary,
     StepFailure,
@@ -100,9 +103,11 @@ HEADS = {
         deadline=LATER,
     ),
     "head that expires": _head(RunStatus.SUCCESS, version=5, epoch=2, due=LATER, expires_at=LATER),
+    "head redriven": _head(RunStatus.QUEUED, version=7, epoch=3, incarnation=815, effects=1, due=LATER),
     "head that owes hooks": _head(
         RunStatus.FAILED, version=5, epoch=2, failure=FAILURE, due=LATER, outbox=("on_error", "on_finish")
     ),
+    "head canceled, by whom": _head(RunStatus.CANCELED, version=4, epoch=2, started_by="ann", canceled_by="bob"),
     "head with a long input": _head(RunStatus.QUEUED, input="long " * 2_000),
 }
 RECORDS = {
@@ -133,6 +138,21 @@ RECORDS = {
             remind=(timedelta(hours=4), timedelta(days=1)),
         ),
         votes=(Answer(wait="pay@2", data={"approved": True}, digest="d-1", at=NOW, by="ann"),),
+    ),
+    "record susp, delegated": _record(
+        Outcome.SUSP,
+        gen=4,
+        began=2,
+        terms=Terms(
+            approvers=("ann", "bob"),
+            quorum=2,
+            allow_self=False,
+            notify="ask",
+            remind=(timedelta(hours=4),),
+            escalate=((1, ("boss",)),),
+        ),
+        votes=(Answer(wait="pay@2", data=True, digest="d-1", at=NOW, by="eve", on_behalf_of="ann"),),
+        delegations=(Delegation(seat="ann", by="ann", to="eve", at=NOW, via="http"),),
     ),
     "record susp, that fails": _record(Outcome.SUSP, until=LATER, terms=Terms(lapse=Lapse(None))),
     "record susp, for an event": _record(Outcome.SUSP, "child/payment", listens=("order.paid", "A#17"), until=LATER),
@@ -167,6 +187,31 @@ FOLD = (
 )
 
 
+RECEIPTS = {
+    "receipt delegated": Receipt(
+        verdict="delegated", wait="pay@2", at=LATER, by="eve", step="pay", on_behalf_of="ann", to="dan"
+    ),
+    "receipt stale": Receipt(
+        verdict="stale",
+        wait="pay@2",
+        at=LATER,
+        by="ann",
+        via="http",
+        step="pay",
+        idempotency_key="k-1",
+        reason="already-resumed",
+        winner={"at": "2026-03-01T12:00:00.123+00:00", "by": "bob", "via": "link"},
+    ),
+    "receipt rejected": Receipt(
+        verdict="rejected",
+        wait="",
+        at=LATER,
+        reason="invalid-input",
+        errors=({"path": "amount", "message": "Field required"},),
+    ),
+}
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_are_read_as_they_were_meant(name: str) -> None:
     """Every field."""
@@ -190,7 +235,13 @@ def test_the_same_fold_is_still_written() -> None:
     assert (_item("fold"), FOLD[0], None) == (item, first, prior)
 
 
-@pytest.mark.parametrize("name", [*HEADS, *RECORDS])
+@pytest.mark.parametrize("name", RECEIPTS)
+def test_receipts_are_read_as_they_were_meant(name: str) -> None:
+    """Every field."""
+    assert RECEIPTS[name] == decode_note(_item(name))
+
+
+@pytest.mark.parametrize("name", [*HEADS, *RECORDS, *RECEIPTS])
 def test_the_same_items_are_still_written(name: str) -> None:
     """Attribute by attribute; a compressed payload by what is in it, as compressors may differ."""
     assert {key: _opened(value) for key, value in _item(name).items()} == {
@@ -214,7 +265,7 @@ def test_every_status_and_outcome_is_there() -> None:
     """And nothing in the file is left unread."""
     assert set(RunStatus) == {head.status for head in HEADS.values()}
     assert set(Outcome) == {record.outcome for record in RECORDS.values()}
-    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys() | {"fold"}
+    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys() | RECEIPTS.keys() | {"fold"}
 
 
 def _item(name: str) -> Item:
@@ -224,6 +275,8 @@ def _item(name: str) -> Item:
 def _written(name: str) -> Item:
     if name in HEADS:
         return encode_head(HEADS[name], "token")
+    if name in RECEIPTS:
+        return encode_note(NOW, "r017", "0f3a", RECEIPTS[name], "token", 1)
     return encode_record(RUN, 2, RECORDS[name], "token")
 
 
