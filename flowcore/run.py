@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
+from flowcore import receipts
 from flowcore.authoring.graph import Graph
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow
@@ -25,7 +26,8 @@ from flowcore.core.view import StepResult
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
-from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Wait
+from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
+from flowcore.redrive import redrive
 from flowcore.tracing import Tracing, accepted, begun
 
 if TYPE_CHECKING:
@@ -202,20 +204,14 @@ class Run(Generic[In, Out]):
         _check_text(idempotency_key=idempotency_key)
         if idempotency_key is not None and not self._id_given:
             self._ref = RunRef(self._ref.tenant, f"k-{digest([self._ref.tenant, workflow.id, idempotency_key])}")
-        graph, now = workflow.compiled, self._app.clock.now()
-        accepted = graph.takes.accept(f"input of workflow {workflow.id!r}", input)
-        head = Head(
-            run=self._ref,
-            workflow=workflow.id,
-            definition=graph.fingerprint,
-            input=accepted,
-            input_hash=digest(accepted),
-            status=RunStatus.QUEUED,
-            created_at=now,
-            updated_at=now,
+        head = new_head(
+            self._ref,
+            workflow,
+            input,
+            now=self._app.clock.now(),
             resource_id=self._resource_id,
-            state=graph.state.accept(*_named_values(f"initial state of workflow {workflow.id!r}", state)),
-            request_context=_accepted_context(graph, request_context),
+            state=state,
+            request_context=request_context,
             trace=begun(tracing, self._tags),
         )
         here, deadline = self._pace(wait)
@@ -333,6 +329,23 @@ class Run(Generic[In, Out]):
         )
         return self._seen(snapshot)
 
+    def redrive(self) -> RunResult[Out]:
+        """Have a failed run go on from what has failed; everything else that was committed is kept.
+
+        Every step that failed is called again, with its retries from the beginning, the idempotency key it had, what
+        its ``ctx.once`` stored and the answer it was resumed with: several arms or items of a foreach all of them. The
+        run has a new life then: links to suspensions that were open when it failed answer no more, they suspend anew.
+        Also a step that runs at most once and failed with ``MayHaveRun`` is called again: see first how far it came.
+
+        A run that failed without a step: whose output did not fit is brought to its end again, with the type at hand;
+        one that was handed on too often goes on; one whose failure could not be stored calls that step again.
+
+        Raises: RunNotFound; NotFailed, also when the same was asked for twice and the other was faster;
+            DefinitionChanged when the code at hand does not fit what the run has done. The run is untouched then.
+        """
+        here, deadline = self._pace(None)
+        return self._seen(redrive(self._app.engine, self._existing(), here=here, deadline=deadline))
+
     def fork(
         self,
         step: Step[Any, Any, Any, Any] | str | list[str],
@@ -442,6 +455,15 @@ class Run(Generic[In, Out]):
                 return
             self._let_pass(head, until)
 
+    def receipts(self) -> list[Receipt]:
+        """What became of each answer that has come for this run, the newest last. Raises: RunNotFound.
+
+        What counted is told by the run's own records. A copy, an answer that came too late or did not fit is kept
+        beside them: once, then counted in ``times``; at most 200 of them, what comes beyond that is counted in one
+        more. They go with the run.
+        """
+        return receipts.of(self._app.engine, self._existing())
+
     def _let_pass(self, head: Head, until: datetime | None) -> None:
         """Wait a little, or here, where nobody else fires it, for the run's wake; at most ``until``."""
         app = self._app
@@ -487,6 +509,36 @@ class Run(Generic[In, Out]):
         if graph is not None and view.has_unloaded(snapshot, graph):
             snapshot = self._app.engine.read(snapshot.head.run)
         return replace(result_of(graph, snapshot), receipt=receipt, replayed=replayed)
+
+
+def new_head(
+    ref: RunRef,
+    workflow: Workflow[Any, Any],
+    input: Any,
+    *,
+    now: datetime,
+    resource_id: str | None,
+    state: Mapping[str, Any] | None,
+    request_context: Mapping[str, Any] | None,
+    trace: Trace,
+) -> Head:
+    """The head that a run begins with, not yet stored. Raises: InvalidPayload."""
+    graph = workflow.compiled
+    accepted = graph.takes.accept(f"input of workflow {workflow.id!r}", input)
+    return Head(
+        run=ref,
+        workflow=workflow.id,
+        definition=graph.fingerprint,
+        input=accepted,
+        input_hash=digest(accepted),
+        status=RunStatus.QUEUED,
+        created_at=now,
+        updated_at=now,
+        resource_id=resource_id,
+        state=graph.state.accept(*_named_values(f"initial state of workflow {workflow.id!r}", state)),
+        request_context=_accepted_context(graph, request_context),
+        trace=trace,
+    )
 
 
 def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:

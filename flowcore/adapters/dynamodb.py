@@ -51,6 +51,7 @@ from flowcore.adapters.dynamodb_mail import (
     taker_key,
     topic_partition,
 )
+from flowcore.adapters.dynamodb_notes import decode_note, encode_note, notes_prefix
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
 from flowcore.errors import FlowcoreError, InvariantError, StoreUnavailable, Throttled
 from flowcore.keys import ROOT, RunRef
@@ -62,6 +63,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunStatus,
     RunSummary,
@@ -77,6 +79,8 @@ _AS_FOUND = "#lc = :lc"
 """Nobody has written the item since it was read."""
 _UNTAKEN = "attribute_not_exists(#tk)"
 """The event has settled no wait yet; or it is not here at all, which is as good."""
+_SAME_NOTE = f"{_ABSENT} OR (#h = :h AND #lc <> :lc)"
+"""The slot is free, or holds the same receipt, which this very write has not counted yet."""
 _SAME_RECORD = "#o = :outcome AND #g = :gen"
 """The record is still the occurrence that the writer decided upon."""
 _SAME_VERSION = "#ver = :version"
@@ -164,6 +168,17 @@ class DynamoStore:
         token = self._ids.fresh()
         verdict = self._put(encode_head(head, token), token, _ABSENT, {})
         return _head_in(verdict) if isinstance(verdict, _Refused) else None
+
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        token = self._ids.fresh()
+        run = self._putting(encode_head(head, token), _ABSENT, {})
+        event = self._putting(encode_sent(sent, token, SCHEMA), _ABSENT, {})
+        try:
+            self._transact(token, [{"Put": run}, {"Put": event}])
+        except ClientError as error:
+            return _start_refused(error, token, sent)
+        return None
 
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
@@ -258,7 +273,7 @@ class DynamoStore:
             event = self._putting(encode_sent(taken, token, SCHEMA), _UNTAKEN, {})
             changes += [{"Put": event}, {"Delete": {"TableName": self._table, "Key": taker_key(taken)}}]
         try:
-            self._ask(self._client.transact_write_items, TransactItems=changes, ClientRequestToken=token)
+            self._transact(token, changes)
         except ClientError as error:
             return _resume_refused(error, token, taken)
         return Written()
@@ -270,6 +285,24 @@ class DynamoStore:
             run, lambda clock: canceling(clock=clock, token=token), token, _NOT_ENDED, _statuses(*TERMINAL), now
         )
         return _head_in(verdict)
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``. One update, whether it comes for the first time or again."""
+        token = self._ids.fresh()
+        item = encode_note(born, slot, id, receipt, token, SCHEMA)
+        key = {"pk": text(partition_of(run)), "sk": item["sk"]}
+        first = [f"#{name} = if_not_exists(#{name}, :{name})" for name in ("v", "h", "rc")]
+        expression = f"SET {', '.join(first)}, #ua = :ua, #lc = :lc, #n = if_not_exists(#n, :zero) + :n"
+        values = {":zero": number(0), **{f":{name}": value for name, value in item.items() if name != "sk"}}
+        guarded = _guarded(values, UpdateExpression=expression, ConditionExpression=_SAME_NOTE)
+        verdict = self._write(self._client.update_item, token, TableName=self._table, Key=key, **guarded)
+        return isinstance(verdict, _Done)
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        return [
+            decode_note(item) for item in self._partition(run, "begins_with(#sk, :prefix)", prefix=notes_prefix(born))
+        ]
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``; the longest overdue first."""
@@ -458,6 +491,10 @@ class DynamoStore:
             return _Done(item) if _is_mine(item, token) else _Refused(item)
         return _Done(reply.get("Attributes"))
 
+    def _transact(self, token: str, changes: list[dict[str, Any]]) -> None:
+        """All of these, or none. Raises: ClientError when a condition does not hold."""
+        self._ask(self._client.transact_write_items, TransactItems=changes, ClientRequestToken=token)
+
     def _putting(self, item: Item, condition: str, values: Mapping[str, Attribute]) -> dict[str, Any]:
         return {"TableName": self._table, "Item": item, **_guarded(values, ConditionExpression=condition)}
 
@@ -590,6 +627,16 @@ def _resume_refused(error: Exception, token: str, taken: Sent | None) -> Written
     if taken is not None and others[0]["Code"] == _REFUSED:
         return EventTaken(decode_sent(taken.topic, others[0]["Item"]))
     return HeadMoved(decode_head(head["Item"]) if "Item" in head else None)
+
+
+def _start_refused(error: Exception, token: str, sent: Sent) -> Head | Sent | None:
+    """What a canceled transaction means: the event stands there, or the run does, or it was us."""
+    run, event = (reason.get("Item") for reason in _cancellations(error))
+    if _is_mine(run, token) or _is_mine(event, token):
+        return None
+    if event is not None:
+        return decode_sent(sent.topic, event)
+    return None if run is None else decode_head(run)
 
 
 def _head_in(verdict: _Done | _Refused) -> Head | None:

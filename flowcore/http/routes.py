@@ -27,11 +27,13 @@ from flowcore.http.bodies import (
     fields_json,
     graph_json,
     page_json,
+    receipts_json,
     run_json,
     workflow_json,
 )
 from flowcore.model import Json
 from flowcore.run import Run, RunResult
+from flowcore.starting import Start
 from flowcore.tracing import Tracing, from_traceparent
 
 LONGEST_WAIT = timedelta(seconds=25)
@@ -126,6 +128,12 @@ def _about_runs(router: Router, app: App) -> None:
     def list_events(run_id: str, after: Annotated[int, Query(ge=0)] = 0) -> Response[str]:
         return _json(HTTPStatus.OK, {"items": [event_json(event) for event in app.run(run_id).events(after)]})
 
+    @router.get("/v1/runs/<run_id>/receipts")
+    def list_receipts(
+        run_id: str, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None
+    ) -> Response[str]:
+        return _json(HTTPStatus.OK, receipts_json(app.run(run_id).receipts(), limit, cursor))
+
 
 def _changes(router: Router, app: App) -> None:
     @router.post("/v1/workflows/<workflow>/runs")
@@ -167,9 +175,15 @@ def _changes(router: Router, app: App) -> None:
     def cancel_run(run_id: str) -> Response[str]:
         return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel()))
 
+    @router.post("/v1/runs/<run_id>/redrive")
+    def redrive_run(run_id: str) -> Response[str]:
+        return _done(app, app.run(run_id).redrive(), [], waited=False)
+
     @router.post("/v1/events")
     def send_event(body: EventBody) -> Response[str]:
-        receipt = app.send_event(body.name, body.key, body.data, event_id=_header(router, "idempotency-key"))
+        id, start = _header(router, "idempotency-key"), body.start_if_absent
+        absent = None if start is None else Start(**dict(start))
+        receipt = app.send_event(body.name, body.key, body.data, event_id=id, start_if_absent=absent)
         replayed = receipt.verdict == "duplicate"
         headers = {"Idempotent-Replayed": "true"} if replayed else {}
         status = HTTPStatus.OK if replayed else HTTPStatus.ACCEPTED

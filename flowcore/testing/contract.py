@@ -43,6 +43,7 @@ from flowcore.model import (
     Outcome,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunStatus,
     RunSummary,
@@ -118,6 +119,12 @@ def a_sent(id: str, **changes: Any) -> Sent:
 def an_answer(data: Json, **changes: Any) -> Answer:
     """An answer to the suspension at ``approve``."""
     return replace(Answer(wait="approve@0", data=data, digest="d-1", at=NOW), **changes)
+
+
+def a_receipt(**changes: Any) -> Receipt:
+    """Of an answer that came too late."""
+    plain = Receipt(verdict="stale", wait="approve@0", at=NOW, by="ann", via="http", reason="already-resumed")
+    return replace(plain, **changes)
 
 
 def a_started(key: str, opens: str, **changes: Any) -> StepRecord:
@@ -504,6 +511,47 @@ class StoreContract:
         store.listen(a_listener())
         assert store.mail(other, NOW) == Mail()
 
+    def test_start_with_puts_the_run_and_the_event(self, store: Store) -> None:
+        """Both are there afterwards, and the run is listed like any other."""
+        head, sent = a_head(), a_sent("e-1", starts="r-1")
+        assert store.start_with(head, sent) is None
+        assert store.load(RUN) == (head, {})
+        assert store.mail(TOPIC, NOW) == Mail(events=(sent,))
+        assert [RUN.id] == [summary.run_id for summary in store.list_runs("acme")]
+
+    def test_start_with_puts_neither_where_the_run_stands(self, store: Store) -> None:
+        """The head in its way is told."""
+        store.start(a_suspended_head())
+        assert store.start_with(a_head(), a_sent("e-1")) == a_suspended_head()
+        assert store.mail(TOPIC, NOW) == Mail()
+
+    @pytest.mark.parametrize("is_started", [False, True], ids=["no run", "and the run"])
+    def test_start_with_puts_neither_where_the_event_stands(self, store: Store, is_started: bool) -> None:
+        """The event in its way is told, also where the run is there as well."""
+        first = a_sent("e-1", data=1, starts="r-0")
+        store.keep(first)
+        if is_started:
+            store.start(a_suspended_head())
+        assert store.start_with(a_head(), a_sent("e-1", data=2, digest="d-2")) == first
+        assert (store.peek(RUN) is not None) is is_started
+        assert store.mail(TOPIC, NOW).events == (first,)
+
+    def test_start_with_an_event_too_large_puts_neither(self, store: Store) -> None:
+        """It is refused before anything is written."""
+        with pytest.raises(PayloadTooLarge):
+            store.start_with(a_head(), a_sent("e-1", data=noise(500_000)))
+        assert (store.peek(RUN), store.mail(TOPIC, NOW)) == (None, Mail())
+
+    def test_one_of_8_events_starts_the_run(self, store: Store) -> None:
+        """The others learn what stands there, and have kept nothing."""
+        with racing(8) as race:
+            calls = [partial(store.start_with, a_head(input=n), a_sent(f"e-{n}")) for n in range(8)]
+            verdicts = race(calls)
+        standing = store.peek(RUN)
+        assert standing is not None
+        assert [None] == [verdict for verdict in verdicts if verdict != standing]
+        assert [f"e-{standing.input}"] == [event.id for event in store.mail(TOPIC, NOW).events]
+
     @pytest.mark.parametrize("is_kept", [True, False], ids=["kept before", "straight from its sender"])
     def test_resume_takes_the_event_that_settles_it(self, store: Store, is_kept: bool) -> None:
         """Head, record, event and listener change together."""
@@ -669,6 +717,31 @@ class StoreContract:
         assert store.delete(RUN, last=a_suspended_head(version=4))
         assert store.load(RUN, everything=True) is None
         assert not store.delete(RUN, last=a_suspended_head(version=4))
+
+    def test_note_keeps_a_receipt_and_counts_the_same_again(self, store: Store) -> None:
+        """Another one is refused where one stands; the first one's words stay."""
+        store.start(a_head())
+        first, later = a_receipt(), a_receipt(at=NOW + SECOND, by="eve")
+        assert store.note(RUN, NOW, "r001", "id-1", first)
+        assert [first] == list(store.notes(RUN, NOW))
+        assert not store.note(RUN, NOW, "r001", "id-2", later)
+        assert [first] == list(store.notes(RUN, NOW))
+        for _ in range(2):
+            assert store.note(RUN, NOW, "r001", "id-1", later)
+        assert store.note(RUN, NOW, "r~", "id-2", later)
+        again = replace(first, times=3, last_at=later.at)
+        assert [again, later] == sorted(store.notes(RUN, NOW), key=lambda receipt: receipt.at)
+
+    def test_notes_are_no_part_of_what_is_loaded(self, store: Store) -> None:
+        """Neither of the run, nor of a later run of its id, nor of another one; and they go with it."""
+        store.start(a_head())
+        store.note(RUN, NOW, "r001", "id-1", a_receipt())
+        for everything in (False, True):
+            assert (a_head(), {}) == store.load(RUN, everything=everything)
+        assert [] == list(store.notes(RUN, NOW + SECOND))
+        assert [] == list(store.notes(replace(RUN, id="r-12"), NOW))
+        store.delete(RUN)
+        assert [] == list(store.notes(RUN, NOW))
 
     def test_due_finds_what_is_overdue(self, store: Store) -> None:
         """Strictly before now, the longest overdue first, no more than asked for."""

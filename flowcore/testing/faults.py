@@ -24,6 +24,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunSummary,
     Sent,
@@ -47,7 +48,10 @@ from flowcore.ports import (
 T = TypeVar("T")
 
 WRITES = frozenset(
-    {"start", "claim", "commit", "release", "move", "delete", "resume", "cancel", "listen", "unlisten", "keep"}
+    {
+        *("start", "start_with", "claim", "commit", "release", "move", "delete", "resume", "cancel"),
+        *("listen", "unlisten", "keep", "note"),
+    }
 )
 """The store's calls that change something."""
 
@@ -131,6 +135,10 @@ class FaultyStore:
         """See ``Store.start``."""
         return self._call("start", lambda: self.inner.start(head), head.run)
 
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        return self._call("start_with", lambda: self.inner.start_with(head, sent), head.run)
+
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
     ) -> Claimed | NotClaimable:
@@ -195,6 +203,14 @@ class FaultyStore:
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""
         return self._call("cancel", lambda: self.inner.cancel(run, now=now), run)
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``."""
+        return self._call("note", lambda: self.inner.note(run, born, slot, id, receipt), run)
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        return self._call("notes", lambda: self.inner.notes(run, born), run)
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""

@@ -32,6 +32,7 @@ from flowcore.model import (
     Outcome,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunStatus,
     RunSummary,
@@ -182,6 +183,10 @@ class WatchedStore:
         """See ``Store.start``."""
         return self._watched(head.run, lambda: self.inner.start(head))
 
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        return self._watched(head.run, lambda: self.inner.start_with(head, sent))
+
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
     ) -> Claimed | NotClaimable:
@@ -256,6 +261,14 @@ class WatchedStore:
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""
         return self._watched(run, lambda: self.inner.cancel(run, now=now))
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``."""
+        return self.inner.note(run, born, slot, id, receipt)
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        return self.inner.notes(run, born)
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""

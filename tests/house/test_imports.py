@@ -29,9 +29,9 @@ LAYERS = (
             "flowcore.crew",
             "flowcore.tries",
         ),
-        *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.tracing", "flowcore.spans"),
-        "flowcore.fields",
-        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.app", "flowcore"),
+        *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.receipts", "flowcore.tracing"),
+        *("flowcore.spans", "flowcore.fields", "flowcore.redrive"),
+        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
         *("flowcore.settings", "flowcore.links", "flowcore.webhooks"),

@@ -94,9 +94,9 @@ def test_a_crash_in_it_fails_it_and_one_elsewhere_does_not() -> None:
             _, app = _writes(at_call(at, fault, verbs=WRITES))
             if app.run("r-1").result().status == "failed":
                 doubtful.append((at, fault))
-    begun = {(3, fault) for fault in (Fault.DIES_AFTER, Fault.REPLY_LOST)}
-    ended = {(4, fault) for fault in (Fault.DIES_BEFORE, Fault.FAILS, Fault.THROTTLED)}
-    assert begun | ended == set(doubtful)
+    begun = {(3, Fault.DIES_AFTER), (3, Fault.REPLY_LOST)}
+    unheard = {(4, Fault.DIES_BEFORE), (4, Fault.FAILS), (4, Fault.THROTTLED)}
+    assert begun | unheard == set(doubtful)
 
 
 @pytest.mark.parametrize(
