@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("flowcore.errors", "flowcore.keys", "flowcore.pmap"),
     ("flowcore.model",),
-    ("flowcore.codec", "flowcore.ports"),
+    ("flowcore.codec", "flowcore.ports", "flowcore.migrations"),
     ("flowcore.authoring", "flowcore.core"),
     (
         *(
@@ -31,6 +31,7 @@ LAYERS = (
         ),
         *("flowcore.hints", "flowcore.hold", "flowcore.hooks", "flowcore.mailbox", "flowcore.receipts"),
         *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
+        "flowcore.renewal",
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
