@@ -173,9 +173,9 @@ class RoomyStore:
         """See ``Store.move``."""
         return self._moved(self.inner.move(self._rewritten(head), version=version))
 
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+    def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """See ``Store.cancel``."""
-        return self._head(self.inner.cancel(run, now=now))
+        return self._head(self.inner.cancel(run, now=now, by=by))
 
     def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
         """See ``Store.delete``. The blobs go before the items, so that whoever goes on after a crash finds the rest.
