@@ -27,6 +27,7 @@ from flowcore.errors import (
     DefinitionChanged,
     InvalidPayload,
     NotActive,
+    NotBlocked,
     OutsideError,
     RequestError,
     RunExists,
@@ -42,6 +43,7 @@ from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapsho
 from flowcore.parcels import replace
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
 from flowcore.redrive import begin_life
+from flowcore.renewal import Outdated, accepted_answer, renewed_snapshot
 from flowcore.session import Pace, Session
 from flowcore.spans import with_id
 from flowcore.tries import Try
@@ -262,6 +264,14 @@ class Engine:
             raise NotActive(run.id, head.public_status, "unpaused")
         moved = heads.requeued(head, self.time_of(snapshot))
         return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
+
+    def unblock(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
+        """Have a blocked run judged anew, by the code of whoever takes it up. Raises: RunNotFound, NotBlocked."""
+        snapshot = self.read(run, everything=False)
+        head = snapshot.head
+        if head.status is not RunStatus.BLOCKED:
+            raise NotBlocked(run.id, head.public_status)
+        return self._moved_on(heads.requeued(head, self.time_of(snapshot)), head, here=here, deadline=deadline)
 
     def time_travel(
         self,
@@ -589,6 +599,10 @@ class Engine:
             reason = conflict(graph, snapshot)
             if reason is not None:
                 return self.blocked(snapshot, reason)
+        try:
+            snapshot = renewed_snapshot(graph, snapshot)
+        except (Outdated, BlobLost) as error:
+            return self.blocked(snapshot, str(error))
         return Session(self, graph, snapshot, deadline, per_step=per_step).run()
 
     def blocked(self, snapshot: Snapshot, reason: str) -> Snapshot:
@@ -613,7 +627,7 @@ def _fitting(node: StepNode | EventNode, place: str, wait: str, data: Json) -> J
     try:
         if isinstance(node, EventNode):
             return node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
-        return node.step.resume.accept(f"resume data of step {place!r}", data)
+        return accepted_answer(node.step.resume, f"resume data of step {place!r}", data)
     except InvalidPayload as error:
         error.wait = wait
         raise
