@@ -34,12 +34,14 @@ class Hold:
         self._store = store
         self._lock = Lock()
 
-    def renew(self, now: datetime, *, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
+    def renew(
+        self, now: datetime, *, lease_until: datetime | None = None, batch: Batch = ()
+    ) -> Written | HeadMoved | RecordMoved:
         """Write the head as one that goes on being driven, with ``batch``. HeadMoved: it is no longer ours."""
         written = {"batch": batch} if batch else {}
         with self._lock:
             for _ in range(_MOST_TRIES):
-                held, head = self.standing, heads.renewed(self.standing, now)
+                held, head = self.standing, heads.renewed(self.standing, now, lease_until)
                 reply = self._store.release(head, epoch=held.epoch, version=held.version, **written)
                 if isinstance(reply, Written):
                     self.standing = head
