@@ -34,8 +34,9 @@ from flowcore.errors import (
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
-from flowcore.mailbox import EventGone, stop_listening
+from flowcore.mailbox import EventGone, listeners_of, stop_listening
 from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
+from flowcore.options import answer_shape
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
 from flowcore.session import Pace, Session
 from flowcore.spans import with_id
@@ -362,7 +363,7 @@ class Engine:
         if isinstance(node, EventNode):
             accepted = node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
         else:
-            accepted = node.step.resume.accept(f"resume data of step {place!r}", data)
+            accepted = answer_shape(node, record).accept(f"resume data of step {place!r}", data)
         answer = Answer(
             wait=wait_id(record, snapshot.head.incarnation),
             data=accepted,
@@ -399,7 +400,8 @@ class Engine:
         is_settled = False
         for record, answer in pairs:
             for _ in range(MOST_TRIES):
-                if snapshot.head.is_terminal or snapshot.records.get(record.key) != record:
+                standing = snapshot.records.get(record.key)
+                if snapshot.head.is_terminal or standing is None or standing.gen != record.gen:
                     break
                 written = self._answered(snapshot, record, answer, owner, lease_until, trace, taken)
                 if written is not None:
@@ -421,11 +423,11 @@ class Engine:
         taken: Sent | None,
     ) -> Snapshot | None:
         """One answer together with the head; None when something has moved. One that is only counted moves no run."""
-        now = self.time_of(snapshot)
+        now, prior = self.time_of(snapshot), snapshot.records[record.key]
         if isinstance(answer, Counted):
             after = evolve(snapshot, answer, now)
             head = snapshot.head
-            counted = self.store.commit(head.run, head.incarnation, after.records[record.key], record)
+            counted = self.store.commit(head.run, head.incarnation, after.records[record.key], prior)
             return after if isinstance(counted, Written) else None
         if lease_until is not None and snapshot.head.status in _TAKEABLE:
             head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
@@ -436,7 +438,16 @@ class Engine:
         head = replace(head, continued=trace)
         after = evolve(snapshot, answer, now)
         written = self.store.resume(
-            head, after.records[record.key], version=snapshot.head.version, prior=record, taken=taken
+            head,
+            after.records[record.key],
+            version=snapshot.head.version,
+            prior=prior,
+            taken=taken,
+            silenced=[
+                listener
+                for listener in listeners_of(snapshot.head, prior)
+                if taken is None or (listener.run.id, listener.wait) != taken.taker
+            ],
         )
         if isinstance(written, EventTaken):
             raise EventGone

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from threading import Lock
@@ -20,6 +21,7 @@ from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import heads
 from flowcore.core.actions import Action, Broken, Done, Finish, Park, Run, RunStep
 from flowcore.core.admit import open_waits
+from flowcore.core.alternatives import each
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Passed, decide
 from flowcore.core.evolve import Adopted, Begun, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
@@ -30,7 +32,7 @@ from flowcore.errors import (
 )
 from flowcore.hooks import lease, tell
 from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of, told_of
-from flowcore.mailbox import listener_of, look_back
+from flowcore.mailbox import listeners_of, look_back
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 from flowcore.ports import HeadMoved, RecordMoved, Written
 from flowcore.runner import Runner, View, conclude, is_async
@@ -277,15 +279,18 @@ class Session:
             after = evolve(replace(self.snapshot, last_seq=last), event, self._now())
             self.last_seq = after.last_seq
         record = after.records[_key_of(event)]
-        listener = listener_of(after, record)
-        if listener is not None:
+        for listener in listeners_of(head, record):
             self.engine.store.listen(listener)
         written = self.engine.store.commit(head.run, head.incarnation, record, prior)
         match written:
             case Written():
                 self.snapshot = after
-                if record.topic is None:  # otherwise the event may be there already
-                    self._notify(record)
+                waits = each(record)
+                if all(one.topic is None for one in waits):  # otherwise an event may be there already
+                    for one in waits:
+                        self._notify(one)
+                if prior is not None and record.outcome is not Outcome.SUSP:
+                    self._stop_listening(prior)
                 if self.stretch is not None:
                     self.stretch.step(self.graph, event, after, self.engine.clock.now())
             case RecordMoved(standing):
@@ -294,6 +299,12 @@ class Session:
                 self.snapshot = evolve(self.snapshot, Adopted(record=standing), self._now())
             case _:
                 assert_never(written)
+
+    def _stop_listening(self, prior: StepRecord) -> None:
+        """A suspension is over by its deadline; a listener that stays behind is dropped by the next event."""
+        with suppress(OutsideError):
+            for listener in listeners_of(self.snapshot.head, prior):
+                self.engine.store.unlisten(listener)
 
     def _notify(self, record: StepRecord) -> datetime | None:
         """See that whoever must answer has been told of a suspension; when there is something to tell again."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from flowcore.authoring.context import SuspendSignal
+from flowcore.authoring.context import Asked, SuspendSignal
 from flowcore.authoring.graph import StepNode
 from flowcore.authoring.step import FAIL
 from flowcore.failures import encoded
@@ -25,31 +26,42 @@ MOST_APPROVERS = 100
 
 def agreed(node: StepNode, signal: SuspendSignal) -> Terms | None:
     """The terms of a suspension; None when it has none. Raises: ValueError, TypeError for what cannot be meant."""
-    asked, where = signal.asked, f"step {node.id!r} suspends with"
+    where = f"step {node.id!r} suspends with"
+    if signal.asked.on_timeout is not None and signal.timeout is None:
+        raise ValueError(f"{where} on_timeout= and without timeout=; say when it is to happen")
+    found = terms_of(node, signal.asked, signal.label or node.id, where)
+    terms = replace(found, lapse=_lapse(node, signal.asked.on_timeout))
+    return None if terms == Terms() else terms
+
+
+def terms_of(node: StepNode, asked: Asked, event: str, where: str) -> Terms:
+    """What is asked of those who may answer.
+
+    Args:
+        event: the name under which an event answers, if ``asked`` has a key.
+        where: how an error begins.
+    Raises: ValueError, TypeError for what cannot be meant.
+    """
     approvers = _approvers(asked.approvers, where)
     quorum = asked.quorum
     if type(quorum) is not int or not 1 <= quorum <= MOST_APPROVERS:
         raise ValueError(f"{where} quorum={quorum!r}; give a number from 1 to {MOST_APPROVERS}")
     if approvers and quorum > len(approvers):
         raise ValueError(f"{where} quorum={quorum}, but names only {len(approvers)} approvers")
-    if asked.on_timeout is not None and signal.timeout is None:
-        raise ValueError(f"{where} on_timeout= and without timeout=; say when it is to happen")
     if asked.key is not None and (approvers or quorum > 1):
         raise ValueError(
             f"{where} key= together with approvers= or quorum=; an event has no name: choose one of the two"
         )
     if asked.veto is not None and not isinstance(asked.veto, str):
         raise TypeError(f"{where} veto={asked.veto!r}; give the name of a field of the answer")
-    terms = Terms(
+    return Terms(
         approvers=approvers,
         quorum=quorum,
         veto=asked.veto,
-        lapse=_lapse(node, asked.on_timeout),
-        listens=None if asked.key is None else _listens(signal.label or node.id, asked.key, where),
+        listens=None if asked.key is None else _listens(event, asked.key, where),
         notify=None if asked.notify is None else _name_of(node, asked.notify, where),
         remind=_reminders(asked.remind, where, is_told=asked.notify is not None),
     )
-    return None if terms == Terms() else terms
 
 
 def notifier(node: StepNode, name: str) -> Callable[..., Any]:

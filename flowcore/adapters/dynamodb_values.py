@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from flowcore.adapters.dynamodb_attributes import from_ms, to_ms
-from flowcore.model import NO_CHANGE, Answer, Delta, Json, Lapse, StepFailure, StepRecord, Terms, Trace
+from flowcore.model import NO_CHANGE, Alternative, Answer, Delta, Json, Lapse, StepFailure, StepRecord, Terms, Trace
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -155,6 +155,35 @@ def terms_of(value: Json) -> Terms:
         listens=pair_of(value.get("e")),
         notify=value.get("n"),
         remind=tuple(pause * _MILLISECOND for pause in value.get("r", ())),
+    )
+
+
+def alternatives_json(alternatives: Sequence[Alternative]) -> Json:
+    """What a suspension waits for, of which one is enough; None when there is no choice."""
+    found = [
+        dense(
+            n=one.name,
+            p=one.payload,
+            r=one.resume,
+            t=terms_json(one.terms) or None,
+            v=[answer_json(vote) for vote in one.votes] or None,
+        )
+        for one in alternatives
+    ]
+    return found or None
+
+
+def alternatives_of(values: Sequence[Json]) -> tuple[Alternative, ...]:
+    """The alternatives that ``alternatives_json`` wrote."""
+    return tuple(
+        Alternative(
+            name=value["n"],
+            payload=value.get("p"),
+            resume=value.get("r"),
+            terms=terms_of(value.get("t", {})),
+            votes=answers_of(value.get("v", ())),
+        )
+        for value in values
     )
 
 

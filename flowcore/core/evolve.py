@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias, assert_never
 
+from flowcore.core.alternatives import single, voted, with_last_vote
 from flowcore.errors import InvariantError
 from flowcore.keys import Scope, StepKey, scope_of, scopes_of
 from flowcore.model import (
     NO_CHANGE,
     STEP_CHANGES,
+    Alternative,
     Answer,
     Delta,
     Head,
@@ -96,6 +98,8 @@ class Suspended:
     listens: tuple[str, str] | None = None
     """The name and the key of the event."""
     terms: Terms | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    """What it waits for, if that is one of several things; payload, label and terms are theirs then."""
     until: datetime | None
     started_at: datetime
     changes: Changes = NOTHING
@@ -264,6 +268,7 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             given=prior.given,
             listens=prior.listens,
             terms=prior.terms,
+            alternatives=prior.alternatives,
             votes=prior.votes,
         )
     )
@@ -277,12 +282,13 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
         case FailedOnce():
             return replace(memory, failure=event.failure, attempt=event.attempt, until=event.until)
         case Suspended():
-            return replace(
+            fresh = replace(
                 memory,
                 payload=event.payload,
                 label=event.label,
                 listens=event.listens,
                 terms=event.terms,
+                alternatives=event.alternatives,
                 votes=(),
                 until=event.until,
                 answer=None,
@@ -290,14 +296,13 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 spent=_spent(memory),
                 delta=memory.delta.merged(event.changes.stamped(fresh.seq)),
             )
+            return single(fresh)
         case Counted():
             assert prior is not None  # the table of changes has seen to it
             began = prior.gen if prior.began is None else prior.began
-            votes = (*prior.votes, event.answer)
-            return replace(memory, at=prior.at, until=prior.until, votes=votes, began=began)
+            return replace(voted(memory, event.answer), at=prior.at, until=prior.until, began=began)
         case Answered():
-            votes = (*memory.votes, event.answer) if memory.terms is not None and memory.terms.quorum > 1 else ()
-            memory = replace(memory, votes=votes)
+            memory = with_last_vote(memory, event.answer)
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
             return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta, asked=asked)

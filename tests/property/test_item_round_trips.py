@@ -19,7 +19,19 @@ from flowcore.adapters.dynamodb_items import (
     step_key_of,
 )
 from flowcore.keys import RunRef, Scope, StepKey
-from flowcore.model import Answer, Delta, Head, Lapse, Outcome, RunStatus, StepFailure, StepRecord, Terms, Trace
+from flowcore.model import (
+    Alternative,
+    Answer,
+    Delta,
+    Head,
+    Lapse,
+    Outcome,
+    RunStatus,
+    StepFailure,
+    StepRecord,
+    Terms,
+    Trace,
+)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -78,6 +90,13 @@ TERMS: dict[str, Any] = {
     "notify": st.none() | texts,
     "remind": st.lists(st.integers(0, 10**12).map(lambda ms: timedelta(milliseconds=ms)), max_size=2).map(tuple),
 }
+ALTERNATIVE: dict[str, Any] = {
+    "name": texts,
+    "payload": values,
+    "resume": st.none() | texts,
+    "terms": st.builds(Terms, **TERMS),
+    "votes": st.lists(answers, max_size=2).map(tuple),
+}
 RECORD: dict[str, Any] = {
     "key": keys,
     "outcome": st.sampled_from(Outcome),
@@ -95,6 +114,7 @@ RECORD: dict[str, Any] = {
     "label": st.none() | texts,
     "listens": st.none() | st.tuples(texts, texts),
     "terms": st.none() | st.builds(Terms, **TERMS),
+    "alternatives": st.lists(st.builds(Alternative, **ALTERNATIVE), max_size=2).map(tuple),
     "votes": st.lists(answers, max_size=2).map(tuple),
     "began": st.none() | counts,
     "given": st.none() | st.tuples(values),
@@ -191,6 +211,8 @@ def test_every_field_is_drawn() -> None:
         (StepRecord, RECORD),
         (StepFailure, FAILURE),
         (Answer, ANSWER),
+        (Terms, TERMS),
+        (Alternative, ALTERNATIVE),
         (Delta, DELTA),
     ):
         assert {each.name for each in fields(model)} == drawn.keys()
