@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
+from flowcore import receipts
 from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
@@ -26,6 +27,7 @@ from flowcore.errors import (
     InvalidPayload,
     NotActive,
     OutsideError,
+    RequestError,
     RunExists,
     RunNotFound,
     StillRunning,
@@ -38,6 +40,7 @@ from flowcore.mailbox import EventGone, listeners_of, stop_listening
 from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
 from flowcore.options import answer_shape
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
+from flowcore.redrive import begin_life
 from flowcore.session import Pace, Session
 from flowcore.spans import with_id
 from flowcore.tries import Try
@@ -121,11 +124,17 @@ class Engine:
             case NotClaimable(head):
                 if head is not None and head.wake is not None and head.wake > now and not head.is_terminal:
                     self.hints.send(run, at=head.wake, version=head.version)
+                elif head is None or not head.outbox:
+                    status = None if head is None else head.status
+                    _LOGGER.info("a hint is stale and dropped", extra={"run_id": run.id, "status": status})
                 if head is not None and head.outbox:
                     return take_over(self, head, deadline)
                 return self._unless_expired(head)
             case Claimed(head):
-                return self._claimed(head, deadline, per_step=per_step)
+                try:
+                    return self._claimed(head, deadline, per_step=per_step)
+                except RunNotFound:  # it was deleted while it was being driven
+                    return None
             case _:
                 assert_never(claim)
 
@@ -144,9 +153,33 @@ class Engine:
 
         Args:
             taken: the event that ``data`` came with, and its taker; both are written, or neither.
-        Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then. EventGone when
-            the event has settled another wait.
+        Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then, and a receipt
+            is kept that says so. EventGone when the event has settled another wait.
         """
+        try:
+            snapshot, receipt = self.take(
+                run, data, resume, here=here, deadline=deadline, taken=taken, per_step=per_step
+            )
+        except RequestError as error:
+            if taken is None:
+                receipts.refuse(self, run, resume, error)
+            raise
+        if receipt.verdict == "duplicate":
+            receipts.repeat(self, snapshot.head, resume, receipt)
+        return snapshot, receipt
+
+    def take(
+        self,
+        run: RunRef,
+        data: Json,
+        resume: Resume,
+        *,
+        here: bool,
+        deadline: datetime | None = None,
+        taken: Sent | None = None,
+        per_step: bool = False,
+    ) -> tuple[Snapshot, Receipt]:
+        """As ``resume``, but of an answer that changes nothing no receipt is kept: its caller does that."""
         owner = self.ids.fresh()
         # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
         # care: it is open or it is not.
@@ -249,11 +282,9 @@ class Engine:
             raise StillRunning(run.id, "travel in time")
         graph = self.graph(head.workflow)
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
-        # Drawn, not counted: what an attempt that died has left behind must not be met by the next one.
-        incarnation = head.incarnation + 1 + int(self.ids.draw() * 1_000_000)
-        for record in records:
-            self.store.commit(run, incarnation, record, None)
-        moved = replace(heads.reborn(head, now, incarnation), definition=graph.fingerprint)
+        moved = replace(heads.reborn(head, now, self.next_life(head)), definition=graph.fingerprint)
+        receipts.remember(self, head, snapshot.records.values())
+        begin_life(self, snapshot.with_head(moved), records)
         return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
 
     def fork(
@@ -281,11 +312,10 @@ class Engine:
             if not standing.is_expired(self.clock.now()):
                 raise RunExists(new.id, head.workflow)
             self._remove(standing)
-        for record in records:
-            self.store.commit(new, 1, replace(record, epoch=0), None)
+        begin_life(self, snapshot.with_head(head), [replace(record, epoch=0) for record in records])
         if self.store.start(head) is not None:
             raise RunExists(new.id, head.workflow)
-        return self._looked_at(head, here=here, deadline=deadline)
+        return self.looked_at(head, here=here, deadline=deadline)
 
     def delete(self, run: RunRef) -> None:
         """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
@@ -358,14 +388,10 @@ class Engine:
         self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume
     ) -> Answered | Counted | Received:
         """The data, checked against what the place takes before anything is written."""
-        node = answerable(graph, record.key)
-        place = dotted(record.key)
-        if isinstance(node, EventNode):
-            accepted = node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
-        else:
-            accepted = answer_shape(node, record).accept(f"resume data of step {place!r}", data)
+        node, wait = answerable(graph, record.key), wait_id(record, snapshot.head.incarnation)
+        accepted = _fitting(node, record, wait, data)
         answer = Answer(
-            wait=wait_id(record, snapshot.head.incarnation),
+            wait=wait,
             data=accepted,
             digest=resume.digest,
             at=self.time_of(snapshot),
@@ -469,6 +495,13 @@ class Engine:
 
     # -- operators --------------------------------------------------------------------------------------------------
 
+    def next_life(self, head: Head) -> int:
+        """The number of a new incarnation.
+
+        Drawn, not counted: what an attempt that died has left behind must not be met by the next one.
+        """
+        return head.incarnation + 1 + int(self.ids.draw() * 1_000_000)
+
     def _accepted(self, graph: Graph, step: str, given: Given | None) -> Given | None:
         """The input given to a step, checked against its type."""
         node = graph.find(step)
@@ -484,9 +517,10 @@ class Engine:
             raise ConflictError(
                 f"Run {before.run.id!r} moved meanwhile. Look at it again and repeat what you asked for."
             )
-        return self._looked_at(moved, here=here, deadline=deadline, per_step=per_step)
+        return self.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
 
-    def _looked_at(self, head: Head, *, here: bool, deadline: datetime | None, per_step: bool = False) -> Snapshot:
+    def looked_at(self, head: Head, *, here: bool, deadline: datetime | None, per_step: bool = False) -> Snapshot:
+        """The run after somebody was told to look at it: this process, or a worker."""
         if here:
             self.look(head.run, deadline=deadline, per_step=per_step)
         else:
@@ -574,6 +608,18 @@ class Engine:
     def time_of(self, snapshot: Snapshot) -> datetime:
         """The run's own time: never before what has already happened to it, whatever this machine's clock says."""
         return max(self.clock.now(), snapshot.head.updated_at)
+
+
+def _fitting(node: StepNode | EventNode, record: StepRecord, wait: str, data: Json) -> Json:
+    """The data as the place takes it. Raises: InvalidPayload, which knows the suspension that is meant."""
+    place = dotted(record.key)
+    try:
+        if isinstance(node, EventNode):
+            return node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
+        return answer_shape(node, record).accept(f"resume data of step {place!r}", data)
+    except InvalidPayload as error:
+        error.wait = wait
+        raise
 
 
 def answerable(graph: Graph, key: StepKey) -> StepNode | EventNode:

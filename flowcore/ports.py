@@ -21,6 +21,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunSummary,
     Sent,
@@ -195,6 +196,19 @@ class Store(Mailbox, Protocol):
         """
         ...
 
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """Keep ``receipt`` beside the run that was created when ``born``, where ``load`` does not read it.
+
+        A slot holds one receipt. What comes there again under the same ``id`` is counted: ``times`` grows by one and
+        ``last_at`` is the new one's ``at``; the rest stays. False, and nothing is written, where another id stands.
+        Goes with ``delete``; a later run of the same id never sees it.
+        """
+        ...
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """Every receipt kept by ``note``, strongly consistent, in no particular order."""
+        ...
+
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """Up to ``limit`` runs whose ``due`` is before ``now``, the longest overdue first.
 
@@ -249,6 +263,30 @@ class Queue(Protocol):
 
         Raises: QueueUnavailable.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A message that was set aside because no worker got through with it."""
+
+    id: str
+    """The message's own."""
+    handle: str
+    """By which whoever has taken it can remove it."""
+    hint: Hint | None
+    """None: it is no hint."""
+
+
+class DeadLetters(Protocol):
+    """Messages that were delivered so often in vain that they were set aside. Raises: QueueUnavailable."""
+
+    def take(self, limit: int) -> Sequence[Letter]:
+        """Up to ``limit`` of them, from 1 to 10; others do not see them for a while. Empty: none is left to be seen."""
+        ...
+
+    def discard(self, letter: Letter) -> None:
+        """Remove one that was taken."""
         ...
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
+from flowcore import receipts
 from flowcore.authoring.graph import Graph
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow
@@ -26,6 +27,7 @@ from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
 from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
+from flowcore.redrive import redrive
 from flowcore.tracing import Tracing, accepted, begun
 
 if TYPE_CHECKING:
@@ -327,6 +329,23 @@ class Run(Generic[In, Out]):
         )
         return self._seen(snapshot)
 
+    def redrive(self) -> RunResult[Out]:
+        """Have a failed run go on from what has failed; everything else that was committed is kept.
+
+        Every step that failed is called again, with its retries from the beginning, the idempotency key it had, what
+        its ``ctx.once`` stored and the answer it was resumed with: several arms or items of a foreach all of them. The
+        run has a new life then: links to suspensions that were open when it failed answer no more, they suspend anew.
+        Also a step that runs at most once and failed with ``MayHaveRun`` is called again: see first how far it came.
+
+        A run that failed without a step: whose output did not fit is brought to its end again, with the type at hand;
+        one that was handed on too often goes on; one whose failure could not be stored calls that step again.
+
+        Raises: RunNotFound; NotFailed, also when the same was asked for twice and the other was faster;
+            DefinitionChanged when the code at hand does not fit what the run has done. The run is untouched then.
+        """
+        here, deadline = self._pace(None)
+        return self._seen(redrive(self._app.engine, self._existing(), here=here, deadline=deadline))
+
     def fork(
         self,
         step: Step[Any, Any, Any, Any] | str | list[str],
@@ -435,6 +454,15 @@ class Run(Generic[In, Out]):
             if head is None or is_over or head.public_status not in ("pending", "running", "waiting"):
                 return
             self._let_pass(head, until)
+
+    def receipts(self) -> list[Receipt]:
+        """What became of each answer that has come for this run, the newest last. Raises: RunNotFound.
+
+        What counted is told by the run's own records. A copy, an answer that came too late or did not fit is kept
+        beside them: once, then counted in ``times``; at most 200 of them, what comes beyond that is counted in one
+        more. They go with the run.
+        """
+        return receipts.of(self._app.engine, self._existing())
 
     def _let_pass(self, head: Head, until: datetime | None) -> None:
         """Wait a little, or here, where nobody else fires it, for the run's wake; at most ``until``."""

@@ -24,7 +24,19 @@ from flowcore.core.admit import open_waits
 from flowcore.core.alternatives import each
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Passed, decide
-from flowcore.core.evolve import Adopted, Begun, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
+from flowcore.core.evolve import (
+    Adopted,
+    Begun,
+    Failed,
+    Skipped,
+    StepEvent,
+    Suspended,
+    context_at,
+    evolve,
+    fold,
+    kept,
+    state_at,
+)
 from flowcore.errors import (
     InvalidPayload,
     OutsideError,
@@ -35,6 +47,7 @@ from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of, to
 from flowcore.mailbox import listeners_of, look_back
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 from flowcore.ports import HeadMoved, RecordMoved, Written
+from flowcore.receipts import remember
 from flowcore.runner import Runner, View, conclude, is_async
 from flowcore.spans import Stretch
 from flowcore.tries import Try, is_at_most_once, time_for
@@ -279,6 +292,8 @@ class Session:
             after = evolve(replace(self.snapshot, last_seq=last), event, self._now())
             self.last_seq = after.last_seq
         record = after.records[_key_of(event)]
+        if prior is not None and isinstance(event, Suspended):
+            remember(self.engine, head, [prior])
         for listener in listeners_of(head, record):
             self.engine.store.listen(listener)
         written = self.engine.store.commit(head.run, head.incarnation, record, prior)
@@ -510,7 +525,8 @@ class Session:
 def idempotency_key(head: Head, key: StepKey) -> str:
     """The name of one effect: the same on each try of one place of one run, different everywhere else."""
     tenant = "" if head.run.tenant == "default" else f"{head.run.tenant}/"
-    again = "" if head.incarnation == 1 else f"~{head.incarnation}"
+    life = head.effects or head.incarnation
+    again = "" if life == 1 else f"~{life}"
     full = f"{tenant}{head.run.id}{again}/{key}"
     return full if len(full) <= 200 else f"{full[:150]}-{digest(full)}"
 

@@ -7,11 +7,12 @@ condition: two answers may both be admitted here, one of them is stored.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from flowcore.authoring.graph import Graph
 from flowcore.core.alternatives import each
+from flowcore.core.evolve import answers_of
 from flowcore.errors import (
     AlreadyResumed,
     AmbiguousWait,
@@ -38,6 +39,7 @@ from flowcore.model import (
     Wait,
     wait_choice,
     wait_id,
+    wait_place,
 )
 
 
@@ -115,12 +117,13 @@ def _voted(snapshot: Snapshot, record: StepRecord, resume: Resume) -> Repeated |
     """Why this caller cannot answer this suspension (again); None when he can."""
     terms, run_id, step = record.terms or Terms(), snapshot.head.run.id, dotted(record.key)
     if (terms.approvers and resume.by not in terms.approvers) or (terms.quorum > 1 and resume.by is None):
-        return Refused(NotAnApprover(run_id, step, resume.by))
+        wait = wait_id(record, snapshot.head.incarnation)
+        return Refused(NotAnApprover(run_id, step, resume.by, wait=wait))
     for vote in record.votes:
         if vote.by == resume.by:
             is_same = vote.digest == resume.digest
             told = receipt_of(vote, verdict="duplicate")
-            return Repeated(told) if is_same else Refused(AlreadyResumed(run_id, step, _winner(vote)))
+            return Repeated(told) if is_same else Refused(AlreadyResumed(run_id, step, _winner(vote), wait=vote.wait))
     return None
 
 
@@ -170,7 +173,15 @@ def is_abandoned(snapshot: Snapshot, key: StepKey) -> bool:
 
 def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplicate"] = "applied") -> Receipt:
     """The proof of what ``answer`` settled, when, and by whom."""
-    return Receipt(verdict=verdict, wait=answer.wait, at=answer.at, by=answer.by, via=answer.via)
+    return Receipt(
+        verdict=verdict,
+        wait=answer.wait,
+        at=answer.at,
+        by=answer.by,
+        via=answer.via,
+        step=dotted(wait_place(answer.wait)[0]),
+        idempotency_key=answer.idempotency_key,
+    )
 
 
 def _repeated(snapshot: Snapshot, resume: Resume) -> Repeated | Refused | None:
@@ -275,7 +286,7 @@ def _already(snapshot: Snapshot, record: StepRecord) -> RequestError:
             if head.is_terminal
             else NotSuspended(head.run.id, head.public_status)
         )
-    return AlreadyResumed(head.run.id, dotted(record.key), _winner(answer))
+    return AlreadyResumed(head.run.id, dotted(record.key), _winner(answer), wait=answer.wait)
 
 
 def _winner(answer: Answer) -> dict[str, Any]:
@@ -286,12 +297,38 @@ def _winner(answer: Answer) -> dict[str, Any]:
 
 
 def _settled_wait(snapshot: Snapshot, wait: str) -> RequestError:
-    record = snapshot.records.get(StepKey(wait.rsplit("@", 1)[0]))
-    if snapshot.head.is_terminal and (record is None or record.answer is None):
-        return RunFinished(snapshot.head.run.id, snapshot.head.public_status)
-    if record is None or record.answer is None:
-        return NotSuspended(snapshot.head.run.id, snapshot.head.public_status, step=wait, open_steps=_open(snapshot))
-    return _already(snapshot, record)
+    """Why this very suspension is not open: what has settled it is told, if the run still knows."""
+    head, (key, life) = snapshot.head, wait_place(wait)
+    record = snapshot.records.get(key)
+    if record is not None and head.status is not RunStatus.CANCELED:
+        lapsed = lapse_of(record, head.incarnation)
+        latest = () if record.outcome is Outcome.SUSP else answers_of(record)
+        known = (*record.spent, *latest, *([] if lapsed is None else [lapsed]))
+        settled_it = [answer for answer in known if _whole(answer.wait) == _whole(wait)]
+        if settled_it:
+            return AlreadyResumed(head.run.id, dotted(key), _winner(settled_it[-1]), wait=wait)
+        if record.answer is not None and life == head.incarnation:
+            return _already(snapshot, record)
+    if head.is_terminal:
+        return RunFinished(head.run.id, head.public_status)
+    return NotSuspended(head.run.id, head.public_status, step=wait, open_steps=_open(snapshot))
+
+
+def lapse_of(record: StepRecord, incarnation: int) -> Answer | None:
+    """The deadline as the answer that it was, where it has settled a suspension without a call of its step."""
+    had_one = record.listens is not None or (record.terms is not None and record.terms.lapse is not None)
+    gave_up = record.failure is not None and record.failure.type == "ExecutorCrashed"
+    if record.answer is not None or not record.is_settled or not had_one or gave_up:
+        return None
+    began = replace(record, gen=record.gen - len(answers_of(record)) - 1)
+    wait = wait_id(began, incarnation)
+    return Answer(wait=wait, data=None, digest="", at=record.at, via="timeout", timed_out=True)
+
+
+def _whole(wait: str) -> str:
+    """The id of a suspension, whichever of its alternatives it is for: what settles one settles all of them."""
+    key, _, occurrence = wait.rpartition("@")
+    return f"{key}@{occurrence.partition(':')[0]}"
 
 
 def _no_label(snapshot: Snapshot, label: str) -> RequestError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias, assert_never
 
-from flowcore.core.alternatives import single, voted, with_last_vote
+from flowcore.core.alternatives import each, single, voted, with_last_vote
 from flowcore.errors import InvariantError
 from flowcore.keys import Scope, StepKey, scope_of, scopes_of
 from flowcore.model import (
@@ -349,9 +349,14 @@ def _outcome(event: Happened) -> Outcome:
 
 def _spent(record: StepRecord) -> tuple[Answer, ...]:
     """Earlier answers that carried a key: a late copy of one must not pass for the answer to the next suspension."""
-    if record.answer is None or record.answer.idempotency_key is None:
-        return record.spent
-    return (*record.spent, replace(record.answer, data=None))
+    given = answers_of(record)
+    return (*record.spent, *(replace(answer, data=None) for answer in given if answer.idempotency_key is not None))
+
+
+def answers_of(record: StepRecord) -> tuple[Answer, ...]:
+    """Every answer to the last suspension at a place, the one that settled it last."""
+    answer, votes = record.answer, tuple(vote for one in each(record) for vote in one.votes)
+    return votes if answer is None else (*(vote for vote in votes if vote != answer), answer)
 
 
 def _changes_in(snapshot: Snapshot, scope: Scope | None) -> Delta:

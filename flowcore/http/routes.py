@@ -27,6 +27,7 @@ from flowcore.http.bodies import (
     fields_json,
     graph_json,
     page_json,
+    receipts_json,
     run_json,
     workflow_json,
 )
@@ -127,6 +128,12 @@ def _about_runs(router: Router, app: App) -> None:
     def list_events(run_id: str, after: Annotated[int, Query(ge=0)] = 0) -> Response[str]:
         return _json(HTTPStatus.OK, {"items": [event_json(event) for event in app.run(run_id).events(after)]})
 
+    @router.get("/v1/runs/<run_id>/receipts")
+    def list_receipts(
+        run_id: str, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None
+    ) -> Response[str]:
+        return _json(HTTPStatus.OK, receipts_json(app.run(run_id).receipts(), limit, cursor))
+
 
 def _changes(router: Router, app: App) -> None:
     @router.post("/v1/workflows/<workflow>/runs")
@@ -167,6 +174,10 @@ def _changes(router: Router, app: App) -> None:
     @router.post("/v1/runs/<run_id>/cancel")
     def cancel_run(run_id: str) -> Response[str]:
         return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel()))
+
+    @router.post("/v1/runs/<run_id>/redrive")
+    def redrive_run(run_id: str) -> Response[str]:
+        return _done(app, app.run(run_id).redrive(), [], waited=False)
 
     @router.post("/v1/events")
     def send_event(body: EventBody) -> Response[str]:

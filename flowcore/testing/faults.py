@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import count
 from typing import Any, TypeAlias, TypeVar
 
-from flowcore.errors import StoreUnavailable
+from flowcore.errors import StoreUnavailable, Throttled
 from flowcore.keys import RunRef
 from flowcore.model import (
     EVERY_RUN,
+    RUN_CHANGES,
     Head,
     Listener,
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunSummary,
     Sent,
@@ -48,7 +50,7 @@ T = TypeVar("T")
 WRITES = frozenset(
     {
         *("start", "start_with", "claim", "commit", "release", "move", "delete", "resume", "cancel"),
-        *("listen", "unlisten", "keep"),
+        *("listen", "unlisten", "keep", "note"),
     }
 )
 """The store's calls that change something."""
@@ -69,6 +71,12 @@ class Fault(StrEnum):
     """The store does not answer; the call never happened."""
     REPLY_LOST = "reply-lost"
     """The store does not answer; the call happened all the same."""
+    THROTTLED = "throttled"
+    """The store has too much to do and gives up trying; the call never happened."""
+    CONFLICT = "conflict"
+    """Somebody else writes the same head just before: all that is left of a ``TransactionConflict`` once an adapter has
+    tried again. The head stands one version further, otherwise as it was; a write that rests on the version is refused.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +211,14 @@ class FaultyStore:
         """See ``Store.cancel``."""
         return self._call("cancel", lambda: self.inner.cancel(run, now=now), run)
 
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``."""
+        return self._call("note", lambda: self.inner.note(run, born, slot, id, receipt), run)
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        return self._call("notes", lambda: self.inner.notes(run, born), run)
+
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""
         return self._call("due", lambda: self.inner.due(now, limit=limit))
@@ -226,12 +242,23 @@ class FaultyStore:
                 raise WorkerDied(f"before {verb} of {run}")
             case Fault.FAILS:
                 raise StoreUnavailable(f"no answer to {verb} of {run}")
+            case Fault.THROTTLED:
+                raise Throttled(f"too busy for {verb} of {run}")
+            case Fault.CONFLICT:
+                self._overtake(run)
+                return happen()
             case Fault.DIES_AFTER:
                 happen()
                 raise WorkerDied(f"after {verb} of {run}")
             case Fault.REPLY_LOST:
                 happen()
                 raise StoreUnavailable(f"no answer to {verb} of {run}")
+
+    def _overtake(self, run: RunRef | None) -> None:
+        """Another write of the run's head, as an answer to another branch of a run under way is one."""
+        head = None if run is None else self.inner.peek(run)
+        if head is not None and head.status in RUN_CHANGES[head.status]:
+            self.inner.move(replace(head, version=head.version + 1), version=head.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

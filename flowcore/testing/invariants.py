@@ -6,7 +6,7 @@ The checks are plain functions of what stood there before and after, so any stor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from threading import RLock
@@ -23,12 +23,14 @@ from flowcore.model import (
     SELF_MOVING,
     STEP_CHANGES,
     TERMINAL,
+    Answer,
     Head,
     Listener,
     Mail,
     Outcome,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunStatus,
     RunSummary,
@@ -120,6 +122,8 @@ class WatchedStore:
     """With a run's workflow here, what it looks like at rest is checked as well."""
     answers: dict[tuple[RunRef, int, StepKey, int], str] = field(default_factory=dict)
     """By run, incarnation, key and generation: the digest of the one answer."""
+    settled: dict[tuple[RunRef, str], Answer] = field(default_factory=dict)
+    """By run and wait: the answer that settled it."""
     records: dict[tuple[RunRef, int, StepKey], StepRecord] = field(default_factory=dict)
     """By run, incarnation and key: what was last written there."""
     takers: dict[tuple[Topic, str], tuple[str, str]] = field(default_factory=dict)
@@ -209,11 +213,20 @@ class WatchedStore:
             if is_gone:
                 self.records = {place: record for place, record in self.records.items() if place[0] != run}
                 self.answers = {place: answer for place, answer in self.answers.items() if place[0] != run}
+                self.settled = {place: answer for place, answer in self.settled.items() if place[0] != run}
             return is_gone
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""
         return self._watched(run, lambda: self.inner.cancel(run, now=now))
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``."""
+        return self.inner.note(run, born, slot, id, receipt)
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        return self.inner.notes(run, born)
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""
@@ -261,6 +274,10 @@ class WatchedStore:
             occurrence = (run, incarnation, record.key, record.gen)
             if self.answers.setdefault(occurrence, record.answer.digest) != record.answer.digest:
                 yield f"{record.key!r} was answered twice in generation {record.gen}"
+        if record.answer is not None:
+            first = self.settled.setdefault((run, record.answer.wait), record.answer)
+            if replace(first, data=None) != replace(record.answer, data=None):
+                yield f"{record.answer.wait!r} was settled by {first} and by {record.answer}"
 
     def _taken(self, taken: Sent | None) -> Iterator[str]:
         if taken is not None and taken.taker is not None:

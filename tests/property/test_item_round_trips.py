@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +18,7 @@ from flowcore.adapters.dynamodb_items import (
     replacement,
     step_key_of,
 )
+from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     Alternative,
@@ -26,11 +27,13 @@ from flowcore.model import (
     Head,
     Lapse,
     Outcome,
+    Receipt,
     RunStatus,
     StepFailure,
     StepRecord,
     Terms,
     Trace,
+    Verdict,
 )
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -97,6 +100,19 @@ ALTERNATIVE: dict[str, Any] = {
     "terms": st.builds(Terms, **TERMS),
     "votes": st.lists(answers, max_size=2).map(tuple),
 }
+RECEIPT: dict[str, Any] = {
+    "verdict": st.sampled_from(get_args(Verdict)),
+    "wait": texts,
+    "at": instants,
+    "by": st.none() | texts,
+    "via": texts,
+    "step": st.none() | texts,
+    "idempotency_key": st.none() | texts,
+    "reason": st.none() | texts,
+    "errors": st.lists(st.fixed_dictionaries({"path": texts, "message": texts}), max_size=2).map(tuple),
+    "winner": st.none() | changes,
+}
+receipts = st.builds(Receipt, **RECEIPT)
 RECORD: dict[str, Any] = {
     "key": keys,
     "outcome": st.sampled_from(Outcome),
@@ -147,6 +163,7 @@ HEAD: dict[str, Any] = {
     "owner": st.none() | texts,
     "lease_until": maybe_instants,
     "incarnation": counts,
+    "effects": st.none() | counts,
     "wake": maybe_instants,
     "due": maybe_instants,
     "attempts": counts,
@@ -183,6 +200,16 @@ def test_a_record_round_trips(run: RunRef, incarnation: int, record: StepRecord)
     assert _exact(record) == _exact(found)
 
 
+@given(instants, names, receipts, receipts)
+def test_a_receipt_round_trips(born: datetime, slot: str, receipt: Receipt, again: Receipt) -> None:
+    """Every field; of the same that came again the time alone is kept."""
+    first = encode_note(born, slot, "id", receipt, "t", 1)
+    assert receipt == decode_note(first)
+    assert _exact(receipt) == _exact(decode_note(first))
+    expected = replace(receipt, times=2, last_at=again.at)
+    assert expected == decode_note(counted(first, encode_note(born, slot, "id", again, "u", 1)))
+
+
 @given(heads, heads)
 def test_a_replaced_head_is_the_new_one(before: Head, after: Head) -> None:
     """Only what a run keeps for life is left of the old one, and no attribute is left over."""
@@ -214,10 +241,11 @@ def test_every_field_is_drawn() -> None:
         (Terms, TERMS),
         (Alternative, ALTERNATIVE),
         (Delta, DELTA),
+        (Receipt, {**RECEIPT, "times": 2, "last_at": instants}),
     ):
         assert {each.name for each in fields(model)} == drawn.keys()
 
 
-def _exact(value: Head | StepRecord) -> str:
+def _exact(value: Head | StepRecord | Receipt) -> str:
     """Tells 1 from 1.0 and from True."""
     return repr([getattr(value, each.name) for each in fields(value)])

@@ -18,9 +18,9 @@ from flowcore.errors import (
     InvalidPayload,
     NotAnApprover,
     NotSuspended,
+    OutsideError,
     RequestError,
     RunFinished,
-    StoreUnavailable,
     UnknownLabel,
 )
 from flowcore.keys import RunRef
@@ -252,6 +252,18 @@ def test_veto_of_an_option_settles_alone() -> None:
     assert "board: approved=False['ann']" == run.resume({"approved": False}, label="board", by="ann").output
 
 
+def test_receipts_tell_every_vote() -> None:
+    """Of each option, then what settled one of them."""
+    run = waiting(local(), Option("board", quorum=2), Option("staff", quorum=2))
+    for label, by in (("board", "ann"), ("staff", "bob"), ("board", "bob")):
+        run.resume(YES, label=label, by=by)
+    assert [
+        ("counted", "settle@0:board", "ann"),
+        ("counted", "settle@0:staff", "bob"),
+        ("applied", "settle@0:board", "bob"),
+    ] == [(receipt.verdict, receipt.wait, receipt.by) for receipt in run.receipts()]
+
+
 def test_votes_do_not_keep_an_event_from_winning() -> None:
     """The quorum is short: whatever comes first settles it."""
     app = local()
@@ -277,8 +289,8 @@ def test_nothing_that_comes_in_time_lapses(rest: dict[str, Any], status: str, ou
     app.advance(hours=2)
     assert (status, output) == (run.result().status, run.result().output)
     assert [] == listeners(app)
-    with pytest.raises(AlreadyResumed if not rest else RequestError):
-        run.resume(YES, label="boss", by="ann")
+    with pytest.raises(AlreadyResumed, match="via 'timeout'"):
+        run.resume(YES, wait="settle@0:boss", by="ann")
 
 
 def test_notify_is_called_for_each_option() -> None:
@@ -453,11 +465,11 @@ def play(script: Script, what: str) -> tuple[Any, list[str], Mail]:
     acts = (lambda: app.workflow("w").create_run("r").start("A-17"), lambda: ARRIVALS[what](app))
     for act in acts:
         for _ in range(5):
-            with suppress(WorkerDied, StoreUnavailable):
+            with suppress(WorkerDied, OutsideError):
                 act()
                 break
         for _ in range(3):
-            with suppress(WorkerDied, StoreUnavailable):
+            with suppress(WorkerDied, OutsideError):
                 app.advance(hours=1)
     calm = local(watched, app.clock)
     calm.advance(hours=1)
