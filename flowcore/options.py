@@ -74,6 +74,8 @@ def _alternative(node: StepNode, option: Option[Any]) -> Alternative:
         approvers=option.approvers,
         quorum=option.quorum,
         veto=option.veto,
+        allow_self=option.allow_self,
+        escalate={} if option.escalate is None else option.escalate,
     )
     return Alternative(
         name=option.name,

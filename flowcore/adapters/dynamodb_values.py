@@ -14,6 +14,7 @@ from flowcore.model import (
     NO_CHANGE,
     Alternative,
     Answer,
+    Delegation,
     Delta,
     Json,
     Lapse,
@@ -106,6 +107,7 @@ def answer_json(answer: Answer | None) -> Json:
         by=answer.by,
         via=answer.via,
         k=answer.idempotency_key,
+        f=answer.on_behalf_of,
         to=answer.timed_out or None,
     )
 
@@ -122,6 +124,7 @@ def answer_of(value: Json) -> Answer | None:
         by=value.get("by"),
         via=value["via"],
         idempotency_key=value.get("k"),
+        on_behalf_of=value.get("f"),
         timed_out=value.get("to", False),
     )
 
@@ -137,6 +140,8 @@ def receipt_json(receipt: Receipt) -> Json:
         s=receipt.step,
         k=receipt.idempotency_key,
         r=receipt.reason,
+        f=receipt.on_behalf_of,
+        to=receipt.to,
         e=[dict(row) for row in receipt.errors] or None,
         x=None if receipt.winner is None else dict(receipt.winner),
     )
@@ -153,6 +158,8 @@ def receipt_of(value: Json) -> Receipt:
         step=value.get("s"),
         idempotency_key=value.get("k"),
         reason=value.get("r"),
+        on_behalf_of=value.get("f"),
+        to=value.get("to"),
         errors=tuple(value.get("e", ())),
         winner=value.get("x"),
     )
@@ -178,11 +185,13 @@ def terms_json(terms: Terms | None) -> Json:
         for name, value in {
             "a": list(terms.approvers) or None,
             "q": None if terms.quorum == 1 else terms.quorum,
+            "s": None if terms.allow_self else False,
             "v": terms.veto,
             "l": lapse,
             "e": list(terms.listens) if terms.listens else None,
             "n": terms.notify,
             "r": [pause // _MILLISECOND for pause in terms.remind] or None,
+            "x": [[rung, list(names)] for rung, names in terms.escalate] or None,
         }.items()
         if value is not None
     }
@@ -194,11 +203,13 @@ def terms_of(value: Json) -> Terms:
     return Terms(
         approvers=tuple(value.get("a", ())),
         quorum=value.get("q", 1),
+        allow_self=value.get("s", True),
         veto=value.get("v"),
         lapse=None if lapse is None else Lapse(given_of(lapse or None)),
         listens=pair_of(value.get("e")),
         notify=value.get("n"),
         remind=tuple(pause * _MILLISECOND for pause in value.get("r", ())),
+        escalate=tuple((rung, tuple(names)) for rung, names in value.get("x", ())),
     )
 
 
@@ -211,6 +222,7 @@ def alternatives_json(alternatives: Sequence[Alternative]) -> Json:
             r=one.resume,
             t=terms_json(one.terms) or None,
             v=[answer_json(vote) for vote in one.votes] or None,
+            d=delegations_json(one.delegations),
         )
         for one in alternatives
     ]
@@ -226,9 +238,20 @@ def alternatives_of(values: Sequence[Json]) -> tuple[Alternative, ...]:
             resume=value.get("r"),
             terms=terms_of(value.get("t", {})),
             votes=answers_of(value.get("v", ())),
+            delegations=delegations_of(value.get("d", ())),
         )
         for value in values
     )
+
+
+def delegations_json(delegations: Sequence[Delegation]) -> Json:
+    """Votes that were handed over."""
+    return [[each.seat, each.by, each.to, to_ms(each.at), each.via] for each in delegations] or None
+
+
+def delegations_of(values: Sequence[Json]) -> tuple[Delegation, ...]:
+    """What ``delegations_json`` wrote."""
+    return tuple(Delegation(seat=seat, by=by, to=to, at=from_ms(at), via=via) for seat, by, to, at, via in values)
 
 
 def pair_of(value: Json) -> tuple[str, str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import Any, Generic
@@ -26,7 +26,7 @@ class Option(Generic[Suspend]):
             them. Left out, any of them.
         key: ``app.send_event(event, key, data)`` answers as well. Not together with ``approvers`` or ``quorum``.
         event: the name of that event; left out, the option's.
-        notify, remind, approvers, quorum, veto: as for ``ctx.suspend``, of this option alone.
+        notify, remind, approvers, quorum, veto, allow_self, escalate: as for ``ctx.suspend``, of this option alone.
 
     Example:
         >>> from flowcore import Option, StepContext, step
@@ -48,3 +48,5 @@ class Option(Generic[Suspend]):
     approvers: Sequence[str] = ()
     quorum: int = 1
     veto: str | None = None
+    allow_self: bool = True
+    escalate: Mapping[int, Sequence[str]] | None = None

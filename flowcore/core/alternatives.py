@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flowcore.model import Alternative, Answer, StepRecord, wait_choice
+from flowcore.model import Alternative, Answer, Delegation, StepRecord, wait_choice
 
 
 def each(record: StepRecord) -> list[StepRecord]:
@@ -40,6 +40,17 @@ def voted(record: StepRecord, answer: Answer) -> StepRecord:
     return replace(record, alternatives=alternatives)
 
 
+def handed_over(record: StepRecord, delegation: Delegation, name: str | None) -> StepRecord:
+    """The record with a vote handed over, at the alternative of that name."""
+    if len(record.alternatives) <= 1:
+        return replace(record, delegations=(*record.delegations, delegation))
+    alternatives = tuple(
+        replace(one, delegations=(*one.delegations, delegation)) if one.name == name else one
+        for one in record.alternatives
+    )
+    return replace(record, alternatives=alternatives)
+
+
 def with_last_vote(record: StepRecord, answer: Answer) -> StepRecord:
     """The record with the answer that settles it among the votes, if there was a quorum; a timeout is no vote."""
     terms = answered(replace(record, answer=answer)).terms
@@ -55,4 +66,5 @@ def _alone(record: StepRecord, alternative: Alternative) -> StepRecord:
         label=alternative.name,
         terms=replace(alternative.terms, lapse=lapse),
         votes=alternative.votes,
+        delegations=alternative.delegations,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias, assert_never
 
-from flowcore.core.alternatives import each, single, voted, with_last_vote
+from flowcore.core.alternatives import each, handed_over, single, voted, with_last_vote
 from flowcore.errors import InvariantError
 from flowcore.keys import Scope, StepKey, scope_of, scopes_of
 from flowcore.model import (
@@ -19,6 +19,7 @@ from flowcore.model import (
     STEP_CHANGES,
     Alternative,
     Answer,
+    Delegation,
     Delta,
     Head,
     Json,
@@ -126,6 +127,16 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delegated:
+    """Somebody else votes in the place of an approver; the suspension stays open."""
+
+    key: StepKey
+    delegation: Delegation
+    choice: str | None = None
+    """The alternative it is about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
     """An entry that waited for an event has got one; its data is the entry's output."""
 
@@ -181,7 +192,18 @@ class Adopted:
 
 
 Happened: TypeAlias = (
-    Succeeded | Failed | FailedOnce | Suspended | Answered | Counted | Received | FellAsleep | Opened | Begun | Skipped
+    Succeeded
+    | Failed
+    | FailedOnce
+    | Suspended
+    | Answered
+    | Counted
+    | Delegated
+    | Received
+    | FellAsleep
+    | Begun
+    | Opened
+    | Skipped
 )
 """What this worker makes a record of."""
 StepEvent: TypeAlias = Happened | Adopted
@@ -270,6 +292,7 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             terms=prior.terms,
             alternatives=prior.alternatives,
             votes=prior.votes,
+            delegations=prior.delegations,
         )
     )
     match event:
@@ -290,6 +313,7 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 terms=event.terms,
                 alternatives=event.alternatives,
                 votes=(),
+                delegations=(),
                 until=event.until,
                 answer=None,
                 asked=None,
@@ -297,10 +321,8 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 delta=memory.delta.merged(event.changes.stamped(fresh.seq)),
             )
             return single(fresh)
-        case Counted():
-            assert prior is not None  # the table of changes has seen to it
-            began = prior.gen if prior.began is None else prior.began
-            return replace(voted(memory, event.answer), at=prior.at, until=prior.until, began=began)
+        case Counted() | Delegated():
+            return _still(memory, prior, event)
         case Answered():
             memory = with_last_vote(memory, event.answer)
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
@@ -333,7 +355,7 @@ def _outcome(event: Happened) -> Outcome:
             return Outcome.ERR
         case FailedOnce():
             return Outcome.RETRY
-        case Suspended() | Counted():
+        case Suspended() | Counted() | Delegated():
             return Outcome.SUSP
         case Answered():
             return Outcome.RESU
@@ -345,6 +367,16 @@ def _outcome(event: Happened) -> Outcome:
             return Outcome.SKIP
         case _:
             assert_never(event)
+
+
+def _still(memory: StepRecord, prior: StepRecord | None, event: Counted | Delegated) -> StepRecord:
+    """A suspension that is rewritten is the same one: it keeps its id, its beginning and its deadline."""
+    assert prior is not None  # the table of changes has seen to it
+    began = prior.gen if prior.began is None else prior.began
+    same = replace(memory, at=prior.at, until=prior.until, began=began)
+    if isinstance(event, Counted):
+        return voted(same, event.answer)
+    return handed_over(same, event.delegation, event.choice)
 
 
 def _spent(record: StepRecord) -> tuple[Answer, ...]:

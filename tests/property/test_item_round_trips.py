@@ -23,6 +23,7 @@ from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     Alternative,
     Answer,
+    Delegation,
     Delta,
     Head,
     Lapse,
@@ -76,6 +77,7 @@ ANSWER: dict[str, Any] = {
     "by": st.none() | texts,
     "via": texts,
     "idempotency_key": st.none() | texts,
+    "on_behalf_of": st.none() | texts,
     "timed_out": st.booleans(),
 }
 answers = st.builds(Answer, **ANSWER)
@@ -84,10 +86,13 @@ DELTA: dict[str, Any] = {
     "context": st.dictionaries(texts, st.tuples(counts, values) | st.tuples(counts), max_size=3),
 }
 deltas = st.builds(Delta, **DELTA)
+DELEGATION: dict[str, Any] = {"seat": texts, "by": texts, "to": texts, "at": instants, "via": texts}
 TERMS: dict[str, Any] = {
     "approvers": st.lists(texts, max_size=2).map(tuple),
     "quorum": counts,
     "veto": st.none() | texts,
+    "allow_self": st.booleans(),
+    "escalate": st.lists(st.tuples(counts, st.lists(texts, max_size=2).map(tuple)), max_size=2).map(tuple),
     "lapse": st.none() | st.builds(Lapse, st.none() | st.tuples(values)),
     "listens": st.none() | st.tuples(texts, texts),
     "notify": st.none() | texts,
@@ -99,6 +104,7 @@ ALTERNATIVE: dict[str, Any] = {
     "resume": st.none() | texts,
     "terms": st.builds(Terms, **TERMS),
     "votes": st.lists(answers, max_size=2).map(tuple),
+    "delegations": st.lists(st.builds(Delegation, **DELEGATION), max_size=2).map(tuple),
 }
 RECEIPT: dict[str, Any] = {
     "verdict": st.sampled_from(get_args(Verdict)),
@@ -109,6 +115,8 @@ RECEIPT: dict[str, Any] = {
     "step": st.none() | texts,
     "idempotency_key": st.none() | texts,
     "reason": st.none() | texts,
+    "on_behalf_of": st.none() | texts,
+    "to": st.none() | texts,
     "errors": st.lists(st.fixed_dictionaries({"path": texts, "message": texts}), max_size=2).map(tuple),
     "winner": st.none() | changes,
 }
@@ -132,6 +140,7 @@ RECORD: dict[str, Any] = {
     "terms": st.none() | st.builds(Terms, **TERMS),
     "alternatives": st.lists(st.builds(Alternative, **ALTERNATIVE), max_size=2).map(tuple),
     "votes": st.lists(answers, max_size=2).map(tuple),
+    "delegations": st.lists(st.builds(Delegation, **DELEGATION), max_size=2).map(tuple),
     "began": st.none() | counts,
     "given": st.none() | st.tuples(values),
     "answer": st.none() | answers,
@@ -172,6 +181,8 @@ HEAD: dict[str, Any] = {
     "failure": st.none() | failures,
     "blocked": st.none() | texts,
     "resource_id": st.none() | texts,
+    "started_by": st.none() | texts,
+    "canceled_by": st.none() | texts,
     "state": changes,
     "request_context": changes,
     "trace": st.builds(Trace, **TRACE),
@@ -221,7 +232,7 @@ def test_a_replaced_head_is_the_new_one(before: Head, after: Head) -> None:
     assert encode_head(expected, "t").keys() == changed.keys()
 
 
-FIXED = ("run", "workflow", "input", "input_hash", "created_at", "resource_id", "trace")
+FIXED = ("run", "workflow", "input", "input_hash", "created_at", "resource_id", "started_by", "trace")
 
 
 @given(st.integers(1, 12_000), keys)
@@ -241,6 +252,8 @@ def test_every_field_is_drawn() -> None:
         (Terms, TERMS),
         (Alternative, ALTERNATIVE),
         (Delta, DELTA),
+        (Delegation, DELEGATION),
+        (Terms, TERMS),
         (Receipt, {**RECEIPT, "times": 2, "last_at": instants}),
     ):
         assert {each.name for each in fields(model)} == drawn.keys()

@@ -73,6 +73,15 @@ def settle(order: str, ctx: StepContext[Decision | Paid, Ask]) -> str:
     return f"{ctx.chosen}: {ctx.resume_data}{said or ''}"
 
 
+@step
+def rounds(limit: int, ctx: StepContext[Any]) -> str:
+    """Asks again until it has been told so often."""
+    told = 0 if ctx.resume_data is None else ctx.resume_data
+    if told < limit:
+        ctx.suspend_any([Option("a"), Option("b")])
+    return f"{ctx.chosen}"
+
+
 FLOW = workflow("w", input=str, output=str).then(settle).commit()
 EACH = workflow("each", input=list[str], output=list[str]).foreach(settle, concurrency=3).commit()
 YES, MONEY = {"approved": True}, {"cents": 5}
@@ -264,6 +273,22 @@ def test_receipts_tell_every_vote() -> None:
     ] == [(receipt.verdict, receipt.wait, receipt.by) for receipt in run.receipts()]
 
 
+def test_vote_is_handed_over_for_one_option() -> None:
+    """It is another one's in the others; the receipt names the option, also once the run has gone on."""
+    two: dict[str, Any] = {"approvers": ["ann", "bob"], "quorum": 2}
+    run = waiting(local(), Option("board", **two), Option("staff", **two))
+    assert "settle@0:board" == run.delegate(by="ann", to="eve", label="board").receipt.wait
+    with pytest.raises(NotAnApprover):
+        run.resume(YES, label="staff", by="eve")
+    run.resume(YES, label="board", by="eve")
+    run.resume(YES, label="staff", by="ann")
+    assert "staff: approved=True['ann', 'bob']" == run.resume(YES, label="staff", by="bob").output
+    told = [(receipt.verdict, receipt.wait, receipt.by) for receipt in run.receipts()]
+    assert ("delegated", "settle@0:board", "ann") in told
+    with pytest.raises(AmbiguousWait):
+        waiting(local(), Option("board", **two), Option("staff", **two)).delegate(by="ann", to="eve")
+
+
 def test_votes_do_not_keep_an_event_from_winning() -> None:
     """The quorum is short: whatever comes first settles it."""
     app = local()
@@ -374,7 +399,7 @@ def test_what_happened_tells_the_choice() -> None:
         ([Option("a", event="e")], "event= without key="),
         ([Option("a", event="e e", key="k")], "cannot name an event"),
         ([Option("a", key="")], "cannot be the key"),
-        ([Option("a", key="k", quorum=2)], "key= together with approvers= or quorum="),
+        ([Option("a", key="k", quorum=2)], "key= together with approvers="),
         ([Option("a", approvers=["x"], quorum=2)], "names only 1 approvers"),
         ([Option("a", resume=Ask)], "Declare StepContext"),
         ([Option("a", notify=lambda wait: None)], "could not find again"),
@@ -403,6 +428,23 @@ def test_options_with_a_timeout_that_is_none_are_refused() -> None:
     found = error.create_run("s").start("A-17").error
     assert found is not None
     assert "without timeout=" in found.message
+
+
+def test_each_round_has_waits_of_its_own() -> None:
+    """An answer to an earlier one changes nothing, whether it is known what settled that or not."""
+    run = LocalApp(App(workflow("w", input=int).then(rounds).commit())).workflow("w").create_run("r")
+    run.start(2)
+    assert ["rounds@2:a", "rounds@2:b"] == [w.id for w in run.resume(1, label="a", idempotency_key="k").waits]
+    with pytest.raises(AlreadyResumed, match="as 'a'"):
+        run.resume(9, wait="rounds@0:b")
+    with pytest.raises(NotSuspended, match="not suspended"):
+        run.resume(9, wait="rounds@2:c")
+    assert ["rounds@4:a", "rounds@4:b"] == [w.id for w in run.resume(1, label="b").waits]
+    with pytest.raises(NotSuspended):
+        run.resume(9, wait="rounds@2:a")
+    assert "b" == run.resume(2, label="b").output
+    with pytest.raises(AlreadyResumed, match="as 'b'"):
+        run.resume(9, wait="rounds@2:a")
 
 
 # -- whoever races, whoever dies --------------------------------------------------------------------------------------
