@@ -21,6 +21,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunSummary,
     Sent,
@@ -71,6 +72,8 @@ class EventTaken:
 
 
 Records: TypeAlias = Mapping[StepKey, StepRecord]
+Batch: TypeAlias = Sequence[tuple[StepRecord, StepRecord | None]]
+"""Records to be written, each with the one that stands at its key; None: nothing does. No key is there twice."""
 
 
 class Mailbox(Protocol):
@@ -109,6 +112,13 @@ class Store(Mailbox, Protocol):
         """Put ``head`` if the run does not exist; return None when put, else the head that stands there."""
         ...
 
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """In one transaction: put ``head`` if the run does not exist, ``sent`` if none of its id is at its topic.
+
+        None when both are put. Else neither is, and what stands there is returned: the event, if one does.
+        """
+        ...
+
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
     ) -> Claimed | NotClaimable:
@@ -138,12 +148,20 @@ class Store(Mailbox, Protocol):
         """Write one record: if absent when ``prior`` is None, else if outcome and gen still are ``prior``'s."""
         ...
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``.
 
-        What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, resource,
-        trace and tags.
+        What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, who started
+        it, resource, trace and tags.
+
+        With ``batch`` its records are written in the same transaction, each under the condition of ``commit``: all or
+        nothing. Up to 64 of them, that ``weigh`` up to 1 MB together; ``load`` gives them like any others, however they
+        are kept. Of several conditions that fail the head's is told. ``RecordMoved`` comes with a batch alone.
         """
+        ...
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """Bytes that ``record`` would take, judged without a request. Raises what writing it would raise."""
         ...
 
     def resume(
@@ -173,11 +191,26 @@ class Store(Mailbox, Protocol):
         """
         ...
 
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+    def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """Set CANCELED, version + 1, epoch + 1; remove due, lease, wake and what tells of waits; unless it has ended.
+
+        ``by`` becomes ``canceled_by``.
 
         Returns the head after the call, canceled or ended otherwise; None when there is no such run.
         """
+        ...
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """Keep ``receipt`` beside the run that was created when ``born``, where ``load`` does not read it.
+
+        A slot holds one receipt. What comes there again under the same ``id`` is counted: ``times`` grows by one and
+        ``last_at`` is the new one's ``at``; the rest stays. False, and nothing is written, where another id stands.
+        Goes with ``delete``; a later run of the same id never sees it.
+        """
+        ...
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """Every receipt kept by ``note``, strongly consistent, in no particular order."""
         ...
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
@@ -234,6 +267,30 @@ class Queue(Protocol):
 
         Raises: QueueUnavailable.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A message that was set aside because no worker got through with it."""
+
+    id: str
+    """The message's own."""
+    handle: str
+    """By which whoever has taken it can remove it."""
+    hint: Hint | None
+    """None: it is no hint."""
+
+
+class DeadLetters(Protocol):
+    """Messages that were delivered so often in vain that they were set aside. Raises: QueueUnavailable."""
+
+    def take(self, limit: int) -> Sequence[Letter]:
+        """Up to ``limit`` of them, from 1 to 10; others do not see them for a while. Empty: none is left to be seen."""
+        ...
+
+    def discard(self, letter: Letter) -> None:
+        """Remove one that was taken."""
         ...
 
 

@@ -39,6 +39,8 @@ from flowcore.adapters.dynamodb_values import (
     answers_of,
     asked_json,
     asked_of,
+    delegations_json,
+    delegations_of,
     delta_json,
     delta_of,
     failure_json,
@@ -176,12 +178,12 @@ def _shard_of(partition: str) -> int:
 
 # -- the head ---------------------------------------------------------------------------------------------------------
 
-_FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "tr", "tg", "tm", "lsh", "lsk"})
+_FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "sb", "tr", "tg", "tm", "lsh", "lsk"})
 """What no update ever writes again: a run keeps its name, input, trace, tags and place in listings."""
 _REMOVABLE = frozenset(
     {
-        *("own", "lx", "inc", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"),
-        *("tc", "sw", "dl", "xp"),
+        *("own", "lx", "inc", "ik", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"),
+        *("tc", "sw", "dl", "xp", "cb"),
     },
 )
 """What an update removes when it is at its default, so that nothing of the former head shows through."""
@@ -212,6 +214,7 @@ def _head_facts(head: Head) -> Item:
         own=_text(head.owner),
         lx=_instant(head.lease_until),
         inc=_unless(1, head.incarnation),
+        ik=None if head.effects is None else number(head.effects),
         wf=text(head.workflow),
         dv=text(head.definition),
         inh=text(head.input_hash),
@@ -224,6 +227,8 @@ def _head_facts(head: Head) -> Item:
         hop=_unless(0, head.hops),
         blk=_text(head.blocked),
         rs=_text(head.resource_id),
+        sb=_text(head.started_by),
+        cb=_text(head.canceled_by),
         tr=_text(head.trace.trace_id),
         tg=_text(_tags_text(head.trace.tags)),
         sw=_instant(head.waiting_since),
@@ -254,7 +259,7 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
     Raises:
         InvariantError: a later flowcore wrote it.
     """
-    _refuse_later(item)
+    refuse_later(item)
     return Head(
         run=run_of(item["pk"]["S"]),
         workflow=item["wf"]["S"],
@@ -269,6 +274,7 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
         owner=_read(item, "own", _str_of, None),
         lease_until=_read(item, "lx", instant_of, None),
         incarnation=_read(item, "inc", int_of, 1),
+        effects=_read(item, "ik", int_of, None),
         wake=_read(item, "wake", instant_of, None),
         due=_read(item, "due", instant_of, None),
         attempts=_read(item, "att", int_of, 0),
@@ -276,6 +282,8 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
         output=_read(item, "res", value_of, None),
         failure=failure_of(_read(item, "err", value_of, None)),
         blocked=_read(item, "blk", _str_of, None),
+        started_by=_read(item, "sb", _str_of, None),
+        canceled_by=_read(item, "cb", _str_of, None),
         resource_id=_read(item, "rs", _str_of, None),
         state=_read(item, "sta", value_of, {}),
         request_context=_read(item, "ctx", value_of, {}),
@@ -366,9 +374,9 @@ def claiming(
     return Change(put, grow=("ver", "ep", "att"), drop=("wake", "ob", "sw", "dl"))
 
 
-def canceling(*, clock: datetime | None, token: str) -> Change:
+def canceling(*, by: str | None, clock: datetime | None, token: str) -> Change:
     """Somebody ends the run. ``clock`` is the run's new time, None to leave the one it has."""
-    put = _present(st=text(RunStatus.CANCELED), ps=text("canceled"), ua=_instant(clock), lc=text(token))
+    put = _present(st=text(RunStatus.CANCELED), ps=text("canceled"), cb=_text(by), ua=_instant(clock), lc=text(token))
     return Change(put, grow=("ver", "ep"), drop=("due", "dsh", "own", "lx", "wake", "ob", "sw", "dl"))
 
 
@@ -402,6 +410,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         ev=_payload("", list(record.listens) if record.listens else None),
         tm=_payload(f"What is to happen {place}", terms_json(record.terms)),
         vo=_payload(f"The votes {place}", [answer_json(answer) for answer in record.votes] or None),
+        dg=_payload(f"The delegations {place}", delegations_json(record.delegations)),
         bg=number(record.began) if record.began is not None else None,
         gi=_payload(f"The given input {place}", list(record.given) if record.given else None),
         an=_payload(f"The answer {place}", answer_json(record.answer)),
@@ -421,11 +430,16 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
     Raises:
         InvariantError: a later flowcore wrote it.
     """
-    _refuse_later(item)
+    refuse_later(item)
+    return decode_item(item)
+
+
+def decode_item(item: Mapping[str, Attribute], key: StepKey | None = None) -> StepRecord:
+    """The same, of whatever version; ``key`` where the item has no sort key."""
     at = instant_of(item["at"])
     known = {field: decode(item[name]) for name, (field, decode) in _OPTIONAL.items() if name in item}
     return StepRecord(
-        key=step_key_of(item["sk"]["S"]),
+        key=step_key_of(item["sk"]["S"]) if key is None else key,
         outcome=Outcome(item["o"]["S"]),
         gen=int_of(item["g"]),
         seq=int_of(item["sq"]),
@@ -435,14 +449,14 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
     )
 
 
-def gather(root: Iterable[Item], read: Callable[[Scope], Iterable[Item]]) -> dict[StepKey, StepRecord]:
+def gather(root: Iterable[StepRecord], read: Callable[[Scope], Iterable[StepRecord]]) -> dict[StepKey, StepRecord]:
     """The records in ``root`` and in every scope that a record still at work opens, read one scope after another."""
     records: dict[StepKey, StepRecord] = {}
-    found: Iterable[Item] = root
+    found: Iterable[StepRecord] = root
     unread: list[Scope] = []
     seen = {ROOT}
     while True:
-        for record in map(decode_record, found):
+        for record in found:
             records[record.key] = record
             if record.opens is not None and not record.is_settled and record.opens not in seen:
                 seen.add(record.opens)
@@ -464,6 +478,7 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
     "ev": ("listens", lambda attribute: pair_of(value_of(attribute))),
     "tm": ("terms", lambda attribute: terms_of(value_of(attribute))),
     "vo": ("votes", lambda attribute: answers_of(value_of(attribute))),
+    "dg": ("delegations", lambda attribute: delegations_of(value_of(attribute))),
     "bg": ("began", int_of),
     "gi": ("given", lambda attribute: given_of(value_of(attribute))),
     "an": ("answer", lambda attribute: answer_of(value_of(attribute))),
@@ -474,6 +489,10 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
 }
 """The field that an attribute holds which a record may leave out. Most records leave out most of them, so only what is
 there is looked at: a store reads far more records than it does anything else."""
+
+
+PAYLOADS = frozenset({"out", "err", "d", "sp", "ev", "tm", "vo", "dg", "gi", "an", "aq", "pa"})
+"""Attributes of a record that ``payload`` writes."""
 
 
 # -- attributes that may be absent ------------------------------------------------------------------------------------
@@ -520,7 +539,8 @@ def _refuse_oversize(subject: str, item: Item, limit: int) -> None:
         raise PayloadTooLarge(subject, size, limit)
 
 
-def _refuse_later(item: Mapping[str, Attribute]) -> None:
+def refuse_later(item: Mapping[str, Attribute]) -> None:
+    """Raises: InvariantError for an item that a later flowcore wrote."""
     found = int_of(item["v"])
     if found > SCHEMA:
         raise InvariantError(

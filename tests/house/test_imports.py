@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("flowcore.errors", "flowcore.keys", "flowcore.pmap"),
     ("flowcore.model",),
-    ("flowcore.codec", "flowcore.ports"),
+    ("flowcore.codec", "flowcore.ports", "flowcore.migrations"),
     ("flowcore.authoring", "flowcore.core"),
     (
         *(
@@ -29,9 +29,10 @@ LAYERS = (
             "flowcore.crew",
             "flowcore.tries",
         ),
-        *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.tracing", "flowcore.spans"),
-        "flowcore.fields",
-        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.app", "flowcore"),
+        *("flowcore.hints", "flowcore.hold", "flowcore.hooks", "flowcore.mailbox", "flowcore.receipts"),
+        *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
+        "flowcore.renewal",
+        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
         *("flowcore.settings", "flowcore.links", "flowcore.webhooks"),
