@@ -24,18 +24,8 @@ from flowcore.errors import FlowcoreError
 from flowcore.hints import Hints
 from flowcore.keys import RunRef
 from flowcore.mailbox import send
-from flowcore.model import Head, Listener, Mail, Sent, StepRecord, Topic
-from flowcore.ports import (
-    Claimed,
-    EventTaken,
-    HeadMoved,
-    Hint,
-    NotClaimable,
-    RecordMoved,
-    Records,
-    Store,
-    Written,
-)
+from flowcore.model import Head, Sent
+from flowcore.ports import Hint, RecordMoved, Records, Store
 from flowcore.session import Pace, Session
 
 RUN = RunRef("default", "r")
@@ -130,83 +120,44 @@ class ScriptedStore:
     def __init__(self, script: Script) -> None:
         self.script = script
 
-    def claim(self, run: RunRef, **claim: Any) -> Claimed | NotClaimable:
-        """See ``Store.claim``."""
-        reply: Claimed | NotClaimable = self.script.ask("claim", lambda store: store.claim(run, **claim), claim)
-        return reply
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        """Any method of the port: one atomic step."""
+
+        def call(*given: Any, **named: Any) -> Any:
+            return _fresh(self.script.ask(verb, lambda store: getattr(store, verb)(*given, **named), given, named))
+
+        return call
 
     def load(self, run: RunRef, head: Head | None = None, *, everything: bool = False) -> tuple[Head, Records] | None:
         """See ``Store.load``. The head comes first, the records after it: a query is no snapshot."""
         head = head or self.peek(run)
         if head is None:
             return None
-        return head, self._records(head, everything=everything)
+        whole: Head = head
 
-    def _records(self, head: Head, *, everything: bool) -> Records:
         def happen(store: Store) -> Records:
-            loaded = store.load(head.run, head, everything=everything)
+            loaded = store.load(run, whole, everything=everything)
             assert loaded is not None
             return loaded[1]
 
-        records: Records = self.script.ask("load", happen, head.incarnation, everything)
-        return {key: replace(record) for key, record in records.items()}  # new objects each time, as if decoded
+        return whole, _fresh(self.script.ask("load", happen, whole.incarnation, everything))
 
-    def peek(self, run: RunRef) -> Head | None:
-        """See ``Store.peek``."""
-        head: Head | None = self.script.ask("peek", lambda store: store.peek(run))
-        return head
+    def note(self, *_: Any) -> bool:
+        """See ``Store.note``. Told beside the run, and nothing is decided by it: not worth a step."""
+        return True
 
-    def commit(
-        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
-    ) -> Written | RecordMoved:
-        """See ``Store.commit``."""
-        reply: Written | RecordMoved = self.script.ask(
-            "commit", lambda store: store.commit(run, incarnation, record, prior), record, prior
-        )
-        return (
-            replace(reply, record=replace(reply.record)) if isinstance(reply, RecordMoved) and reply.record else reply
-        )
+    def weigh(self, *_: Any) -> int:
+        """See ``Store.weigh``; asks nobody."""
+        return 100
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
-        """See ``Store.release``."""
-        reply: Written | HeadMoved = self.script.ask(
-            "release", lambda store: store.release(head, epoch=epoch, version=version), head, epoch, version
-        )
-        return reply
 
-    def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
-    ) -> Written | HeadMoved | RecordMoved | EventTaken:
-        """See ``Store.resume``."""
-        reply: Written | HeadMoved | RecordMoved | EventTaken = self.script.ask(
-            "resume",
-            lambda store: store.resume(head, record, version=version, prior=prior, taken=taken),
-            *(head, record, version, prior, taken),
-        )
-        return reply
-
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
-        """See ``Store.cancel``."""
-        head: Head | None = self.script.ask("cancel", lambda store: store.cancel(run, now=now), now)
-        return head
-
-    def listen(self, listener: Listener) -> None:
-        """See ``Mailbox.listen``."""
-        self.script.ask("listen", lambda store: store.listen(listener), listener)
-
-    def unlisten(self, listener: Listener) -> None:
-        """See ``Mailbox.unlisten``."""
-        self.script.ask("unlisten", lambda store: store.unlisten(listener), listener)
-
-    def keep(self, sent: Sent) -> Sent | None:
-        """See ``Mailbox.keep``."""
-        standing: Sent | None = self.script.ask("keep", lambda store: store.keep(sent), sent)
-        return standing
-
-    def mail(self, topic: Topic, now: datetime) -> Mail:
-        """See ``Mailbox.mail``."""
-        mail: Mail = self.script.ask("mail", lambda store: store.mail(topic, now), topic, now)
-        return mail
+def _fresh(reply: Any) -> Any:
+    """The reply, with new objects each time as if they were decoded: a session tells records apart by identity."""
+    if isinstance(reply, Mapping):
+        return {key: replace(record) for key, record in reply.items()}
+    if isinstance(reply, RecordMoved) and reply.record is not None:
+        return RecordMoved(replace(reply.record))
+    return reply
 
 
 class _ChoosingCrew(Crew[Any, Any]):
@@ -340,6 +291,7 @@ def _session(session: Session) -> Any:
         [(key, _plain(try_.prior)) for key, try_ in session.underway.items()],
         [(try_.action.place.key, _plain(getattr(try_.action, "value", None))) for try_, _ in crew.open],
         _plain(session.kept),
+        (_plain(session.hold.standing), session.hold.has_moved, _plain(session.kept_back.batch())),
     )
 
 

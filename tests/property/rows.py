@@ -39,7 +39,7 @@ ROWS: Mapping[str, Row] = {
     "states": Row(
         "states of a run with workers, zombies, crashes, racing answers, deadlines and events around it",
         "states",
-        "6,000",
+        "4,800",
         300_000,
     ),
     "resumes": Row("32 people answer at once: one wins, the others learn who", "rounds", "200", 5_000),

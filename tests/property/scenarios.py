@@ -21,7 +21,7 @@ from flowcore.core.admit import Resume
 from flowcore.keys import RunRef, StepKey
 from flowcore.mailbox import send
 from flowcore.model import Head, Listener, RunStatus, Sent, StepRecord, Topic
-from flowcore.ports import Claimed, HeadMoved, NotClaimable, RecordMoved, Records, Written
+from flowcore.ports import HeadMoved, RecordMoved, Records, Written
 from tests.property.replay import RUN, Player, ScriptedStore, answers, cancels, chance, sends
 from tests.property.space import BEGIN, TICK, Scenario, Space
 
@@ -70,9 +70,17 @@ def _answered(records: Records, step: str) -> int | None:
     return None if record is None or record.answer is None or record.answer.timed_out else record.answer.data
 
 
+@step(semantics="at_most_once")
+def charge(value: int) -> int:
+    """Must not run twice: where a worker may have died in it, it has failed."""
+    return value + 1
+
+
 NAP = workflow("nap", input=int, output=int).sleep(timedelta(seconds=100)).then(first).commit()
 PLAIN = workflow("plain", input=int, output=int).then(first).then(ask).then(last).commit()
 BESIDE = workflow("beside", input=int, output=int).parallel(ask, NAP).then(last).commit()
+KEPT = workflow("kept", input=int, output=int, durability="boundary").then(first).then(ask).then(last).commit()
+ONCE = workflow("once", input=int, output=int).then(charge).then(last).commit()
 HURRY = workflow("hurry", input=int, output=int).then(hurried).then(last).commit()
 BRANCH = (
     workflow("fork", input=int, output=int)
@@ -164,6 +172,20 @@ SCENARIOS: Mapping[str, Scenario] = {
             answer=_by_hand(),
         ),
         Scenario(
+            name="an answer, where outcomes are kept back until a boundary",
+            workflow=KEPT,
+            others=[bob(KEPT)],
+            looks=3,
+            right=_PLAIN_ENDS,
+            answer=_by_hand(),
+        ),
+        Scenario(
+            name="a step that runs at most once, and a cancel",
+            workflow=ONCE,
+            others=[Player("cancel", cancels, ONCE)],
+            right=lambda head, _: head.output == 2 or head.status is RunStatus.FAILED,
+        ),
+        Scenario(
             name="an answer and its deadline",
             workflow=HURRY,
             others=[bob(HURRY, "hurried")],
@@ -218,7 +240,7 @@ def _onto(standing: Head, head: Head) -> Head:
 class ReleaseByEpoch(MemoryStore):
     """Release asks for the epoch alone: what somebody brought meanwhile is not seen."""
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, **more: Any) -> Any:
         """See ``Store.release``."""
         standing = self.peek(head.run)
         if standing is None or (standing.status, standing.epoch) != (RunStatus.RUNNING, epoch):
@@ -229,7 +251,7 @@ class ReleaseByEpoch(MemoryStore):
 class NoFence(MemoryStore):
     """Release asks for nothing: a worker that thaws gives back what is no longer its own."""
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, **more: Any) -> Any:
         """See ``Store.release``."""
         standing = self.peek(head.run)
         if standing is None or standing.status is not RunStatus.RUNNING:
@@ -252,9 +274,7 @@ class LastWriterWins(MemoryStore):
 class ResumeLeavesHead(MemoryStore):
     """An answer is stored, and the head is not touched."""
 
-    def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
-    ) -> Any:
+    def resume(self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, **more: Any) -> Any:
         """See ``Store.resume``."""
         return super().commit(head.run, head.incarnation, record, prior)
 
@@ -262,10 +282,10 @@ class ResumeLeavesHead(MemoryStore):
 class NoDueOnSleep(MemoryStore):
     """A run that sleeps says nothing to the sweeper."""
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, **more: Any) -> Any:
         """See ``Store.release``."""
         due = None if head.status is RunStatus.WAITING else head.due
-        return super().release(replace(head, due=due), epoch=epoch, version=version)
+        return super().release(replace(head, due=due), epoch=epoch, version=version, **more)
 
 
 class NobodyListens(MemoryStore):
@@ -278,9 +298,7 @@ class NobodyListens(MemoryStore):
 class ResumeInTwoWrites(ScriptedStore):
     """The record first and the head after it."""
 
-    def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
-    ) -> Any:
+    def resume(self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, **more: Any) -> Any:
         """See ``Store.resume``."""
         written = self.commit(head.run, head.incarnation, record, prior)
         if not isinstance(written, Written):
@@ -293,11 +311,11 @@ class RecordsBeforeHead(ScriptedStore):
 
     early: Records | None = None
 
-    def claim(self, run: RunRef, **claim: Any) -> Claimed | NotClaimable:
+    def claim(self, run: RunRef, **claim: Any) -> Any:
         """See ``Store.claim``."""
         loaded = self.load(run)
         self.early = None if loaded is None else loaded[1]
-        return super().claim(run, **claim)
+        return super().__getattr__("claim")(run, **claim)
 
     def load(self, run: RunRef, head: Head | None = None, *, everything: bool = False) -> tuple[Head, Records] | None:
         """See ``Store.load``."""
@@ -314,7 +332,7 @@ class DecisionsForgotten(ScriptedStore):
         self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
     ) -> Written | RecordMoved:
         """See ``Store.commit``."""
-        return Written() if record.key == "way" else super().commit(run, incarnation, record, prior)
+        return Written() if record.key == "way" else super().__getattr__("commit")(run, incarnation, record, prior)
 
 
 _SMALL = replace(SCENARIOS["an answer"], others=[ada(PLAIN)], looks=2)

@@ -12,7 +12,7 @@ from tests.property.rows import told
 from tests.property.scenarios import MUTANTS, SCENARIOS
 from tests.property.space import Space
 
-A_FEW = 600
+A_FEW = 400
 MOST = 1_000_000
 """More than any scenario has."""
 
@@ -49,6 +49,7 @@ def test_every_state_keeps_every_rule(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.gate
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_protocol_is_found_out(name: str) -> None:
     """Each rule is needed: without it there is a way, told step by step, into a state that must not be."""
