@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, assert_never
@@ -18,7 +18,7 @@ from urllib.parse import quote
 from flowcore.authoring.graph import BranchNode, Graph, StepNode
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import heads
-from flowcore.core.actions import Action, Broken, Done, Finish, Park, Run, RunStep
+from flowcore.core.actions import Action, Broken, Done, Finish, Park, Place, Run, RunStep
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Passed, decide
@@ -37,6 +37,7 @@ from flowcore.core.evolve import (
     state_at,
 )
 from flowcore.errors import (
+    BlobLost,
     InvalidPayload,
     OutsideError,
     PayloadTooLarge,
@@ -47,6 +48,7 @@ from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, parents_of,
 from flowcore.mailbox import listener_of, look_back
 from flowcore.migrations import registered
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
+from flowcore.parcels import brought, replace
 from flowcore.pmap import PMap
 from flowcore.ports import HeadMoved, RecordMoved, Written
 from flowcore.receipts import remember
@@ -95,12 +97,12 @@ class _Fenced(BaseException):
 
 
 class _Unanswered(BaseException):
-    """The store gave no answer inside a step. A ``BaseException``: it is no failure of the step, nor for it to catch.
+    """The store gave no answer inside a step, or has lost it.
 
-    Never leaves this module.
+    A ``BaseException``: it is no failure of the step, nor for it to catch. Never leaves this module.
     """
 
-    def __init__(self, error: OutsideError) -> None:
+    def __init__(self, error: OutsideError | BlobLost) -> None:
         super().__init__(str(error))
         self.error = error
 
@@ -147,10 +149,31 @@ class Session:
         except _Fenced:
             self._tell_of_stretch("lost")
             return self.engine.read(self.snapshot.head.run)
+        except BlobLost as lost:
+            return self._without(lost)
         except _Unanswered as unanswered:
+            if isinstance(unanswered.error, BlobLost):
+                return self._without(unanswered.error)
             raise unanswered.error from None
         finally:
             self.crew.dismiss()
+        self._tell_of_stretch(self.snapshot.head.public_status)
+        return self.snapshot
+
+    def _without(self, lost: BlobLost) -> Snapshot:
+        """A large value is needed that is gone: the run is blocked until it is there again; nothing else is lost.
+
+        What is under way is waited for; what cannot be committed any more is done again, as after a crash.
+        """
+        try:
+            while self.underway:
+                self._collect(None)
+        except (BlobLost, _Unanswered):
+            pass
+        except _Fenced:
+            self._tell_of_stretch("lost")
+            return self.engine.read(self.snapshot.head.run)
+        self.snapshot = self.engine.blocked(self.snapshot, str(lost))
         self._tell_of_stretch(self.snapshot.head.public_status)
         return self.snapshot
 
@@ -611,15 +634,15 @@ class Session:
         snapshot, place = self.snapshot, action.place
         head = snapshot.head
         heed = _go_on if try_ is None else try_.heed
+        prior = snapshot.records.get(place.key)
+        if prior is not None:
+            brought(prior)  # here, where a value that is lost blocks the run; in the runner it would fail the step
 
         def result_of(step: str) -> tuple[Shape[Any], Json] | None:
-            node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
-            record = snapshot.records.get(key)
-            if record is None and "." in step:  # inside a container; a finished one is not loaded
-                record = self._renewed(self.engine.read(head.run)).records.get(key)
-            if node is None or isinstance(node, BranchNode) or record is None or not _has_output(record):
-                return None
-            return (_ANYTHING if record.outcome is Outcome.BAIL else node.gives), record.output
+            try:
+                return self._result_of(snapshot, place, step)
+            except (OutsideError, BlobLost) as error:
+                raise _Unanswered(error) from error
 
         return View(
             run_id=head.run.id,
@@ -635,6 +658,15 @@ class Session:
             cancelled=try_ or self,
             heed=heed,
         )
+
+    def _result_of(self, snapshot: Snapshot, place: Place, step: str) -> tuple[Shape[Any], Json] | None:
+        node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
+        record = snapshot.records.get(key)
+        if record is None and "." in step:  # inside a container; a finished one is not loaded
+            record = self._renewed(self.engine.read(snapshot.head.run)).records.get(key)
+        if node is None or isinstance(node, BranchNode) or record is None or not _has_output(record):
+            return None
+        return (_ANYTHING if record.outcome is Outcome.BAIL else node.gives), record.output
 
     def _remaining(self) -> timedelta:
         if self.deadline is None:

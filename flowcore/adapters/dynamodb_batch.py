@@ -26,6 +26,7 @@ from flowcore.adapters.dynamodb_items import (
 )
 from flowcore.keys import RunRef, Scope, StepKey, scope_of
 from flowcore.model import Json, Outcome, StepRecord
+from flowcore.parcels import parcels_in
 from flowcore.ports import Batch
 
 _ALONE_ABOVE = 32 * 1024
@@ -84,8 +85,8 @@ def _records_in(item: Mapping[str, Attribute]) -> Iterator[StepRecord]:
 
 
 def _is_foldable(record: StepRecord, item: Item) -> bool:
-    """Whether the record can never change again and is small."""
-    is_fixed = record.is_settled or record.outcome is Outcome.SLP
+    """Whether the record can never change again, is small and all there."""
+    is_fixed = (record.is_settled or record.outcome is Outcome.SLP) and not parcels_in(record)
     return is_fixed and item_size(item) <= _ALONE_ABOVE and not any("B" in attribute for attribute in item.values())
 
 

@@ -7,7 +7,7 @@ Knows no clock and no store. An outcome changes only along a row of ``STEP_CHANG
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias, assert_never
 
@@ -27,6 +27,7 @@ from flowcore.model import (
     StepRecord,
     Terms,
 )
+from flowcore.parcels import inherit, replace
 from flowcore.pmap import PMap
 
 
@@ -269,27 +270,16 @@ def _record(snapshot: Snapshot, event: Happened, at: datetime) -> StepRecord:
     return _filled(snapshot, event, fresh, prior)
 
 
+_REMEMBERED = (
+    *("payload", "answer", "asked", "spent", "label", "delta", "count", "given", "listens", "terms", "votes"),
+    "delegations",
+)
+"""What a record hands down to the one that takes its place."""
+
+
 def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepRecord | None) -> StepRecord:
     """``fresh`` with what the event says, and with what the place must not forget."""
-    memory = (
-        fresh
-        if prior is None
-        else replace(
-            fresh,
-            payload=prior.payload,
-            answer=prior.answer,
-            asked=prior.asked,
-            spent=prior.spent,
-            label=prior.label,
-            delta=prior.delta,
-            count=prior.count,
-            given=prior.given,
-            listens=prior.listens,
-            terms=prior.terms,
-            votes=prior.votes,
-            delegations=prior.delegations,
-        )
-    )
+    memory = fresh if prior is None else inherit(fresh, prior, _REMEMBERED)
     match event:
         case Succeeded():
             delta = memory.delta.merged(event.changes.stamped(fresh.seq)).merged(_changes_in(snapshot, event.closes))

@@ -41,6 +41,7 @@ from flowcore.model import (
     Terms,
     Trace,
 )
+from flowcore.parcels import Parcel, lazily
 
 GOLDEN = json.loads(Path(__file__).with_name("items-v1.json").read_text())
 RUN = RunRef("acme", "order-7")
@@ -63,6 +64,15 @@ def _head(status: RunStatus, **changes: Any) -> Head:
 def _record(outcome: Outcome, key: str = "pay", **changes: Any) -> StepRecord:
     plain: dict[str, Any] = {"seq": 3, "epoch": 1, "at": LATER, "started_at": NOW}
     return StepRecord(**{"key": StepKey(key), "outcome": outcome, **plain, **changes})
+
+
+def _parcel(name: str) -> Parcel:
+    """Where a large value lies; two of one name are the same value."""
+    return Parcel("acme-values", f"t-acme/r-order-7/01jnz6q0000000000000000000-{name * 64}", name * 64, 70_001)
+
+
+def _nobody(name: str, parcel: Parcel) -> Any:
+    raise AssertionError(f"nobody asked for {name}")
 
 
 HEADS = {
@@ -109,6 +119,11 @@ HEADS = {
     ),
     "head canceled, by whom": _head(RunStatus.CANCELED, version=4, epoch=2, started_by="ann", canceled_by="bob"),
     "head with a long input": _head(RunStatus.QUEUED, input="long " * 2_000),
+    "head whose values lie elsewhere": lazily(
+        _head(RunStatus.SUCCESS, version=5, epoch=2),
+        {"input": _parcel("a"), "output": _parcel("b"), "state": _parcel("c"), "request_context": _parcel("d")},
+        _nobody,
+    ),
 }
 RECORDS = {
     "record ok": _record(Outcome.OK, output={"id": "ch_1"}, started_at=LATER),
@@ -175,6 +190,14 @@ RECORDS = {
     "record start, nested": _record(Outcome.START, "child", opens=Scope("child"), output={"a": 1}),
     "record start, loop": _record(Outcome.START, "poll", gen=2, opens=Scope("poll#3"), count=3, output=0),
     "record start, of a step": _record(Outcome.START, attempt=0),
+    "record ok, that lies elsewhere": lazily(
+        _record(Outcome.OK), {"output": _parcel("a"), "delta": _parcel("b"), "given": _parcel("c")}, _nobody
+    ),
+    "record resu, that lies elsewhere": lazily(
+        _record(Outcome.RESU, gen=3),
+        {"payload": _parcel("a"), "answer": _parcel("b"), "terms": _parcel("c"), "votes": _parcel("d")},
+        _nobody,
+    ),
     "record start, items": _record(Outcome.START, "child/fan", opens=Scope("child/fan"), count=0, output=[1, 2]),
 }
 
