@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 
 
@@ -313,6 +314,38 @@ class IdempotencyKeyReused(RequestError):
 
     def __init__(self, key: str) -> None:
         super().__init__(f"Idempotency key {key!r} was used before with other data. Use a fresh key for a new request.")
+
+
+class LinkUnknown(RequestError):
+    """No such link: it was changed, was made for another door, or with a key that is no longer good."""
+
+    code = "link-unknown"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such link. It may have been cut short on its way; ask for a new one.")
+
+
+class LinkExpired(RequestError):
+    """The link was good until ``until``."""
+
+    code = "link-expired"
+
+    def __init__(self, until: datetime) -> None:
+        self.until = until
+        super().__init__(f"This link was good until {until:%Y-%m-%d %H:%M} UTC. Ask for a new one.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"until": self.until.isoformat()}
+
+
+class BadSignature(RequestError):
+    """A delivery does not come from whom it says, or not now. The message is the same for all; ``reason`` is for us."""
+
+    code = "bad-signature"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__("This delivery is not signed as it has to be. It was not used.")
 
 
 class DefinitionChanged(RequestError):
