@@ -9,6 +9,7 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -114,10 +115,9 @@ def test_delivery_with_any_byte_changed_is_refused(vector: Vector) -> None:
     bodies = [vector.body[:i] + bytes([vector.body[i] ^ 1]) + vector.body[i + 1 :] for i in range(len(vector.body))]
     mark = vector.headers[vector.signed]
     marks = [mark[:i] + wrong + mark[i + 1 :] for i in range(len(mark)) for wrong in "0AQZz/=" if wrong != mark[i]]
-    passed = [body for body in bodies if _passes(lambda body=body: vector.verified(body=body))]
-    assert [] == passed
+    assert [] == [body for body in bodies if _passes(partial(vector.verified, body=body))]
     forged = [{**vector.headers, vector.signed: one} for one in marks]
-    assert [] == [one for one in forged if _passes(lambda one=one: vector.verified(headers=one))]
+    assert [] == [one for one in forged if _passes(partial(vector.verified, headers=one))]
 
 
 @each
@@ -152,14 +152,8 @@ def test_delivery_out_of_its_time_is_refused(vector: Vector, seconds: int) -> No
 @pytest.mark.parametrize("sent", ["-1", "1e9", "\u0661", "9" * 30, "253402300800", " 1", ""])
 def test_time_that_is_none_is_refused(vector: Vector, sent: str) -> None:
     """Before anything is made of it."""
-    headers = {
-        name: value.replace("1767268800", sent)
-        if name == "stripe-signature"
-        else sent
-        if "timestamp" in name
-        else value
-        for name, value in vector.headers.items()
-    }
+    there = next(name for name in vector.headers if "timestamp" in name or name == "stripe-signature")
+    headers = {**vector.headers, there: f"t={sent},v1=00" if there == "stripe-signature" else sent}
     with pytest.raises(BadSignature):
         vector.verified(headers=headers)
 
@@ -209,7 +203,7 @@ CUSTOM: list[tuple[Hmac, Sequence[str], bytes]] = [
     (
         Hmac(header="X-Mark", time_header="X-Time", id_header="X-Id"),
         ["x-mark", "x-time", "x-id"],
-        b"d-1.1700000000.body",
+        b"d.1700000000.body",
     ),
 ]
 
@@ -219,10 +213,10 @@ def test_signature_of_ones_own_is_verified(scheme: Hmac, names: Sequence[str], s
     """Over id, time and body, as far as there are headers for them."""
     raw = hmac.digest(b"secret", signed, scheme.algorithm)
     mark = scheme.prefix + (raw.hex() if scheme.encoding == "hex" else base64.b64encode(raw).decode())
-    headers = {name: {"x-mark": mark, "x-time": "1700000000", "x-id": "d-1"}[name] for name in names}
+    headers = {name: {"x-mark": mark, "x-time": "1700000000", "x-id": "d"}[name] for name in names}
     at = datetime.fromtimestamp(1700000000, UTC)
     id = scheme.verify(headers, b"body", at, ["old", "secret"])
-    assert ("d-1" if "x-id" in names else id) == id
+    assert ("d" if "x-id" in names else id) == id
     with pytest.raises(BadSignature):
         scheme.verify(headers, b"bodY", at, ["secret"])
     for name in names:
