@@ -40,7 +40,7 @@ from flowcore.model import (
     Topic,
     Wait,
 )
-from flowcore.ports import Clock, Ids, Queue, Scheduler, Store, Tracer
+from flowcore.ports import Clock, Ids, LinkMaker, Queue, Scheduler, Store, Tracer
 from flowcore.run import Run, RunResult
 from flowcore.session import Pace
 from flowcore.tracing import Tracing, accepted_tags
@@ -71,6 +71,7 @@ class App:
             next: the sweeper, or a start of the same id. A run that has not ended is never removed.
         tracer: is told what runs and steps took, as ``flowcore.ports.Span`` values; ``flowcore.adapters.otel`` has one
             for OpenTelemetry.
+        links: signs the addresses that ``Wait.approval_url`` and ``Wait.callback_url`` give; ``flowcore.links.Links``.
 
     Example:
         >>> from flowcore import App, step, workflow
@@ -93,6 +94,7 @@ class App:
         pace: Pace | None = None,
         retention: timedelta | None = None,
         tracer: Tracer | None = None,
+        links: LinkMaker | None = None,
     ) -> None:
         from flowcore.adapters.memory import MemoryScheduler, MemoryStore  # noqa: PLC0415  # only without a store
         from flowcore.adapters.system import SystemClock, SystemIds  # noqa: PLC0415  # only without others
@@ -115,6 +117,7 @@ class App:
             pace=pace or Pace(),
             retention=_positive(retention),
             tracer=tracer,
+            links=links,
         )
 
     @property
@@ -133,6 +136,7 @@ class App:
         pace: Pace | None = None,
         retention: timedelta | None = None,
         tracer: Tracer | None = None,
+        links: LinkMaker | None = None,
     ) -> App:
         """The same workflows on other ports: how a deployment puts the author's App onto AWS."""
         return App(
@@ -145,6 +149,7 @@ class App:
             pace=pace or self.engine.pace,
             retention=retention or self.engine.retention,
             tracer=tracer or self.engine.tracer,
+            links=links or self.engine.links,
         )
 
     def for_tenant(self, tenant: str) -> App:
@@ -361,9 +366,10 @@ class App:
     def _waits_of(self, run_id: str) -> list[Wait[Json]]:
         """The open suspensions of a run that a listing has named and that may be gone by now."""
         try:
-            return open_suspensions(self.engine.read(RunRef(self.tenant, run_id), everything=False))
+            found = open_suspensions(self.engine.read(RunRef(self.tenant, run_id), everything=False))
         except RunNotFound:
             return []
+        return [replace(wait, doors=self.engine.doors(self.tenant)) for wait in found]
 
     def look(self, run: RunRef, *, deadline: datetime | None = None) -> Head | None:
         """Drive a run if there is anything to do in it: what a worker does with a hint. None: no such run."""

@@ -338,6 +338,19 @@ class LinkExpired(RequestError):
         return {"until": self.until.isoformat()}
 
 
+class WaitExpired(RequestError):
+    """The deadline of this suspension has passed, and was acted upon."""
+
+    code = "wait-expired"
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+        super().__init__(f"The time to answer was over at {at}; this answer was not used.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"at": self.at}
+
+
 class BadSignature(RequestError):
     """A delivery does not come from whom it says, or not now. The message is the same for all; ``reason`` is for us."""
 

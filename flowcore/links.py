@@ -16,6 +16,7 @@ from hmac import compare_digest
 from typing import Any, Literal, TypeAlias
 
 from flowcore.errors import LinkExpired, LinkUnknown, SettingsError
+from flowcore.model import Wait
 
 Door: TypeAlias = Literal["a", "cb"]
 """What a link opens: ``a``, the page on which a person decides; ``cb``, a URL that a program posts its answer to."""
@@ -25,6 +26,10 @@ LONGEST = timedelta(days=365)
 
 SHORTEST_SECRET = 32
 """Characters: a key of 16 random bytes in hex. Source: RFC 2104, section 3, a key not shorter than its use is safe."""
+
+_TOLD_AFTERWARDS = timedelta(days=30)
+"""Past a wait's deadline its link still says what became of it."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _KID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
@@ -84,6 +89,10 @@ class Links:
         claims = [grant.tenant, grant.run_id, grant.wait, grant.door, grant.actor, until]
         return f"{kid}.{self._serializer(kid).dumps(claims)}"
 
+    def for_tenant(self, tenant: str) -> TenantLinks:
+        """The links to waits of one tenant."""
+        return TenantLinks(self, tenant)
+
     def read(self, token: str, door: Door, now: datetime) -> Grant:
         """What a token says that somebody has brought to this door.
 
@@ -135,6 +144,25 @@ def links_of(public_url: str, secrets: str) -> Links:
     if len({kid for kid, _, _ in pairs}) < len(pairs):
         raise SettingsError("FLOWCORE_LINK_SECRETS has two keys of the same id; give the new one an id of its own.")
     return Links(public_url, {kid: secret for kid, _, secret in pairs})
+
+
+@dataclass(frozen=True, slots=True)
+class TenantLinks:
+    """The links to waits of one tenant: ``Wait.approval_url`` and ``Wait.callback_url`` ask here."""
+
+    links: Links
+    tenant: str
+
+    def url(self, wait: Wait[Any], door: Door, *, actor: str | None, valid_for: timedelta | None) -> str:
+        """See ``Doors.url``. The same wait gives the same link, whenever it is asked for."""
+        since = wait.since or _EPOCH
+        if valid_for is not None:
+            until = since + valid_for
+        else:
+            until = since + LONGEST if wait.deadline is None else wait.deadline + _TOLD_AFTERWARDS
+        return self.links.url(
+            Grant(tenant=self.tenant, run_id=wait.run_id, wait=wait.id, door=door, actor=actor, until=until)
+        )
 
 
 class _Compact:

@@ -25,7 +25,7 @@ from flowcore.core.view import StepResult
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
-from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Wait
+from flowcore.model import Doors, Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Wait
 from flowcore.tracing import Tracing, accepted, begun
 
 if TYPE_CHECKING:
@@ -386,7 +386,7 @@ class Run(Generic[In, Out]):
         """
         names = known(FIELDS if fields is None else fields)
         graph, snapshot = self._read(needs(names))
-        found = made(names, graph, snapshot)
+        found = made(names, graph, snapshot, self._doors())
         if not with_nested_workflows and "steps" in found:
             found["steps"] = {id: step for id, step in found["steps"].items() if "." not in id}
         if fields is not None:
@@ -486,12 +486,15 @@ class Run(Generic[In, Out]):
         graph = self._app.engine.graphs.get(snapshot.head.workflow)
         if graph is not None and view.has_unloaded(snapshot, graph):
             snapshot = self._app.engine.read(snapshot.head.run)
-        return replace(result_of(graph, snapshot), receipt=receipt, replayed=replayed)
+        return replace(result_of(graph, snapshot, self._doors()), receipt=receipt, replayed=replayed)
+
+    def _doors(self) -> Doors | None:
+        return self._app.engine.doors(self._ref.tenant)
 
 
-def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
+def result_of(graph: Graph | None, snapshot: Snapshot, doors: Doors | None = None) -> RunResult[Any]:
     """What users see of a snapshot; without a graph the output is plain JSON and inputs are missing."""
-    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot)
+    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot, doors)
     return RunResult(**values)
 
 

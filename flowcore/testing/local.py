@@ -82,6 +82,7 @@ class LocalApp(App):
             pace=pace or app.engine.pace,
             retention=app.engine.retention,
             tracer=app.engine.tracer,
+            links=app.engine.links,
         )
         self._crashes: list[tuple[str, Fault]] = []
         self._swept_at: datetime | None = None

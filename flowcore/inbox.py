@@ -1,0 +1,57 @@
+"""One open suspension, looked up by whoever wants to answer it: what it shows, and what it takes for an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from flowcore.authoring.graph import EventNode
+from flowcore.codec import Shape
+from flowcore.core.admit import Refused, Repeated, Resume, admit
+from flowcore.core.compat import conflict
+from flowcore.core.view import waits
+from flowcore.engine import answerable
+from flowcore.errors import DefinitionChanged, InvariantError
+from flowcore.keys import RunRef
+from flowcore.model import Json, Wait, wait_place
+
+if TYPE_CHECKING:
+    from flowcore.app import App
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A suspension that is open, and the type of its answers."""
+
+    wait: Wait[Json]
+    workflow_id: str
+    answer: Shape[Any]
+
+
+def asked(app: App, run_id: str, wait: str, *, by: str | None = None) -> Asked:
+    """The open suspension of that id. Reads the run, writes nothing.
+
+    Args:
+        by: who wants to answer; None: it is not known yet.
+    Raises: RunNotFound; what an answer would be refused with: AlreadyResumed, NotSuspended, RunFinished,
+        NotAnApprover, DefinitionChanged, WorkflowNotFound.
+    """
+    snapshot = app.engine.read(RunRef(app.tenant, run_id))
+    graph = app.engine.graph(snapshot.head.workflow)
+    if not snapshot.head.is_terminal and (reason := conflict(graph, snapshot)) is not None:
+        raise DefinitionChanged(run_id, reason)
+    found = next((one for one in waits(snapshot) if one.id == wait), None)
+    if found is None or by is not None:
+        verdict = admit(graph, snapshot, Resume(wait=wait, by=by, digest="", via="look"))
+        if isinstance(verdict, Refused):
+            raise verdict.error
+        if found is None:
+            raise InvariantError(f"run {run_id!r} takes an answer to {wait!r}, which is not among its waits: {verdict}")
+        assert not isinstance(verdict, Repeated)  # no answer has this digest
+    key, _ = wait_place(wait)
+    node = answerable(graph, key)
+    return Asked(
+        wait=replace(found, doors=app.engine.doors(app.tenant)),
+        workflow_id=snapshot.head.workflow,
+        answer=node.gives if isinstance(node, EventNode) else node.step.resume,
+    )
