@@ -8,6 +8,7 @@ from flowcore.authoring.workflow import Workflow, otherwise, workflow
 from flowcore.errors import DefinitionError, FlowcoreError
 from flowcore.model import Wait
 from flowcore.run import Run, RunResult
+from flowcore.starting import Start
 
 __all__ = [
     "App",
@@ -17,6 +18,7 @@ __all__ = [
     "FunctionContext",
     "Run",
     "RunResult",
+    "Start",
     "Step",
     "StepContext",
     "Wait",

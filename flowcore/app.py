@@ -43,6 +43,7 @@ from flowcore.model import (
 from flowcore.ports import Clock, Ids, LinkMaker, Queue, Scheduler, Store, Tracer
 from flowcore.run import Run, RunResult
 from flowcore.session import Pace
+from flowcore.starting import Start, first_head
 from flowcore.tracing import Tracing, accepted_tags
 
 In = TypeVar("In")
@@ -223,6 +224,10 @@ class App:
         """Stop a run for good; see ``Run.cancel``."""
         return self.run(run_id).cancel()
 
+    def redrive(self, run_id: str) -> RunResult[Any]:
+        """Have a failed run go on from what has failed; see ``Run.redrive``."""
+        return self.run(run_id).redrive()
+
     def list_runs(
         self,
         *,
@@ -304,6 +309,7 @@ class App:
         *,
         event_id: str | None = None,
         keep: timedelta = timedelta(days=7),
+        start_if_absent: Start[Any] | None = None,
         drive: timedelta | None = None,
     ) -> EventReceipt:
         """Tell whoever waits for it that something has happened: ``wait_for_event(name, key=...)``.
@@ -315,8 +321,11 @@ class App:
             data: must fit the model of the wait.
             event_id: a second event of the same id, name and key is the same event, and is told what became of it.
             keep: how long the event waits for somebody, and its copies are known.
+            start_if_absent: when nobody waits and there is no run of that id, start it and keep the event in one
+                transaction: both happen, or neither. A run that exists, ended or not, is left alone.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
-        Raises: MalformedRequest; InvalidPayload when the data fits no wait that is open; IdempotencyKeyReused.
+        Raises: MalformedRequest; InvalidPayload when the data fits no wait that is open, or the input not the workflow
+            that is to be started; WorkflowNotFound; IdempotencyKeyReused.
         """
         mistake = event_mistake(name) or key_mistake(key) or _event_id_mistake(event_id, keep)
         if mistake is not None:
@@ -325,8 +334,9 @@ class App:
         topic = Topic(self.tenant, name, key)
         id = self.ids.fresh() if event_id is None else event_id
         sent = Sent(topic=topic, id=id, data=plain, digest=digest(plain), at=now, until=now + keep)
+        first = None if start_if_absent is None else first_head(self, start_if_absent, topic)
         here = self.queue is None or drive is not None
-        return send(self.engine, sent, here=here, deadline=None if drive is None else now + drive)
+        return send(self.engine, sent, first, here=here, deadline=None if drive is None else now + drive)
 
     def waits(
         self,

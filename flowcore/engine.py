@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -24,6 +25,7 @@ from flowcore.errors import (
     DefinitionChanged,
     InvalidPayload,
     NotActive,
+    OutsideError,
     RunExists,
     RunNotFound,
     StillRunning,
@@ -32,9 +34,10 @@ from flowcore.errors import (
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
-from flowcore.mailbox import EventGone
+from flowcore.mailbox import EventGone, stop_listening
 from flowcore.model import Answer, Doors, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, LinkMaker, NotClaimable, Store, Tracer, Written
+from flowcore.redrive import begin_life
 from flowcore.session import Pace, Session
 from flowcore.spans import with_id
 from flowcore.tries import Try
@@ -70,14 +73,21 @@ class Engine:
     # -- what arrives -----------------------------------------------------------------------------------------------
 
     def start(
-        self, head: Head, *, here: bool, deadline: datetime | None = None, per_step: bool = False
+        self,
+        head: Head,
+        *,
+        here: bool,
+        deadline: datetime | None = None,
+        per_step: bool = False,
+        sent: Sent | None = None,
     ) -> tuple[Snapshot, bool]:
         """Begin a run, or find the one that was begun with the same input; and whether this call began it.
 
         Args:
             head: as made by the caller, QUEUED at version 1.
             here: drive the run in this process; otherwise a worker is asked to.
-        Raises: RunExists when another input or workflow stands under this id.
+            sent: an event to be kept together with it; both are written, or neither.
+        Raises: RunExists when another input or workflow stands under this id. EventGone when the event is kept already.
         """
         graph = self.graph(head.workflow)
         if self.tracer is not None:
@@ -93,7 +103,7 @@ class Engine:
             head = heads.held(replace(head, version=0), now, owner=self.ids.fresh(), lease_until=lease_until)
         else:
             head = replace(head, due=now + heads.QUEUED_GRACE)
-        existing = self._put(head)
+        existing = self._put(head, sent)
         if existing is not None:
             return self._begun_before(head, existing), False
         snapshot = fold(head, ())
@@ -177,8 +187,11 @@ class Engine:
             head = self.store.cancel(run, now=self.clock.now())
         if head is None or head.is_expired(self.clock.now()):
             raise RunNotFound(run.id)
-        if self.hints.scheduler is not None and head.status is RunStatus.CANCELED:
-            self.hints.scheduler.unschedule(run, version=head.version - 1)
+        if head.status is RunStatus.CANCELED:
+            if self.hints.scheduler is not None:
+                self.hints.scheduler.unschedule(run, version=head.version - 1)
+            with suppress(OutsideError):  # it is canceled; who listens in vain is dropped by the next event
+                stop_listening(self.store, head)
         return head
 
     def restart(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
@@ -237,11 +250,8 @@ class Engine:
             raise StillRunning(run.id, "travel in time")
         graph = self.graph(head.workflow)
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
-        # Drawn, not counted: what an attempt that died has left behind must not be met by the next one.
-        incarnation = head.incarnation + 1 + int(self.ids.draw() * 1_000_000)
-        for record in records:
-            self.store.commit(run, incarnation, record, None)
-        moved = replace(heads.reborn(head, now, incarnation), definition=graph.fingerprint)
+        moved = replace(heads.reborn(head, now, self.next_life(head)), definition=graph.fingerprint)
+        begin_life(self, snapshot.with_head(moved), records)
         return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
 
     def fork(
@@ -269,11 +279,10 @@ class Engine:
             if not standing.is_expired(self.clock.now()):
                 raise RunExists(new.id, head.workflow)
             self._remove(standing)
-        for record in records:
-            self.store.commit(new, 1, replace(record, epoch=0), None)
+        begin_life(self, snapshot.with_head(head), [replace(record, epoch=0) for record in records])
         if self.store.start(head) is not None:
             raise RunExists(new.id, head.workflow)
-        return self._looked_at(head, here=here, deadline=deadline)
+        return self.looked_at(head, here=here, deadline=deadline)
 
     def delete(self, run: RunRef) -> None:
         """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
@@ -311,10 +320,12 @@ class Engine:
 
     # -- start and resume -------------------------------------------------------------------------------------------
 
-    def _put(self, head: Head) -> Head | None:
+    def _put(self, head: Head, sent: Sent | None) -> Head | None:
         """Start the run, in the place of an expired one of that id if need be; the head that stands in its way."""
         for _ in range(MOST_TRIES):
-            standing = self.store.start(head)
+            standing = self.store.start(head) if sent is None else self.store.start_with(head, sent)
+            if isinstance(standing, Sent):
+                raise EventGone
             if standing is None or not standing.is_expired(self.clock.now()):
                 return standing
             self._remove(standing)
@@ -445,6 +456,13 @@ class Engine:
 
     # -- operators --------------------------------------------------------------------------------------------------
 
+    def next_life(self, head: Head) -> int:
+        """The number of a new incarnation.
+
+        Drawn, not counted: what an attempt that died has left behind must not be met by the next one.
+        """
+        return head.incarnation + 1 + int(self.ids.draw() * 1_000_000)
+
     def _accepted(self, graph: Graph, step: str, given: Given | None) -> Given | None:
         """The input given to a step, checked against its type."""
         node = graph.find(step)
@@ -460,9 +478,10 @@ class Engine:
             raise ConflictError(
                 f"Run {before.run.id!r} moved meanwhile. Look at it again and repeat what you asked for."
             )
-        return self._looked_at(moved, here=here, deadline=deadline, per_step=per_step)
+        return self.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
 
-    def _looked_at(self, head: Head, *, here: bool, deadline: datetime | None, per_step: bool = False) -> Snapshot:
+    def looked_at(self, head: Head, *, here: bool, deadline: datetime | None, per_step: bool = False) -> Snapshot:
+        """The run after somebody was told to look at it: this process, or a worker."""
         if here:
             self.look(head.run, deadline=deadline, per_step=per_step)
         else:

@@ -307,6 +307,22 @@ class NotActive(RequestError):
         super().__init__(f"Run {run_id!r} is {status!r}; only a run that is under way can be {what}.")
 
 
+class NotFailed(RequestError):
+    """The run has not failed, so there is nothing in it to redrive; or somebody else was faster."""
+
+    code = "not-failed"
+
+    def __init__(self, run_id: str, status: str) -> None:
+        self.status = status
+        super().__init__(
+            f"Run {run_id!r} is {status!r}; only a failed run can be redriven. Restart one whose worker is dead, and "
+            "travel in time with one that has ended otherwise."
+        )
+
+    def details(self) -> Mapping[str, Any]:
+        return {"run_status": self.status}
+
+
 class IdempotencyKeyReused(RequestError):
     """The idempotency key was used before, with other data."""
 

@@ -21,13 +21,15 @@ from flowcore.errors import (
     IdempotencyKeyReused,
     InvalidPayload,
     RequestError,
+    RunExists,
     WorkflowNotFound,
 )
 from flowcore.keys import RunRef
-from flowcore.model import EventReceipt, Listener, Outcome, Sent, Snapshot, StepRecord, Topic, wait_id, wait_place
+from flowcore.model import EventReceipt, Head, Listener, Outcome, Sent, Snapshot, StepRecord, Topic, wait_id, wait_place
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
+    from flowcore.ports import Store
 
 _LOGGER = logging.getLogger("flowcore.mailbox")
 
@@ -39,14 +41,18 @@ class EventGone(Exception):
     """The event has settled another wait meanwhile. Never leaves this library."""
 
 
-def send(engine: Engine, sent: Sent, *, here: bool, deadline: datetime | None = None) -> EventReceipt:
+def send(
+    engine: Engine, sent: Sent, first: Head | None = None, *, here: bool, deadline: datetime | None = None
+) -> EventReceipt:
     """Settle the oldest wait that listens, or keep the event for one that comes.
 
     Args:
-        here: drive the run that was settled in this process; otherwise a worker is asked to.
+        first: of a run to be started together with the event, if nobody listens and there is none of its id.
+        here: drive the run that was settled or started in this process; otherwise a worker is asked to.
     Raises: IdempotencyKeyReused; InvalidPayload when the data fits none of the waits that are open.
     """
     tried: set[str] = set()
+    began: str | None = None
     for _ in range(_MOST_TRIES):
         mail = engine.store.mail(sent.topic, engine.clock.now())
         standing = next((event for event in mail.events if event.id == sent.id), None)
@@ -54,28 +60,23 @@ def send(engine: Engine, sent: Sent, *, here: bool, deadline: datetime | None = 
             if standing.digest != sent.digest:
                 raise IdempotencyKeyReused(sent.id)
             if standing.taker is not None:
-                return _sent_before(engine, standing)
+                return _told(engine, standing, began)
             sent = standing
-        misfit: InvalidPayload | None = None
         try:
-            for listener in mail.listeners:
-                place = f"{listener.run.id}#{listener.wait}"
-                if place in tried:
-                    continue
-                try:
-                    if _settles(engine, listener, sent, here=here, deadline=deadline):
-                        return EventReceipt(
-                            event_id=sent.id, verdict="applied", run_id=listener.run.id, wait=listener.wait
-                        )
-                except InvalidPayload as error:
-                    misfit = misfit or error
-                tried.add(place)
+            settled, misfit = _offered(engine, mail.listeners, sent, tried, here=here, deadline=deadline)
+            if settled is not None:
+                return settled if began is None else _of_started(sent.id, began, (settled.run_id, settled.wait))
+            if standing is None and misfit is not None:
+                raise misfit
+            if first is not None and began is None and sent.starts is None:
+                together = None if standing is not None else replace(sent, starts=first.run.id)
+                if _starts(engine, first, together, here=here, deadline=deadline):
+                    began = first.run.id
+                    continue  # somebody may have begun to listen since the mail was read
         except EventGone:
             continue
         if standing is not None:
-            return EventReceipt(event_id=sent.id, verdict="buffered")
-        if misfit is not None:
-            raise misfit
+            return _told(engine, standing, began)
         engine.store.keep(sent)
     raise ConflictError(f"Event {sent.id!r} met others {_MOST_TRIES} times while it was being sent. Send it again.")
 
@@ -83,6 +84,17 @@ def send(engine: Engine, sent: Sent, *, here: bool, deadline: datetime | None = 
 def look_back(engine: Engine, snapshot: Snapshot) -> bool:
     """Take what has come for the open waits of a run that this worker is about to park; whether anything has moved."""
     return any(_taken_for(engine, snapshot, listener) for listener in _listening(snapshot))
+
+
+def stop_listening(store: Store, canceled: Head) -> None:
+    """Nobody listens any more for a run that was canceled. Costs a read of the run, and a write for each listener."""
+    loaded = store.load(canceled.run, canceled)
+    if loaded is None:
+        return
+    snapshot = fold(loaded[0], loaded[1].values())
+    for record in snapshot.records.values():
+        if (listener := listener_of(snapshot, record)) is not None:
+            store.unlisten(listener)
 
 
 def listener_of(snapshot: Snapshot, record: StepRecord) -> Listener | None:
@@ -121,6 +133,45 @@ def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:
                 continue  # it may never answer this wait; whoever parks the run must not look again for ever
         return True
     return False
+
+
+def _offered(
+    engine: Engine,
+    listeners: tuple[Listener, ...],
+    sent: Sent,
+    tried: set[str],
+    *,
+    here: bool,
+    deadline: datetime | None,
+) -> tuple[EventReceipt | None, InvalidPayload | None]:
+    """The receipt of the oldest wait that took the event; else why the oldest one that is open did not.
+
+    Raises: EventGone.
+    """
+    misfit: InvalidPayload | None = None
+    for listener in listeners:
+        place = f"{listener.run.id}#{listener.wait}"
+        if place in tried:
+            continue
+        try:
+            if _settles(engine, listener, sent, here=here, deadline=deadline):
+                run_id, wait = listener.run.id, listener.wait
+                return EventReceipt(event_id=sent.id, verdict="applied", run_id=run_id, wait=wait), None
+        except InvalidPayload as error:
+            misfit = misfit or error
+        tried.add(place)
+    return None, misfit
+
+
+def _starts(engine: Engine, first: Head, sent: Sent | None, *, here: bool, deadline: datetime | None) -> bool:
+    """Whether the run was started, together with ``sent`` unless that is kept already. Raises: EventGone."""
+    standing = engine.store.peek(first.run)
+    if standing is not None and not standing.is_expired(engine.clock.now()):
+        return False
+    try:
+        return engine.start(first, here=here, deadline=deadline, sent=sent)[1]
+    except RunExists:
+        return False  # another event was faster
 
 
 def _settles(engine: Engine, listener: Listener, sent: Sent, *, here: bool, deadline: datetime | None) -> bool:
@@ -164,11 +215,20 @@ def _is_over(engine: Engine, listener: Listener) -> bool:
     return record is not None and listener_of(snapshot, record) != listener
 
 
-def _sent_before(engine: Engine, standing: Sent) -> EventReceipt:
-    """The first sender may have died before its hint."""
-    assert standing.taker is not None
-    run_id, wait = standing.taker
+def _told(engine: Engine, standing: Sent, began: str | None) -> EventReceipt:
+    """What became of an event that stands there; ``began``: of the run that this very call has started."""
+    if began is not None:
+        return _of_started(standing.id, began, standing.taker)
+    taker = standing.taker or (None if standing.starts is None else (standing.starts, None))
+    if taker is None:
+        return EventReceipt(event_id=standing.id, verdict="buffered")
+    run_id, wait = taker
     head = engine.store.peek(RunRef(standing.topic.tenant, run_id))
     if head is not None:
-        engine.hint_again(head)
+        engine.hint_again(head)  # the first sender may have died before its hint
     return EventReceipt(event_id=standing.id, verdict="duplicate", run_id=run_id, wait=wait)
+
+
+def _of_started(id: str, began: str, taker: tuple[str | None, str | None] | None) -> EventReceipt:
+    run_id, wait = taker or (None, None)
+    return EventReceipt(event_id=id, verdict="started", run_id=began, wait=wait if run_id == began else None)

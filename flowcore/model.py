@@ -94,10 +94,10 @@ STEP_CHANGES: Mapping[Outcome | None, frozenset[Outcome]] = {
     Outcome.ERR: frozenset(),
     Outcome.SKIP: frozenset(),
     Outcome.SUSP: frozenset({Outcome.SUSP, Outcome.RESU, Outcome.OK, Outcome.ERR}),
-    Outcome.RESU: _ENDS | {Outcome.SUSP, Outcome.RETRY},
+    Outcome.RESU: _ENDS | {Outcome.SUSP, Outcome.RETRY, Outcome.START},
     Outcome.SLP: frozenset(),
-    Outcome.RETRY: _ENDS | {Outcome.SUSP, Outcome.RETRY},
-    Outcome.START: _ENDS | {Outcome.START},
+    Outcome.RETRY: _ENDS | {Outcome.SUSP, Outcome.RETRY, Outcome.START},
+    Outcome.START: _ENDS | {Outcome.START, Outcome.SUSP, Outcome.RETRY},
 }
 """From each committed outcome (``None``: nothing yet), the outcomes that one write may lead to."""
 
@@ -215,7 +215,10 @@ class StepRecord:
     at: datetime
     started_at: datetime
     output: Json = None
-    """ok, bail: the result. start: the container's input (nested), carried value (loop) or items (foreach)."""
+    """ok, bail: the result. start: the container's input (nested), carried value (loop) or items (foreach).
+
+    A step that runs at most once has a ``start`` too, without any: one of its passes has begun.
+    """
     failure: StepFailure | None = None
     delta: Delta = NO_CHANGE
     attempt: int = 1
@@ -297,6 +300,8 @@ class Head:
     owner: str | None = None
     lease_until: datetime | None = None
     incarnation: int = 1
+    effects: int | None = None
+    """The incarnation whose idempotency keys the steps are given, after a redrive; None: this one's own."""
     wake: datetime | None = None
     due: datetime | None = None
     """When the sweeper must send a hint; present only while somebody must act."""
@@ -512,6 +517,8 @@ class Sent:
     """How long it is kept: for a wait that comes later, and to know its copies."""
     taker: tuple[str, str] | None = None
     """The run and the wait it has settled."""
+    starts: str | None = None
+    """The run that was started together with it, because there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -524,7 +531,7 @@ class Mail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventReceipt:
-    """What became of an event: it settled a wait, or it is kept for one; ``duplicate``: it had done so before.
+    """What became of an event: it settled a wait, is kept for one, or started a run; ``duplicate``: had done so before.
 
     Example:
         >>> from flowcore.model import EventReceipt
@@ -533,9 +540,10 @@ class EventReceipt:
     """
 
     event_id: str
-    verdict: Literal["applied", "buffered", "duplicate"]
+    verdict: Literal["applied", "buffered", "started", "duplicate"]
     run_id: str | None = None
     wait: str | None = None
+    """Which it has settled; of a run that it started as well, if that came to wait for it in the call."""
 
 
 @dataclass(frozen=True, slots=True)

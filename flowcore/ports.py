@@ -110,6 +110,13 @@ class Store(Mailbox, Protocol):
         """Put ``head`` if the run does not exist; return None when put, else the head that stands there."""
         ...
 
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """In one transaction: put ``head`` if the run does not exist, ``sent`` if none of its id is at its topic.
+
+        None when both are put. Else neither is, and what stands there is returned: the event, if one does.
+        """
+        ...
+
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
     ) -> Claimed | NotClaimable:

@@ -25,7 +25,8 @@ from flowcore.core.view import StepResult
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
-from flowcore.model import Doors, Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Wait
+from flowcore.model import Doors, Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
+from flowcore.redrive import redrive
 from flowcore.tracing import Tracing, accepted, begun
 
 if TYPE_CHECKING:
@@ -202,20 +203,14 @@ class Run(Generic[In, Out]):
         _check_text(idempotency_key=idempotency_key)
         if idempotency_key is not None and not self._id_given:
             self._ref = RunRef(self._ref.tenant, f"k-{digest([self._ref.tenant, workflow.id, idempotency_key])}")
-        graph, now = workflow.compiled, self._app.clock.now()
-        accepted = graph.takes.accept(f"input of workflow {workflow.id!r}", input)
-        head = Head(
-            run=self._ref,
-            workflow=workflow.id,
-            definition=graph.fingerprint,
-            input=accepted,
-            input_hash=digest(accepted),
-            status=RunStatus.QUEUED,
-            created_at=now,
-            updated_at=now,
+        head = new_head(
+            self._ref,
+            workflow,
+            input,
+            now=self._app.clock.now(),
             resource_id=self._resource_id,
-            state=graph.state.accept(*_named_values(f"initial state of workflow {workflow.id!r}", state)),
-            request_context=_accepted_context(graph, request_context),
+            state=state,
+            request_context=request_context,
             trace=begun(tracing, self._tags),
         )
         here, deadline = self._pace(wait)
@@ -332,6 +327,23 @@ class Run(Generic[In, Out]):
             per_step=per_step,
         )
         return self._seen(snapshot)
+
+    def redrive(self) -> RunResult[Out]:
+        """Have a failed run go on from what has failed; everything else that was committed is kept.
+
+        Every step that failed is called again, with its retries from the beginning, the idempotency key it had, what
+        its ``ctx.once`` stored and the answer it was resumed with: several arms or items of a foreach all of them. The
+        run has a new life then: links to suspensions that were open when it failed answer no more, they suspend anew.
+        Also a step that runs at most once and failed with ``MayHaveRun`` is called again: see first how far it came.
+
+        A run that failed without a step: whose output did not fit is brought to its end again, with the type at hand;
+        one that was handed on too often goes on; one whose failure could not be stored calls that step again.
+
+        Raises: RunNotFound; NotFailed, also when the same was asked for twice and the other was faster;
+            DefinitionChanged when the code at hand does not fit what the run has done. The run is untouched then.
+        """
+        here, deadline = self._pace(None)
+        return self._seen(redrive(self._app.engine, self._existing(), here=here, deadline=deadline))
 
     def fork(
         self,
@@ -490,6 +502,36 @@ class Run(Generic[In, Out]):
 
     def _doors(self) -> Doors | None:
         return self._app.engine.doors(self._ref.tenant)
+
+
+def new_head(
+    ref: RunRef,
+    workflow: Workflow[Any, Any],
+    input: Any,
+    *,
+    now: datetime,
+    resource_id: str | None,
+    state: Mapping[str, Any] | None,
+    request_context: Mapping[str, Any] | None,
+    trace: Trace,
+) -> Head:
+    """The head that a run begins with, not yet stored. Raises: InvalidPayload."""
+    graph = workflow.compiled
+    accepted = graph.takes.accept(f"input of workflow {workflow.id!r}", input)
+    return Head(
+        run=ref,
+        workflow=workflow.id,
+        definition=graph.fingerprint,
+        input=accepted,
+        input_hash=digest(accepted),
+        status=RunStatus.QUEUED,
+        created_at=now,
+        updated_at=now,
+        resource_id=resource_id,
+        state=graph.state.accept(*_named_values(f"initial state of workflow {workflow.id!r}", state)),
+        request_context=_accepted_context(graph, request_context),
+        trace=trace,
+    )
 
 
 def result_of(graph: Graph | None, snapshot: Snapshot, doors: Doors | None = None) -> RunResult[Any]:

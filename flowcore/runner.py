@@ -46,6 +46,7 @@ from flowcore.core.actions import (
     Advance,
     Broken,
     Done,
+    Doubt,
     Ended,
     Enter,
     Evaluate,
@@ -140,6 +141,8 @@ class Runner:
                     return _lapsed(action, view, started)
                 case GiveUp():
                     return _failed(action, _logged(_crashed(action), view, place.key), started)
+                case Doubt():
+                    return _failed(action, _logged(_in_doubt(action), view, place.key), started)
                 case _:
                     assert_never(action)
         except Unfit as unfit:
@@ -502,6 +505,15 @@ def _crashed(action: GiveUp) -> StepFailure:
     return StepFailure(
         type="ExecutorCrashed",
         message=f"{action.claims} workers in a row took up {where!r} and none of them came back; it is given up.",
+    )
+
+
+def _in_doubt(action: Doubt) -> StepFailure:
+    where = dotted(action.place.key)
+    return StepFailure(
+        type="MayHaveRun",
+        message=f"a worker began {where!r} and did not come back; the step runs at most once, so it is not run again. "
+        "Find out how far it came, then travel in time to it or behind it.",
     )
 
 

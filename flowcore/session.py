@@ -22,7 +22,7 @@ from flowcore.core.actions import Action, Broken, Done, Finish, Park, Run, RunSt
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Passed, decide
-from flowcore.core.evolve import Adopted, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
+from flowcore.core.evolve import Adopted, Begun, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
 from flowcore.errors import (
     InvalidPayload,
     OutsideError,
@@ -35,7 +35,7 @@ from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure
 from flowcore.ports import HeadMoved, RecordMoved, Written
 from flowcore.runner import Runner, View, conclude, is_async
 from flowcore.spans import Stretch
-from flowcore.tries import Try, time_for
+from flowcore.tries import Try, is_at_most_once, time_for
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -185,15 +185,33 @@ class Session:
     def _perform(self, fresh: list[Action], retry: datetime | None) -> None:
         self.turns += bool(fresh)
         if len(fresh) == 1 and not self.underway and not is_async(fresh[0]) and time_for(fresh[0]) is None:
-            action = fresh[0]
             self._look_up()
-            prior = self.snapshot.records.get(action.place.key)
-            self._commit(self.runner.perform(action, self._view(action)), prior)
+            action = self._begun(fresh[0])
+            if action is not None:
+                prior = self.snapshot.records.get(action.place.key)
+                self._commit(self.runner.perform(action, self._view(action)), prior)
             return
-        for action in fresh:
+        for candidate in fresh:
             self._look_up()
-            self._start(action)
-        self._collect(retry)
+            action = self._begun(candidate)
+            if action is not None:
+                self._start(action)
+        if self.underway:
+            self._collect(retry)
+
+    def _begun(self, action: Action) -> Action | None:
+        """The action, once it is written down that it begins if it may begin once only; None: another was faster."""
+        if not is_at_most_once(action):
+            return action
+        key, held = action.place.key, self.snapshot.head
+        prior = self.snapshot.records.get(key)
+        attempt = 0 if prior is None else prior.attempt
+        self._write(Begun(key=key, attempt=attempt, started_at=self.engine.clock.now()), prior)
+        record = self.snapshot.records[key]
+        if record.epoch > held.epoch:
+            raise _Fenced  # in the eyes of this worker whoever has begun it would be dead
+        is_ours = record.outcome is Outcome.START and record.epoch == held.epoch
+        return replace(action, prior=record) if is_ours else None
 
     def _start(self, action: Action) -> None:
         key = action.place.key
@@ -482,7 +500,8 @@ class Session:
 def idempotency_key(head: Head, key: StepKey) -> str:
     """The name of one effect: the same on each try of one place of one run, different everywhere else."""
     tenant = "" if head.run.tenant == "default" else f"{head.run.tenant}/"
-    again = "" if head.incarnation == 1 else f"~{head.incarnation}"
+    life = head.effects or head.incarnation
+    again = "" if life == 1 else f"~{life}"
     full = f"{tenant}{head.run.id}{again}/{key}"
     return full if len(full) <= 200 else f"{full[:150]}-{digest(full)}"
 

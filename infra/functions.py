@@ -35,6 +35,7 @@ ROUTES = (
     "POST /v1/events",
     "POST /v1/runs/{run}/resume",
     "POST /v1/runs/{run}/cancel",
+    "POST /v1/runs/{run}/redrive",
     "GET /v1/workflows",
     "GET /v1/workflows/{workflow}",
     "GET /v1/workflows/{workflow}/graph",

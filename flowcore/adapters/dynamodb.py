@@ -165,6 +165,17 @@ class DynamoStore:
         verdict = self._put(encode_head(head, token), token, _ABSENT, {})
         return _head_in(verdict) if isinstance(verdict, _Refused) else None
 
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        token = self._ids.fresh()
+        run = self._putting(encode_head(head, token), _ABSENT, {})
+        event = self._putting(encode_sent(sent, token, SCHEMA), _ABSENT, {})
+        try:
+            self._transact(token, [{"Put": run}, {"Put": event}])
+        except ClientError as error:
+            return _start_refused(error, token, sent)
+        return None
+
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
     ) -> Claimed | NotClaimable:
@@ -258,7 +269,7 @@ class DynamoStore:
             event = self._putting(encode_sent(taken, token, SCHEMA), _UNTAKEN, {})
             changes += [{"Put": event}, {"Delete": {"TableName": self._table, "Key": taker_key(taken)}}]
         try:
-            self._ask(self._client.transact_write_items, TransactItems=changes, ClientRequestToken=token)
+            self._transact(token, changes)
         except ClientError as error:
             return _resume_refused(error, token, taken)
         return Written()
@@ -458,6 +469,10 @@ class DynamoStore:
             return _Done(item) if _is_mine(item, token) else _Refused(item)
         return _Done(reply.get("Attributes"))
 
+    def _transact(self, token: str, changes: list[dict[str, Any]]) -> None:
+        """All of these, or none. Raises: ClientError when a condition does not hold."""
+        self._ask(self._client.transact_write_items, TransactItems=changes, ClientRequestToken=token)
+
     def _putting(self, item: Item, condition: str, values: Mapping[str, Attribute]) -> dict[str, Any]:
         return {"TableName": self._table, "Item": item, **_guarded(values, ConditionExpression=condition)}
 
@@ -590,6 +605,16 @@ def _resume_refused(error: Exception, token: str, taken: Sent | None) -> Written
     if taken is not None and others[0]["Code"] == _REFUSED:
         return EventTaken(decode_sent(taken.topic, others[0]["Item"]))
     return HeadMoved(decode_head(head["Item"]) if "Item" in head else None)
+
+
+def _start_refused(error: Exception, token: str, sent: Sent) -> Head | Sent | None:
+    """What a canceled transaction means: the event stands there, or the run does, or it was us."""
+    run, event = (reason.get("Item") for reason in _cancellations(error))
+    if _is_mine(run, token) or _is_mine(event, token):
+        return None
+    if event is not None:
+        return decode_sent(sent.topic, event)
+    return None if run is None else decode_head(run)
 
 
 def _head_in(verdict: _Done | _Refused) -> Head | None:

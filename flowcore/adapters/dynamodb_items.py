@@ -180,7 +180,7 @@ _FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "tr", "tg", "tm",
 """What no update ever writes again: a run keeps its name, input, trace, tags and place in listings."""
 _REMOVABLE = frozenset(
     {
-        *("own", "lx", "inc", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"),
+        *("own", "lx", "inc", "ik", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"),
         *("tc", "sw", "dl", "xp"),
     },
 )
@@ -212,6 +212,7 @@ def _head_facts(head: Head) -> Item:
         own=_text(head.owner),
         lx=_instant(head.lease_until),
         inc=_unless(1, head.incarnation),
+        ik=None if head.effects is None else number(head.effects),
         wf=text(head.workflow),
         dv=text(head.definition),
         inh=text(head.input_hash),
@@ -269,6 +270,7 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
         owner=_read(item, "own", _str_of, None),
         lease_until=_read(item, "lx", instant_of, None),
         incarnation=_read(item, "inc", int_of, 1),
+        effects=_read(item, "ik", int_of, None),
         wake=_read(item, "wake", instant_of, None),
         due=_read(item, "due", instant_of, None),
         attempts=_read(item, "att", int_of, 0),

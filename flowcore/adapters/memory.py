@@ -82,6 +82,15 @@ class MemoryStore:
             self._listed.setdefault(head.run.tenant, {})[item["lsk"]["S"]] = item["pk"]["S"]
             return None
 
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        with self._lock:
+            encode_sent(sent, "", SCHEMA)  # refuses what cannot be kept, before anything is
+            item = self._mail.get(sent.topic, {}).get(f"V#{sent.id}")
+            if item is not None:
+                return decode_sent(sent.topic, item)
+            return self.start(head) or self.keep(sent)
+
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
     ) -> Claimed | NotClaimable:

@@ -45,7 +45,7 @@ from flowcore.authoring.graph import (
 )
 from flowcore.authoring.step import Step, return_type, takes_context
 from flowcore.codec import NotJsonError, Shape, Unchecked, field_errors, settled
-from flowcore.errors import DefinitionError, Mistake
+from flowcore.errors import DefinitionError, Mistake, StepTimeout
 from flowcore.keys import event_mistake, is_entry_id, key_mistake
 
 MOST_ENTRIES = 5_000
@@ -196,16 +196,10 @@ class _Compiler:
         step = self._with_our_doors(step)
         self._check_on_timeout(step, id)
         options = self.definition.options
-        retry = Retry(
-            retries=options.retries if step.retries is None else step.retries,
-            backoff=step.backoff or options.backoff,
-            on=step.retry_on,
-            never_on=step.no_retry_on,
-        )
         return StepNode(
             id=id,
             step=step,
-            retry=retry,
+            retry=_retry(step, options),
             takes=step.input,
             gives=step.output,
             description=description or step.description,
@@ -496,6 +490,18 @@ def _shown(thing: Any) -> str:
     if isinstance(thing, (list, tuple)):
         return f"a {type(thing).__name__} of {len(thing)}"
     return f"{getattr(thing, '__name__', None) or repr(thing)[:80]} ({type(thing).__name__})"
+
+
+def _retry(step: Step[Any, Any, Any, Any], options: Options) -> Retry:
+    """How the step is tried again. At most once: only where its author asks, and never when it may still be at work."""
+    is_careful = step.semantics == "at_most_once"
+    usual = 0 if is_careful else options.retries
+    return Retry(
+        retries=usual if step.retries is None else step.retries,
+        backoff=step.backoff or options.backoff,
+        on=step.retry_on,
+        never_on=(*step.no_retry_on, StepTimeout) if is_careful else step.no_retry_on,
+    )
 
 
 def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mistake]:

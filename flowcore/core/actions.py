@@ -87,7 +87,14 @@ class GiveUp:
     claims: int
 
 
-Action: TypeAlias = RunStep | Evaluate | Enter | Advance | Leave | TimeOut | GiveUp
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A worker that is gone has begun this step, which runs at most once: fail it, for nobody knows how far it came."""
+
+    place: Place
+
+
+Action: TypeAlias = RunStep | Evaluate | Enter | Advance | Leave | TimeOut | GiveUp | Doubt
 
 
 @dataclass(frozen=True, slots=True)

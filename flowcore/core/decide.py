@@ -39,6 +39,7 @@ from flowcore.core.actions import (
     Broken,
     Decision,
     Done,
+    Doubt,
     Ended,
     Enter,
     Evaluate,
@@ -221,11 +222,12 @@ def decide(graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed | Non
 class _Walk:
     """One pass over the tree: collects what is ready and when the next pause ends."""
 
-    __slots__ = ("actions", "incarnation", "now", "passed", "records", "retry", "wake")
+    __slots__ = ("actions", "epoch", "incarnation", "now", "passed", "records", "retry", "wake")
 
     def __init__(self, snapshot: Snapshot, now: datetime, passed: Passed) -> None:
         self.records = snapshot.records
         self.incarnation = snapshot.head.incarnation
+        self.epoch = snapshot.head.epoch
         self.now = now
         self.passed = passed
         self.actions: list[Action] = []
@@ -284,6 +286,10 @@ class _Walk:
                 return LIVE
             case Outcome.SUSP:
                 return self._held(place, record)
+            case Outcome.START if record.epoch < self.epoch:
+                return self._ask(Doubt(place))
+            case Outcome.START:
+                return self._ask(RunStep(place, _input(record, value), record))
             case _:
                 return _settled(record, value)
 

@@ -154,6 +154,15 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A step that runs at most once is about to be called; ``attempt`` tries of this pass are over."""
+
+    key: StepKey
+    attempt: int
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
     """An entry that was inserted in front of what the run had reached when it took over a new definition."""
 
@@ -168,7 +177,7 @@ class Adopted:
 
 
 Happened: TypeAlias = (
-    Succeeded | Failed | FailedOnce | Suspended | Answered | Counted | Received | FellAsleep | Opened | Skipped
+    Succeeded | Failed | FailedOnce | Suspended | Answered | Counted | Received | FellAsleep | Opened | Begun | Skipped
 )
 """What this worker makes a record of."""
 StepEvent: TypeAlias = Happened | Adopted
@@ -301,6 +310,8 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
         case Opened():
             delta = memory.delta.merged(_changes_in(snapshot, event.closes))
             return replace(memory, output=event.value, opens=event.opens, count=event.count, delta=delta)
+        case Begun():
+            return replace(memory, attempt=event.attempt)
         case Skipped():
             return memory
         case _:
@@ -323,7 +334,7 @@ def _outcome(event: Happened) -> Outcome:
             return Outcome.RESU
         case FellAsleep():
             return Outcome.SLP
-        case Opened():
+        case Opened() | Begun():
             return Outcome.START
         case Skipped():
             return Outcome.SKIP

@@ -145,6 +145,7 @@ def reborn(head: Head, now: datetime, incarnation: int) -> Head:
         epoch=head.epoch + 1,
         updated_at=max(head.updated_at, now),
         incarnation=incarnation,
+        effects=None,
         owner=None,
         lease_until=None,
         attempts=0,
@@ -159,6 +160,11 @@ def reborn(head: Head, now: datetime, incarnation: int) -> Head:
         expires_at=None,
         outbox=(),
     )
+
+
+def redriven(head: Head, now: datetime, incarnation: int) -> Head:
+    """A failed run goes on in a new life; what its steps did outside is known there under the keys of the old one."""
+    return replace(reborn(head, now, incarnation), effects=head.effects or head.incarnation)
 
 
 def canceled(head: Head, now: datetime) -> Head:

@@ -51,12 +51,26 @@ class ResumeBody(_Body):
     include_resume_labels: bool = False
 
 
+class StartIfAbsent(_Body):
+    """The run that an event starts; without ``run_id`` one for each name and key."""
+
+    workflow: str
+    input: Any = None
+    run_id: str | None = None
+    resource_id: str | None = None
+    tags: list[str] = []
+    state: dict[str, Any] | None = None
+    request_context: dict[str, Any] | None = None
+
+
 class EventBody(_Body):
     """Tell whoever waits for it that something has happened."""
 
     name: str
     key: str
     data: Any = None
+    start_if_absent: StartIfAbsent | None = None
+    """The run to start when nobody waits and there is none of its id."""
 
 
 SHOWN = tuple(name for name in FIELDS if name not in ("state", "request_context", "resume_labels", "blocked"))

@@ -32,6 +32,7 @@ from flowcore.http.bodies import (
 )
 from flowcore.model import Json
 from flowcore.run import Run, RunResult
+from flowcore.starting import Start
 from flowcore.tracing import Tracing, from_traceparent
 
 LONGEST_WAIT = timedelta(seconds=25)
@@ -167,9 +168,15 @@ def _changes(router: Router, app: App) -> None:
     def cancel_run(run_id: str) -> Response[str]:
         return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel()))
 
+    @router.post("/v1/runs/<run_id>/redrive")
+    def redrive_run(run_id: str) -> Response[str]:
+        return _done(app, app.run(run_id).redrive(), [], waited=False)
+
     @router.post("/v1/events")
     def send_event(body: EventBody) -> Response[str]:
-        receipt = app.send_event(body.name, body.key, body.data, event_id=_header(router, "idempotency-key"))
+        id, start = _header(router, "idempotency-key"), body.start_if_absent
+        absent = None if start is None else Start(**dict(start))
+        receipt = app.send_event(body.name, body.key, body.data, event_id=id, start_if_absent=absent)
         replayed = receipt.verdict == "duplicate"
         headers = {"Idempotent-Replayed": "true"} if replayed else {}
         status = HTTPStatus.OK if replayed else HTTPStatus.ACCEPTED

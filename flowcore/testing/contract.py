@@ -504,6 +504,47 @@ class StoreContract:
         store.listen(a_listener())
         assert store.mail(other, NOW) == Mail()
 
+    def test_start_with_puts_the_run_and_the_event(self, store: Store) -> None:
+        """Both are there afterwards, and the run is listed like any other."""
+        head, sent = a_head(), a_sent("e-1", starts="r-1")
+        assert store.start_with(head, sent) is None
+        assert store.load(RUN) == (head, {})
+        assert store.mail(TOPIC, NOW) == Mail(events=(sent,))
+        assert [RUN.id] == [summary.run_id for summary in store.list_runs("acme")]
+
+    def test_start_with_puts_neither_where_the_run_stands(self, store: Store) -> None:
+        """The head in its way is told."""
+        store.start(a_suspended_head())
+        assert store.start_with(a_head(), a_sent("e-1")) == a_suspended_head()
+        assert store.mail(TOPIC, NOW) == Mail()
+
+    @pytest.mark.parametrize("is_started", [False, True], ids=["no run", "and the run"])
+    def test_start_with_puts_neither_where_the_event_stands(self, store: Store, is_started: bool) -> None:
+        """The event in its way is told, also where the run is there as well."""
+        first = a_sent("e-1", data=1, starts="r-0")
+        store.keep(first)
+        if is_started:
+            store.start(a_suspended_head())
+        assert store.start_with(a_head(), a_sent("e-1", data=2, digest="d-2")) == first
+        assert (store.peek(RUN) is not None) is is_started
+        assert store.mail(TOPIC, NOW).events == (first,)
+
+    def test_start_with_an_event_too_large_puts_neither(self, store: Store) -> None:
+        """It is refused before anything is written."""
+        with pytest.raises(PayloadTooLarge):
+            store.start_with(a_head(), a_sent("e-1", data=noise(500_000)))
+        assert (store.peek(RUN), store.mail(TOPIC, NOW)) == (None, Mail())
+
+    def test_one_of_8_events_starts_the_run(self, store: Store) -> None:
+        """The others learn what stands there, and have kept nothing."""
+        with racing(8) as race:
+            calls = [partial(store.start_with, a_head(input=n), a_sent(f"e-{n}")) for n in range(8)]
+            verdicts = race(calls)
+        standing = store.peek(RUN)
+        assert standing is not None
+        assert [None] == [verdict for verdict in verdicts if verdict != standing]
+        assert [f"e-{standing.input}"] == [event.id for event in store.mail(TOPIC, NOW).events]
+
     @pytest.mark.parametrize("is_kept", [True, False], ids=["kept before", "straight from its sender"])
     def test_resume_takes_the_event_that_settles_it(self, store: Store, is_kept: bool) -> None:
         """Head, record, event and listener change together."""

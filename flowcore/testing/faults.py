@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import count
 from typing import Any, TypeAlias, TypeVar
 
-from flowcore.errors import StoreUnavailable
+from flowcore.errors import StoreUnavailable, Throttled
 from flowcore.keys import RunRef
 from flowcore.model import (
     EVERY_RUN,
+    RUN_CHANGES,
     Head,
     Listener,
     Mail,
@@ -46,7 +47,10 @@ from flowcore.ports import (
 T = TypeVar("T")
 
 WRITES = frozenset(
-    {"start", "claim", "commit", "release", "move", "delete", "resume", "cancel", "listen", "unlisten", "keep"}
+    {
+        *("start", "start_with", "claim", "commit", "release", "move", "delete", "resume", "cancel"),
+        *("listen", "unlisten", "keep"),
+    }
 )
 """The store's calls that change something."""
 
@@ -66,6 +70,12 @@ class Fault(StrEnum):
     """The store does not answer; the call never happened."""
     REPLY_LOST = "reply-lost"
     """The store does not answer; the call happened all the same."""
+    THROTTLED = "throttled"
+    """The store has too much to do and gives up trying; the call never happened."""
+    CONFLICT = "conflict"
+    """Somebody else writes the same head just before: all that is left of a ``TransactionConflict`` once an adapter has
+    tried again. The head stands one version further, otherwise as it was; a write that rests on the version is refused.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +133,10 @@ class FaultyStore:
     def start(self, head: Head) -> Head | None:
         """See ``Store.start``."""
         return self._call("start", lambda: self.inner.start(head), head.run)
+
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        return self._call("start_with", lambda: self.inner.start_with(head, sent), head.run)
 
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
@@ -212,12 +226,23 @@ class FaultyStore:
                 raise WorkerDied(f"before {verb} of {run}")
             case Fault.FAILS:
                 raise StoreUnavailable(f"no answer to {verb} of {run}")
+            case Fault.THROTTLED:
+                raise Throttled(f"too busy for {verb} of {run}")
+            case Fault.CONFLICT:
+                self._overtake(run)
+                return happen()
             case Fault.DIES_AFTER:
                 happen()
                 raise WorkerDied(f"after {verb} of {run}")
             case Fault.REPLY_LOST:
                 happen()
                 raise StoreUnavailable(f"no answer to {verb} of {run}")
+
+    def _overtake(self, run: RunRef | None) -> None:
+        """Another write of the run's head, as an answer to another branch of a run under way is one."""
+        head = None if run is None else self.inner.peek(run)
+        if head is not None and head.status in RUN_CHANGES[head.status]:
+            self.inner.move(replace(head, version=head.version + 1), version=head.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ The checks are plain functions of what stood there before and after, so any stor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from threading import RLock
@@ -23,6 +23,7 @@ from flowcore.model import (
     SELF_MOVING,
     STEP_CHANGES,
     TERMINAL,
+    Answer,
     Head,
     Listener,
     Mail,
@@ -120,6 +121,8 @@ class WatchedStore:
     """With a run's workflow here, what it looks like at rest is checked as well."""
     answers: dict[tuple[RunRef, int, StepKey, int], str] = field(default_factory=dict)
     """By run, incarnation, key and generation: the digest of the one answer."""
+    settled: dict[tuple[RunRef, str], Answer] = field(default_factory=dict)
+    """By run and wait: the answer that settled it."""
     records: dict[tuple[RunRef, int, StepKey], StepRecord] = field(default_factory=dict)
     """By run, incarnation and key: what was last written there."""
     takers: dict[tuple[Topic, str], tuple[str, str]] = field(default_factory=dict)
@@ -129,6 +132,10 @@ class WatchedStore:
     def start(self, head: Head) -> Head | None:
         """See ``Store.start``."""
         return self._watched(head.run, lambda: self.inner.start(head))
+
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        return self._watched(head.run, lambda: self.inner.start_with(head, sent))
 
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
@@ -197,6 +204,7 @@ class WatchedStore:
             if is_gone:
                 self.records = {place: record for place, record in self.records.items() if place[0] != run}
                 self.answers = {place: answer for place, answer in self.answers.items() if place[0] != run}
+                self.settled = {place: answer for place, answer in self.settled.items() if place[0] != run}
             return is_gone
 
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
@@ -249,6 +257,10 @@ class WatchedStore:
             occurrence = (run, incarnation, record.key, record.gen)
             if self.answers.setdefault(occurrence, record.answer.digest) != record.answer.digest:
                 yield f"{record.key!r} was answered twice in generation {record.gen}"
+        if record.answer is not None:
+            first = self.settled.setdefault((run, record.answer.wait), record.answer)
+            if replace(first, data=None) != replace(record.answer, data=None):
+                yield f"{record.answer.wait!r} was settled by {first} and by {record.answer}"
 
     def _taken(self, taken: Sent | None) -> Iterator[str]:
         if taken is not None and taken.taker is not None:

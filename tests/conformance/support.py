@@ -19,7 +19,7 @@ from flowcore import App, RunResult, Workflow
 from flowcore.adapters.memory import MemoryScheduler
 from flowcore.authoring.workflow import WorkflowBuilder
 from flowcore.keys import RunRef, dotted
-from flowcore.model import Head, RunStatus, StepRecord
+from flowcore.model import Head, RunStatus, Sent, StepRecord
 from flowcore.ports import RecordMoved, Store, Written
 from flowcore.run import Run
 from flowcore.session import Pace
@@ -96,6 +96,12 @@ class ObservedStore:
         self._runs.append(head.run)
         self._heads = {}
         return self._store.start(head)
+
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        self._runs.append(head.run)
+        self._heads = {}
+        return self._store.start_with(head, sent)
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""

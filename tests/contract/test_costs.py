@@ -85,6 +85,7 @@ ROWS: list[tuple[str, Act, Act, int, int, float]] = [
     ("resume, queued", suspend, _resume(a_head(version=4, epoch=1)), 5, 6, 0),
     ("resume, inline", suspend, _resume(a_running_head(version=4, epoch=2)), 5, 6, 0),
     ("take an event", _listening, _take, 9, 10, 0),
+    ("start with an event", _nothing, lambda store: store.start_with(a_head(), a_sent("e-1")), 5, 6, 0),
     ("cancel, running", _start_inline, lambda store: store.cancel(RUN, now=NOW), 2, 3, 0),
     ("cancel, suspended", suspend, lambda store: store.cancel(RUN, now=NOW), 1, 2, 0),
     ("peek", suspend, lambda store: store.peek(RUN), 0, 0, 1),

@@ -99,6 +99,7 @@ HEADS = {
         deadline=LATER,
     ),
     "head that expires": _head(RunStatus.SUCCESS, version=5, epoch=2, due=LATER, expires_at=LATER),
+    "head redriven": _head(RunStatus.QUEUED, version=7, epoch=3, incarnation=815, effects=1, due=LATER),
     "head that owes hooks": _head(
         RunStatus.FAILED, version=5, epoch=2, failure=FAILURE, due=LATER, outbox=("on_error", "on_finish")
     ),

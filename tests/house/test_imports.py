@@ -30,8 +30,8 @@ LAYERS = (
             "flowcore.tries",
         ),
         *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.tracing", "flowcore.spans"),
-        "flowcore.fields",
-        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.app", "flowcore"),
+        *("flowcore.fields", "flowcore.redrive"),
+        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
         *("flowcore.settings", "flowcore.links", "flowcore.webhooks"),

@@ -44,6 +44,8 @@ TURNS = 3_000
 """Far more than any sample needs, though every stale hint takes one: a run that is not over by then is stuck."""
 MOST_CLAIMS_IN_A_ROW = 3
 """Without a write in between that tells of progress; more than five are a poisonous step, and rightly given up."""
+STRIKES = (Fault.DIES_BEFORE, Fault.DIES_AFTER, Fault.FAILS, Fault.REPLY_LOST)
+"""What may become of one call; that others write in between, the interludes see to."""
 
 
 @dataclass
@@ -137,7 +139,7 @@ class Storm:
         return fault
 
     def _fault(self) -> Fault | None:
-        return self.chance.choice(tuple(Fault)) if self.chance.random() < self.weather.faults else None
+        return self.chance.choice(STRIKES) if self.chance.random() < self.weather.faults else None
 
     def _time_passes(self) -> None:
         if self.weather.short_lived:

@@ -127,6 +127,7 @@ HEAD: dict[str, Any] = {
     "owner": st.none() | texts,
     "lease_until": maybe_instants,
     "incarnation": counts,
+    "effects": st.none() | counts,
     "wake": maybe_instants,
     "due": maybe_instants,
     "attempts": counts,
