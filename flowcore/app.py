@@ -26,7 +26,7 @@ from flowcore.errors import (
 )
 from flowcore.hints import Hints, sweep
 from flowcore.keys import LONGEST_NAME, RunRef, event_mistake, is_name, is_run_id, key_mistake
-from flowcore.mailbox import send
+from flowcore.mailbox import receipt_of, send
 from flowcore.model import (
     PUBLIC_STATUSES,
     EventReceipt,
@@ -337,6 +337,13 @@ class App:
         first = None if start_if_absent is None else first_head(self, start_if_absent, topic)
         here = self.queue is None or drive is not None
         return send(self.engine, sent, first, here=here, deadline=None if drive is None else now + drive)
+
+    def event(self, name: str, key: str, event_id: str) -> EventReceipt:
+        """What has become of an event that was sent with this id: ``applied`` to a wait, or still ``buffered`` for one.
+
+        Known as long as the event is kept. Raises: EventNotFound.
+        """
+        return receipt_of(self.engine, Topic(self.tenant, name, key), event_id)
 
     def waits(
         self,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
+from flowcore import receipts
 from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
@@ -26,6 +27,7 @@ from flowcore.errors import (
     InvalidPayload,
     NotActive,
     OutsideError,
+    RequestError,
     RunExists,
     RunNotFound,
     StillRunning,
@@ -122,6 +124,9 @@ class Engine:
             case NotClaimable(head):
                 if head is not None and head.wake is not None and head.wake > now and not head.is_terminal:
                     self.hints.send(run, at=head.wake, version=head.version)
+                elif head is None or not head.outbox:
+                    status = None if head is None else head.status
+                    _LOGGER.info("a hint is stale and dropped", extra={"run_id": run.id, "status": status})
                 if head is not None and head.outbox:
                     return take_over(self, head, deadline)
                 return self._unless_expired(head)
@@ -145,9 +150,33 @@ class Engine:
 
         Args:
             taken: the event that ``data`` came with, and its taker; both are written, or neither.
-        Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then. EventGone when
-            the event has settled another wait.
+        Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then, and a receipt
+            is kept that says so. EventGone when the event has settled another wait.
         """
+        try:
+            snapshot, receipt = self.take(
+                run, data, resume, here=here, deadline=deadline, taken=taken, per_step=per_step
+            )
+        except RequestError as error:
+            if taken is None:
+                receipts.refuse(self, run, resume, error)
+            raise
+        if receipt.verdict == "duplicate":
+            receipts.repeat(self, snapshot.head, resume, receipt)
+        return snapshot, receipt
+
+    def take(
+        self,
+        run: RunRef,
+        data: Json,
+        resume: Resume,
+        *,
+        here: bool,
+        deadline: datetime | None = None,
+        taken: Sent | None = None,
+        per_step: bool = False,
+    ) -> tuple[Snapshot, Receipt]:
+        """As ``resume``, but of an answer that changes nothing no receipt is kept: its caller does that."""
         owner = self.ids.fresh()
         # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
         # care: it is open or it is not.
@@ -251,6 +280,7 @@ class Engine:
         graph = self.graph(head.workflow)
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
         moved = replace(heads.reborn(head, now, self.next_life(head)), definition=graph.fingerprint)
+        receipts.remember(self, head, snapshot.records.values())
         begin_life(self, snapshot.with_head(moved), records)
         return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
 
@@ -355,14 +385,10 @@ class Engine:
         self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume
     ) -> Answered | Counted | Received:
         """The data, checked against what the place takes before anything is written."""
-        node = answerable(graph, record.key)
-        place = dotted(record.key)
-        if isinstance(node, EventNode):
-            accepted = node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
-        else:
-            accepted = node.step.resume.accept(f"resume data of step {place!r}", data)
+        node, wait = answerable(graph, record.key), wait_id(record, snapshot.head.incarnation)
+        accepted = _fitting(node, dotted(record.key), wait, data)
         answer = Answer(
-            wait=wait_id(record, snapshot.head.incarnation),
+            wait=wait,
             data=accepted,
             digest=resume.digest,
             at=self.time_of(snapshot),
@@ -573,6 +599,17 @@ class Engine:
     def time_of(self, snapshot: Snapshot) -> datetime:
         """The run's own time: never before what has already happened to it, whatever this machine's clock says."""
         return max(self.clock.now(), snapshot.head.updated_at)
+
+
+def _fitting(node: StepNode | EventNode, place: str, wait: str, data: Json) -> Json:
+    """The data as the place takes it. Raises: InvalidPayload, which knows the suspension that is meant."""
+    try:
+        if isinstance(node, EventNode):
+            return node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
+        return node.step.resume.accept(f"resume data of step {place!r}", data)
+    except InvalidPayload as error:
+        error.wait = wait
+        raise
 
 
 def answerable(graph: Graph, key: StepKey) -> StepNode | EventNode:

@@ -83,6 +83,8 @@ class RequestError(FlowcoreError):
     """The caller asked for something that cannot be done; asking again the same way will not help."""
 
     code = "bad-request"
+    wait: str = ""
+    """The id of the suspension it is about, where that is known."""
 
 
 class MalformedRequest(RequestError):
@@ -113,6 +115,17 @@ class RunNotFound(RequestError):
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         super().__init__(f"No run {run_id!r}. It was never started, was deleted, or has expired.")
+
+
+class EventNotFound(RequestError):
+    """No event of that id was sent under this name and key, or it is kept no longer."""
+
+    code = "event-not-found"
+
+    def __init__(self, name: str, key: str, event_id: str) -> None:
+        super().__init__(
+            f"No event {event_id!r} of name {name!r} and key {key!r}. It was never sent, or it is kept no longer."
+        )
 
 
 class RunExists(RequestError):
@@ -163,8 +176,9 @@ class AlreadyResumed(RequestError):
 
     code = "already-resumed"
 
-    def __init__(self, run_id: str, step: str, winner: Mapping[str, Any]) -> None:
+    def __init__(self, run_id: str, step: str, winner: Mapping[str, Any], *, wait: str = "") -> None:
         self.run_id = run_id
+        self.wait = wait
         self.winner = dict(winner)
         by = f" by {self.winner['by']!r}" if self.winner.get("by") else ""
         super().__init__(
@@ -181,13 +195,14 @@ class NotAnApprover(RequestError):
 
     code = "not-an-approver"
 
-    def __init__(self, run_id: str, step: str, by: str | None) -> None:
+    def __init__(self, run_id: str, step: str, by: str | None, *, why: str = "", wait: str = "") -> None:
         self.run_id = run_id
+        self.wait = wait
         who = "an answer without a name" if by is None else f"{by!r}"
-        super().__init__(
-            f"Step {step!r} of run {run_id!r} asks named people; {who} is not one of them. "
-            "Say who answers, and let somebody answer who was asked."
+        why = why or (
+            f"asks named people; {who} is not one of them. Say who answers, and let somebody answer who was asked."
         )
+        super().__init__(f"Step {step!r} of run {run_id!r} {why}")
 
 
 class AmbiguousWait(RequestError):

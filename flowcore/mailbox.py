@@ -11,21 +11,35 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from flowcore import receipts
 from flowcore.core.admit import Resume, open_waits
 from flowcore.core.evolve import fold
 from flowcore.errors import (
     ConflictError,
     DefinitionChanged,
+    EventNotFound,
     IdempotencyKeyReused,
     InvalidPayload,
     RequestError,
     RunExists,
     WorkflowNotFound,
 )
-from flowcore.keys import RunRef
-from flowcore.model import EventReceipt, Head, Listener, Outcome, Sent, Snapshot, StepRecord, Topic, wait_id, wait_place
+from flowcore.keys import RunRef, dotted
+from flowcore.model import (
+    EventReceipt,
+    Head,
+    Listener,
+    Outcome,
+    Receipt,
+    Sent,
+    Snapshot,
+    StepRecord,
+    Topic,
+    wait_id,
+    wait_place,
+)
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -78,6 +92,7 @@ def send(
         if standing is not None:
             return _told(engine, standing, began)
         engine.store.keep(sent)
+        tried.clear()  # a wait may have opened since, whose worker looked for mail just before this was kept
     raise ConflictError(f"Event {sent.id!r} met others {_MOST_TRIES} times while it was being sent. Send it again.")
 
 
@@ -148,7 +163,7 @@ def _offered(
 
     Raises: EventGone.
     """
-    misfit: InvalidPayload | None = None
+    misfit: tuple[Listener, InvalidPayload] | None = None
     for listener in listeners:
         place = f"{listener.run.id}#{listener.wait}"
         if place in tried:
@@ -158,9 +173,12 @@ def _offered(
                 run_id, wait = listener.run.id, listener.wait
                 return EventReceipt(event_id=sent.id, verdict="applied", run_id=run_id, wait=wait), None
         except InvalidPayload as error:
-            misfit = misfit or error
+            misfit = misfit or (listener, error)
         tried.add(place)
-    return None, misfit
+    if misfit is None:
+        return None, None
+    receipts.refuse(engine, misfit[0].run, _answer(misfit[0], sent), misfit[1])
+    return None, misfit[1]
 
 
 def _starts(engine: Engine, first: Head, sent: Sent | None, *, here: bool, deadline: datetime | None) -> bool:
@@ -193,10 +211,14 @@ def _settles(engine: Engine, listener: Listener, sent: Sent, *, here: bool, dead
 
 
 def _settle(engine: Engine, listener: Listener, sent: Sent, *, here: bool, deadline: datetime | None = None) -> None:
-    topic = listener.topic
-    resume = Resume(wait=listener.wait, listens=(topic.event, topic.key), digest=sent.digest, via="event")
     taken = replace(sent, taker=(listener.run.id, listener.wait))
+    resume = _answer(listener, sent)
     engine.resume(listener.run, sent.data, resume, here=here, deadline=deadline, taken=taken)
+
+
+def _answer(listener: Listener, sent: Sent) -> Resume:
+    topic = listener.topic
+    return Resume(wait=listener.wait, listens=(topic.event, topic.key), digest=sent.digest, via="event")
 
 
 def _is_over(engine: Engine, listener: Listener) -> bool:
@@ -226,7 +248,30 @@ def _told(engine: Engine, standing: Sent, began: str | None) -> EventReceipt:
     head = engine.store.peek(RunRef(standing.topic.tenant, run_id))
     if head is not None:
         engine.hint_again(head)  # the first sender may have died before its hint
+        if wait is not None:
+            _repeat(engine, head, standing, wait)
     return EventReceipt(event_id=standing.id, verdict="duplicate", run_id=run_id, wait=wait)
+
+
+def _repeat(engine: Engine, head: Head, standing: Sent, wait: str) -> None:
+    """A copy of an event is a copy of the answer that it was."""
+    first = Receipt(verdict="duplicate", wait=wait, at=standing.at, step=dotted(wait_place(wait)[0]))
+    copy = Resume(wait=wait, idempotency_key=standing.id, digest=standing.digest, via="event")
+    receipts.repeat(engine, head, copy, first)
+
+
+def receipt_of(engine: Engine, topic: Topic, event_id: str) -> EventReceipt:
+    """What has become of an event. Raises: EventNotFound."""
+    for sent in engine.store.mail(topic, engine.clock.now()).events:
+        if sent.id == event_id:
+            run_id, wait = sent.taker or (sent.starts, None)
+            verdict: Literal["applied", "started", "buffered"] = "buffered"
+            if run_id is not None:
+                verdict = "started" if wait is None else "applied"
+            return EventReceipt(
+                event_id=event_id, verdict=verdict, run_id=run_id, wait=wait, at=sent.at, until=sent.until
+            )
+    raise EventNotFound(topic.event, topic.key, event_id)
 
 
 def _of_started(id: str, began: str, taker: tuple[str | None, str | None] | None) -> EventReceipt:

@@ -470,16 +470,49 @@ def wait_place(wait: str) -> tuple[StepKey, int]:
     return StepKey(key), int(life) if life.isdecimal() else int(not life)
 
 
+Verdict: TypeAlias = Literal["applied", "counted", "duplicate", "stale", "rejected"]
+"""What became of an arrival. ``counted``: others have to answer as well before the step goes on. ``duplicate``: it had
+come before. ``stale``: the suspension was over already. ``rejected``: it cannot be meant, or its data does not fit.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What became of one arrival: stored proof, the same for every copy of it."""
+    """What became of one arrival: stored proof, the same for every copy of it.
 
-    verdict: Literal["applied", "counted", "duplicate"]
-    """``counted``: others have to answer as well before the step goes on."""
+    Example:
+        >>> from flowcore import App, StepContext, step, workflow
+        >>> @step
+        ... def ask(order: str, ctx: StepContext[bool]) -> bool:
+        ...     return ctx.suspend() if ctx.resume_data is None else ctx.resume_data
+        >>> run = App(workflow("w", input=str, output=bool).then(ask).commit()).workflow("w").create_run()
+        >>> _ = run.start("A-17")
+        >>> _ = run.resume(True, by="ada")
+        >>> [(receipt.verdict, receipt.by) for receipt in run.receipts()]
+        [('applied', 'ada')]
+    """
+
+    verdict: Verdict
     wait: str
+    """The suspension it was for; empty when it named none that ever was."""
     at: datetime
+    """When it came; a ``duplicate`` that a caller is given says when the first one did."""
     by: str | None = None
     via: str = "python"
+    step: str | None = None
+    """Dotted id of the step that was meant, where that is known."""
+    idempotency_key: str | None = None
+    """Of an event its id."""
+    reason: str | None = None
+    """stale, rejected: the ``code`` of the error that the caller was told."""
+    errors: tuple[Mapping[str, Json], ...] = ()
+    """rejected: the first fields that did not fit, each with ``path`` and ``message``."""
+    winner: Mapping[str, Json] | None = None
+    """stale: ``at``, ``by`` and ``via`` of what settled the suspension."""
+    times: int = 1
+    """How often the same came: repeats are counted here, not listed."""
+    last_at: datetime | None = None
+    """When it came last, if it came more than once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -544,6 +577,9 @@ class EventReceipt:
     run_id: str | None = None
     wait: str | None = None
     """Which it has settled; of a run that it started as well, if that came to wait for it in the call."""
+    at: datetime | None = None
+    """When it came. Told by ``app.event``, as is how long it is kept."""
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunSummary,
     Sent,
@@ -186,6 +187,19 @@ class Store(Mailbox, Protocol):
 
         Returns the head after the call, canceled or ended otherwise; None when there is no such run.
         """
+        ...
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """Keep ``receipt`` beside the run that was created when ``born``, where ``load`` does not read it.
+
+        A slot holds one receipt. What comes there again under the same ``id`` is counted: ``times`` grows by one and
+        ``last_at`` is the new one's ``at``; the rest stays. False, and nothing is written, where another id stands.
+        Goes with ``delete``; a later run of the same id never sees it.
+        """
+        ...
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """Every receipt kept by ``note``, strongly consistent, in no particular order."""
         ...
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from flowcore import receipts
 from flowcore.authoring.graph import Graph, NestedNode
 from flowcore.core import heads
 from flowcore.core.compat import conflict
@@ -41,6 +42,7 @@ def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | Non
         if reason is not None:
             raise DefinitionChanged(run.id, reason)
         moved = heads.redriven(head, now, engine.next_life(head))
+        receipts.remember(engine, head, snapshot.records.values())
         begin_life(engine, snapshot.with_head(moved), _entered(graph, redriven(graph, snapshot, now)))
         if isinstance(engine.store.move(moved, version=head.version), Written):
             return engine.looked_at(moved, here=here, deadline=deadline)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
+from flowcore import receipts
 from flowcore.authoring.graph import Graph
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow
@@ -453,6 +454,15 @@ class Run(Generic[In, Out]):
             if head is None or is_over or head.public_status not in ("pending", "running", "waiting"):
                 return
             self._let_pass(head, until)
+
+    def receipts(self) -> list[Receipt]:
+        """What became of each answer that has come for this run, the newest last. Raises: RunNotFound.
+
+        What counted is told by the run's own records. A copy, an answer that came too late or did not fit is kept
+        beside them: once, then counted in ``times``; at most 200 of them, what comes beyond that is counted in one
+        more. They go with the run.
+        """
+        return receipts.of(self._app.engine, self._existing())
 
     def _let_pass(self, head: Head, until: datetime | None) -> None:
         """Wait a little, or here, where nobody else fires it, for the run's wake; at most ``until``."""

@@ -22,7 +22,19 @@ from flowcore.core.actions import Action, Broken, Done, Finish, Park, Run, RunSt
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Passed, decide
-from flowcore.core.evolve import Adopted, Begun, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
+from flowcore.core.evolve import (
+    Adopted,
+    Begun,
+    Failed,
+    Skipped,
+    StepEvent,
+    Suspended,
+    context_at,
+    evolve,
+    fold,
+    kept,
+    state_at,
+)
 from flowcore.errors import (
     InvalidPayload,
     OutsideError,
@@ -33,6 +45,7 @@ from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of, to
 from flowcore.mailbox import listener_of, look_back
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 from flowcore.ports import HeadMoved, RecordMoved, Written
+from flowcore.receipts import remember
 from flowcore.runner import Runner, View, conclude, is_async
 from flowcore.spans import Stretch
 from flowcore.tries import Try, is_at_most_once, time_for
@@ -277,6 +290,8 @@ class Session:
             after = evolve(replace(self.snapshot, last_seq=last), event, self._now())
             self.last_seq = after.last_seq
         record = after.records[_key_of(event)]
+        if prior is not None and isinstance(event, Suspended):
+            remember(self.engine, head, [prior])
         listener = listener_of(after, record)
         if listener is not None:
             self.engine.store.listen(listener)

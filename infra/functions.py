@@ -32,6 +32,7 @@ ROUTES = (
     "GET /v1/runs/{run}",
     "GET /v1/runs/{run}/graph",
     "GET /v1/runs/{run}/events",
+    "GET /v1/runs/{run}/receipts",
     "POST /v1/events",
     "POST /v1/runs/{run}/resume",
     "POST /v1/runs/{run}/cancel",

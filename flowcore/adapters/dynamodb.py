@@ -51,6 +51,7 @@ from flowcore.adapters.dynamodb_mail import (
     taker_key,
     topic_partition,
 )
+from flowcore.adapters.dynamodb_notes import decode_note, encode_note, notes_prefix
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
 from flowcore.errors import FlowcoreError, InvariantError, StoreUnavailable, Throttled
 from flowcore.keys import ROOT, RunRef
@@ -62,6 +63,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunStatus,
     RunSummary,
@@ -77,6 +79,8 @@ _AS_FOUND = "#lc = :lc"
 """Nobody has written the item since it was read."""
 _UNTAKEN = "attribute_not_exists(#tk)"
 """The event has settled no wait yet; or it is not here at all, which is as good."""
+_SAME_NOTE = f"{_ABSENT} OR (#h = :h AND #lc <> :lc)"
+"""The slot is free, or holds the same receipt, which this very write has not counted yet."""
 _SAME_RECORD = "#o = :outcome AND #g = :gen"
 """The record is still the occurrence that the writer decided upon."""
 _SAME_VERSION = "#ver = :version"
@@ -281,6 +285,24 @@ class DynamoStore:
             run, lambda clock: canceling(clock=clock, token=token), token, _NOT_ENDED, _statuses(*TERMINAL), now
         )
         return _head_in(verdict)
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``. One update, whether it comes for the first time or again."""
+        token = self._ids.fresh()
+        item = encode_note(born, slot, id, receipt, token, SCHEMA)
+        key = {"pk": text(partition_of(run)), "sk": item["sk"]}
+        first = [f"#{name} = if_not_exists(#{name}, :{name})" for name in ("v", "h", "rc")]
+        expression = f"SET {', '.join(first)}, #ua = :ua, #lc = :lc, #n = if_not_exists(#n, :zero) + :n"
+        values = {":zero": number(0), **{f":{name}": value for name, value in item.items() if name != "sk"}}
+        guarded = _guarded(values, UpdateExpression=expression, ConditionExpression=_SAME_NOTE)
+        verdict = self._write(self._client.update_item, token, TableName=self._table, Key=key, **guarded)
+        return isinstance(verdict, _Done)
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        return [
+            decode_note(item) for item in self._partition(run, "begins_with(#sk, :prefix)", prefix=notes_prefix(born))
+        ]
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``; the longest overdue first."""

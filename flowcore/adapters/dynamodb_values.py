@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from flowcore.adapters.dynamodb_attributes import from_ms, to_ms
-from flowcore.model import NO_CHANGE, Answer, Delta, Json, Lapse, StepFailure, StepRecord, Terms, Trace
+from flowcore.model import NO_CHANGE, Answer, Delta, Json, Lapse, Receipt, StepFailure, StepRecord, Terms, Trace
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -111,6 +111,38 @@ def answer_of(value: Json) -> Answer | None:
         via=value["via"],
         idempotency_key=value.get("k"),
         timed_out=value.get("to", False),
+    )
+
+
+def receipt_json(receipt: Receipt) -> Json:
+    """One receipt, but for how often it came."""
+    return dense(
+        v=receipt.verdict,
+        w=receipt.wait or None,
+        at=to_ms(receipt.at),
+        by=receipt.by,
+        via=receipt.via,
+        s=receipt.step,
+        k=receipt.idempotency_key,
+        r=receipt.reason,
+        e=[dict(row) for row in receipt.errors] or None,
+        x=None if receipt.winner is None else dict(receipt.winner),
+    )
+
+
+def receipt_of(value: Json) -> Receipt:
+    """The receipt that ``receipt_json`` wrote."""
+    return Receipt(
+        verdict=value["v"],
+        wait=value.get("w", ""),
+        at=from_ms(value["at"]),
+        by=value.get("by"),
+        via=value["via"],
+        step=value.get("s"),
+        idempotency_key=value.get("k"),
+        reason=value.get("r"),
+        errors=tuple(value.get("e", ())),
+        winner=value.get("x"),
     )
 
 

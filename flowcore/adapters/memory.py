@@ -33,6 +33,7 @@ from flowcore.adapters.dynamodb_items import (
     scope_prefix,
 )
 from flowcore.adapters.dynamodb_mail import decode_sent, encode_listener, encode_sent, listener_key, mail_of, taker_key
+from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note, notes_prefix
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
 from flowcore.errors import InvariantError
 from flowcore.keys import ROOT, RunRef, Scope, scope_of
@@ -44,6 +45,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunStatus,
     RunSummary,
@@ -65,6 +67,8 @@ class MemoryStore:
         self._heads: dict[str, Item] = {}
         self._scopes: dict[str, dict[str, dict[str, Item]]] = {}
         """Partition key, then prefix of a scope, then sort key: a scope is read without a look at the others."""
+        self._notes: dict[str, dict[str, Item]] = {}
+        """Partition key, then sort key: the receipts beside each run."""
         self._due: dict[str, datetime] = {}
         self._listed: dict[str, dict[str, str]] = {}
         """Tenant, then list key, then partition key."""
@@ -172,6 +176,7 @@ class MemoryStore:
             if last is not None and isinstance(self.move(last, version=last.version - 1), HeadMoved):
                 return False
             self._scopes.pop(partition, None)
+            self._notes.pop(partition, None)
             self._due.pop(partition, None)
             item = self._heads.pop(partition, None)
             if item is not None:
@@ -211,6 +216,23 @@ class MemoryStore:
                 return head
             clock = now if head.updated_at <= now else None
             return self._apply(item, canceling(clock=clock, token=next(self._tokens)))
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``."""
+        with self._lock:
+            item = {"pk": text(partition_of(run)), **encode_note(born, slot, id, receipt, next(self._tokens), SCHEMA)}
+            notes = self._notes.setdefault(item["pk"]["S"], {})
+            standing = notes.get(item["sk"]["S"])
+            if standing is not None and standing["h"] != item["h"]:
+                return False
+            notes[item["sk"]["S"]] = item if standing is None else counted(standing, item)
+            return True
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        with self._lock:
+            notes, prefix = self._notes.get(partition_of(run), {}), notes_prefix(born)
+            return [decode_note(item) for key, item in notes.items() if key.startswith(prefix)]
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``; the longest overdue first."""
@@ -280,7 +302,8 @@ class MemoryStore:
         with self._lock:
             records = [item for run in self._scopes.values() for scope in run.values() for item in scope.values()]
             mail = [item for topic in self._mail.values() for item in topic.values()]
-            return [dict(item) for item in (*self._heads.values(), *records, *mail)]
+            notes = [item for run in self._notes.values() for item in run.values()]
+            return [dict(item) for item in (*self._heads.values(), *records, *mail, *notes)]
 
     def _taken_before(self, event: Sent) -> Sent | None:
         item = self._mail.get(event.topic, {}).get(f"V#{event.id}")

@@ -7,10 +7,11 @@ condition: two answers may both be admitted here, one of them is stored.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from flowcore.authoring.graph import Graph
+from flowcore.core.evolve import answers_of
 from flowcore.errors import (
     AlreadyResumed,
     AmbiguousWait,
@@ -24,7 +25,20 @@ from flowcore.errors import (
     UnknownStep,
 )
 from flowcore.keys import StepKey, dotted, index_of, parents_of, path_of
-from flowcore.model import Answer, Json, Outcome, Receipt, RunStatus, Snapshot, StepRecord, Terms, Trace, Wait, wait_id
+from flowcore.model import (
+    Answer,
+    Json,
+    Outcome,
+    Receipt,
+    RunStatus,
+    Snapshot,
+    StepRecord,
+    Terms,
+    Trace,
+    Wait,
+    wait_id,
+    wait_place,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +115,13 @@ def _voted(snapshot: Snapshot, record: StepRecord, resume: Resume) -> Repeated |
     """Why this caller cannot answer this suspension (again); None when he can."""
     terms, run_id, step = record.terms or Terms(), snapshot.head.run.id, dotted(record.key)
     if (terms.approvers and resume.by not in terms.approvers) or (terms.quorum > 1 and resume.by is None):
-        return Refused(NotAnApprover(run_id, step, resume.by))
+        wait = wait_id(record, snapshot.head.incarnation)
+        return Refused(NotAnApprover(run_id, step, resume.by, wait=wait))
     for vote in record.votes:
         if vote.by == resume.by:
             is_same = vote.digest == resume.digest
             told = receipt_of(vote, verdict="duplicate")
-            return Repeated(told) if is_same else Refused(AlreadyResumed(run_id, step, _winner(vote)))
+            return Repeated(told) if is_same else Refused(AlreadyResumed(run_id, step, _winner(vote), wait=vote.wait))
     return None
 
 
@@ -150,7 +165,15 @@ def is_abandoned(snapshot: Snapshot, key: StepKey) -> bool:
 
 def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplicate"] = "applied") -> Receipt:
     """The proof of what ``answer`` settled, when, and by whom."""
-    return Receipt(verdict=verdict, wait=answer.wait, at=answer.at, by=answer.by, via=answer.via)
+    return Receipt(
+        verdict=verdict,
+        wait=answer.wait,
+        at=answer.at,
+        by=answer.by,
+        via=answer.via,
+        step=dotted(wait_place(answer.wait)[0]),
+        idempotency_key=answer.idempotency_key,
+    )
 
 
 def _repeated(snapshot: Snapshot, resume: Resume) -> Repeated | Refused | None:
@@ -242,7 +265,7 @@ def _already(snapshot: Snapshot, record: StepRecord) -> RequestError:
             if head.is_terminal
             else NotSuspended(head.run.id, head.public_status)
         )
-    return AlreadyResumed(head.run.id, dotted(record.key), _winner(answer))
+    return AlreadyResumed(head.run.id, dotted(record.key), _winner(answer), wait=answer.wait)
 
 
 def _winner(answer: Answer) -> dict[str, Any]:
@@ -250,12 +273,31 @@ def _winner(answer: Answer) -> dict[str, Any]:
 
 
 def _settled_wait(snapshot: Snapshot, wait: str) -> RequestError:
-    record = snapshot.records.get(StepKey(wait.rsplit("@", 1)[0]))
-    if snapshot.head.is_terminal and (record is None or record.answer is None):
-        return RunFinished(snapshot.head.run.id, snapshot.head.public_status)
-    if record is None or record.answer is None:
-        return NotSuspended(snapshot.head.run.id, snapshot.head.public_status, step=wait, open_steps=_open(snapshot))
-    return _already(snapshot, record)
+    """Why this very suspension is not open: what has settled it is told, if the run still knows."""
+    head, (key, life) = snapshot.head, wait_place(wait)
+    record = snapshot.records.get(key)
+    if record is not None and head.status is not RunStatus.CANCELED:
+        lapsed = lapse_of(record, head.incarnation)
+        known = (*record.spent, *answers_of(record), *([] if lapsed is None else [lapsed]))
+        settled_it = [answer for answer in known if answer.wait == wait]
+        if settled_it:
+            return AlreadyResumed(head.run.id, dotted(key), _winner(settled_it[-1]), wait=wait)
+        if record.answer is not None and life == head.incarnation:
+            return _already(snapshot, record)
+    if head.is_terminal:
+        return RunFinished(head.run.id, head.public_status)
+    return NotSuspended(head.run.id, head.public_status, step=wait, open_steps=_open(snapshot))
+
+
+def lapse_of(record: StepRecord, incarnation: int) -> Answer | None:
+    """The deadline as the answer that it was, where it has settled a suspension without a call of its step."""
+    had_one = record.listens is not None or (record.terms is not None and record.terms.lapse is not None)
+    gave_up = record.failure is not None and record.failure.type == "ExecutorCrashed"
+    if record.answer is not None or not record.is_settled or not had_one or gave_up:
+        return None
+    began = replace(record, gen=record.gen - len(record.votes) - 1)
+    wait = wait_id(began, incarnation)
+    return Answer(wait=wait, data=None, digest="", at=record.at, via="timeout", timed_out=True)
 
 
 def _no_label(snapshot: Snapshot, label: str) -> RequestError:

@@ -296,8 +296,8 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             votes = (*prior.votes, event.answer)
             return replace(memory, at=prior.at, until=prior.until, votes=votes, began=began)
         case Answered():
-            votes = (*memory.votes, event.answer) if memory.terms is not None and memory.terms.quorum > 1 else ()
-            memory = replace(memory, votes=votes)
+            is_vote = memory.terms is not None and memory.terms.quorum > 1 and not event.answer.timed_out
+            memory = replace(memory, votes=(*memory.votes, event.answer) if is_vote else memory.votes)
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
             return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta, asked=asked)
@@ -344,9 +344,14 @@ def _outcome(event: Happened) -> Outcome:
 
 def _spent(record: StepRecord) -> tuple[Answer, ...]:
     """Earlier answers that carried a key: a late copy of one must not pass for the answer to the next suspension."""
-    if record.answer is None or record.answer.idempotency_key is None:
-        return record.spent
-    return (*record.spent, replace(record.answer, data=None))
+    given = answers_of(record)
+    return (*record.spent, *(replace(answer, data=None) for answer in given if answer.idempotency_key is not None))
+
+
+def answers_of(record: StepRecord) -> tuple[Answer, ...]:
+    """Every answer to the last suspension at a place, the one that settled it last."""
+    answer = record.answer
+    return record.votes if answer is None or answer in record.votes else (*record.votes, answer)
 
 
 def _changes_in(snapshot: Snapshot, scope: Scope | None) -> Delta:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from flowcore.app import ServedWorkflow
 from flowcore.authoring.workflow import Workflow
 from flowcore.core.events import Event, failure_json
 from flowcore.core.view import StepResult
+from flowcore.errors import MalformedRequest
 from flowcore.fields import FIELDS
 from flowcore.model import EventReceipt, Json, Page, Receipt, RunSummary, Wait
 from flowcore.run import RunResult
@@ -186,10 +187,26 @@ def receipt_json(receipt: Receipt) -> dict[str, Json]:
     return {
         "verdict": receipt.verdict,
         "wait": receipt.wait,
+        "step": receipt.step,
         "at": _instant(receipt.at),
         "by": receipt.by,
         "via": receipt.via,
+        "idempotency_key": receipt.idempotency_key,
+        "reason": receipt.reason,
+        "errors": [dict(row) for row in receipt.errors],
+        "winner": receipt.winner,
+        "times": receipt.times,
+        "last_at": _instant(receipt.last_at),
     }
+
+
+def receipts_json(receipts: Sequence[Receipt], limit: int, cursor: str | None) -> dict[str, Json]:
+    """A part of a run's receipts, which grow only at their end. Raises: MalformedRequest for a foreign cursor."""
+    if cursor is not None and not (cursor.isascii() and cursor.isdigit()):
+        raise MalformedRequest(f"{cursor!r} is no cursor of this listing")
+    first = int(cursor or 0)
+    items = [receipt_json(receipt) for receipt in receipts[first : first + limit]]
+    return {"items": items, "cursor": str(first + limit) if first + limit < len(receipts) else None}
 
 
 def _step(step: StepResult) -> dict[str, Json]:

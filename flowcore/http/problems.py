@@ -23,6 +23,7 @@ RETRY_AFTER_S = 1
 _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.RunNotFound, HTTPStatus.NOT_FOUND),
     (errors.WorkflowNotFound, HTTPStatus.NOT_FOUND),
+    (errors.EventNotFound, HTTPStatus.NOT_FOUND),
     (errors.MalformedRequest, HTTPStatus.BAD_REQUEST),
     (errors.InvalidPayload, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IdempotencyKeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),

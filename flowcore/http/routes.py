@@ -27,6 +27,7 @@ from flowcore.http.bodies import (
     fields_json,
     graph_json,
     page_json,
+    receipts_json,
     run_json,
     workflow_json,
 )
@@ -126,6 +127,12 @@ def _about_runs(router: Router, app: App) -> None:
     @router.get("/v1/runs/<run_id>/events")
     def list_events(run_id: str, after: Annotated[int, Query(ge=0)] = 0) -> Response[str]:
         return _json(HTTPStatus.OK, {"items": [event_json(event) for event in app.run(run_id).events(after)]})
+
+    @router.get("/v1/runs/<run_id>/receipts")
+    def list_receipts(
+        run_id: str, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None
+    ) -> Response[str]:
+        return _json(HTTPStatus.OK, receipts_json(app.run(run_id).receipts(), limit, cursor))
 
 
 def _changes(router: Router, app: App) -> None:

@@ -43,6 +43,7 @@ from flowcore.model import (
     Outcome,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunStatus,
     RunSummary,
@@ -118,6 +119,12 @@ def a_sent(id: str, **changes: Any) -> Sent:
 def an_answer(data: Json, **changes: Any) -> Answer:
     """An answer to the suspension at ``approve``."""
     return replace(Answer(wait="approve@0", data=data, digest="d-1", at=NOW), **changes)
+
+
+def a_receipt(**changes: Any) -> Receipt:
+    """Of an answer that came too late."""
+    plain = Receipt(verdict="stale", wait="approve@0", at=NOW, by="ann", via="http", reason="already-resumed")
+    return replace(plain, **changes)
 
 
 def a_started(key: str, opens: str, **changes: Any) -> StepRecord:
@@ -710,6 +717,31 @@ class StoreContract:
         assert store.delete(RUN, last=a_suspended_head(version=4))
         assert store.load(RUN, everything=True) is None
         assert not store.delete(RUN, last=a_suspended_head(version=4))
+
+    def test_note_keeps_a_receipt_and_counts_the_same_again(self, store: Store) -> None:
+        """Another one is refused where one stands; the first one's words stay."""
+        store.start(a_head())
+        first, later = a_receipt(), a_receipt(at=NOW + SECOND, by="eve")
+        assert store.note(RUN, NOW, "r001", "id-1", first)
+        assert [first] == list(store.notes(RUN, NOW))
+        assert not store.note(RUN, NOW, "r001", "id-2", later)
+        assert [first] == list(store.notes(RUN, NOW))
+        for _ in range(2):
+            assert store.note(RUN, NOW, "r001", "id-1", later)
+        assert store.note(RUN, NOW, "r~", "id-2", later)
+        again = replace(first, times=3, last_at=later.at)
+        assert [again, later] == sorted(store.notes(RUN, NOW), key=lambda receipt: receipt.at)
+
+    def test_notes_are_no_part_of_what_is_loaded(self, store: Store) -> None:
+        """Neither of the run, nor of a later run of its id, nor of another one; and they go with it."""
+        store.start(a_head())
+        store.note(RUN, NOW, "r001", "id-1", a_receipt())
+        for everything in (False, True):
+            assert (a_head(), {}) == store.load(RUN, everything=everything)
+        assert [] == list(store.notes(RUN, NOW + SECOND))
+        assert [] == list(store.notes(replace(RUN, id="r-12"), NOW))
+        store.delete(RUN)
+        assert [] == list(store.notes(RUN, NOW))
 
     def test_due_finds_what_is_overdue(self, store: Store) -> None:
         """Strictly before now, the longest overdue first, no more than asked for."""

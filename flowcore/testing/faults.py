@@ -24,6 +24,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunSummary,
     Sent,
@@ -49,7 +50,7 @@ T = TypeVar("T")
 WRITES = frozenset(
     {
         *("start", "start_with", "claim", "commit", "release", "move", "delete", "resume", "cancel"),
-        *("listen", "unlisten", "keep"),
+        *("listen", "unlisten", "keep", "note"),
     }
 )
 """The store's calls that change something."""
@@ -202,6 +203,14 @@ class FaultyStore:
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""
         return self._call("cancel", lambda: self.inner.cancel(run, now=now), run)
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``."""
+        return self._call("note", lambda: self.inner.note(run, born, slot, id, receipt), run)
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        return self._call("notes", lambda: self.inner.notes(run, born), run)
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""

@@ -30,6 +30,7 @@ from flowcore.model import (
     Outcome,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunStatus,
     RunSummary,
@@ -210,6 +211,14 @@ class WatchedStore:
     def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
         """See ``Store.cancel``."""
         return self._watched(run, lambda: self.inner.cancel(run, now=now))
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``."""
+        return self.inner.note(run, born, slot, id, receipt)
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        return self.inner.notes(run, born)
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""

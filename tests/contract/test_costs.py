@@ -22,6 +22,7 @@ from flowcore.testing.contract import (
     SECOND,
     a_head,
     a_listener,
+    a_receipt,
     a_record,
     a_running_head,
     a_sent,
@@ -59,6 +60,15 @@ def _listening(store: Store) -> None:
     store.listen(a_listener())
 
 
+def _note(store: Store) -> None:
+    store.note(RUN, NOW, "r001", "id-1", a_receipt())
+
+
+def _noted(store: Store) -> None:
+    suspend(store)
+    _note(store)
+
+
 def _take(store: Store) -> None:
     received = a_record("approve", Outcome.OK, gen=1)
     taken = a_sent("e-1", taker=("r-1", "approve@0"))
@@ -85,6 +95,8 @@ ROWS: list[tuple[str, Act, Act, int, int, float]] = [
     ("resume, queued", suspend, _resume(a_head(version=4, epoch=1)), 5, 6, 0),
     ("resume, inline", suspend, _resume(a_running_head(version=4, epoch=2)), 5, 6, 0),
     ("take an event", _listening, _take, 9, 10, 0),
+    ("keep a receipt", suspend, _note, 1, 1, 0),
+    ("count a receipt", _noted, _note, 1, 1, 0),
     ("start with an event", _nothing, lambda store: store.start_with(a_head(), a_sent("e-1")), 5, 6, 0),
     ("cancel, running", _start_inline, lambda store: store.cancel(RUN, now=NOW), 2, 3, 0),
     ("cancel, suspended", suspend, lambda store: store.cancel(RUN, now=NOW), 1, 2, 0),

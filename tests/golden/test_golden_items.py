@@ -23,6 +23,7 @@ from flowcore.adapters.dynamodb_items import (
     encode_head,
     encode_record,
 )
+from flowcore.adapters.dynamodb_notes import decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     Answer,
@@ -30,6 +31,7 @@ from flowcore.model import (
     Head,
     Lapse,
     Outcome,
+    Receipt,
     RunStatus,
     RunSummary,
     StepFailure,
@@ -158,6 +160,28 @@ RECORDS = {
 }
 
 
+RECEIPTS = {
+    "receipt stale": Receipt(
+        verdict="stale",
+        wait="pay@2",
+        at=LATER,
+        by="ann",
+        via="http",
+        step="pay",
+        idempotency_key="k-1",
+        reason="already-resumed",
+        winner={"at": "2026-03-01T12:00:00.123+00:00", "by": "bob", "via": "link"},
+    ),
+    "receipt rejected": Receipt(
+        verdict="rejected",
+        wait="",
+        at=LATER,
+        reason="invalid-input",
+        errors=({"path": "amount", "message": "Field required"},),
+    ),
+}
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_are_read_as_they_were_meant(name: str) -> None:
     """Every field."""
@@ -170,7 +194,13 @@ def test_records_are_read_as_they_were_meant(name: str) -> None:
     assert RECORDS[name] == decode_record(_item(name))
 
 
-@pytest.mark.parametrize("name", [*HEADS, *RECORDS])
+@pytest.mark.parametrize("name", RECEIPTS)
+def test_receipts_are_read_as_they_were_meant(name: str) -> None:
+    """Every field."""
+    assert RECEIPTS[name] == decode_note(_item(name))
+
+
+@pytest.mark.parametrize("name", [*HEADS, *RECORDS, *RECEIPTS])
 def test_the_same_items_are_still_written(name: str) -> None:
     """Attribute by attribute; a compressed payload by what is in it, as compressors may differ."""
     assert {key: _opened(value) for key, value in _item(name).items()} == {
@@ -194,7 +224,7 @@ def test_every_status_and_outcome_is_there() -> None:
     """And nothing in the file is left unread."""
     assert set(RunStatus) == {head.status for head in HEADS.values()}
     assert set(Outcome) == {record.outcome for record in RECORDS.values()}
-    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys()
+    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys() | RECEIPTS.keys()
 
 
 def _item(name: str) -> Item:
@@ -204,6 +234,8 @@ def _item(name: str) -> Item:
 def _written(name: str) -> Item:
     if name in HEADS:
         return encode_head(HEADS[name], "token")
+    if name in RECEIPTS:
+        return encode_note(NOW, "r017", "0f3a", RECEIPTS[name], "token", 1)
     return encode_record(RUN, 2, RECORDS[name], "token")
 
 

@@ -29,8 +29,8 @@ LAYERS = (
             "flowcore.crew",
             "flowcore.tries",
         ),
-        *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.tracing", "flowcore.spans"),
-        *("flowcore.fields", "flowcore.redrive"),
+        *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.receipts", "flowcore.tracing"),
+        *("flowcore.spans", "flowcore.fields", "flowcore.redrive"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +18,22 @@ from flowcore.adapters.dynamodb_items import (
     replacement,
     step_key_of,
 )
+from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
-from flowcore.model import Answer, Delta, Head, Lapse, Outcome, RunStatus, StepFailure, StepRecord, Terms, Trace
+from flowcore.model import (
+    Answer,
+    Delta,
+    Head,
+    Lapse,
+    Outcome,
+    Receipt,
+    RunStatus,
+    StepFailure,
+    StepRecord,
+    Terms,
+    Trace,
+    Verdict,
+)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -78,6 +92,19 @@ TERMS: dict[str, Any] = {
     "notify": st.none() | texts,
     "remind": st.lists(st.integers(0, 10**12).map(lambda ms: timedelta(milliseconds=ms)), max_size=2).map(tuple),
 }
+RECEIPT: dict[str, Any] = {
+    "verdict": st.sampled_from(get_args(Verdict)),
+    "wait": texts,
+    "at": instants,
+    "by": st.none() | texts,
+    "via": texts,
+    "step": st.none() | texts,
+    "idempotency_key": st.none() | texts,
+    "reason": st.none() | texts,
+    "errors": st.lists(st.fixed_dictionaries({"path": texts, "message": texts}), max_size=2).map(tuple),
+    "winner": st.none() | changes,
+}
+receipts = st.builds(Receipt, **RECEIPT)
 RECORD: dict[str, Any] = {
     "key": keys,
     "outcome": st.sampled_from(Outcome),
@@ -164,6 +191,16 @@ def test_a_record_round_trips(run: RunRef, incarnation: int, record: StepRecord)
     assert _exact(record) == _exact(found)
 
 
+@given(instants, names, receipts, receipts)
+def test_a_receipt_round_trips(born: datetime, slot: str, receipt: Receipt, again: Receipt) -> None:
+    """Every field; of the same that came again the time alone is kept."""
+    first = encode_note(born, slot, "id", receipt, "t", 1)
+    assert receipt == decode_note(first)
+    assert _exact(receipt) == _exact(decode_note(first))
+    expected = replace(receipt, times=2, last_at=again.at)
+    assert expected == decode_note(counted(first, encode_note(born, slot, "id", again, "u", 1)))
+
+
 @given(heads, heads)
 def test_a_replaced_head_is_the_new_one(before: Head, after: Head) -> None:
     """Only what a run keeps for life is left of the old one, and no attribute is left over."""
@@ -193,10 +230,11 @@ def test_every_field_is_drawn() -> None:
         (StepFailure, FAILURE),
         (Answer, ANSWER),
         (Delta, DELTA),
+        (Receipt, {**RECEIPT, "times": 2, "last_at": instants}),
     ):
         assert {each.name for each in fields(model)} == drawn.keys()
 
 
-def _exact(value: Head | StepRecord) -> str:
+def _exact(value: Head | StepRecord | Receipt) -> str:
     """Tells 1 from 1.0 and from True."""
     return repr([getattr(value, each.name) for each in fields(value)])

@@ -94,7 +94,9 @@ def test_a_crash_in_it_fails_it_and_one_elsewhere_does_not() -> None:
             _, app = _writes(at_call(at, fault, verbs=WRITES))
             if app.run("r-1").result().status == "failed":
                 doubtful.append((at, fault))
-    assert {(3, Fault.DIES_AFTER), (3, Fault.REPLY_LOST), (4, Fault.DIES_BEFORE), (4, Fault.FAILS)} == set(doubtful)
+    begun = {(3, Fault.DIES_AFTER), (3, Fault.REPLY_LOST)}
+    unheard = {(4, Fault.DIES_BEFORE), (4, Fault.FAILS), (4, Fault.THROTTLED)}
+    assert begun | unheard == set(doubtful)
 
 
 @pytest.mark.parametrize(

@@ -447,3 +447,21 @@ def meet(outer: str, inner: str, number: int) -> RunResult[Any]:
         acts(other)[inner]()
     app.advance(hours=1)
     return other.run("r").result()
+
+
+def test_wait_that_opens_while_its_event_is_being_kept_gets_it() -> None:
+    """Its worker listened before the sender looked, and looked for mail itself just before the event was kept."""
+    watched, clock = WatchedStore(MemoryStore()), VirtualClock()
+    dies = at_call(1, Fault.DIES_AFTER, verbs=frozenset({"listen"}))
+    waiting(local(order(), store=FaultyStore(watched, dies), clock=clock))
+    other = local(order(), store=watched, clock=clock)
+
+    def parks(call: Call) -> None:
+        if call.verb == "keep":
+            clock.forward(HOUR)
+            other.look(RunRef("default", "r"))
+            assert "suspended" == other.run("r").result().status
+
+    sender = local(order(), store=FaultyStore(watched, parks), clock=clock)
+    assert "applied" == sender.send_event("order.paid", "A-17", {"cents": 1}).verdict
+    assert ("success", 1) == (other.run("r").result().status, other.run("r").result().output)

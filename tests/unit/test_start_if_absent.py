@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from flowcore import App, Start, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
-from flowcore.errors import InvalidPayload, MalformedRequest, StoreUnavailable, WorkflowNotFound
+from flowcore.errors import InvalidPayload, MalformedRequest, OutsideError, StoreUnavailable, WorkflowNotFound
 from flowcore.keys import RunRef
 from flowcore.model import EventReceipt, Mail, Topic
 from flowcore.testing import LocalApp, VirtualClock
@@ -238,11 +238,11 @@ def play(script: Script, start: Callable[[], Start[Any]]) -> tuple[LocalApp, Mai
     receipts = []
     for number in (1, 2):
         for _ in range(5):
-            with suppress(WorkerDied, StoreUnavailable):
+            with suppress(WorkerDied, OutsideError):
                 receipts.append(send(app, f"e-{number}", cents=number, start=start()))
                 break
     for _ in range(20):
-        with suppress(WorkerDied, StoreUnavailable):
+        with suppress(WorkerDied, OutsideError):
             app.advance(hours=1)
     calm = LocalApp(app, store=watched, clock=app.clock)
     return calm, watched.mail(PAID, app.clock.now()), receipts
