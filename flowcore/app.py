@@ -6,7 +6,7 @@ end; with one, ``start`` and ``resume`` commit, ask a worker to look, and return
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, overload
@@ -15,6 +15,7 @@ from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
 from flowcore.codec import Shape, digest
 from flowcore.core.view import waits as open_suspensions
+from flowcore.deliveries import Delivery, DeliveryLog, Webhook, found, replay
 from flowcore.engine import Engine
 from flowcore.errors import (
     DefinitionError,
@@ -72,6 +73,8 @@ class App:
             next: the sweeper, or a start of the same id. A run that has not ended is never removed.
         tracer: is told what runs and steps took, as ``flowcore.ports.Span`` values; ``flowcore.adapters.otel`` has one
             for OpenTelemetry.
+        webhooks: doors for signed deliveries; see ``flowcore.deliveries.Webhook``.
+        deliveries: where what has come through them is logged.
         links: signs the addresses that ``Wait.approval_url`` and ``Wait.callback_url`` give; ``flowcore.links.Links``.
 
     Example:
@@ -96,8 +99,10 @@ class App:
         retention: timedelta | None = None,
         tracer: Tracer | None = None,
         links: LinkMaker | None = None,
+        webhooks: Iterable[Webhook] = (),
+        deliveries: DeliveryLog | None = None,
     ) -> None:
-        from flowcore.adapters.memory import MemoryScheduler, MemoryStore  # noqa: PLC0415  # only without a store
+        from flowcore.adapters.memory import MemoryDeliveries, MemoryScheduler, MemoryStore  # noqa: PLC0415  # only without a store
         from flowcore.adapters.system import SystemClock, SystemIds  # noqa: PLC0415  # only without others
 
         committed = [_committed(w) for w in workflows]
@@ -108,6 +113,8 @@ class App:
         self.ids: Ids = ids or SystemIds()
         self.store: Store = store or MemoryStore()
         self.queue = queue
+        self.webhooks: Mapping[str, Webhook] = _named_once(webhooks)
+        self.deliveries: DeliveryLog = deliveries or MemoryDeliveries()
         self.scheduler: Scheduler | None = scheduler or (None if store else MemoryScheduler())
         self.engine = Engine(
             graphs={w.id: w.compiled for w in committed},
@@ -138,6 +145,7 @@ class App:
         retention: timedelta | None = None,
         tracer: Tracer | None = None,
         links: LinkMaker | None = None,
+        deliveries: DeliveryLog | None = None,
     ) -> App:
         """The same workflows on other ports: how a deployment puts the author's App onto AWS."""
         return App(
@@ -151,6 +159,8 @@ class App:
             retention=retention or self.engine.retention,
             tracer=tracer or self.engine.tracer,
             links=links or self.engine.links,
+            webhooks=self.webhooks.values(),
+            deliveries=deliveries or self.deliveries,
         )
 
     def for_tenant(self, tenant: str) -> App:
@@ -345,6 +355,24 @@ class App:
         """
         return receipt_of(self.engine, Topic(self.tenant, name, key), event_id)
 
+    def list_deliveries(self, webhook: str, *, limit: int = 50, cursor: str | None = None) -> Page[Delivery]:
+        """What has come through a webhook in the last 30 days, the newest first, without the bodies.
+
+        Raises: WebhookNotFound, MalformedRequest.
+        """
+        if limit < 1:
+            raise MalformedRequest(f"limit={limit} is below 1; ask for at least one delivery")
+        return self.deliveries.deliveries(found(self, webhook).tenant, webhook, limit=limit, cursor=cursor)
+
+    def replay_delivery(self, webhook: str, id: str) -> Delivery:
+        """Give one delivery another chance: one that was filtered, fitted nothing, or was for nobody.
+
+        It is judged by what its webhook says today. What it has settled already it does not settle again.
+
+        Raises: WebhookNotFound, DeliveryNotFound.
+        """
+        return replay(self, webhook, id)
+
     def waits(
         self,
         *,
@@ -444,6 +472,14 @@ def _is_meant(wait: Wait[Json], label: str | None, due_before: datetime | None) 
 
 def _age(wait: Wait[Json]) -> tuple[datetime, str, str]:
     return wait.since or _LATEST, wait.run_id, wait.id
+
+
+def _named_once(webhooks: Iterable[Webhook]) -> dict[str, Webhook]:
+    named: dict[str, Webhook] = {}
+    for webhook in webhooks:
+        if named.setdefault(webhook.name, webhook) is not webhook:
+            raise SettingsError(f"Two webhooks are named {webhook.name!r}; each needs an address of its own.")
+    return named
 
 
 def _positive(retention: timedelta | None) -> timedelta | None:

@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("flowcore.deliveries")
 
-Verdict: TypeAlias = Literal["applied", "buffered", "duplicate", "filtered", "unmatched", "rejected"]
-"""``applied`` and ``buffered``: as of the event. ``filtered``: ``only`` says no. ``unmatched``: no key in it.
+Verdict: TypeAlias = Literal["applied", "buffered", "started", "duplicate", "filtered", "unmatched", "rejected"]
+"""The first four: as of the event. ``filtered``: ``only`` says no. ``unmatched``: no key in it.
 ``rejected``: its data fits no open wait, or not what an event may be."""
 
 KEPT = timedelta(days=30)
 """How long a delivery can be found in the log, and be given another chance."""
 
 Secrets: TypeAlias = Callable[[str], Sequence[str]]
-"""From where secrets are kept to what they are, the newest first: ``env:NAME``, ``ssm:/path``, ``secretsmanager:id``."""
+"""From where secrets are kept, ``env:NAME``, ``ssm:/path`` or ``secretsmanager:id``, to what they are now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,9 @@ class Delivery:
     tenant: str
     hook: str
     id: str
-    """As the sender calls it: a repeated delivery has the same."""
+    """Of this line of the log; sorts by time."""
+    delivery_id: str
+    """As the sender calls it: a repeated delivery has the same, and a line of its own."""
     at: datetime
     verdict: Verdict
     reason: str | None = None
@@ -124,7 +126,7 @@ class DeliveryLog(Protocol):
     """Where deliveries are kept for a while. Raises, all methods: StoreUnavailable, Throttled."""
 
     def log(self, delivery: Delivery, until: datetime) -> None:
-        """Keep it until then; another of the same hook and id takes its place."""
+        """Keep it until then."""
         ...
 
     def delivery(self, tenant: str, hook: str, id: str) -> Delivery | None:
@@ -136,27 +138,33 @@ class DeliveryLog(Protocol):
         ...
 
 
-def deliver(app: App, hook: Webhook, headers: Headers, body: bytes, secrets: Secrets) -> Delivery:
+def deliver(app: App, hook: Webhook, id: str, headers: Headers, body: bytes) -> Delivery:
     """Take one delivery in: what became of it.
 
-    Raises: BadSignature, and then nothing is kept; OutsideError, and then the sender will try again.
+    Args:
+        id: what ``hook.scheme.verify`` has called it.
+    Raises: OutsideError, and then the sender will try again.
     """
     now = app.clock.now()
-    id = hook.scheme.verify(headers, body, now, secrets(hook.secret))
     asked = {name: value for name in _headers_in(hook) if (value := headers.get(name)) is not None}
+    fresh = Delivery(
+        tenant=hook.tenant,
+        hook=hook.name,
+        id=_line(app, now),
+        delivery_id=id,
+        at=now,
+        verdict="rejected",
+        headers=asked or None,
+    )
     try:
         value = _opened(hook.scheme, body)
     except MalformedRequest as error:
-        fresh = Delivery(tenant=hook.tenant, hook=hook.name, id=id, at=now, verdict="rejected", reason=str(error))
-        return _logged(app, fresh)
-    fresh = Delivery(
-        tenant=hook.tenant, hook=hook.name, id=id, at=now, verdict="unmatched", body=value, headers=asked
-    )
-    return _logged(app, _judged(app, hook, fresh))
+        return _logged(app, replace(fresh, reason=str(error)))
+    return _logged(app, _judged(app, hook, replace(fresh, body=value)))
 
 
 def replay(app: App, name: str, id: str) -> Delivery:
-    """Give a delivery in the log another chance, under what its webhook says today.
+    """Give a delivery in the log another chance, under what its webhook says today; it gets a line of its own.
 
     What has settled a wait settles no other: it is a ``duplicate``. Raises: WebhookNotFound, DeliveryNotFound.
     """
@@ -164,7 +172,9 @@ def replay(app: App, name: str, id: str) -> Delivery:
     kept = app.deliveries.delivery(hook.tenant, name, id)
     if kept is None:
         raise DeliveryNotFound(name, id)
-    return _logged(app, _judged(app, hook, replace(kept, at=app.clock.now(), reason=None, run_id=None, wait=None)))
+    now = app.clock.now()
+    again = replace(kept, id=_line(app, now), at=now, reason=None, event=None, key=None, run_id=None, wait=None)
+    return _logged(app, _judged(app, hook, again))
 
 
 def found(app: App, name: str) -> Webhook:
@@ -199,11 +209,16 @@ def _judged(app: App, hook: Webhook, delivery: Delivery) -> Delivery:
     told = replace(delivery, event=hook.event, key=key)
     try:
         receipt = app.for_tenant(hook.tenant).send_event(
-            hook.event, key, ask(hook.data), event_id=f"{hook.name}:{delivery.id}", keep=hook.keep
+            hook.event, key, ask(hook.data), event_id=f"{hook.name}:{delivery.delivery_id}", keep=hook.keep
         )
     except RequestError as error:
         return replace(told, verdict="rejected", reason=error.code)
     return replace(told, verdict=receipt.verdict, run_id=receipt.run_id, wait=receipt.wait)
+
+
+def _line(app: App, now: datetime) -> str:
+    """The name of a new line: as digits sort, so does time."""
+    return f"{int(now.timestamp() * 1000):015d}-{app.ids.fresh()[-8:]}"
 
 
 def _logged(app: App, delivery: Delivery) -> Delivery:
@@ -211,7 +226,7 @@ def _logged(app: App, delivery: Delivery) -> Delivery:
     try:
         app.deliveries.log(delivery, delivery.at + KEPT)
     except FlowcoreError as error:
-        seen = {"hook": delivery.hook, "delivery_id": delivery.id, "error_type": type(error).__name__}
+        seen = {"hook": delivery.hook, "delivery_id": delivery.delivery_id, "error_type": type(error).__name__}
         _LOGGER.warning("a delivery could not be logged", extra=seen)
     return delivery
 
@@ -251,8 +266,8 @@ class _Reader:
 
         headers = self._headers
 
-        class Functions(functions.Functions):  # type: ignore[misc]  # jmespath has no types
-            @functions.signature({"types": ["string"]})  # type: ignore[untyped-decorator]  # as above
+        class Functions(functions.Functions):
+            @functions.signature({"types": ["string"]})
             def _func_header(self, name: str) -> str | None:
                 return headers.get(name.lower())
 

@@ -369,6 +369,24 @@ class LinkExpired(RequestError):
         return {"until": self.until.isoformat()}
 
 
+class WebhookNotFound(RequestError):
+    """No webhook of that name is served here."""
+
+    code = "webhook-not-found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no webhook {name[:100]!r} here.")
+
+
+class DeliveryNotFound(RequestError):
+    """The log has no such delivery (any more)."""
+
+    code = "delivery-not-found"
+
+    def __init__(self, hook: str, id: str) -> None:
+        super().__init__(f"The log of webhook {hook!r} has no delivery {id[:100]!r}. Lines are kept for 30 days.")
+
+
 class WaitExpired(RequestError):
     """The deadline of this suspension has passed, and was acted upon."""
 

@@ -12,6 +12,7 @@ from flowcore.app import ServedWorkflow
 from flowcore.authoring.workflow import Workflow
 from flowcore.core.events import Event, failure_json
 from flowcore.core.view import StepResult
+from flowcore.deliveries import Delivery
 from flowcore.errors import MalformedRequest
 from flowcore.fields import FIELDS
 from flowcore.model import EventReceipt, Json, Page, Receipt, RunSummary, Wait
@@ -179,6 +180,21 @@ def event_receipt_json(receipt: EventReceipt) -> dict[str, Json]:
         "verdict": receipt.verdict,
         "run_id": receipt.run_id,
         "wait": receipt.wait,
+    }
+
+
+def delivery_json(delivery: Delivery) -> dict[str, Json]:
+    """One line of the log of a webhook."""
+    return {
+        "id": delivery.id,
+        "delivery_id": delivery.delivery_id,
+        "at": _instant(delivery.at),
+        "verdict": delivery.verdict,
+        "reason": delivery.reason,
+        "event": delivery.event,
+        "key": delivery.key,
+        "run_id": delivery.run_id,
+        "wait": delivery.wait,
     }
 
 

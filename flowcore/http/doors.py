@@ -5,7 +5,6 @@ A page shows and asks; only a POST decides. Mail scanners open links, so GET and
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -31,6 +30,7 @@ from flowcore.errors import (
     WaitExpired,
 )
 from flowcore.http.bodies import receipt_json
+from flowcore.http.raw import raw_body
 from flowcore.http.strict import parsed
 from flowcore.inbox import Asked, asked
 from flowcore.links import Grant, Links
@@ -82,7 +82,7 @@ def _callbacks(router: Router, app: App, links: Links) -> None:
     @router.post("/cb/<token>")
     def call_back(token: str) -> Response[str]:
         grant = links.read(token, "cb", app.clock.now())
-        data = parsed(_raw(router))
+        data = parsed(raw_body(router))
         receipt = _answered(app, grant, data, via="callback")
         return Response(
             status_code=HTTPStatus.OK.value,
@@ -118,19 +118,13 @@ def _over(error: AlreadyResumed) -> RequestError:
 # -- what is read and what is shown -----------------------------------------------------------------------------------
 
 
-def _raw(router: BaseRouter) -> bytes:
-    event = router.current_event.raw_event
-    body = event.get("body") or ""
-    return base64.b64decode(body) if event.get("isBase64Encoded") else body.encode("utf-8", "surrogatepass")
-
-
 def _posted(router: BaseRouter) -> Mapping[str, list[str]]:
     """The fields of a posted form. Raises: MalformedRequest."""
     kind = (router.current_event.headers.get("content-type") or _FORM).partition(";")[0].strip().lower()
     if kind != _FORM:
         raise MalformedRequest(f"This page takes {_FORM}, not {kind[:50]!r}; programs use a callback URL.")
     try:
-        return parse_qs(_raw(router).decode(), keep_blank_values=True, max_num_fields=1_000, errors="strict")
+        return parse_qs(raw_body(router).decode(), keep_blank_values=True, max_num_fields=1_000, errors="strict")
     except ValueError:
         raise MalformedRequest("What was posted is not a form.") from None
 

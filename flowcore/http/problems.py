@@ -24,6 +24,8 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.RunNotFound, HTTPStatus.NOT_FOUND),
     (errors.WorkflowNotFound, HTTPStatus.NOT_FOUND),
     (errors.EventNotFound, HTTPStatus.NOT_FOUND),
+    (errors.WebhookNotFound, HTTPStatus.NOT_FOUND),
+    (errors.DeliveryNotFound, HTTPStatus.NOT_FOUND),
     (errors.MalformedRequest, HTTPStatus.BAD_REQUEST),
     (errors.InvalidPayload, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IdempotencyKeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),

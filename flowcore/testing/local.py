@@ -83,6 +83,8 @@ class LocalApp(App):
             retention=app.engine.retention,
             tracer=app.engine.tracer,
             links=app.engine.links,
+            webhooks=app.webhooks.values(),
+            deliveries=app.deliveries,
         )
         self._crashes: list[tuple[str, Fault]] = []
         self._swept_at: datetime | None = None
