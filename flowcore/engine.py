@@ -131,7 +131,10 @@ class Engine:
                     return take_over(self, head, deadline)
                 return self._unless_expired(head)
             case Claimed(head):
-                return self._claimed(head, deadline, per_step=per_step)
+                try:
+                    return self._claimed(head, deadline, per_step=per_step)
+                except RunNotFound:  # it was deleted while it was being driven
+                    return None
             case _:
                 assert_never(claim)
 

@@ -259,6 +259,30 @@ class Queue(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A message that was set aside because no worker got through with it."""
+
+    id: str
+    """The message's own."""
+    handle: str
+    """By which whoever has taken it can remove it."""
+    hint: Hint | None
+    """None: it is no hint."""
+
+
+class DeadLetters(Protocol):
+    """Messages that were delivered so often in vain that they were set aside. Raises: QueueUnavailable."""
+
+    def take(self, limit: int) -> Sequence[Letter]:
+        """Up to ``limit`` of them, from 1 to 10; others do not see them for a while. Empty: none is left to be seen."""
+        ...
+
+    def discard(self, letter: Letter) -> None:
+        """Remove one that was taken."""
+        ...
+
+
 class Scheduler(Protocol):
     """Fires a hint into the work queue at an instant, at least once, perhaps late."""
 

@@ -504,7 +504,7 @@ def _crashed(action: GiveUp) -> StepFailure:
     where = dotted(action.place.key)
     return StepFailure(
         type="ExecutorCrashed",
-        message=f"{action.claims} workers in a row took up {where!r} and none of them came back; it is given up.",
+        message=f"{action.deaths} workers in a row took up {where!r} and none of them came back; it is given up.",
     )
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from flowcore.adapters.aws import dynamo_client, scheduler_client, sqs_client
 from flowcore.adapters.dynamodb import DynamoStore
 from flowcore.adapters.scheduler import EventBridgeScheduler
-from flowcore.adapters.sqs import SqsQueue, queue_arn
+from flowcore.adapters.sqs import SqsDeadLetters, SqsQueue, queue_arn
 from flowcore.adapters.system import SystemClock, SystemIds
 from flowcore.app import App
 from flowcore.errors import SettingsError
@@ -39,6 +39,12 @@ def served_app() -> App:
         ids=ids,
         retention=settings.retention,
     )
+
+
+def dead_letters() -> SqsDeadLetters:
+    """What this deployment has set aside, for ``flowcore.ops.redrive_dead_letters``. Raises: SettingsError."""
+    settings = Settings.read()
+    return SqsDeadLetters.of(sqs_client(region=settings.region), settings.queue_url)
 
 
 def load_app(name: str) -> App:

@@ -84,7 +84,7 @@ class GiveUp:
     """Workers die of this place again and again: fail it."""
 
     place: Place
-    claims: int
+    deaths: int
 
 
 @dataclass(frozen=True, slots=True)

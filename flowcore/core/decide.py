@@ -206,8 +206,9 @@ def decide(graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed | Non
         case Ended(value):
             return Finish(Done(value))
         case Live() | Held() if walk.actions:
-            if _is_poisoned(snapshot):
-                return Run((GiveUp(walk.actions[0].place, head.attempts),), None)
+            deaths = _deaths(snapshot)
+            if deaths is not None:
+                return Run((GiveUp(walk.actions[0].place, deaths),), None)
             return Run(tuple(walk.actions), walk.retry)
         case Live():
             if walk.wake is None:
@@ -475,10 +476,11 @@ def _settled(record: StepRecord, value: Json) -> Done | Ended | Broken:
             )
 
 
-def _is_poisoned(snapshot: Snapshot) -> bool:
-    """Whether the last claims all ended without a clean release and without a single record."""
+def _deaths(snapshot: Snapshot) -> int | None:
+    """How many workers have died here, if the last claims all ended without a clean release and a single record."""
     head = snapshot.head
     if head.attempts <= MOST_CLAIMS:
-        return False
+        return None
     progress = max((record.epoch for record in snapshot.records.values()), default=0)
-    return head.epoch - progress > MOST_CLAIMS
+    # This claim is not one of them; the one that has made the last record is.
+    return min(head.attempts - 1, head.epoch - progress) if head.epoch - progress > MOST_CLAIMS else None
