@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
@@ -52,7 +52,7 @@ class Links:
 
     Args:
         public_url: where the API answers, as the holders of links reach it.
-        secrets: key id to secret, the newest first.
+        secrets: key id to secret, the newest first; or what gives them, which is asked for each link.
     Raises: SettingsError for a secret that is too short, an id that is none, or an address that is none.
 
     Example:
@@ -64,19 +64,33 @@ class Links:
         'approve@0'
     """
 
-    def __init__(self, public_url: str, secrets: Mapping[str, str]) -> None:
-        faults = [f"{kid!r} is no key id: 1-32 letters, digits, _ and -" for kid in secrets if not _KID.fullmatch(kid)]
+    def __init__(self, public_url: str, secrets: Mapping[str, str] | Callable[[], Mapping[str, str]]) -> None:
+        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", public_url):
+            raise SettingsError(f"Links cannot be made: {public_url!r} is no http address.")
+        self.public_url = public_url.rstrip("/")
+        self._known: Mapping[str, str] = {}
+        if callable(secrets):
+            self._ask = secrets
+        else:
+            given = dict(secrets)
+            self._ask = lambda: given
+            self._secrets()
+
+    def _secrets(self) -> Mapping[str, str]:
+        """The keys as they are now. Raises: SettingsError, without a secret in its message."""
+        found = self._ask()
+        if found is self._known:
+            return found
+        faults = [f"{kid!r} is no key id: 1-32 letters, digits, _ and -" for kid in found if not _KID.fullmatch(kid)]
         faults += [
             f"the secret of key {kid!r} has fewer than {SHORTEST_SECRET} characters"
-            for kid, secret in secrets.items()
+            for kid, secret in found.items()
             if len(secret) < SHORTEST_SECRET
         ]
-        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", public_url):
-            faults.append(f"{public_url!r} is no http address")
-        if faults or not secrets:
+        if faults or not found:
             raise SettingsError("Links cannot be signed: " + ("; ".join(faults) or "there is no secret") + ".")
-        self.public_url = public_url.rstrip("/")
-        self._secrets = dict(secrets)
+        self._known = found
+        return found
 
     def url(self, grant: Grant) -> str:
         """The address that a mail or a program is given."""
@@ -84,7 +98,7 @@ class Links:
 
     def token(self, grant: Grant) -> str:
         """``<key id>.<claims>.<signature>``, in characters that a path takes as they are."""
-        kid = next(iter(self._secrets))
+        kid = next(iter(self._secrets()))
         until = int(grant.until.timestamp())
         claims = [grant.tenant, grant.run_id, grant.wait, grant.door, grant.actor, until]
         return f"{kid}.{self._serializer(kid).dumps(claims)}"
@@ -101,7 +115,7 @@ class Links:
         from itsdangerous import BadData  # noqa: PLC0415  # as below
 
         kid, _, signed = token.partition(".")
-        if kid not in self._secrets:
+        if kid not in self._secrets():
             raise LinkUnknown
         serializer = self._serializer(kid)
         try:
@@ -129,21 +143,21 @@ class Links:
         from itsdangerous import URLSafeSerializer  # noqa: PLC0415  # only where links are made or read
 
         return URLSafeSerializer(
-            self._secrets[kid],
+            self._known[kid],
             salt=f"flowcore.link.{kid}",
             serializer=_Compact,
             signer_kwargs={"key_derivation": "hmac", "digest_method": _sha256},
         )
 
 
-def links_of(public_url: str, secrets: str) -> Links:
-    """Links from settings: ``kid:secret,kid:secret``. Raises: SettingsError, without a secret in its message."""
+def pairs_of(secrets: str) -> dict[str, str]:
+    """``kid:secret,kid:secret`` as keys by their id. Raises: SettingsError, without a secret in its message."""
     pairs = [part.strip().partition(":") for part in secrets.split(",") if part.strip()]
     if any(not mark for _, mark, _ in pairs):
         raise SettingsError("FLOWCORE_LINK_SECRETS is not kid:secret, or several of them with commas in between.")
     if len({kid for kid, _, _ in pairs}) < len(pairs):
         raise SettingsError("FLOWCORE_LINK_SECRETS has two keys of the same id; give the new one an id of its own.")
-    return Links(public_url, {kid: secret for kid, _, secret in pairs})
+    return {kid: secret for kid, _, secret in pairs}
 
 
 @dataclass(frozen=True, slots=True)

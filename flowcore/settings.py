@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from flowcore.errors import SettingsError
@@ -30,6 +30,10 @@ class Settings:
     schedule_group: str
     schedule_role_arn: str
     region: str
+    public_url: str | None = None
+    """Where the API answers, as holders of links reach it; None: no links are made."""
+    link_secrets: str | None = field(default=None, repr=False)
+    """``kid:secret,kid:secret``, or the place where they are kept: ``secretsmanager:id``, ``ssm:/path``."""
     retention: timedelta | None = None
     """How long ended runs are kept whose workflow does not say; None: as the App says."""
     clock_offset: timedelta = timedelta(0)
@@ -42,6 +46,8 @@ class Settings:
         found.setdefault("AWS_REGION", found.get("AWS_DEFAULT_REGION", ""))
         faults = [f"{name} is not set: {what}" for name, what in _NEEDED.items() if not found.get(name)]
         faults += _malformed(found)
+        if bool(found.get("FLOWCORE_PUBLIC_URL")) is not bool(found.get("FLOWCORE_LINK_SECRETS")):
+            faults.append("FLOWCORE_PUBLIC_URL and FLOWCORE_LINK_SECRETS belong together: one of them is not set")
         if faults:
             raise SettingsError("The environment is incomplete:\n- " + "\n- ".join(faults))
         return Settings(
@@ -51,9 +57,16 @@ class Settings:
             schedule_group=found["FLOWCORE_SCHEDULE_GROUP"],
             schedule_role_arn=found["FLOWCORE_SCHEDULE_ROLE_ARN"],
             region=found["AWS_REGION"],
+            public_url=found.get("FLOWCORE_PUBLIC_URL") or None,
+            link_secrets=found.get("FLOWCORE_LINK_SECRETS") or None,
             retention=timedelta(days=days) if (days := float(found.get("FLOWCORE_RETENTION_DAYS") or 0)) else None,
             clock_offset=timedelta(seconds=float(found.get("FLOWCORE_CLOCK_OFFSET") or 0)),
         )
+
+
+def variable(name: str) -> str | None:
+    """One variable of the environment that is named elsewhere: where the secret of a webhook is kept."""
+    return os.environ.get(name)
 
 
 def _malformed(found: Mapping[str, str]) -> list[str]:
@@ -62,6 +75,7 @@ def _malformed(found: Mapping[str, str]) -> list[str]:
         "FLOWCORE_APP": (r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "module:attribute"),
         "FLOWCORE_QUEUE_URL": (r"https?://[^/]+/.+/[^/]+", "a URL that ends in /account/queue-name"),
         "FLOWCORE_SCHEDULE_ROLE_ARN": (r"arn:[\w-]+:iam::\d*:role/.+", "the ARN of a role"),
+        "FLOWCORE_PUBLIC_URL": (r"https?://[^\s/?#]+(/[^\s?#]*)?", "an http address"),
         "FLOWCORE_RETENTION_DAYS": (r"\d+(\.\d+)?", "a number of days, 0 to keep runs for ever"),
         "FLOWCORE_CLOCK_OFFSET": (r"-?\d+(\.\d+)?", "a number of seconds"),
     }

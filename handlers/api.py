@@ -9,12 +9,13 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from flowcore.http.api import Api
+from flowcore.http.hooks import delivery_log
 from flowcore.http.routes import routes
 from handlers.bootstrap import served_app
 
 logger = Logger(service="flowcore-api")
 metrics = Metrics(namespace="flowcore", service="flowcore-api")
-api = Api([routes(served_app())], logger)
+api = Api([routes(served_app()), delivery_log(served_app())], logger)
 
 
 @metrics.log_metrics

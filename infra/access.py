@@ -32,6 +32,7 @@ _ITEMS = _grant(
 )
 _SEND = _grant("queue", "sqs:SendMessage")
 _SCHEDULES = _grant("schedules", "scheduler:CreateSchedule", "scheduler:DeleteSchedule")
+_LINKS = _grant("link secret", "secretsmanager:GetSecretValue")
 _PASS = _grant("schedule role", "iam:PassRole")
 
 
@@ -41,12 +42,31 @@ def _logs(of: str) -> Grant:
 
 GRANTS: Mapping[str, tuple[Grant, ...]] = MappingProxyType(
     {
-        "ApiRole": (_ITEMS, _grant("list-index", "dynamodb:Query"), _SEND, _SCHEDULES, _PASS, _logs("api logs")),
+        "ApiRole": (
+            _ITEMS,
+            _grant("list-index", "dynamodb:Query"),
+            _SEND,
+            _SCHEDULES,
+            _PASS,
+            _LINKS,
+            _logs("api logs"),
+        ),
+        "WebhookRole": (
+            _ITEMS,
+            _SEND,
+            _SCHEDULES,
+            _PASS,
+            _LINKS,
+            _grant("webhook secrets", "secretsmanager:GetSecretValue"),
+            _grant("webhook parameters", "ssm:GetParameter"),
+            _logs("webhook logs"),
+        ),
         "WorkerRole": (
             _ITEMS,
             _grant("queue", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"),
             _SCHEDULES,
             _PASS,
+            _LINKS,
             _logs("worker logs"),
         ),
         "SweepRole": (_grant("due-index", "dynamodb:Query"), _SEND, _logs("sweep logs")),

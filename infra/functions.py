@@ -11,6 +11,7 @@ HANDLERS: Mapping[str, str] = MappingProxyType(
         "ApiFunction": "handlers.api.handler",
         "WorkerFunction": "handlers.worker.handler",
         "SweepFunction": "handlers.sweep.handler",
+        "WebhookFunction": "handlers.webhook.handler",
     }
 )
 """Logical id in the template -> entry point."""
@@ -21,6 +22,8 @@ ENVIRONMENT = (
     "FLOWCORE_QUEUE_URL",
     "FLOWCORE_SCHEDULE_GROUP",
     "FLOWCORE_SCHEDULE_ROLE_ARN",
+    "FLOWCORE_PUBLIC_URL",
+    "FLOWCORE_LINK_SECRETS",
     "FLOWCORE_RETENTION_DAYS",
 )
 """Set on every function, and nothing else: a setting that only one function has is a setting nobody finds."""
@@ -40,11 +43,16 @@ ROUTES = (
     "GET /v1/workflows",
     "GET /v1/workflows/{workflow}",
     "GET /v1/workflows/{workflow}/graph",
+    "GET /v1/hooks/{name}/deliveries",
+    "POST /v1/hooks/{name}/deliveries/{id}/replay",
     "GET /healthz",
 )
-"""Route keys of the HTTP API, all of them served by ApiFunction."""
+"""Route keys of the HTTP API that ApiFunction serves."""
 
-OPEN_ROUTES = frozenset({"GET /healthz"})
+DOORS = ("GET /a/{token}", "HEAD /a/{token}", "POST /a/{token}", "POST /cb/{token}", "POST /hooks/{name}")
+"""Route keys that WebhookFunction serves: what lets in there is a signature."""
+
+OPEN_ROUTES = frozenset({"GET /healthz", *DOORS})
 """Routes without an authorizer, whatever AuthMode says."""
 
 VISIBILITY_FACTOR = 6

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flowcore.errors import LinkExpired, LinkUnknown, SettingsError
-from flowcore.links import Grant, Links, links_of
+from flowcore.links import Grant, Links, pairs_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OLD, NEW = "o" * 32, "n" * 32
@@ -101,11 +101,23 @@ def test_link_of_the_same_id_with_another_secret_is_unknown() -> None:
 def test_wrong_secrets_are_refused_without_being_told(secrets: str, complaint: str) -> None:
     """At start-up, with what is wrong, and never with the secret itself."""
     with pytest.raises(SettingsError, match=complaint) as refused:
-        links_of("https://api.example.com", secrets)
+        Links("https://api.example.com", pairs_of(secrets))
     assert not any(secret in str(refused.value) for secret in (OLD, NEW))
 
 
 def test_address_that_is_none_is_refused() -> None:
     """A link with a wrong beginning would be mailed to everybody before somebody notices."""
     with pytest.raises(SettingsError, match="no http address"):
-        links_of("api.example.com", f"k1:{OLD}")
+        Links("api.example.com", {"k1": OLD})
+
+
+def test_keys_that_change_while_we_run_are_asked_for_each_time() -> None:
+    """A new key signs at once; one that was withdrawn opens nothing from then on."""
+    keys = {"k1": OLD}
+    made = Links("https://api.example.com", lambda: dict(keys))
+    token = made.token(GRANT)
+    keys.clear()
+    keys["k2"] = NEW
+    assert made.token(GRANT).startswith("k2.")
+    with pytest.raises(LinkUnknown):
+        made.read(token, "a", NOON)
