@@ -108,7 +108,8 @@ def _admitted(event: dict[str, Any]) -> dict[str, Any]:
     kind = headers.get("content-type", _JSON).partition(";")[0].strip().lower()
     if kind != _JSON and not (kind.startswith("application/") and kind.endswith("+json")):
         raise _Unsupported(kind[:100])
-    return {"body": json.dumps(parsed(raw), ensure_ascii=False), "isBase64Encoded": False}
+    body = json.dumps(parsed(raw), ensure_ascii=False)
+    return {"body": body, "isBase64Encoded": False, "headers": {**headers, "content-type": _JSON}}
 
 
 def _bytes(body: str, *, is_base64: bool) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from flowcore.errors import MalformedRequest
@@ -69,25 +69,27 @@ def _integer(text: str) -> int:
 
 def _measure(value: Json) -> None:
     """Refuse what is too deep, too much, or cannot be text. Without recursion: it is about depth."""
-    left, level = MOST_NODES, [value]
-    for _ in range(MOST_DEPTH + 1):
-        inner: list[Any] = []
+    left, depth, level = MOST_NODES, 0, [value]
+    while level:
         left -= len(level)
         if left < 0:
             raise MalformedRequest(f"The body has more than {MOST_NODES} values.")
-        for one in level:
-            if isinstance(one, str):
-                _refuse_no_text(one)
-            elif isinstance(one, dict):
-                for name in one:
-                    _refuse_no_text(name)
-                inner.extend(one.values())
-            elif isinstance(one, list):
-                inner.extend(one)
-        if not inner:
-            return
-        level = inner
-    raise MalformedRequest(f"The body is nested deeper than {MOST_DEPTH} levels.")
+        if depth >= MOST_DEPTH and any(isinstance(one, (dict, list)) for one in level):
+            raise MalformedRequest(f"The body is nested deeper than {MOST_DEPTH} levels.")
+        level, depth = list(_inside(level)), depth + 1
+
+
+def _inside(level: list[Any]) -> Iterator[Json]:
+    """The values in the lists and objects of one level; every text on the way is looked at."""
+    for one in level:
+        if isinstance(one, str):
+            _refuse_no_text(one)
+        elif isinstance(one, dict):
+            for name in one:
+                _refuse_no_text(name)
+            yield from one.values()
+        elif isinstance(one, list):
+            yield from one
 
 
 def _refuse_no_text(text: str) -> None:
