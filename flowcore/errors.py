@@ -400,6 +400,18 @@ class WaitExpired(RequestError):
         return {"at": self.at}
 
 
+class Unauthenticated(RequestError):
+    """It is not known who calls."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(RequestError):
+    """It is known who calls, and he may not do this."""
+
+    code = "forbidden"
+
+
 class BadSignature(RequestError):
     """A delivery does not come from whom it says, or not now. The message is the same for all; ``reason`` is for us."""
 

@@ -34,6 +34,8 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.UnknownLabel, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IndexOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.NotAnApprover, HTTPStatus.FORBIDDEN),
+    (errors.Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (errors.Forbidden, HTTPStatus.FORBIDDEN),
     (errors.BadSignature, HTTPStatus.UNAUTHORIZED),
     (errors.LinkUnknown, HTTPStatus.NOT_FOUND),
     (errors.LinkExpired, HTTPStatus.GONE),
