@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Literal
 
 from flowcore.errors import SettingsError
 
@@ -18,6 +19,8 @@ _NEEDED = {
     "FLOWCORE_SCHEDULE_ROLE_ARN": "ARN of the role with which schedules send to the queue",
     "AWS_REGION": "the AWS region; Lambda sets it",
 }
+
+_AUTH: Mapping[str, Literal["none", "iam", "jwt"]] = {"": "none", "none": "none", "iam": "iam", "jwt": "jwt"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,14 @@ class Settings:
     """Where the API answers, as holders of links reach it; None: no links are made."""
     link_secrets: str | None = field(default=None, repr=False)
     """``kid:secret,kid:secret``, or the place where they are kept: ``secretsmanager:id``, ``ssm:/path``."""
+    auth: Literal["none", "iam", "jwt"] = "none"
+    """How callers of the API are known."""
+    tenant_claim: str | None = None
+    """The claim of a token that names the caller's tenant; None: everybody has the same runs."""
+    owner_claim: str | None = None
+    """The claim that must be a run's ``resource_id``; None: everybody sees every run of his tenant."""
+    jwt_issuer: str | None = None
+    jwt_audience: tuple[str, ...] = ()
     retention: timedelta | None = None
     """How long ended runs are kept whose workflow does not say; None: as the App says."""
     clock_offset: timedelta = timedelta(0)
@@ -57,6 +68,11 @@ class Settings:
             schedule_group=found["FLOWCORE_SCHEDULE_GROUP"],
             schedule_role_arn=found["FLOWCORE_SCHEDULE_ROLE_ARN"],
             region=found["AWS_REGION"],
+            auth=_AUTH[found.get("FLOWCORE_AUTH", "").lower()],
+            tenant_claim=found.get("FLOWCORE_TENANT_CLAIM") or None,
+            owner_claim=found.get("FLOWCORE_OWNER_CLAIM") or None,
+            jwt_issuer=found.get("FLOWCORE_JWT_ISSUER") or None,
+            jwt_audience=tuple(part for part in found.get("FLOWCORE_JWT_AUDIENCE", "").split(",") if part),
             public_url=found.get("FLOWCORE_PUBLIC_URL") or None,
             link_secrets=found.get("FLOWCORE_LINK_SECRETS") or None,
             retention=timedelta(days=days) if (days := float(found.get("FLOWCORE_RETENTION_DAYS") or 0)) else None,
@@ -75,6 +91,7 @@ def _malformed(found: Mapping[str, str]) -> list[str]:
         "FLOWCORE_APP": (r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "module:attribute"),
         "FLOWCORE_QUEUE_URL": (r"https?://[^/]+/.+/[^/]+", "a URL that ends in /account/queue-name"),
         "FLOWCORE_SCHEDULE_ROLE_ARN": (r"arn:[\w-]+:iam::\d*:role/.+", "the ARN of a role"),
+        "FLOWCORE_AUTH": (r"(?i:none|iam|jwt)", "NONE, IAM or JWT"),
         "FLOWCORE_PUBLIC_URL": (r"https?://[^\s/?#]+(/[^\s?#]*)?", "an http address"),
         "FLOWCORE_RETENTION_DAYS": (r"\d+(\.\d+)?", "a number of days, 0 to keep runs for ever"),
         "FLOWCORE_CLOCK_OFFSET": (r"-?\d+(\.\d+)?", "a number of seconds"),

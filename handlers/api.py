@@ -11,11 +11,11 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from flowcore.http.api import Api
 from flowcore.http.hooks import delivery_log
 from flowcore.http.routes import routes
-from handlers.bootstrap import served_app
+from handlers.bootstrap import policy, served_app
 
 logger = Logger(service="flowcore-api")
 metrics = Metrics(namespace="flowcore", service="flowcore-api")
-api = Api([routes(served_app()), delivery_log(served_app())], logger)
+api = Api(served_app(), lambda app: [routes(app), delivery_log(app)], logger, policy())
 
 
 @metrics.log_metrics

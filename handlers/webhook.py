@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.event_handler.api_gateway import Router
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from flowcore.app import App
 from flowcore.http.api import Api
 from flowcore.http.doors import doors
 from flowcore.http.hooks import hooks
@@ -16,9 +18,15 @@ from handlers.secrets import secrets_at
 
 logger = Logger(service="flowcore-webhook")
 metrics = Metrics(namespace="flowcore", service="flowcore-webhook")
-app = served_app()
 signed = links()
-api = Api([hooks(app, secrets_at), *([] if signed is None else [doors(app, signed)])], logger)
+
+
+def open_doors(app: App) -> list[Router]:
+    """What lets in here is a signature; without keys for links there are webhooks only."""
+    return [hooks(app, secrets_at), *([] if signed is None else [doors(app, signed)])]
+
+
+api = Api(served_app(), open_doors, logger)
 
 
 @metrics.log_metrics

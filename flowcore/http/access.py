@@ -6,14 +6,17 @@ hands on is checked here once more, because a route that somebody forgot to lock
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias, get_args
 
-from flowcore.errors import Forbidden, Unauthenticated
-from flowcore.keys import is_name, is_run_id
+from flowcore.app import App
+from flowcore.errors import Forbidden, RunNotFound, Unauthenticated
+from flowcore.keys import RunRef, is_name, is_run_id
 
 Scope: TypeAlias = Literal["read", "start", "resume", "cancel", "admin"]
 """``admin`` includes the others."""
@@ -44,6 +47,7 @@ NEEDED: Mapping[str, Scope] = {
 """What a caller's token must allow. Every other route needs ``admin``."""
 
 _SCOPES = frozenset(get_args(Scope))
+_LISTINGS = frozenset({("GET", "/v1/runs"), ("GET", "/v1/counts"), ("GET", "/v1/waits")})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +106,55 @@ def scope_of(method: str, path: str) -> Scope | None:
         if _fits(key, method, path):
             return None
     return next((scope for key, scope in NEEDED.items() if _fits(key, method, path)), "admin")
+
+
+def guarded(app: App, owner: str, method: str, path: str, event: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a request is to be replaced so that its caller meets his own runs only.
+
+    Raises: RunNotFound for a run of somebody else; Forbidden for what reaches beyond one's own runs.
+    """
+    run_id = _run_of(path)
+    if run_id is not None:
+        if app.engine.peek(RunRef(app.tenant, run_id)).resource_id != owner:
+            raise RunNotFound(run_id)
+        return {}
+    if (method, path) in _LISTINGS:
+        asked = dict(event.get("queryStringParameters") or {})
+        return {"queryStringParameters": {**asked, "resource_id": owner}}
+    if method == "POST" and re.fullmatch(r"/v1/workflows/[^/]+/runs", path):
+        body = json.loads(event.get("body") or "null")
+        if isinstance(body, dict):
+            if body.get("resource_id") not in (None, owner):
+                raise Forbidden("The token allows runs of its own resource only.")
+            return {"body": json.dumps({**body, "resource_id": owner}, ensure_ascii=False)}
+        return {}
+    if method == "GET" and path.startswith("/v1/workflows"):
+        return {}
+    raise Forbidden("This reaches beyond one's own runs; it takes flowcore:admin.")
+
+
+def _run_of(path: str) -> str | None:
+    """The run that a path is about, named or in the id of a wait."""
+    match = re.fullmatch(r"/v1/(runs|waits)/([^/]+)(/.*)?", path)
+    if match is None:
+        return None
+    return match[2] if match[1] == "runs" else wait_in(match[2])[0]
+
+
+def wait_id_of(run_id: str, wait: str) -> str:
+    """One name for a wait of a run, in characters that a path takes as they are."""
+    return base64.urlsafe_b64encode(json.dumps([run_id, wait]).encode()).decode().rstrip("=")
+
+
+def wait_in(id: str) -> tuple[str, str]:
+    """The run and the wait of such a name. Raises: RunNotFound."""
+    try:
+        run_id, wait = json.loads(base64.urlsafe_b64decode(id + "=" * (-len(id) % 4)))
+    except (ValueError, TypeError):
+        raise RunNotFound(id[:100]) from None
+    if not isinstance(run_id, str) or not isinstance(wait, str) or not is_run_id(run_id) or not is_name(wait):
+        raise RunNotFound(id[:100])
+    return run_id, wait
 
 
 def _bearer(policy: Policy, jwt: Mapping[str, Any], now: datetime) -> Caller:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from html.parser import HTMLParser
 from typing import Any
 
@@ -66,7 +67,7 @@ class Shop:
         told.clear()
         self.links = Links("https://shop.example", {"k1": "s" * 32})
         self.app = LocalApp(App(flow, links=self.links))
-        self.web = Web(doors(self.app, self.links))
+        self.web = Web(self.app, partial(doors, links=self.links))
         self.run = self.app.workflow(flow.id).create_run("r-1")
         self.run.start("a large refund")
 

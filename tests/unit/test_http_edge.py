@@ -33,7 +33,7 @@ def echo(value: Any) -> Any:
 @pytest.fixture
 def web() -> Web:
     """An API over one workflow that takes anything."""
-    return Web(routes(LocalApp(App(workflow("echo", input=Any, output=Any).then(echo).commit()))))
+    return Web(LocalApp(App(workflow("echo", input=Any, output=Any).then(echo).commit())), routes)
 
 
 DEEP = "[" * 60_000
@@ -135,7 +135,7 @@ def test_fault_of_ours_tells_nothing() -> None:
     def broken() -> Response[str]:
         raise ZeroDivisionError("the password is hunter2")
 
-    web = Web(router)
+    web = Web(App(), lambda _: router)
     answer = web.get("/broken")
     assert (500, "internal-error") == (answer.status, answer.type)
     assert "hunter2" not in answer.text
@@ -144,7 +144,13 @@ def test_fault_of_ours_tells_nothing() -> None:
 
 def test_body_that_is_not_what_its_encoding_says_is_malformed(web: Web) -> None:
     """A gateway never sends such a thing; somebody who calls the function may."""
-    event = {"rawPath": RUNS, "body": "%%%", "isBase64Encoded": True, "headers": {}}
+    event = {
+        "rawPath": RUNS,
+        "body": "%%%",
+        "isBase64Encoded": True,
+        "headers": {},
+        "requestContext": {"http": {"method": "POST"}},
+    }
     assert 400 == web.api(event, None)["statusCode"]
 
 

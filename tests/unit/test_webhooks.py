@@ -6,6 +6,7 @@ import hmac
 import json
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -62,7 +63,7 @@ class Shop:
     def __init__(self, *webhooks: Webhook, store: Any = None) -> None:
         app = App(ORDER, webhooks=webhooks or [PAYMENTS])
         self.app = LocalApp(app, store=store)
-        self.web = Web(hooks(self.app, KEPT.__getitem__), delivery_log(self.app))
+        self.web = Web(self.app, partial(hooks, secrets=KEPT.__getitem__), delivery_log)
         self.run = self.app.workflow("order").create_run("r-1")
 
     def send(self, value: Any, id: str = "msg-1", *, secrets: Sequence[str] = (SECRET,)) -> Answer:
@@ -163,7 +164,7 @@ def test_delivery_is_replayed_under_what_its_webhook_says_today() -> None:
     wider = App(ORDER, webhooks=[Webhook(**{**_options(PAYMENTS), "only": None})])
     later = LocalApp(wider, store=shop.app.store, clock=shop.app.clock)
     later.deliveries = shop.app.deliveries
-    web = Web(delivery_log(later))
+    web = Web(later, delivery_log)
     replay = f"/v1/hooks/payments/deliveries/{line['id']}/replay"
     assert ["applied", "duplicate"] == [web.post(replay).body["verdict"] for _ in range(2)]
     assert 5 == shop.run.result().output

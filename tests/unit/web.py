@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from aws_lambda_powertools.event_handler.api_gateway import Router
 
+from flowcore.app import App
+from flowcore.http.access import Policy
 from flowcore.http.api import Api
 
 
@@ -38,17 +40,24 @@ class Quiet:
     """Keeps what the API tells its log."""
 
     faults: list[BaseException] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """Of the audit."""
 
     def error(self, msg: object, /, *, exc_info: Any) -> None:
         self.faults.append(exc_info)
+
+    def info(self, msg: object, /, *, extra: Any) -> None:
+        self.lines.append(extra["audit"])
 
 
 class Web:
     """An API with these routers."""
 
-    def __init__(self, *routers: Router, authorizer: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, app: App, *make: Callable[[App], Router], policy: Policy | None = None, authorizer: Any = None
+    ) -> None:
         self.log = Quiet()
-        self.api = Api(routers, self.log)
+        self.api = Api(app, lambda served: [one(served) for one in make], self.log, policy)
         self.authorizer = authorizer
 
     def call(
