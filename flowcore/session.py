@@ -317,7 +317,7 @@ class Session:
             return None
         reminder, following = terms.rungs(record.at, self._now())
         head = self.snapshot.head
-        wait = replace(Wait.of(head, record), reminder=reminder, doors=self.engine.doors(head.run.tenant))
+        wait = replace(Wait.of(head, record, reminder), doors=self.engine.doors(head.run.tenant))
         told = told_of(record.key, f"{wait.id.rsplit('@', 1)[1]}.{reminder}")
         if told in self.kept or told in self.snapshot.records or self._tell(record, terms.notify, wait, told):
             return following

@@ -30,7 +30,8 @@ LAYERS = (
             "flowcore.tries",
         ),
         *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.receipts", "flowcore.tracing"),
-        *("flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.webhooks", "flowcore.deliveries"),
+        *("flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
+        *("flowcore.webhooks", "flowcore.deliveries"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
