@@ -26,6 +26,7 @@ from flowcore.errors import (
     DefinitionChanged,
     InvalidPayload,
     NotActive,
+    NotBlocked,
     OutsideError,
     RequestError,
     RunExists,
@@ -40,6 +41,7 @@ from flowcore.mailbox import EventGone, stop_listening
 from flowcore.model import Answer, Doors, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, LinkMaker, NotClaimable, Store, Tracer, Written
 from flowcore.redrive import begin_life
+from flowcore.renewal import Outdated, accepted_answer, renewed_snapshot
 from flowcore.session import Pace, Session
 from flowcore.spans import with_id
 from flowcore.tries import Try
@@ -261,6 +263,14 @@ class Engine:
             raise NotActive(run.id, head.public_status, "unpaused")
         moved = heads.requeued(head, self.time_of(snapshot))
         return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
+
+    def unblock(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
+        """Have a blocked run judged anew, by the code of whoever takes it up. Raises: RunNotFound, NotBlocked."""
+        snapshot = self.read(run, everything=False)
+        head = snapshot.head
+        if head.status is not RunStatus.BLOCKED:
+            raise NotBlocked(run.id, head.public_status)
+        return self._moved_on(heads.requeued(head, self.time_of(snapshot)), head, here=here, deadline=deadline)
 
     def time_travel(
         self,
@@ -585,6 +595,10 @@ class Engine:
             reason = conflict(graph, snapshot)
             if reason is not None:
                 return self._blocked(snapshot, reason)
+        try:
+            snapshot = renewed_snapshot(graph, snapshot)
+        except Outdated as error:
+            return self._blocked(snapshot, str(error))
         return Session(self, graph, snapshot, deadline, per_step=per_step).run()
 
     def _blocked(self, snapshot: Snapshot, reason: str) -> Snapshot:
@@ -612,7 +626,7 @@ def _fitting(node: StepNode | EventNode, place: str, wait: str, data: Json) -> J
     try:
         if isinstance(node, EventNode):
             return node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
-        return node.step.resume.accept(f"resume data of step {place!r}", data)
+        return accepted_answer(node.step.resume, f"resume data of step {place!r}", data)
     except InvalidPayload as error:
         error.wait = wait
         raise

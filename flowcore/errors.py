@@ -333,6 +333,18 @@ class NotActive(RequestError):
         super().__init__(f"Run {run_id!r} is {status!r}; only a run that is under way can be {what}.")
 
 
+class NotBlocked(RequestError):
+    """The run does not stand still for a deploy, so there is nothing to unblock."""
+
+    code = "not-blocked"
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(
+            f"Run {run_id!r} is {status!r} and not blocked by the code at hand; only a blocked run can be unblocked. "
+            "Unpause one that somebody has paused."
+        )
+
+
 class NotFailed(RequestError):
     """The run has not failed, so there is nothing in it to redrive; or somebody else was faster."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from threading import Lock
@@ -26,6 +26,7 @@ from flowcore.core.evolve import (
     Adopted,
     Begun,
     Failed,
+    FailedOnce,
     Skipped,
     StepEvent,
     Suspended,
@@ -43,9 +44,12 @@ from flowcore.errors import (
 from flowcore.hooks import lease, tell
 from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of, told_of
 from flowcore.mailbox import listener_of, look_back
+from flowcore.migrations import registered
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
+from flowcore.pmap import PMap
 from flowcore.ports import HeadMoved, RecordMoved, Written
 from flowcore.receipts import remember
+from flowcore.renewal import Outdated, is_step, outdated, renewed_snapshot, renewed_state
 from flowcore.runner import Runner, View, conclude, is_async
 from flowcore.spans import Stretch
 from flowcore.tries import Try, is_at_most_once, time_for
@@ -123,6 +127,8 @@ class Session:
         tracer = engine.tracer
         self.stretch = None if tracer is None else Stretch(tracer, snapshot.head, engine.clock.now())
         self.turns = 0
+        self.outdated: dict[StepKey, str] = {}
+        """Places that are not begun here, because what is stored for them fits no more, with the reason."""
 
     def run(self) -> Snapshot:
         """Turn after turn, until there is nothing left to do here."""
@@ -157,10 +163,13 @@ class Session:
         """Decide once and act on it; whether the session is over."""
         decision = decide(self.graph, self.snapshot, self._now(), self.passed)
         match decision:
+            case Run(actions, _) if self._is_blocked(actions):
+                return self._block(next(iter(self.outdated.values())))
             case Run(actions, _) if self.per_step:
                 return self._step_once(actions)
             case Run(actions, retry):
                 fresh = [action for action in actions if action.place.key not in self.underway]
+                fresh = [action for action in fresh if action.place.key not in self.outdated]
                 fitting = [action for action in fresh if self._has_time_for(action)]
                 if fresh and not fitting:
                     return self._hand_on() if not self.underway else self._collect(None)
@@ -184,18 +193,28 @@ class Session:
             case _:
                 assert_never(decision)
 
+    def _is_blocked(self, actions: tuple[Action, ...]) -> bool:
+        """Whether nothing is left to do but what cannot be begun with what is stored for it."""
+        return bool(self.outdated) and not self.underway and all(a.place.key in self.outdated for a in actions)
+
+    def _block(self, reason: str) -> bool:
+        _LOGGER.error("run is blocked", extra={"run_id": self.snapshot.head.run.id, "reason": reason})
+        return self._release(heads.blocked(self.snapshot.head, self._now(), reason))
+
     def _step_once(self, actions: tuple[Action, ...]) -> bool:
         """One step, with the bookkeeping in front of it; then the run is paused for whoever debugs it."""
         if self.is_stepped:
             return self._release(heads.paused(self.snapshot.head, self._now()))
-        action = next((action for action in actions if not isinstance(action, RunStep)), actions[0])
+        ready = [action for action in actions if action.place.key not in self.outdated]
+        action = next((action for action in ready if not isinstance(action, RunStep)), ready[0])
         self._perform([action], None)
         while self.underway:
             self._collect(None)
         self.is_stepped = isinstance(action, RunStep)
         return False
 
-    def _perform(self, fresh: list[Action], retry: datetime | None) -> None:
+    def _perform(self, candidates: list[Action], retry: datetime | None) -> None:
+        fresh = [action for action in candidates if self._can_read_state(action)]
         self.turns += bool(fresh)
         if len(fresh) == 1 and not self.underway and not is_async(fresh[0]) and time_for(fresh[0]) is None:
             self._look_up()
@@ -268,12 +287,42 @@ class Session:
         """Make one outcome durable; if another worker was faster, what it committed is adopted."""
         if self.snapshot.records.get(_key_of(event)) is not prior:
             return
+        if isinstance(event, Failed) and (reason := outdated(self.graph, self.snapshot, event)) is not None:
+            self._leave_alone(event, prior, reason)
+            return
         self._look_up()
         try:
             self._write(event, prior)
         except (PayloadTooLarge, InvalidPayload, NotJsonError) as error:
             failure = StepFailure(type=type(error).__name__, message=str(error), step=dotted(_key_of(event)))
             self._fail(Failed(key=_key_of(event), failure=failure, started_at=self._now()), prior)
+
+    def _leave_alone(self, event: Failed, prior: StepRecord | None, reason: str) -> None:
+        """Begin a place no more in this process: a deploy has to bring what can read what is stored for it."""
+        self.outdated[event.key] = reason
+        if prior is not None and prior.outcome is Outcome.START and is_step(self.graph, event.key):
+            # It may run at most once, and it was written down that it begins. It has not been called.
+            now = self._now()
+            again = FailedOnce(key=event.key, failure=event.failure, started_at=now, attempt=prior.attempt, until=now)
+            self._write(again, prior)
+
+    def _can_read_state(self, action: Action) -> bool:
+        """Whether the shared values are such as the place can be given; if not, it is left alone."""
+        if registered():
+            try:
+                self._state_at(action)
+            except Outdated as error:
+                self.outdated[action.place.key] = str(error)
+        return action.place.key not in self.outdated
+
+    def _state_at(self, action: Action) -> Mapping[str, Json]:
+        """The shared values as the place takes them. Raises: Outdated."""
+        place = action.place
+        shape = place.graph.state
+        if isinstance(place.node, StepNode) and place.node.step.state.type is not Any:
+            shape = place.node.step.state
+        state: Mapping[str, Json] = renewed_state(shape, state_at(self.snapshot, place.key), place.graph.id)
+        return state
 
     def _fail(self, event: Failed, prior: StepRecord | None) -> None:
         """Store that a place has failed; where not even that can be stored, the run fails. Raises: _Fenced then."""
@@ -306,7 +355,8 @@ class Session:
             case RecordMoved(standing):
                 if standing is None:
                     raise _Fenced
-                self.snapshot = evolve(self.snapshot, Adopted(record=standing), self._now())
+                adopted = self._renewed(Snapshot(head=head, records=PMap({standing.key: standing})))
+                self.snapshot = evolve(self.snapshot, Adopted(record=adopted.records[standing.key]), self._now())
             case _:
                 assert_never(written)
 
@@ -424,7 +474,15 @@ class Session:
         loaded = self.engine.store.load(moved.run, moved)
         if loaded is None:
             raise _Fenced
-        self.snapshot = fold(replace(moved, definition=held.definition), loaded[1].values())
+        self.snapshot = self._renewed(fold(replace(moved, definition=held.definition), loaded[1].values()))
+
+    def _renewed(self, snapshot: Snapshot) -> Snapshot:
+        """What was read, as today's types take it. Raises: _Fenced, once the run stands still, where they do not."""
+        try:
+            return renewed_snapshot(self.graph, snapshot)
+        except Outdated as error:
+            self._block(str(error))
+            raise _Fenced from None
 
     def _look_up(self) -> None:
         """Read the head, at most once a ``peek``, to notice a cancel or a new holder. Raises: _Fenced.
@@ -460,7 +518,7 @@ class Session:
             node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
             record = snapshot.records.get(key)
             if record is None and "." in step:  # inside a container; a finished one is not loaded
-                record = self.engine.read(head.run).records.get(key)
+                record = self._renewed(self.engine.read(head.run)).records.get(key)
             if node is None or isinstance(node, BranchNode) or record is None or not _has_output(record):
                 return None
             return (_ANYTHING if record.outcome is Outcome.BAIL else node.gives), record.output
@@ -470,7 +528,7 @@ class Session:
             workflow_id=place.graph.id,
             resource_id=head.resource_id,
             idempotency_key=idempotency_key(head, place.key),
-            state=state_at(snapshot, place.key),
+            state=self._state_at(action),
             request_context=context_at(snapshot, place.key),
             result_of=result_of,
             once=lambda name, make: self._once(once_of(place.key, quote(name, safe="")), make, heed),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TypeAlias, assert_never
+from typing import Literal, TypeAlias, assert_never
 
 from flowcore.errors import InvariantError
 from flowcore.keys import Scope, StepKey, scope_of, scopes_of
@@ -74,6 +74,8 @@ class Failed:
     attempt: int = 1
     closes: Scope | None = None
     """The scope that is never loaded again; what succeeded in it keeps its changes to the shared values."""
+    unread: Literal["no", "perhaps", "surely"] = "no"
+    """Whether nothing was called, because a deploy has changed the type of what was stored for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

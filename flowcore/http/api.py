@@ -1,7 +1,7 @@
 """Routers as one API: what every request passes on its way in, and what becomes of everything that goes wrong.
 
 The same under Lambda and in a process of one's own: both hand in the event of an HTTP API and get its answer. On the
-way in it is asked who calls and whether he may; whose runs he sees is settled here, so that no route has to think of it.
+way in it is asked who calls and whether he may; whose runs he sees is settled here, and no route has to think of it.
 """
 
 from __future__ import annotations

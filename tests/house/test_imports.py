@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("flowcore.errors", "flowcore.keys", "flowcore.pmap"),
     ("flowcore.model",),
-    ("flowcore.codec", "flowcore.ports"),
+    ("flowcore.codec", "flowcore.ports", "flowcore.migrations"),
     ("flowcore.authoring", "flowcore.core"),
     (
         *(
@@ -30,7 +30,7 @@ LAYERS = (
             "flowcore.tries",
         ),
         *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.receipts", "flowcore.tracing"),
-        *("flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
+        *("flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation", "flowcore.renewal"),
         *("flowcore.webhooks", "flowcore.deliveries"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
