@@ -423,6 +423,20 @@ class WaitExpired(RequestError):
         return {"at": self.at}
 
 
+class VersionMismatch(RequestError):
+    """The run has moved on since the caller looked at it, who wanted nothing to happen then."""
+
+    code = "version-mismatch"
+
+    def __init__(self, wanted: object, found: int | None) -> None:
+        self.found = found
+        now = "" if found is None else f" It is at version {found} now."
+        super().__init__(f"The run is not at {wanted!r} any more.{now} Look at it again; nothing was changed.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {} if self.found is None else {"version": self.found}
+
+
 class Unauthenticated(RequestError):
     """It is not known who calls."""
 

@@ -238,6 +238,7 @@ class Run(Generic[In, Out]):
         idempotency_key: str | None = None,
         by: str | None = None,
         via: str = "python",
+        version: int | None = None,
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
@@ -255,6 +256,7 @@ class Run(Generic[In, Out]):
             idempotency_key: a repeated call with the same key and data is told the first one's receipt.
             by: who answers, kept with the answer.
             via: over which channel.
+            version: ``RunResult.version`` that the caller has seen; if the run has moved since, nothing happens.
             request_context: values for the steps that follow; they win over those the run knows.
             retry_count: tries of the step that count as made already.
             tracing: the trace under which the run goes on. Without ids it goes on in a trace of its own, which links to
@@ -262,10 +264,11 @@ class Run(Generic[In, Out]):
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
-            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest. The run is untouched then.
+            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest, VersionMismatch. The run is
+            untouched then.
         """
         _check_text(label=label, wait=wait, idempotency_key=idempotency_key, by=by, via=via)
-        _check_count(index=index, retry_count=retry_count)
+        _check_count(index=index, retry_count=retry_count, version=version)
         resume = Resume(
             step=_dotted(step),
             label=label,
@@ -275,6 +278,7 @@ class Run(Generic[In, Out]):
             digest=digest(_ANYTHING.accept("resume data", data)),
             by=by,
             via=via,
+            version=version,
             request_context=_CONTEXT.accept(*_named_values("request context", request_context)),
             retry_count=retry_count or 0,
             trace=accepted(tracing),

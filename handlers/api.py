@@ -9,13 +9,12 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from flowcore.http.api import Api
-from flowcore.http.hooks import delivery_log
-from flowcore.http.routes import routes
+from flowcore.http.everything import served
 from handlers.bootstrap import policy, served_app
 
 logger = Logger(service="flowcore-api")
 metrics = Metrics(namespace="flowcore", service="flowcore-api")
-api = Api(served_app(), lambda app: [routes(app), delivery_log(app)], logger, policy())
+api = Api(served_app(), served, logger, policy())
 
 
 @metrics.log_metrics

@@ -38,6 +38,7 @@ NEEDED: Mapping[str, Scope] = {
     "GET /v1/runs/{run}/events": "read",
     "GET /v1/runs/{run}/receipts": "read",
     "POST /v1/runs/{run}/resume": "resume",
+    "POST /v1/runs/{run}/delegate": "resume",
     "POST /v1/runs/{run}/cancel": "cancel",
     "GET /v1/waits": "read",
     "GET /v1/waits/{wait}": "read",

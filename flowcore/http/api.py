@@ -25,6 +25,7 @@ from flowcore.http import problems
 from flowcore.http.access import Caller, Policy, caller_of, guarded, scope_of
 from flowcore.http.audit import Audited, audited
 from flowcore.http.strict import parsed
+from flowcore.http.tags import tagged
 from flowcore.model import Json
 
 MOST_BYTES = 1_000_000
@@ -83,7 +84,7 @@ class Api:
         except _Unsupported as error:
             answer = _plain(problems.unsupported(str(error), _JSON))
         self._told(audited(method, path, caller, answer))
-        return answer
+        return tagged(event, answer) if method == "GET" else answer
 
     def _answered(self, event: dict[str, Any], context: Any, caller: Caller, method: str, path: str) -> dict[str, Any]:
         app = self._app if caller.tenant == self._app.tenant else self._app.for_tenant(caller.tenant)

@@ -75,6 +75,26 @@ class DelegateBody(_Body):
     index: int | None = None
 
 
+class AnswerBody(_Body):
+    """Answer one wait."""
+
+    data: Any = None
+
+
+class TravelBody(_Body):
+    """Begin a run anew at a step."""
+
+    step: str | list[str]
+    input: Any = None
+    context: dict[str, Any] | None = None
+
+
+class ForkBody(TravelBody):
+    """Begin another run at a step, with what this one has done before it."""
+
+    run_id: str | None = None
+
+
 class EventBody(_Body):
     """Tell whoever waits for it that something has happened."""
 

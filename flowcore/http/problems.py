@@ -34,6 +34,7 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.UnknownLabel, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IndexOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.NotAnApprover, HTTPStatus.FORBIDDEN),
+    (errors.VersionMismatch, HTTPStatus.PRECONDITION_FAILED),
     (errors.Unauthenticated, HTTPStatus.UNAUTHORIZED),
     (errors.Forbidden, HTTPStatus.FORBIDDEN),
     (errors.BadSignature, HTTPStatus.UNAUTHORIZED),
