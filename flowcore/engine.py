@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -22,6 +22,7 @@ from flowcore.core.evolve import Answered, Changes, Counted, Received, StepEvent
 from flowcore.core.rewind import Given, rewound
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
+    BlobLost,
     ConflictError,
     DefinitionChanged,
     InvalidPayload,
@@ -37,8 +38,10 @@ from flowcore.errors import (
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
-from flowcore.mailbox import EventGone, stop_listening
+from flowcore.mailbox import EventGone, listeners_of, stop_listening
 from flowcore.model import Answer, Doors, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
+from flowcore.options import answer_shape
+from flowcore.parcels import replace
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, LinkMaker, NotClaimable, Store, Tracer, Written
 from flowcore.redrive import begin_life
 from flowcore.renewal import Outdated, accepted_answer, renewed_snapshot
@@ -401,7 +404,7 @@ class Engine:
     ) -> Answered | Counted | Received:
         """The data, checked against what the place takes before anything is written."""
         node, wait = answerable(graph, record.key), wait_id(record, snapshot.head.incarnation)
-        accepted = _fitting(node, dotted(record.key), wait, data)
+        accepted = _fitting(node, record, wait, data)
         answer = Answer(
             wait=wait,
             data=accepted,
@@ -439,7 +442,8 @@ class Engine:
         is_settled = False
         for record, answer in pairs:
             for _ in range(MOST_TRIES):
-                if snapshot.head.is_terminal or snapshot.records.get(record.key) != record:
+                standing = snapshot.records.get(record.key)
+                if snapshot.head.is_terminal or standing is None or standing.gen != record.gen:
                     break
                 written = self._answered(snapshot, record, answer, owner, lease_until, trace, taken)
                 if written is not None:
@@ -461,11 +465,11 @@ class Engine:
         taken: Sent | None,
     ) -> Snapshot | None:
         """One answer together with the head; None when something has moved. One that is only counted moves no run."""
-        now = self.time_of(snapshot)
+        now, prior = self.time_of(snapshot), snapshot.records[record.key]
         if isinstance(answer, Counted):
             after = evolve(snapshot, answer, now)
             head = snapshot.head
-            counted = self.store.commit(head.run, head.incarnation, after.records[record.key], record)
+            counted = self.store.commit(head.run, head.incarnation, after.records[record.key], prior)
             return after if isinstance(counted, Written) else None
         if lease_until is not None and snapshot.head.status in _TAKEABLE:
             head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
@@ -476,7 +480,16 @@ class Engine:
         head = replace(head, continued=trace)
         after = evolve(snapshot, answer, now)
         written = self.store.resume(
-            head, after.records[record.key], version=snapshot.head.version, prior=record, taken=taken
+            head,
+            after.records[record.key],
+            version=snapshot.head.version,
+            prior=prior,
+            taken=taken,
+            silenced=[
+                listener
+                for listener in listeners_of(snapshot.head, prior)
+                if taken is None or (listener.run.id, listener.wait) != taken.taker
+            ],
         )
         if isinstance(written, EventTaken):
             raise EventGone
@@ -580,11 +593,14 @@ class Engine:
         loaded = self.store.load(head.run, head)
         if loaded is None:
             raise RunNotFound(head.run.id)
-        snapshot = fold(head, loaded[1].values())
+        try:
+            snapshot = fold(head, loaded[1].values())
+        except BlobLost as lost:
+            return self.blocked(Snapshot(head=head), str(lost)).head
         graph = self.graphs.get(head.workflow)
         if graph is None:
             reason = f"no workflow {head.workflow!r} is served here; deploy it again, then resume or cancel the run"
-            return self._blocked(snapshot, reason).head
+            return self.blocked(snapshot, reason).head
         return self._drive(graph, snapshot, deadline, per_step=per_step).head
 
     def _drive(
@@ -594,14 +610,15 @@ class Engine:
         if snapshot.head.definition != graph.fingerprint:
             reason = conflict(graph, snapshot)
             if reason is not None:
-                return self._blocked(snapshot, reason)
+                return self.blocked(snapshot, reason)
         try:
             snapshot = renewed_snapshot(graph, snapshot)
-        except Outdated as error:
-            return self._blocked(snapshot, str(error))
+        except (Outdated, BlobLost) as error:
+            return self.blocked(snapshot, str(error))
         return Session(self, graph, snapshot, deadline, per_step=per_step).run()
 
-    def _blocked(self, snapshot: Snapshot, reason: str) -> Snapshot:
+    def blocked(self, snapshot: Snapshot, reason: str) -> Snapshot:
+        """Give back a run this worker holds, to stand still until somebody has mended what ``reason`` says."""
         held = snapshot.head
         head = heads.blocked(held, self.time_of(snapshot), reason)
         written = self.store.release(head, epoch=held.epoch, version=held.version)
@@ -621,12 +638,13 @@ class Engine:
         return max(self.clock.now(), snapshot.head.updated_at)
 
 
-def _fitting(node: StepNode | EventNode, place: str, wait: str, data: Json) -> Json:
+def _fitting(node: StepNode | EventNode, record: StepRecord, wait: str, data: Json) -> Json:
     """The data as the place takes it. Raises: InvalidPayload, which knows the suspension that is meant."""
+    place = dotted(record.key)
     try:
         if isinstance(node, EventNode):
             return node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
-        return accepted_answer(node.step.resume, f"resume data of step {place!r}", data)
+        return accepted_answer(answer_shape(node, record), f"resume data of step {place!r}", data)
     except InvalidPayload as error:
         error.wait = wait
         raise

@@ -7,6 +7,7 @@
     ├── ConflictError        nobody: reload and decide again
     ├── OutsideError         AWS: the platform retries
     ├── CapacityError        nobody can help by trying again
+    ├── BlobLost             an operator: a large value is gone or altered, and must be restored
     ├── StepTimeout          the author of the step, who gave it so much time and no more
     └── InvariantError       us: a promise of this library was broken
 
@@ -181,6 +182,7 @@ class AlreadyResumed(RequestError):
         self.wait = wait
         self.winner = dict(winner)
         by = f" by {self.winner['by']!r}" if self.winner.get("by") else ""
+        by += f" as {self.winner['chosen']!r}" if "chosen" in self.winner else ""
         super().__init__(
             f"Step {step!r} of run {run_id!r} was already resumed at {self.winner.get('at')}{by} "
             f"via {self.winner.get('via')!r}. This answer was not used."
@@ -223,8 +225,12 @@ class AmbiguousWait(RequestError):
 
     def __init__(self, run_id: str, waits: Sequence[Mapping[str, Any]]) -> None:
         self.waits = list(waits)
-        steps = _listed([".".join(wait["path"]) for wait in self.waits])
-        super().__init__(f"Run {run_id!r} has {len(self.waits)} open suspensions: {steps}. Name one with step=.")
+        steps = [".".join(wait["path"]) for wait in self.waits]
+        how = "step="
+        if len({*steps}) < len(steps):  # alternatives of one step
+            steps = [f"{step} ({wait['label']})" for step, wait in zip(steps, self.waits, strict=True)]
+            how = "label= or wait="
+        super().__init__(f"Run {run_id!r} has {len(steps)} open suspensions: {_listed(steps)}. Name one with {how}.")
 
     def details(self) -> Mapping[str, Any]:
         return {"waits": self.waits}
@@ -511,6 +517,40 @@ class SchedulerUnavailable(OutsideError):
     """EventBridge Scheduler cannot be reached."""
 
     code = "scheduler-unavailable"
+
+
+class BlobsUnavailable(OutsideError):
+    """The blob store, where large values lie, cannot be reached or refuses to answer."""
+
+    code = "blobs-unavailable"
+
+
+class BlobLost(FlowcoreError):
+    """A large value of a run cannot be read from the blob store; the run can go on once it is restored there."""
+
+    code = "blob-lost"
+
+    def __init__(self, subject: str, *, run_id: str, step: str | None, key: str, why: str) -> None:
+        self.run_id = run_id
+        self.step = step
+        self.key = key
+        place = f"of run {run_id!r}" if step is None else f"of step {step!r} in run {run_id!r}"
+        super().__init__(f"The {subject} {place} cannot be read: {why} Its key is {key!r}.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"run_id": self.run_id, "step": self.step, "key": self.key}
+
+
+class BlobMissing(BlobLost):
+    """The blob store holds nothing under the value's key, or this App was given no blob store."""
+
+    code = "blob-missing"
+
+
+class BlobAltered(BlobLost):
+    """What lies under the value's key is not what was stored there: its length or its hash differs."""
+
+    code = "blob-altered"
 
 
 class CapacityError(FlowcoreError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from flowcore.failures import Unread, read
 from flowcore.keys import StepKey, dotted, is_once, is_pass
 from flowcore.migrations import ANYTHING, NoWay, migrations_of, registered, renewed
 from flowcore.model import Json, Outcome, Snapshot, StepRecord
+from flowcore.parcels import replace
 
 _WAITING = (Outcome.SUSP, Outcome.RESU, Outcome.RETRY)
 _ADVICE = "declare a migration, or deploy a version that takes it"

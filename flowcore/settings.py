@@ -45,6 +45,8 @@ class Settings:
     """The claim that must be a run's ``resource_id``; None: everybody sees every run of his tenant."""
     jwt_issuer: str | None = None
     jwt_audience: tuple[str, ...] = ()
+    bucket: str | None = None
+    """Where large values lie; None: a value has to fit into an item."""
     retention: timedelta | None = None
     """How long ended runs are kept whose workflow does not say; None: as the App says."""
     clock_offset: timedelta = timedelta(0)
@@ -75,6 +77,7 @@ class Settings:
             jwt_audience=tuple(part for part in found.get("FLOWCORE_JWT_AUDIENCE", "").split(",") if part),
             public_url=found.get("FLOWCORE_PUBLIC_URL") or None,
             link_secrets=found.get("FLOWCORE_LINK_SECRETS") or None,
+            bucket=found.get("FLOWCORE_BUCKET") or None,
             retention=timedelta(days=days) if (days := float(found.get("FLOWCORE_RETENTION_DAYS") or 0)) else None,
             clock_offset=timedelta(seconds=float(found.get("FLOWCORE_CLOCK_OFFSET") or 0)),
         )
@@ -93,6 +96,7 @@ def _malformed(found: Mapping[str, str]) -> list[str]:
         "FLOWCORE_SCHEDULE_ROLE_ARN": (r"arn:[\w-]+:iam::\d*:role/.+", "the ARN of a role"),
         "FLOWCORE_AUTH": (r"(?i:none|iam|jwt)", "NONE, IAM or JWT"),
         "FLOWCORE_PUBLIC_URL": (r"https?://[^\s/?#]+(/[^\s?#]*)?", "an http address"),
+        "FLOWCORE_BUCKET": (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of an S3 bucket"),
         "FLOWCORE_RETENTION_DAYS": (r"\d+(\.\d+)?", "a number of days, 0 to keep runs for ever"),
         "FLOWCORE_CLOCK_OFFSET": (r"-?\d+(\.\d+)?", "a number of seconds"),
     }

@@ -30,6 +30,10 @@ _ITEMS = _grant(
     "dynamodb:Query",
     "dynamodb:UpdateItem",
 )
+_VALUES = (
+    _grant("values", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"),
+    _grant("bucket", "s3:ListBucket"),
+)
 _SEND = _grant("queue", "sqs:SendMessage")
 _SCHEDULES = _grant("schedules", "scheduler:CreateSchedule", "scheduler:DeleteSchedule")
 _LINKS = _grant("link secret", "secretsmanager:GetSecretValue")
@@ -45,6 +49,7 @@ GRANTS: Mapping[str, tuple[Grant, ...]] = MappingProxyType(
         "ApiRole": (
             _ITEMS,
             _grant("list-index", "dynamodb:Query"),
+            *_VALUES,
             _SEND,
             _SCHEDULES,
             _PASS,
@@ -53,6 +58,7 @@ GRANTS: Mapping[str, tuple[Grant, ...]] = MappingProxyType(
         ),
         "WebhookRole": (
             _ITEMS,
+            *_VALUES,
             _SEND,
             _SCHEDULES,
             _PASS,
@@ -63,6 +69,7 @@ GRANTS: Mapping[str, tuple[Grant, ...]] = MappingProxyType(
         ),
         "WorkerRole": (
             _ITEMS,
+            *_VALUES,
             _grant("queue", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"),
             _SCHEDULES,
             _PASS,

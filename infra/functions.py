@@ -29,6 +29,7 @@ ENVIRONMENT = (
     "FLOWCORE_JWT_AUDIENCE",
     "FLOWCORE_PUBLIC_URL",
     "FLOWCORE_LINK_SECRETS",
+    "FLOWCORE_BUCKET",
     "FLOWCORE_RETENTION_DAYS",
 )
 """Set on every function, and nothing else: a setting that only one function has is a setting nobody finds."""

@@ -42,6 +42,7 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.LinkExpired, HTTPStatus.GONE),
     (errors.WaitExpired, HTTPStatus.GONE),
     (errors.RequestError, HTTPStatus.CONFLICT),
+    (errors.BlobLost, HTTPStatus.CONFLICT),
     (errors.CapacityError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (errors.Throttled, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.ConflictError, HTTPStatus.SERVICE_UNAVAILABLE),
