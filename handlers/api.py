@@ -8,12 +8,28 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from flowcore.http.access import Policy
 from flowcore.http.api import Api
 from flowcore.http.everything import served
-from handlers.bootstrap import policy, served_app
+from flowcore.settings import Settings
+from handlers.bootstrap import served_app
 
 logger = Logger(service="flowcore-api")
 metrics = Metrics(namespace="flowcore", service="flowcore-api")
+
+
+def policy() -> Policy:
+    """What this deployment asks of callers."""
+    settings = Settings.read()
+    return Policy(
+        mode=settings.auth,
+        tenant_claim=settings.tenant_claim,
+        owner_claim=settings.owner_claim,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+    )
+
+
 api = Api(served_app(), served, logger, policy())
 
 

@@ -18,7 +18,6 @@ from flowcore.adapters.sqs import SqsDeadLetters, SqsQueue, queue_arn
 from flowcore.adapters.system import SystemClock, SystemIds
 from flowcore.app import App
 from flowcore.errors import SettingsError
-from flowcore.http.access import Policy
 from flowcore.links import Links
 from flowcore.settings import Settings
 from handlers.secrets import link_secrets
@@ -57,18 +56,6 @@ def links() -> Links | None:
     if settings.public_url is None or settings.link_secrets is None:
         return None
     return Links(settings.public_url, partial(link_secrets, settings.link_secrets))
-
-
-def policy() -> Policy:
-    """What this deployment asks of callers."""
-    settings = Settings.read()
-    return Policy(
-        mode=settings.auth,
-        tenant_claim=settings.tenant_claim,
-        owner_claim=settings.owner_claim,
-        issuer=settings.jwt_issuer,
-        audience=settings.jwt_audience,
-    )
 
 
 def dead_letters() -> SqsDeadLetters:
