@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from flowcore.authoring.graph import EventNode
 from flowcore.codec import Shape
-from flowcore.core.admit import Refused, Repeated, Resume, admit
+from flowcore.core.admit import Refused, Resume, admit, open_waits
 from flowcore.core.compat import conflict
-from flowcore.core.view import waits
 from flowcore.engine import answerable
 from flowcore.errors import DefinitionChanged, InvariantError
 from flowcore.keys import RunRef
-from flowcore.model import Json, Wait, wait_place
+from flowcore.model import Json, Wait, wait_id
+from flowcore.options import answer_shape
 
 if TYPE_CHECKING:
     from flowcore.app import App
@@ -36,22 +36,21 @@ def asked(app: App, run_id: str, wait: str, *, by: str | None = None) -> Asked:
     Raises: RunNotFound; what an answer would be refused with: AlreadyResumed, NotSuspended, RunFinished,
         NotAnApprover, DefinitionChanged, WorkflowNotFound.
     """
-    snapshot = app.engine.read(RunRef(app.tenant, run_id))
-    graph = app.engine.graph(snapshot.head.workflow)
-    if not snapshot.head.is_terminal and (reason := conflict(graph, snapshot)) is not None:
+    engine = app.engine
+    graph, snapshot = engine.met(engine.read(RunRef(app.tenant, run_id)))
+    head = snapshot.head
+    if not head.is_terminal and (reason := conflict(graph, snapshot)) is not None:
         raise DefinitionChanged(run_id, reason)
-    found = next((one for one in waits(snapshot) if one.id == wait), None)
-    if found is None or by is not None:
+    record = next((one for one in open_waits(snapshot) if wait_id(one, head.incarnation) == wait), None)
+    if record is None or by is not None:
         verdict = admit(graph, snapshot, Resume(wait=wait, by=by, digest="", via="look"))
         if isinstance(verdict, Refused):
             raise verdict.error
-        if found is None:
+        if record is None:
             raise InvariantError(f"run {run_id!r} takes an answer to {wait!r}, which is not among its waits: {verdict}")
-        assert not isinstance(verdict, Repeated)  # no answer has this digest
-    key, _ = wait_place(wait)
-    node = answerable(graph, key)
+    node = answerable(graph, record.key)
     return Asked(
-        wait=replace(found, doors=app.engine.doors(app.tenant)),
-        workflow_id=snapshot.head.workflow,
-        answer=node.gives if isinstance(node, EventNode) else node.step.resume,
+        wait=replace(Wait.of(head, record), doors=engine.doors(app.tenant)),
+        workflow_id=head.workflow,
+        answer=node.gives if isinstance(node, EventNode) else answer_shape(node, record),
     )

@@ -72,7 +72,7 @@ from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError, StepTimeout
 from flowcore.failures import Unfit, Unread, decoded, encoded, failure_of, fitted, is_outcome, read
 from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, key_mistake, scope_of, turn_number, turn_of
-from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord, Wait, wait_choice
+from flowcore.model import Answer, Json, StepFailure, StepRecord, Wait, wait_choice
 from flowcore.options import alternatives_of, answer_shape
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
@@ -475,8 +475,9 @@ def _read_input(shape: Shape[Any], action: RunStep, subject: str) -> Any:
     try:
         return read(shape, action.value, subject)
     except Unread as unread:
-        began = action.prior is not None and action.prior.outcome is not Outcome.START
-        is_sure = unread.is_sure or began
+        prior = action.prior
+        has_begun = prior is not None and (prior.attempt > 0 or prior.answer is not None or prior.given is not None)
+        is_sure = unread.is_sure or has_begun
         raise Unread(unread.failure, is_sure=is_sure) from None
 
 

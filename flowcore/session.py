@@ -38,6 +38,7 @@ from flowcore.core.evolve import (
     kept,
     state_at,
 )
+from flowcore.core.rename import as_met
 from flowcore.errors import (
     BlobLost,
     InvalidPayload,
@@ -615,7 +616,7 @@ class Session:
     def _renewed(self, snapshot: Snapshot) -> Snapshot:
         """What was read, as today's types take it. Raises: _Fenced, once the run stands still, where they do not."""
         try:
-            return renewed_snapshot(self.graph, snapshot)
+            return renewed_snapshot(self.graph, as_met(self.graph, snapshot)[1])
         except Outdated as error:
             self._block(str(error))
             raise _Fenced from None
@@ -675,6 +676,7 @@ class Session:
         )
 
     def _result_of(self, snapshot: Snapshot, place: Place, step: str) -> tuple[Shape[Any], Json] | None:
+        step = place.graph.called_here(step)
         node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
         record = snapshot.records.get(key)
         if record is None and "." in step:  # inside a container; a finished one is not loaded
