@@ -215,9 +215,24 @@ class App:
         """Answer a suspension of a run; see ``Run.resume``."""
         return self.run(run_id).resume(data, **options)
 
-    def cancel(self, run_id: str) -> RunResult[Any]:
+    def delegate(
+        self,
+        run_id: str,
+        *,
+        by: str | None,
+        to: str,
+        step: Step[Any, Any, Any, Any] | str | list[str] | None = None,
+        label: str | None = None,
+        wait: str | None = None,
+        index: int | None = None,
+        via: str = "python",
+    ) -> RunResult[Any]:
+        """Hand the vote of an approver to somebody else; see ``Run.delegate``."""
+        return self.run(run_id).delegate(by=by, to=to, step=step, label=label, wait=wait, index=index, via=via)
+
+    def cancel(self, run_id: str, *, by: str | None = None) -> RunResult[Any]:
         """Stop a run for good; see ``Run.cancel``."""
-        return self.run(run_id).cancel()
+        return self.run(run_id).cancel(by=by)
 
     def redrive(self, run_id: str) -> RunResult[Any]:
         """Have a failed run go on from what has failed; see ``Run.redrive``."""

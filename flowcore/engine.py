@@ -184,19 +184,20 @@ class Engine:
         # care: it is open or it is not.
         everything = resume.idempotency_key is not None and resume.wait is None
         for _ in range(MOST_TRIES):
-            graph, snapshot = self._loaded(run, everything=everything)
-            verdict = admit(graph, snapshot, resume)
+            graph, snapshot = self.loaded(run, everything=everything)
+            verdict = admit(graph, snapshot, resume, self.time_of(snapshot))
             if isinstance(verdict, Refused):
-                graph, snapshot = self._loaded(run, everything=True)
-                verdict = admit(graph, snapshot, resume)
+                graph, snapshot = self.loaded(run, everything=True)
+                verdict = admit(graph, snapshot, resume, self.time_of(snapshot))
             match verdict:
                 case Refused(error):
                     raise error
                 case Repeated(first):
                     self.hint_again(snapshot.head)
                     return snapshot, first
-                case Meant(records):
-                    answers = [self._answer(graph, snapshot, record, data, resume) for record in records]
+                case Meant(records, seats):
+                    meant = zip(records, seats, strict=True)
+                    answers = [self._answer(graph, snapshot, record, data, resume, seat) for record, seat in meant]
                 case _:
                     assert_never(verdict)
             lease_until = self.lease_until(self.clock.now(), deadline) if here else None
@@ -209,13 +210,13 @@ class Engine:
                 )
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being resumed. Try again.")
 
-    def cancel(self, run: RunRef) -> Head:
+    def cancel(self, run: RunRef, *, by: str | None = None) -> Head:
         """Stop a run for good, from any process; an ended run keeps its status. Raises: RunNotFound."""
         hooked = any(graph.hooks.on_finish is not None for graph in self.graphs.values())
         if hooked or self.retention is not None or any(graph.retention is not None for graph in self.graphs.values()):
-            head = self._canceled(run)
+            head = self._canceled(run, by)
         else:
-            head = self.store.cancel(run, now=self.clock.now())
+            head = self.store.cancel(run, now=self.clock.now(), by=by)
         if head is None or head.is_expired(self.clock.now()):
             raise RunNotFound(run.id)
         if head.status is RunStatus.CANCELED:
@@ -374,7 +375,8 @@ class Engine:
         if head.status is RunStatus.QUEUED:
             self.hints.send(head.run, at=self.clock.now(), version=head.version)
 
-    def _loaded(self, run: RunRef, *, everything: bool = False) -> tuple[Graph, Snapshot]:
+    def loaded(self, run: RunRef, *, everything: bool = False) -> tuple[Graph, Snapshot]:
+        """A run with the workflow at hand. Raises: RunNotFound, WorkflowNotFound, DefinitionChanged."""
         snapshot = self.read(run, everything=everything)
         graph = self.graph(snapshot.head.workflow)
         if snapshot.head.definition != graph.fingerprint and not snapshot.head.is_terminal:
@@ -384,7 +386,7 @@ class Engine:
         return graph, snapshot
 
     def _answer(
-        self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume
+        self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume, seat: str | None
     ) -> Answered | Counted | Received:
         """The data, checked against what the place takes before anything is written."""
         node, wait = answerable(graph, record.key), wait_id(record, snapshot.head.incarnation)
@@ -397,6 +399,7 @@ class Engine:
             by=resume.by,
             via=resume.via,
             idempotency_key=resume.idempotency_key,
+            on_behalf_of=seat,
         )
         if not settles(record, answer):
             return Counted(key=record.key, answer=answer)
@@ -516,7 +519,7 @@ class Engine:
             self.hints.send(head.run, at=head.updated_at, version=head.version)
         return self.read(head.run)
 
-    def _canceled(self, run: RunRef) -> Head | None:
+    def _canceled(self, run: RunRef, by: str | None) -> Head | None:
         """Canceled together with when it expires and the hook it owes; called here, or by a worker if there are.
 
         Costs a read more than a plain cancel: whose run it is must be known first.
@@ -528,7 +531,7 @@ class Engine:
             graph = self.graphs.get(head.workflow)
             now = max(self.clock.now(), head.updated_at)
             here = self.hints.queue is None
-            moved = heads.kept_for(heads.canceled(head, now), self.retention_of(head.workflow))
+            moved = heads.kept_for(heads.canceled(head, now, by), self.retention_of(head.workflow))
             if graph is not None:
                 moved = heads.owing(moved, graph.hooks, lease(self, now, None) if here else now)
             if not isinstance(self.store.move(moved, version=head.version), Written):

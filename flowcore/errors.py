@@ -204,6 +204,17 @@ class NotAnApprover(RequestError):
         super().__init__(f"Step {step!r} of run {run_id!r} {why}")
 
 
+class CannotDelegate(RequestError):
+    """A vote cannot be handed to this person, or there is none to hand over."""
+
+    code = "cannot-delegate"
+
+    def __init__(self, run_id: str, step: str, why: str, *, wait: str = "") -> None:
+        self.run_id = run_id
+        self.wait = wait
+        super().__init__(f"Step {step!r} of run {run_id!r} {why}.")
+
+
 class AmbiguousWait(RequestError):
     """Several suspensions are open and the caller did not say which one is meant."""
 

@@ -64,6 +64,8 @@ FIELDS: Mapping[str, Field] = {
         Needs.HEAD, lambda _, snapshot: snapshot.head.blocked if snapshot.head.status is RunStatus.BLOCKED else None
     ),
     "resource_id": _of_head("resource_id"),
+    "started_by": _of_head("started_by"),
+    "canceled_by": _of_head("canceled_by"),
     "trace_id": Field(Needs.HEAD, lambda _, snapshot: snapshot.head.trace.trace_id),
     "tags": Field(Needs.HEAD, lambda _, snapshot: list(snapshot.head.trace.tags)),
     "version": _of_head("version"),

@@ -149,8 +149,8 @@ class Store(Mailbox, Protocol):
     def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
         """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``.
 
-        What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, resource,
-        trace and tags.
+        What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, who started
+        it, resource, trace and tags.
         """
         ...
 
@@ -181,8 +181,10 @@ class Store(Mailbox, Protocol):
         """
         ...
 
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+    def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """Set CANCELED, version + 1, epoch + 1; remove due, lease, wake and what tells of waits; unless it has ended.
+
+        ``by`` becomes ``canceled_by``.
 
         Returns the head after the call, canceled or ended otherwise; None when there is no such run.
         """

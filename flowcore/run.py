@@ -23,6 +23,7 @@ from flowcore.core.admit import Resume
 from flowcore.core.events import Event, events
 from flowcore.core.rewind import Given
 from flowcore.core.view import StepResult
+from flowcore.delegation import delegate
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
@@ -39,6 +40,8 @@ T = TypeVar("T")
 
 UNSET: Any = object()
 """Stands for an argument that was left out, where None is a value."""
+_LONGEST_CANCELER = 200
+"""Characters that find room in any head, however full it is."""
 _POLL = timedelta(milliseconds=200)
 _ANYTHING: Shape[Any] = Shape(Any)
 _CONTEXT: Shape[dict[str, Any]] = Shape(dict[str, Any])
@@ -78,6 +81,9 @@ class RunResult(Generic[Out]):
     blocked: str | None = None
     """Why the code at hand cannot go on with this run; its status is ``paused`` then."""
     resource_id: str | None = None
+    started_by: str | None = None
+    """Who started the run, as ``start(by=)`` said; over HTTP whoever the gateway has verified."""
+    canceled_by: str | None = None
     trace_id: str | None = None
     """The trace that the run was started in."""
     tags: list[str] = field(default_factory=list)
@@ -182,6 +188,7 @@ class Run(Generic[In, Out]):
         state: Mapping[str, Any] | None = None,
         request_context: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
+        by: str | None = None,
         tracing: Tracing | None = None,
         wait: timedelta | None = None,
         per_step: bool = False,
@@ -193,6 +200,7 @@ class Run(Generic[In, Out]):
             state: the state the run begins with.
             request_context: values every step can read and change.
             idempotency_key: stands for the run id when none was given: the same key is the same run.
+            by: who starts it, kept for life: ``ctx.suspend(allow_self=False)`` does not let that person answer.
             tracing: the trace the run belongs to, and its tags; see ``flowcore.tracing.Tracing``.
             wait: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
@@ -201,7 +209,7 @@ class Run(Generic[In, Out]):
         workflow = self._workflow
         if workflow is None:
             raise MalformedRequest("This handle knows no workflow; start runs with app.workflow(id).create_run()")
-        _check_text(idempotency_key=idempotency_key)
+        _check_text(idempotency_key=idempotency_key, by=by)
         if idempotency_key is not None and not self._id_given:
             self._ref = RunRef(self._ref.tenant, f"k-{digest([self._ref.tenant, workflow.id, idempotency_key])}")
         head = new_head(
@@ -210,6 +218,7 @@ class Run(Generic[In, Out]):
             input,
             now=self._app.clock.now(),
             resource_id=self._resource_id,
+            started_by=by,
             state=state,
             request_context=request_context,
             trace=begun(tracing, self._tags),
@@ -274,6 +283,38 @@ class Run(Generic[In, Out]):
         snapshot, receipt = self._app.engine.resume(
             self._existing(), data, resume, here=here or per_step, deadline=deadline, per_step=per_step
         )
+        return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
+
+    def delegate(
+        self,
+        *,
+        by: str | None,
+        to: str,
+        step: Step[Any, Any, Any, Any] | str | list[str] | None = None,
+        label: str | None = None,
+        wait: str | None = None,
+        index: int | None = None,
+        via: str = "python",
+    ) -> RunResult[Out]:
+        """Hand the vote of an approver to somebody else, who may hand it on; the suspension stays as it is.
+
+        Whoever gets it votes under his own name, in the approver's place: a person counts once, and so does a vote.
+        Doing it twice is doing it once. ``receipt`` says ``delegated``, and so does ``receipts()``.
+
+        Args:
+            by: whose vote it is now: an approver, or whom one has handed it to.
+            to: who is to vote; must not have a vote there already.
+            step, label, wait, index: which suspension, as for ``resume``; left out: the only one open.
+            via: over which channel.
+        Raises: RunNotFound; NotAnApprover when ``by`` has no vote there; AlreadyResumed when he has voted;
+            CannotDelegate; NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel, IndexOutOfRange, MalformedRequest.
+        """
+        _check_text(by=by, to=to, label=label, wait=wait, via=via)
+        _check_count(index=index)
+        named = Resume(
+            step=_dotted(step), label=label, wait=wait, index=index, digest=digest(["delegate", to]), by=by, via=via
+        )
+        snapshot, receipt = delegate(self._app.engine, self._existing(), named, to)
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
 
     def restart(self) -> RunResult[Out]:
@@ -376,9 +417,14 @@ class Run(Generic[In, Out]):
         """Remove the run and all it holds; one under way is canceled first. Raises: RunNotFound."""
         self._app.engine.delete(self._existing())
 
-    def cancel(self) -> RunResult[Out]:
-        """Stop the run for good, from any process. An ended run keeps its status. Raises: RunNotFound."""
-        self._app.engine.cancel(self._existing())
+    def cancel(self, *, by: str | None = None) -> RunResult[Out]:
+        """Stop the run for good, from any process. An ended run keeps its status. Raises: RunNotFound.
+
+        Args:
+            by: who cancels, shown as ``canceled_by``; the first 200 characters are kept.
+        """
+        _check_text(by=by)
+        self._app.engine.cancel(self._existing(), by=None if by is None else by[:_LONGEST_CANCELER])
         return self.result()
 
     @overload
@@ -518,6 +564,7 @@ def new_head(
     *,
     now: datetime,
     resource_id: str | None,
+    started_by: str | None = None,
     state: Mapping[str, Any] | None,
     request_context: Mapping[str, Any] | None,
     trace: Trace,
@@ -535,6 +582,7 @@ def new_head(
         created_at=now,
         updated_at=now,
         resource_id=resource_id,
+        started_by=started_by,
         state=graph.state.accept(*_named_values(f"initial state of workflow {workflow.id!r}", state)),
         request_context=_accepted_context(graph, request_context),
         trace=trace,

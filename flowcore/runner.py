@@ -546,7 +546,13 @@ def _votes(node: StepNode, prior: StepRecord | None) -> tuple[Vote[Any], ...]:
     subject = f"resume data of step {node.id!r}"
     votes = prior.votes if prior is not None else ()
     return tuple(
-        Vote(by=vote.by or "", at=vote.at, data=decoded(node.step.resume, vote.data, subject)) for vote in votes
+        Vote(
+            by=vote.by or "",
+            at=vote.at,
+            data=decoded(node.step.resume, vote.data, subject),
+            on_behalf_of=vote.on_behalf_of,
+        )
+        for vote in votes
     )
 
 

@@ -316,7 +316,7 @@ class Session:
         if terms is None or terms.notify is None:
             return None
         reminder, following = terms.rungs(record.at, self._now())
-        wait = replace(Wait.of(self.snapshot.head, record), reminder=reminder)
+        wait = Wait.of(self.snapshot.head, record, reminder)
         told = told_of(record.key, f"{wait.id.rsplit('@', 1)[1]}.{reminder}")
         if told in self.kept or told in self.snapshot.records or self._tell(record, terms.notify, wait, told):
             return following

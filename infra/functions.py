@@ -35,6 +35,7 @@ ROUTES = (
     "GET /v1/runs/{run}/receipts",
     "POST /v1/events",
     "POST /v1/runs/{run}/resume",
+    "POST /v1/runs/{run}/delegate",
     "POST /v1/runs/{run}/cancel",
     "POST /v1/runs/{run}/redrive",
     "GET /v1/workflows",

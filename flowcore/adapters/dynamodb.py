@@ -278,11 +278,11 @@ class DynamoStore:
             return _resume_refused(error, token, taken)
         return Written()
 
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+    def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """See ``Store.cancel``."""
         token = self._ids.fresh()
         verdict = self._advance(
-            run, lambda clock: canceling(clock=clock, token=token), token, _NOT_ENDED, _statuses(*TERMINAL), now
+            run, lambda clock: canceling(by=by, clock=clock, token=token), token, _NOT_ENDED, _statuses(*TERMINAL), now
         )
         return _head_in(verdict)
 

@@ -39,6 +39,8 @@ from flowcore.adapters.dynamodb_values import (
     answers_of,
     asked_json,
     asked_of,
+    delegations_json,
+    delegations_of,
     delta_json,
     delta_of,
     failure_json,
@@ -176,12 +178,12 @@ def _shard_of(partition: str) -> int:
 
 # -- the head ---------------------------------------------------------------------------------------------------------
 
-_FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "tr", "tg", "tm", "lsh", "lsk"})
+_FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "sb", "tr", "tg", "tm", "lsh", "lsk"})
 """What no update ever writes again: a run keeps its name, input, trace, tags and place in listings."""
 _REMOVABLE = frozenset(
     {
         *("own", "lx", "inc", "ik", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"),
-        *("tc", "sw", "dl", "xp"),
+        *("tc", "sw", "dl", "xp", "cb"),
     },
 )
 """What an update removes when it is at its default, so that nothing of the former head shows through."""
@@ -225,6 +227,8 @@ def _head_facts(head: Head) -> Item:
         hop=_unless(0, head.hops),
         blk=_text(head.blocked),
         rs=_text(head.resource_id),
+        sb=_text(head.started_by),
+        cb=_text(head.canceled_by),
         tr=_text(head.trace.trace_id),
         tg=_text(_tags_text(head.trace.tags)),
         sw=_instant(head.waiting_since),
@@ -278,6 +282,8 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
         output=_read(item, "res", value_of, None),
         failure=failure_of(_read(item, "err", value_of, None)),
         blocked=_read(item, "blk", _str_of, None),
+        started_by=_read(item, "sb", _str_of, None),
+        canceled_by=_read(item, "cb", _str_of, None),
         resource_id=_read(item, "rs", _str_of, None),
         state=_read(item, "sta", value_of, {}),
         request_context=_read(item, "ctx", value_of, {}),
@@ -368,9 +374,9 @@ def claiming(
     return Change(put, grow=("ver", "ep", "att"), drop=("wake", "ob", "sw", "dl"))
 
 
-def canceling(*, clock: datetime | None, token: str) -> Change:
+def canceling(*, by: str | None, clock: datetime | None, token: str) -> Change:
     """Somebody ends the run. ``clock`` is the run's new time, None to leave the one it has."""
-    put = _present(st=text(RunStatus.CANCELED), ps=text("canceled"), ua=_instant(clock), lc=text(token))
+    put = _present(st=text(RunStatus.CANCELED), ps=text("canceled"), cb=_text(by), ua=_instant(clock), lc=text(token))
     return Change(put, grow=("ver", "ep"), drop=("due", "dsh", "own", "lx", "wake", "ob", "sw", "dl"))
 
 
@@ -404,6 +410,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         ev=_payload("", list(record.listens) if record.listens else None),
         tm=_payload(f"What is to happen {place}", terms_json(record.terms)),
         vo=_payload(f"The votes {place}", [answer_json(answer) for answer in record.votes] or None),
+        dg=_payload(f"The delegations {place}", delegations_json(record.delegations)),
         bg=number(record.began) if record.began is not None else None,
         gi=_payload(f"The given input {place}", list(record.given) if record.given else None),
         an=_payload(f"The answer {place}", answer_json(record.answer)),
@@ -466,6 +473,7 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
     "ev": ("listens", lambda attribute: pair_of(value_of(attribute))),
     "tm": ("terms", lambda attribute: terms_of(value_of(attribute))),
     "vo": ("votes", lambda attribute: answers_of(value_of(attribute))),
+    "dg": ("delegations", lambda attribute: delegations_of(value_of(attribute))),
     "bg": ("began", int_of),
     "gi": ("given", lambda attribute: given_of(value_of(attribute))),
     "an": ("answer", lambda attribute: answer_of(value_of(attribute))),

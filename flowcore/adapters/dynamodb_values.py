@@ -10,7 +10,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from flowcore.adapters.dynamodb_attributes import from_ms, to_ms
-from flowcore.model import NO_CHANGE, Answer, Delta, Json, Lapse, Receipt, StepFailure, StepRecord, Terms, Trace
+from flowcore.model import (
+    NO_CHANGE,
+    Answer,
+    Delegation,
+    Delta,
+    Json,
+    Lapse,
+    Receipt,
+    StepFailure,
+    StepRecord,
+    Terms,
+    Trace,
+)
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -94,6 +106,7 @@ def answer_json(answer: Answer | None) -> Json:
         by=answer.by,
         via=answer.via,
         k=answer.idempotency_key,
+        f=answer.on_behalf_of,
         to=answer.timed_out or None,
     )
 
@@ -110,6 +123,7 @@ def answer_of(value: Json) -> Answer | None:
         by=value.get("by"),
         via=value["via"],
         idempotency_key=value.get("k"),
+        on_behalf_of=value.get("f"),
         timed_out=value.get("to", False),
     )
 
@@ -125,6 +139,8 @@ def receipt_json(receipt: Receipt) -> Json:
         s=receipt.step,
         k=receipt.idempotency_key,
         r=receipt.reason,
+        f=receipt.on_behalf_of,
+        to=receipt.to,
         e=[dict(row) for row in receipt.errors] or None,
         x=None if receipt.winner is None else dict(receipt.winner),
     )
@@ -141,6 +157,8 @@ def receipt_of(value: Json) -> Receipt:
         step=value.get("s"),
         idempotency_key=value.get("k"),
         reason=value.get("r"),
+        on_behalf_of=value.get("f"),
+        to=value.get("to"),
         errors=tuple(value.get("e", ())),
         winner=value.get("x"),
     )
@@ -166,11 +184,13 @@ def terms_json(terms: Terms | None) -> Json:
         for name, value in {
             "a": list(terms.approvers) or None,
             "q": None if terms.quorum == 1 else terms.quorum,
+            "s": None if terms.allow_self else False,
             "v": terms.veto,
             "l": lapse,
             "e": list(terms.listens) if terms.listens else None,
             "n": terms.notify,
             "r": [pause // _MILLISECOND for pause in terms.remind] or None,
+            "x": [[rung, list(names)] for rung, names in terms.escalate] or None,
         }.items()
         if value is not None
     }
@@ -182,12 +202,24 @@ def terms_of(value: Json) -> Terms:
     return Terms(
         approvers=tuple(value.get("a", ())),
         quorum=value.get("q", 1),
+        allow_self=value.get("s", True),
         veto=value.get("v"),
         lapse=None if lapse is None else Lapse(given_of(lapse or None)),
         listens=pair_of(value.get("e")),
         notify=value.get("n"),
         remind=tuple(pause * _MILLISECOND for pause in value.get("r", ())),
+        escalate=tuple((rung, tuple(names)) for rung, names in value.get("x", ())),
     )
+
+
+def delegations_json(delegations: Sequence[Delegation]) -> Json:
+    """Votes that were handed over."""
+    return [[each.seat, each.by, each.to, to_ms(each.at), each.via] for each in delegations] or None
+
+
+def delegations_of(values: Sequence[Json]) -> tuple[Delegation, ...]:
+    """What ``delegations_json`` wrote."""
+    return tuple(Delegation(seat=seat, by=by, to=to, at=from_ms(at), via=via) for seat, by, to, at, via in values)
 
 
 def pair_of(value: Json) -> tuple[str, str] | None:

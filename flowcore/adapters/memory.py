@@ -205,7 +205,7 @@ class MemoryStore:
             scope[item["sk"]["S"]] = item
             return Written()
 
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+    def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """See ``Store.cancel``."""
         with self._lock:
             item = self._heads.get(partition_of(run))
@@ -215,7 +215,7 @@ class MemoryStore:
             if head.status in TERMINAL:
                 return head
             clock = now if head.updated_at <= now else None
-            return self._apply(item, canceling(clock=clock, token=next(self._tokens)))
+            return self._apply(item, canceling(by=by, clock=clock, token=next(self._tokens)))
 
     def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
         """See ``Store.note``."""

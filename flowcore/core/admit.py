@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from flowcore.authoring.graph import Graph
 from flowcore.core.evolve import answers_of
+from flowcore.core.seats import Given, Seat, Turned, seat_for
 from flowcore.errors import (
     AlreadyResumed,
     AmbiguousWait,
     IdempotencyKeyReused,
     IndexOutOfRange,
-    NotAnApprover,
     NotSuspended,
     RequestError,
     RunFinished,
@@ -69,6 +70,8 @@ class Meant:
     """These suspensions take the answer; several only for the items of one foreach."""
 
     records: tuple[StepRecord, ...]
+    seats: tuple[str | None, ...] = ()
+    """For each the approver whose vote it is, where it is not the one who answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,10 @@ class Refused:
 Verdict: TypeAlias = Meant | Repeated | Refused
 
 
-def admit(graph: Graph, snapshot: Snapshot, resume: Resume) -> Verdict:
+def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime | None = None) -> Verdict:
     """Which suspension ``resume`` settles, or why none.
+
+    ``now``, which says who may answer by now, is the run's own clock; left out, when the head was written.
 
     The snapshot should hold every record of the run for the refusals to be precise; the records of its open scopes are
     enough to take a good answer.
@@ -98,9 +103,7 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume) -> Verdict:
         return repeated
     verdict = _meant(graph, snapshot, resume)
     if isinstance(verdict, Meant):
-        for record in verdict.records:
-            if (not_theirs := _voted(snapshot, record, resume)) is not None:
-                return not_theirs
+        return _seated(snapshot, verdict.records, resume, now or snapshot.head.updated_at)
     return verdict
 
 
@@ -111,21 +114,35 @@ def settles(record: StepRecord, answer: Answer) -> bool:
     return is_vetoed or len(record.votes) + 1 >= terms.quorum
 
 
-def _voted(snapshot: Snapshot, record: StepRecord, resume: Resume) -> Repeated | Refused | None:
-    """Why this caller cannot answer this suspension (again); None when he can."""
-    terms, run_id, step = record.terms or Terms(), snapshot.head.run.id, dotted(record.key)
-    if (terms.approvers and resume.by not in terms.approvers) or (terms.quorum > 1 and resume.by is None):
-        wait = wait_id(record, snapshot.head.incarnation)
-        return Refused(NotAnApprover(run_id, step, resume.by, wait=wait))
-    for vote in record.votes:
-        if vote.by == resume.by:
-            is_same = vote.digest == resume.digest
-            told = receipt_of(vote, verdict="duplicate")
-            return Repeated(told) if is_same else Refused(AlreadyResumed(run_id, step, _winner(vote), wait=vote.wait))
-    return None
+def meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> StepRecord | RequestError:
+    """The one suspension that ``resume`` names, or why there is none, whoever may answer it."""
+    verdict = _meant(graph, snapshot, resume)
+    if isinstance(verdict, Meant) and len(verdict.records) > 1:
+        lines = [wait_line(snapshot, record) for record in verdict.records]
+        return AmbiguousWait(snapshot.head.run.id, lines)
+    return verdict.records[0] if isinstance(verdict, Meant) else verdict.error
 
 
-def _meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> Verdict:
+def _seated(
+    snapshot: Snapshot, records: tuple[StepRecord, ...], resume: Resume, now: datetime
+) -> Meant | Repeated | Refused:
+    """Whether this caller can answer these suspensions (still), and for whom."""
+    seats: list[str | None] = []
+    for record in records:
+        match seat_for(snapshot.head, record, resume.by, now):
+            case Turned(error):
+                return Refused(error)
+            case Given(vote) if vote.digest == resume.digest:
+                return Repeated(receipt_of(vote, verdict="duplicate"))
+            case Given(vote):
+                run_id, step = snapshot.head.run.id, dotted(record.key)
+                return Refused(AlreadyResumed(run_id, step, _winner(vote), wait=vote.wait))
+            case Seat(owner):
+                seats.append(None if owner == resume.by else owner)
+    return Meant(records, tuple(seats))
+
+
+def _meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> Meant | Refused:
     waiting = open_waits(snapshot)
     if resume.wait is not None:
         chosen = [
@@ -173,6 +190,7 @@ def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplic
         via=answer.via,
         step=dotted(wait_place(answer.wait)[0]),
         idempotency_key=answer.idempotency_key,
+        on_behalf_of=answer.on_behalf_of,
     )
 
 
@@ -220,7 +238,7 @@ def _without_items(key: StepKey) -> str:
     return ".".join(part.split("[", 1)[0] for part in path_of(key))
 
 
-def _item(waiting: Sequence[StepRecord], resume: Resume) -> Verdict:
+def _item(waiting: Sequence[StepRecord], resume: Resume) -> Meant | Refused:
     chosen = [record for record in waiting if index_of(record.key) == resume.index]
     if len(chosen) == 1:
         return Meant((chosen[0],))
@@ -228,7 +246,7 @@ def _item(waiting: Sequence[StepRecord], resume: Resume) -> Verdict:
     return Refused(IndexOutOfRange(resume.step or resume.label or "the open foreach", resume.index or 0, indexes))
 
 
-def _single(snapshot: Snapshot, waiting: Sequence[StepRecord]) -> Verdict:
+def _single(snapshot: Snapshot, waiting: Sequence[StepRecord]) -> Meant | Refused:
     if not waiting:
         return Refused(_nothing_open(snapshot))
     if len(waiting) == 1:
@@ -295,7 +313,7 @@ def lapse_of(record: StepRecord, incarnation: int) -> Answer | None:
     gave_up = record.failure is not None and record.failure.type == "ExecutorCrashed"
     if record.answer is not None or not record.is_settled or not had_one or gave_up:
         return None
-    began = replace(record, gen=record.gen - len(record.votes) - 1)
+    began = replace(record, gen=record.gen - len(record.votes) - len(record.delegations) - 1)
     wait = wait_id(began, incarnation)
     return Answer(wait=wait, data=None, digest="", at=record.at, via="timeout", timed_out=True)
 

@@ -17,6 +17,7 @@ from flowcore.model import (
     NO_CHANGE,
     STEP_CHANGES,
     Answer,
+    Delegation,
     Delta,
     Head,
     Json,
@@ -122,6 +123,14 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delegated:
+    """Somebody else votes in the place of an approver; the suspension stays open."""
+
+    key: StepKey
+    delegation: Delegation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
     """An entry that waited for an event has got one; its data is the entry's output."""
 
@@ -177,7 +186,18 @@ class Adopted:
 
 
 Happened: TypeAlias = (
-    Succeeded | Failed | FailedOnce | Suspended | Answered | Counted | Received | FellAsleep | Opened | Begun | Skipped
+    Succeeded
+    | Failed
+    | FailedOnce
+    | Suspended
+    | Answered
+    | Counted
+    | Delegated
+    | Received
+    | FellAsleep
+    | Begun
+    | Opened
+    | Skipped
 )
 """What this worker makes a record of."""
 StepEvent: TypeAlias = Happened | Adopted
@@ -265,6 +285,7 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             listens=prior.listens,
             terms=prior.terms,
             votes=prior.votes,
+            delegations=prior.delegations,
         )
     )
     match event:
@@ -284,17 +305,15 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 listens=event.listens,
                 terms=event.terms,
                 votes=(),
+                delegations=(),
                 until=event.until,
                 answer=None,
                 asked=None,
                 spent=_spent(memory),
                 delta=memory.delta.merged(event.changes.stamped(fresh.seq)),
             )
-        case Counted():
-            assert prior is not None  # the table of changes has seen to it
-            began = prior.gen if prior.began is None else prior.began
-            votes = (*prior.votes, event.answer)
-            return replace(memory, at=prior.at, until=prior.until, votes=votes, began=began)
+        case Counted() | Delegated():
+            return _still(memory, prior, event)
         case Answered():
             is_vote = memory.terms is not None and memory.terms.quorum > 1 and not event.answer.timed_out
             memory = replace(memory, votes=(*memory.votes, event.answer) if is_vote else memory.votes)
@@ -328,7 +347,7 @@ def _outcome(event: Happened) -> Outcome:
             return Outcome.ERR
         case FailedOnce():
             return Outcome.RETRY
-        case Suspended() | Counted():
+        case Suspended() | Counted() | Delegated():
             return Outcome.SUSP
         case Answered():
             return Outcome.RESU
@@ -340,6 +359,16 @@ def _outcome(event: Happened) -> Outcome:
             return Outcome.SKIP
         case _:
             assert_never(event)
+
+
+def _still(memory: StepRecord, prior: StepRecord | None, event: Counted | Delegated) -> StepRecord:
+    """A suspension that is rewritten is the same one: it keeps its id, its beginning and its deadline."""
+    assert prior is not None  # the table of changes has seen to it
+    began = prior.gen if prior.began is None else prior.began
+    same = replace(memory, at=prior.at, until=prior.until, began=began)
+    if isinstance(event, Counted):
+        return replace(same, votes=(*memory.votes, event.answer))
+    return replace(same, delegations=(*memory.delegations, event.delegation))
 
 
 def _spent(record: StepRecord) -> tuple[Answer, ...]:

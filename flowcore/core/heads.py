@@ -155,6 +155,7 @@ def reborn(head: Head, now: datetime, incarnation: int) -> Head:
         output=None,
         failure=None,
         blocked=None,
+        canceled_by=None,
         waiting_since=None,
         deadline=None,
         expires_at=None,
@@ -167,10 +168,18 @@ def redriven(head: Head, now: datetime, incarnation: int) -> Head:
     return replace(reborn(head, now, incarnation), effects=head.effects or head.incarnation)
 
 
-def canceled(head: Head, now: datetime) -> Head:
+def canceled(head: Head, now: datetime, by: str | None = None) -> Head:
     """Canceled; whoever drives the run is fenced off by the new epoch."""
     return _moved(
-        head, RunStatus.CANCELED, now, epoch=head.epoch + 1, owner=None, lease_until=None, wake=None, due=None
+        head,
+        RunStatus.CANCELED,
+        now,
+        epoch=head.epoch + 1,
+        owner=None,
+        lease_until=None,
+        wake=None,
+        due=None,
+        canceled_by=by,
     )
 
 

@@ -16,9 +16,9 @@ from flowcore.core.admit import Resume, lapse_of, receipt_of
 from flowcore.core.evolve import answers_of
 from flowcore.errors import AlreadyResumed, InvalidPayload, NotSuspended, RequestError, RunFinished
 from flowcore.keys import dotted
-from flowcore.model import Json, Outcome, Receipt, Snapshot, StepRecord, wait_place
+from flowcore.model import Delegation, Json, Outcome, Receipt, Snapshot, StepRecord, Verdict, wait_id, wait_place
 
-_COUNTED = ("applied", "counted")
+_COUNTED = ("applied", "counted", "delegated")
 MOST_KEPT = 200
 """Places for arrivals that changed nothing, in one run; what finds no place is counted in one more."""
 MOST_LOOKS = 4
@@ -48,6 +48,7 @@ def of_run(snapshot: Snapshot) -> list[Receipt]:
 def of_record(record: StepRecord, incarnation: int) -> Iterator[Receipt]:
     """The receipts of all answers that one record knows: those to its last suspension, and earlier ones with a key."""
     yield from (receipt_of(answer) for answer in record.spent)
+    yield from (delegated(record, incarnation, delegation) for delegation in record.delegations)
     settled = record.outcome is not Outcome.SUSP
     answers = answers_of(record)
     for place, answer in enumerate(answers, start=1):
@@ -55,6 +56,23 @@ def of_record(record: StepRecord, incarnation: int) -> Iterator[Receipt]:
     lapsed = lapse_of(record, incarnation)
     if lapsed is not None:
         yield receipt_of(lapsed)
+
+
+def delegated(
+    record: StepRecord, incarnation: int, delegation: Delegation, *, verdict: Verdict = "delegated"
+) -> Receipt:
+    """The receipt of a vote that was handed over."""
+    answers = answers_of(record)
+    return Receipt(
+        verdict=verdict,
+        wait=answers[0].wait if answers else wait_id(record, incarnation),
+        at=delegation.at,
+        by=delegation.by,
+        via=delegation.via,
+        step=dotted(record.key),
+        to=delegation.to,
+        on_behalf_of=None if delegation.seat == delegation.by else delegation.seat,
+    )
 
 
 def in_order(receipts: Iterable[Receipt]) -> list[Receipt]:
@@ -114,8 +132,8 @@ def slot_of(receipt: Receipt) -> Slot:
 
 def _identity(receipt: Receipt, *, exact: bool) -> str:
     """What makes two receipts the same: for whoever counts repeats without the time."""
-    verdict = "counted" if receipt.verdict in _COUNTED else receipt.verdict
-    said = [verdict, receipt.wait, receipt.step, receipt.by, receipt.via, receipt.reason]
+    verdict = "counted" if receipt.verdict in _COUNTED else receipt.verdict  # a record may not know any more which
+    said = [verdict, receipt.wait, receipt.step, receipt.by, receipt.via, receipt.reason, receipt.to]
     return json.dumps([*said, receipt.at.isoformat(), receipt.idempotency_key] if exact else said)
 
 

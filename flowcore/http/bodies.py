@@ -64,6 +64,16 @@ class StartIfAbsent(_Body):
     request_context: dict[str, Any] | None = None
 
 
+class DelegateBody(_Body):
+    """Hand the caller's vote to somebody else; at most one of ``wait``, ``step`` and ``label`` says in which wait."""
+
+    to: str
+    wait: str | None = None
+    step: str | list[str] | None = None
+    label: str | None = None
+    index: int | None = None
+
+
 class EventBody(_Body):
     """Tell whoever waits for it that something has happened."""
 
@@ -169,6 +179,9 @@ def wait_json(wait: Wait[Json]) -> dict[str, Json]:
         "approvers": list(wait.approvers),
         "quorum": wait.quorum,
         "answered_by": list(wait.answered_by),
+        "delegated": dict(wait.delegated),
+        "escalates": [{"at": _instant(at), "approvers": list(names)} for at, names in wait.escalates],
+        "allow_self": wait.allow_self,
     }
 
 
@@ -195,6 +208,8 @@ def receipt_json(receipt: Receipt) -> dict[str, Json]:
         "reason": receipt.reason,
         "errors": [dict(row) for row in receipt.errors],
         "winner": receipt.winner,
+        "on_behalf_of": receipt.on_behalf_of,
+        "to": receipt.to,
         "times": receipt.times,
         "last_at": _instant(receipt.last_at),
     }

@@ -19,6 +19,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 from flowcore.app import App
 from flowcore.authoring.workflow import Workflow
 from flowcore.http.bodies import (
+    DelegateBody,
     EventBody,
     ResumeBody,
     StartBody,
@@ -145,6 +146,7 @@ def _changes(router: Router, app: App) -> None:
             state=body.state,
             request_context=body.request_context,
             idempotency_key=_header(router, "idempotency-key"),
+            by=caller_of(router.current_event.raw_event),
             tracing=_traced(body.tracing, _header(router, "traceparent")),
             wait=wait,
         )
@@ -171,9 +173,18 @@ def _changes(router: Router, app: App) -> None:
         also = _asked_besides(body.include_state, body.include_resume_labels)
         return _done(app, result, also, waited=wait is not None)
 
+    @router.post("/v1/runs/<run_id>/delegate")
+    def delegate_vote(run_id: str, body: DelegateBody) -> Response[str]:
+        by, run = caller_of(router.current_event.raw_event), app.run(run_id)
+        result = run.delegate(
+            by=by, to=body.to, step=body.step, label=body.label, wait=body.wait, index=body.index, via="http"
+        )
+        return _json(HTTPStatus.OK, _shown(app, result), {"Idempotent-Replayed": "true"} if result.replayed else {})
+
     @router.post("/v1/runs/<run_id>/cancel")
     def cancel_run(run_id: str) -> Response[str]:
-        return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel()))
+        by = caller_of(router.current_event.raw_event)
+        return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel(by=by)))
 
     @router.post("/v1/runs/<run_id>/redrive")
     def redrive_run(run_id: str) -> Response[str]:

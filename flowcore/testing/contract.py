@@ -662,6 +662,15 @@ class StoreContract:
         assert canceled is not None
         assert (RunStatus.CANCELED, ahead) == (canceled.status, canceled.updated_at)
 
+    def test_cancel_keeps_who_did_it(self, store: Store) -> None:
+        """And who started the run; whoever comes second changes nothing."""
+        store.start(a_head(started_by="ann"))
+        for by in ("bob", "eve"):
+            store.cancel(RUN, now=NOW, by=by)
+            head = store.peek(RUN)
+            assert head is not None
+            assert ("ann", "bob") == (head.started_by, head.canceled_by)
+
     def test_cancel_of_no_run_is_none(self, store: Store) -> None:
         """And makes none."""
         assert store.cancel(RUN, now=NOW) is None

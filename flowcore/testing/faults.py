@@ -200,9 +200,9 @@ class FaultyStore:
         """See ``Store.delete``."""
         return self._call("delete", lambda: self.inner.delete(run, last=last), run)
 
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+    def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """See ``Store.cancel``."""
-        return self._call("cancel", lambda: self.inner.cancel(run, now=now), run)
+        return self._call("cancel", lambda: self.inner.cancel(run, now=now, by=by), run)
 
     def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
         """See ``Store.note``."""

@@ -258,9 +258,9 @@ class WatchedStore:
                 self.settled = {place: answer for place, answer in self.settled.items() if place[0] != run}
             return is_gone
 
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+    def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """See ``Store.cancel``."""
-        return self._watched(run, lambda: self.inner.cancel(run, now=now))
+        return self._watched(run, lambda: self.inner.cancel(run, now=now, by=by))
 
     def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
         """See ``Store.note``."""

@@ -27,6 +27,7 @@ from flowcore.adapters.dynamodb_notes import decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     Answer,
+    Delegation,
     Delta,
     Head,
     Lapse,
@@ -105,6 +106,7 @@ HEADS = {
     "head that owes hooks": _head(
         RunStatus.FAILED, version=5, epoch=2, failure=FAILURE, due=LATER, outbox=("on_error", "on_finish")
     ),
+    "head canceled, by whom": _head(RunStatus.CANCELED, version=4, epoch=2, started_by="ann", canceled_by="bob"),
     "head with a long input": _head(RunStatus.QUEUED, input="long " * 2_000),
 }
 RECORDS = {
@@ -136,6 +138,21 @@ RECORDS = {
         ),
         votes=(Answer(wait="pay@2", data={"approved": True}, digest="d-1", at=NOW, by="ann"),),
     ),
+    "record susp, delegated": _record(
+        Outcome.SUSP,
+        gen=4,
+        began=2,
+        terms=Terms(
+            approvers=("ann", "bob"),
+            quorum=2,
+            allow_self=False,
+            notify="ask",
+            remind=(timedelta(hours=4),),
+            escalate=((1, ("boss",)),),
+        ),
+        votes=(Answer(wait="pay@2", data=True, digest="d-1", at=NOW, by="eve", on_behalf_of="ann"),),
+        delegations=(Delegation(seat="ann", by="ann", to="eve", at=NOW, via="http"),),
+    ),
     "record susp, that fails": _record(Outcome.SUSP, until=LATER, terms=Terms(lapse=Lapse(None))),
     "record susp, for an event": _record(Outcome.SUSP, "child/payment", listens=("order.paid", "A#17"), until=LATER),
     "record resu": _record(
@@ -161,6 +178,9 @@ RECORDS = {
 
 
 RECEIPTS = {
+    "receipt delegated": Receipt(
+        verdict="delegated", wait="pay@2", at=LATER, by="eve", step="pay", on_behalf_of="ann", to="dan"
+    ),
     "receipt stale": Receipt(
         verdict="stale",
         wait="pay@2",

@@ -22,6 +22,7 @@ from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     Answer,
+    Delegation,
     Delta,
     Head,
     Lapse,
@@ -75,6 +76,7 @@ ANSWER: dict[str, Any] = {
     "by": st.none() | texts,
     "via": texts,
     "idempotency_key": st.none() | texts,
+    "on_behalf_of": st.none() | texts,
     "timed_out": st.booleans(),
 }
 answers = st.builds(Answer, **ANSWER)
@@ -83,10 +85,13 @@ DELTA: dict[str, Any] = {
     "context": st.dictionaries(texts, st.tuples(counts, values) | st.tuples(counts), max_size=3),
 }
 deltas = st.builds(Delta, **DELTA)
+DELEGATION: dict[str, Any] = {"seat": texts, "by": texts, "to": texts, "at": instants, "via": texts}
 TERMS: dict[str, Any] = {
     "approvers": st.lists(texts, max_size=2).map(tuple),
     "quorum": counts,
     "veto": st.none() | texts,
+    "allow_self": st.booleans(),
+    "escalate": st.lists(st.tuples(counts, st.lists(texts, max_size=2).map(tuple)), max_size=2).map(tuple),
     "lapse": st.none() | st.builds(Lapse, st.none() | st.tuples(values)),
     "listens": st.none() | st.tuples(texts, texts),
     "notify": st.none() | texts,
@@ -101,6 +106,8 @@ RECEIPT: dict[str, Any] = {
     "step": st.none() | texts,
     "idempotency_key": st.none() | texts,
     "reason": st.none() | texts,
+    "on_behalf_of": st.none() | texts,
+    "to": st.none() | texts,
     "errors": st.lists(st.fixed_dictionaries({"path": texts, "message": texts}), max_size=2).map(tuple),
     "winner": st.none() | changes,
 }
@@ -123,6 +130,7 @@ RECORD: dict[str, Any] = {
     "listens": st.none() | st.tuples(texts, texts),
     "terms": st.none() | st.builds(Terms, **TERMS),
     "votes": st.lists(answers, max_size=2).map(tuple),
+    "delegations": st.lists(st.builds(Delegation, **DELEGATION), max_size=2).map(tuple),
     "began": st.none() | counts,
     "given": st.none() | st.tuples(values),
     "answer": st.none() | answers,
@@ -163,6 +171,8 @@ HEAD: dict[str, Any] = {
     "failure": st.none() | failures,
     "blocked": st.none() | texts,
     "resource_id": st.none() | texts,
+    "started_by": st.none() | texts,
+    "canceled_by": st.none() | texts,
     "state": changes,
     "request_context": changes,
     "trace": st.builds(Trace, **TRACE),
@@ -212,7 +222,7 @@ def test_a_replaced_head_is_the_new_one(before: Head, after: Head) -> None:
     assert encode_head(expected, "t").keys() == changed.keys()
 
 
-FIXED = ("run", "workflow", "input", "input_hash", "created_at", "resource_id", "trace")
+FIXED = ("run", "workflow", "input", "input_hash", "created_at", "resource_id", "started_by", "trace")
 
 
 @given(st.integers(1, 12_000), keys)
@@ -230,6 +240,8 @@ def test_every_field_is_drawn() -> None:
         (StepFailure, FAILURE),
         (Answer, ANSWER),
         (Delta, DELTA),
+        (Delegation, DELEGATION),
+        (Terms, TERMS),
         (Receipt, {**RECEIPT, "times": 2, "last_at": instants}),
     ):
         assert {each.name for each in fields(model)} == drawn.keys()
