@@ -20,7 +20,7 @@ from flowcore.authoring.graph import Graph
 from flowcore.engine import Engine
 from flowcore.keys import RunRef, StepKey, dotted, is_once
 from flowcore.model import Snapshot
-from flowcore.ports import Ids, Store
+from flowcore.ports import Blobs, Ids, Store
 from flowcore.session import Pace
 from flowcore.testing.clock import VirtualClock
 from flowcore.testing.crew import VirtualCrew
@@ -77,6 +77,7 @@ class LocalApp(App):
         clock: VirtualClock | None = None,
         queue: MemoryQueue | None = None,
         scheduler: MemoryScheduler | None = None,
+        blobs: Blobs | None = None,
         ids: Ids | None = None,
         pace: Pace | None = None,
     ) -> None:
@@ -87,16 +88,18 @@ class LocalApp(App):
             store=store,
             scheduler=scheduler or _schedulers.setdefault(store, MemoryScheduler()),
             queue=queue,
+            blobs=blobs or app.blobs,
             clock=self._virtual,
             ids=ids or app.ids,
             pace=pace or app.engine.pace,
             retention=app.engine.retention,
             tracer=app.engine.tracer,
+            largest_value=app.largest_value,
         )
         self._crashes: list[tuple[str, Fault]] = []
         self._swept_at: datetime | None = None
         given = {field.name: getattr(self.engine, field.name) for field in fields(self.engine)}
-        watched = _watched(store, self.engine.graphs)
+        watched = _watched(self.store, self.engine.graphs)
         ours = {"store": FaultyStore(watched, self._crash), "crew": lambda loop: VirtualCrew(loop, self._virtual)}
         self.engine = _MortalEngine(**{**given, **ours})
 
@@ -193,10 +196,9 @@ class LocalApp(App):
         return earliest if self._swept_at is None else max(earliest, self._swept_at + SWEEP_EVERY)
 
     def _crash(self, call: Call) -> Fault | None:
-        if call.verb != "commit" or call.record is None or is_once(call.record.key):
-            return None
+        written = [*call.batch, *([call.record] if call.verb == "commit" and call.record is not None else [])]
         for crash in self._crashes:
-            if _is_meant(call.record.key, crash[0]):
+            if any(_is_meant(record.key, crash[0]) for record in written if not is_once(record.key)):
                 self._crashes.remove(crash)
                 return crash[1]
         return None
