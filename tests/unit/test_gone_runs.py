@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flowcore import App, StepContext, create_step, workflow
-from flowcore.adapters.memory import MemoryQueue, MemoryStore
+from flowcore.adapters.memory import MemoryQueue
 from flowcore.errors import RunNotFound
 from flowcore.keys import RunRef
 from flowcore.model import Topic
@@ -114,15 +114,14 @@ def test_its_id_is_free_for_another_run(way: str) -> None:
 
 def test_run_deleted_under_a_worker_is_not_written_again() -> None:
     """The worker notices when it commits, and the message is acknowledged."""
-    clock = VirtualClock()
-    app = LocalApp(App(FLOW), store=MemoryStore(), queue=MemoryQueue(clock), clock=clock)
 
     def vanish(_: Any) -> int:
         app.run("r").delete()
         return 1
 
+    clock = VirtualClock()
     flow = workflow("flow", input=Any).then(create_step(id="vanish", execute=vanish)).then(FLOW).commit()
-    app = LocalApp(App(flow), store=app.store, queue=app.queue, clock=clock)
+    app = LocalApp(App(flow), queue=MemoryQueue(clock), clock=clock)
     app.workflow("flow").create_run("r").start(1)
     app.run_until_idle()
 
