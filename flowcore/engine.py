@@ -39,8 +39,9 @@ from flowcore.errors import (
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
-from flowcore.mailbox import EventGone, stop_listening
+from flowcore.mailbox import EventGone, listeners_of, stop_listening
 from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
+from flowcore.options import answer_shape
 from flowcore.parcels import replace
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
 from flowcore.redrive import begin_life
@@ -413,7 +414,7 @@ class Engine:
     ) -> Answered | Counted | Received:
         """The data, checked against what the place takes before anything is written."""
         node, wait = answerable(graph, record.key), wait_id(record, snapshot.head.incarnation)
-        accepted = _fitting(node, dotted(record.key), wait, data)
+        accepted = _fitting(node, record, wait, data)
         answer = Answer(
             wait=wait,
             data=accepted,
@@ -451,7 +452,8 @@ class Engine:
         is_settled = False
         for record, answer in pairs:
             for _ in range(MOST_TRIES):
-                if snapshot.head.is_terminal or snapshot.records.get(record.key) != record:
+                standing = snapshot.records.get(record.key)
+                if snapshot.head.is_terminal or standing is None or standing.gen != record.gen:
                     break
                 written = self._answered(snapshot, record, answer, owner, lease_until, trace, taken)
                 if written is not None:
@@ -473,11 +475,11 @@ class Engine:
         taken: Sent | None,
     ) -> Snapshot | None:
         """One answer together with the head; None when something has moved. One that is only counted moves no run."""
-        now = self.time_of(snapshot)
+        now, prior = self.time_of(snapshot), snapshot.records[record.key]
         if isinstance(answer, Counted):
             after = evolve(snapshot, answer, now)
             head = snapshot.head
-            counted = self.store.commit(head.run, head.incarnation, after.records[record.key], record)
+            counted = self.store.commit(head.run, head.incarnation, after.records[record.key], prior)
             return after if isinstance(counted, Written) else None
         if lease_until is not None and snapshot.head.status in _TAKEABLE:
             head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
@@ -488,7 +490,16 @@ class Engine:
         head = replace(head, continued=trace)
         after = evolve(snapshot, answer, now)
         written = self.store.resume(
-            head, after.records[record.key], version=snapshot.head.version, prior=record, taken=taken
+            head,
+            after.records[record.key],
+            version=snapshot.head.version,
+            prior=prior,
+            taken=taken,
+            silenced=[
+                listener
+                for listener in listeners_of(snapshot.head, prior)
+                if taken is None or (listener.run.id, listener.wait) != taken.taker
+            ],
         )
         if isinstance(written, EventTaken):
             raise EventGone
@@ -634,12 +645,13 @@ class Engine:
         return max(self.clock.now(), snapshot.head.updated_at)
 
 
-def _fitting(node: StepNode | EventNode, place: str, wait: str, data: Json) -> Json:
+def _fitting(node: StepNode | EventNode, record: StepRecord, wait: str, data: Json) -> Json:
     """The data as the place takes it. Raises: InvalidPayload, which knows the suspension that is meant."""
+    place = dotted(record.key)
     try:
         if isinstance(node, EventNode):
             return node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
-        return accepted_answer(node.step.resume, f"resume data of step {place!r}", data)
+        return accepted_answer(answer_shape(node, record), f"resume data of step {place!r}", data)
     except InvalidPayload as error:
         error.wait = wait
         raise

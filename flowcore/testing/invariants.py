@@ -231,11 +231,19 @@ class WatchedStore:
         return self.inner.weigh(run, incarnation, record)
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         with self._lock:
-            write = partial(self.inner.resume, head, record, version=version, prior=prior, taken=taken)
+            options: dict[str, Any] = {"prior": prior, "taken": taken, "silenced": silenced}
+            write = partial(self.inner.resume, head, record, version=version, **options)
             reply = self._watched(head.run, write)
             if isinstance(reply, Written):
                 self._judge(head.run, self._noted(head.run, head.incarnation, record, prior))
