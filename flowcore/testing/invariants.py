@@ -159,7 +159,7 @@ def run_violations(graph: Graph, head: Head, records: Records) -> Iterator[str]:
         if not isinstance(decision, Park):
             yield f"I5 SUSPENDED, but there is something to do: {_told(decision)}"
     if head.status in (RunStatus.SUCCESS, RunStatus.FAILED):
-        decision = decide(graph, snapshot, datetime.max.replace(tzinfo=head.updated_at.tzinfo))
+        decision = decide(graph, snapshot, head.updated_at)
         is_unstorable = head.failure is not None and head.failure.type in _WITHOUT_RECORD
         if not isinstance(decision, Finish) and not is_unstorable:
             yield f"I6 {head.status}, but its records say otherwise: {_told(decision)}"
