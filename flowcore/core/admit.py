@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, assert_never
 
 from flowcore.authoring.graph import Graph
 from flowcore.core.evolve import answers_of
@@ -129,7 +129,8 @@ def _seated(
     """Whether this caller can answer these suspensions (still), and for whom."""
     seats: list[str | None] = []
     for record in records:
-        match seat_for(snapshot.head, record, resume.by, now):
+        seat = seat_for(snapshot.head, record, resume.by, now)
+        match seat:
             case Turned(error):
                 return Refused(error)
             case Given(vote) if vote.digest == resume.digest:
@@ -139,6 +140,8 @@ def _seated(
                 return Refused(AlreadyResumed(run_id, step, _winner(vote), wait=vote.wait))
             case Seat(owner):
                 seats.append(None if owner == resume.by else owner)
+            case _:
+                assert_never(seat)
     return Meant(records, tuple(seats))
 
 

@@ -101,8 +101,14 @@ def behaviour(habits: Habits, effects: Effects) -> Callable[[Json, StepContext[A
         if answered < habits.suspends and not ctx.timed_out:
             timeout = timedelta(days=400) if habits.is_timed else None
             several = number(habits.name, "quorum") % 3 == 0 and not habits.is_timed
-            asked = {"approvers": APPROVERS, "quorum": 2, "allow_self": False} if several else {}
-            ctx.suspend({"asks": mood}, timeout=timeout, label=f"label-{habits.name}", **asked)
+            ctx.suspend(
+                {"asks": mood},
+                timeout=timeout,
+                label=f"label-{habits.name}",
+                approvers=APPROVERS if several else (),
+                quorum=2 if several else 1,
+                allow_self=not several,
+            )
         _mark(habits, ctx, key, mood)
         if habits.bails and mood % 3 == 0:
             ctx.bail({"bailed": mood})

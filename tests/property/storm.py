@@ -228,8 +228,8 @@ class Storm:
             return
         exact, by = {"wait": wait_id(record, 1)}, self._voter(record)
         address = exact if self.chance.random() < 0.5 else self.chance.choice([exact, *self._names(record, waiting)])
-        key = f"{record.key}@{record.gen}"
-        key = key if address is not exact else self.chance.choice([None, key])
+        once = f"{record.key}@{record.gen}"
+        key = once if address is not exact else self.chance.choice([None, once])
         was, self.is_undisturbed = self.is_undisturbed, self.is_undisturbed or address is not exact
         try:
             for _ in range(self.chance.choice([1, 1, 2])):

@@ -402,6 +402,20 @@ def test_receipts_of_earlier_suspensions_of_a_step_are_kept() -> None:
     assert 3 == len(set(applied))
 
 
+def test_an_answer_to_an_earlier_suspension_of_a_step_is_stale() -> None:
+    """While the next one is open, and afterwards."""
+    AGAIN.append({})
+    run = asked(local())
+    old = run.result().waits[0].id
+    run.resume(YES, by="ada")
+    refused(NotSuspended, lambda: run.resume(NO, wait=old))
+    run.resume(YES, by="bob")
+    refused(AlreadyResumed, lambda: run.resume(NO, wait=old))
+    assert [("applied", "ada"), ("applied", "bob"), ("stale", None), ("stale", None)] == [
+        (receipt.verdict, receipt.by) for receipt in run.receipts()
+    ]
+
+
 def test_late_copy_of_a_vote_is_no_answer_to_the_next_suspension() -> None:
     """It is known by its key, although the step has suspended again since."""
     AGAIN.append({})
