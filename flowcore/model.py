@@ -478,12 +478,12 @@ def wait_place(wait: str) -> tuple[StepKey, int]:
     return StepKey(key), int(life) if life.isdecimal() else int(not life)
 
 
-Verdict: TypeAlias = Literal["applied", "counted", "delegated", "duplicate", "stale", "rejected"]
+Verdict: TypeAlias = Literal["applied", "counted", "delegated", "duplicate", "buffered", "stale", "rejected"]
 """What became of an arrival.
 
 ``counted``: others have to answer as well before the step goes on. ``delegated``: a vote was handed over.
-``duplicate``: it had come before. ``stale``: the suspension was over already. ``rejected``: it cannot be meant, or its
-data does not fit.
+``duplicate``: it had come before. ``buffered``: it is kept until its step asks. ``stale``: the suspension was over
+already. ``rejected``: it cannot be meant, or its data does not fit.
 """
 
 

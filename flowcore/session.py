@@ -15,6 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, assert_never
 from urllib.parse import quote
 
+from flowcore.arrivals import look_back as look_early
 from flowcore.authoring.graph import BranchNode, Graph, StepNode
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import heads
@@ -171,7 +172,7 @@ class Session:
             case Park(_, _, retry) if retry is not None and self._is_near(retry):
                 self.engine.clock.wait_until(retry)
                 return False
-            case Park() if look_back(self.engine, self.snapshot):
+            case Park() if look_back(self.engine, self.snapshot) or look_early(self.engine, self.snapshot):
                 self._take_up(self.engine.store.peek(self.snapshot.head.run))
                 return False
             case Park(status, wake):

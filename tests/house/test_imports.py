@@ -30,7 +30,7 @@ LAYERS = (
             "flowcore.tries",
         ),
         *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.receipts", "flowcore.tracing"),
-        *("flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
+        *("flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation", "flowcore.arrivals"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
