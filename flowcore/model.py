@@ -466,9 +466,14 @@ def seats_of(record: StepRecord, rung: int) -> dict[str, str]:
 
 
 def wait_id(record: StepRecord, incarnation: int) -> str:
-    """The id of the suspension that ``record`` is: its key, which occurrence, and after time travel in which life."""
+    """The id of the suspension that ``record`` is."""
+    return wait_name(record.key, record.gen if record.began is None else record.began, incarnation)
+
+
+def wait_name(key: StepKey, gen: int, incarnation: int) -> str:
+    """The id of a suspension: its key, in which generation it began, and after time travel in which life."""
     life = "" if incarnation == 1 else f"~{incarnation}"
-    return f"{record.key}@{record.gen if record.began is None else record.began}{life}"
+    return f"{key}@{gen}{life}"
 
 
 def wait_place(wait: str) -> tuple[StepKey, int]:

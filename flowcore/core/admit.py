@@ -7,7 +7,7 @@ condition: two answers may both be admitted here, one of them is stored.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, assert_never
 
@@ -38,6 +38,7 @@ from flowcore.model import (
     Trace,
     Wait,
     wait_id,
+    wait_name,
     wait_place,
 )
 
@@ -316,8 +317,7 @@ def lapse_of(record: StepRecord, incarnation: int) -> Answer | None:
     gave_up = record.failure is not None and record.failure.type == "ExecutorCrashed"
     if record.answer is not None or not record.is_settled or not had_one or gave_up:
         return None
-    began = replace(record, gen=record.gen - len(record.votes) - len(record.delegations) - 1)
-    wait = wait_id(began, incarnation)
+    wait = wait_name(record.key, record.gen - len(record.votes) - len(record.delegations) - 1, incarnation)
     return Answer(wait=wait, data=None, digest="", at=record.at, via="timeout", timed_out=True)
 
 
