@@ -308,7 +308,7 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             return _still(memory, prior, event)
         case Answered():
             is_vote = memory.terms is not None and memory.terms.quorum > 1 and not event.answer.timed_out
-            memory = replace(memory, votes=(*memory.votes, event.answer) if is_vote else memory.votes)
+            memory = replace(memory, votes=(*memory.votes, event.answer)) if is_vote else memory
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
             return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta, asked=asked)
