@@ -114,7 +114,7 @@ def look_back(engine: Engine, snapshot: Snapshot) -> bool:
     if not kept:
         return False
     now = engine.time_of(snapshot)
-    for record in open_waits(snapshot):
+    for record in (record for record in open_waits(snapshot) if not record.alternatives):
         for early in early_of(kept, record, now):
             wait = wait_id(record, snapshot.head.incarnation)
             resume = replace(early.resume, step=None, wait=wait, idempotency_key=early.name)

@@ -168,11 +168,19 @@ class Store(Mailbox, Protocol):
         ...
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """In one transaction: the head if it is at ``version``, the record if it is still ``prior``. Both or neither.
 
-        With ``taken``, an event and its taker: the event as well, if nobody has taken it, and no more listening.
+        With ``taken``, an event and its taker: the event as well, if nobody has taken it, and its taker no longer
+        listens; nor do those that are ``silenced``, up to 50 others.
         Of several conditions that fail the record's is told, which carries the winner, else the event's.
         """
         ...

@@ -261,7 +261,7 @@ class Run(Generic[In, Out]):
             tracing: the trace under which the run goes on. Without ids it goes on in a trace of its own, which links to
                 the run's. Its tags mark spans; listings find a run by those it was started with.
             keep: where ``step``, named by its whole dotted id, waits for nobody yet, keep the answer for so long: its
-                next suspension takes it. Not for steps in a loop or a foreach.
+                next suspension takes it, unless it waits for one of several things. Not in a loop or a foreach.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
@@ -493,8 +493,8 @@ class Run(Generic[In, Out]):
         Derived from the run as it stands, so nothing is stored for it: a step that was rewritten since is told with
         its newest outcome and, before it, the last question and answer that led there.
         """
-        snapshot = self._app.engine.read(self._existing())
-        graph = self._app.engine.graphs.get(snapshot.head.workflow)
+        engine = self._app.engine
+        graph, snapshot = engine.seen(engine.read(self._existing()))
         return [event for event in events(graph, snapshot) if event.offset > after]
 
     def watch(self, after: int = 0, timeout: timedelta | None = None) -> Iterator[Event]:
@@ -557,7 +557,7 @@ class Run(Generic[In, Out]):
             snapshot = Snapshot(head=engine.peek(ref))
         else:
             snapshot = engine.read(ref, everything=needs is Needs.ALL)
-        return engine.graphs.get(snapshot.head.workflow), snapshot
+        return engine.seen(snapshot)
 
     def _pace(self, wait: timedelta | None) -> tuple[bool, datetime | None]:
         """Whether to drive here, and until when."""
@@ -566,9 +566,9 @@ class Run(Generic[In, Out]):
         return self._app.queue is None, None
 
     def _seen(self, snapshot: Snapshot, receipt: Receipt | None = None, *, replayed: bool = False) -> RunResult[Any]:
-        graph = self._app.engine.graphs.get(snapshot.head.workflow)
+        graph, snapshot = self._app.engine.seen(snapshot)
         if graph is not None and view.has_unloaded(snapshot, graph):
-            snapshot = self._app.engine.read(snapshot.head.run)
+            graph, snapshot = self._app.engine.seen(self._app.engine.read(snapshot.head.run))
         return replace(result_of(graph, snapshot), receipt=receipt, replayed=replayed)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Lock, RLock
@@ -21,6 +22,7 @@ from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import heads
 from flowcore.core.actions import Action, Broken, Done, Finish, Park, Place, Run, RunStep
 from flowcore.core.admit import open_waits
+from flowcore.core.alternatives import each
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Passed, decide
 from flowcore.core.evolve import (
@@ -37,6 +39,7 @@ from flowcore.core.evolve import (
     kept,
     state_at,
 )
+from flowcore.core.rename import as_met
 from flowcore.errors import (
     BlobLost,
     InvalidPayload,
@@ -46,7 +49,7 @@ from flowcore.errors import (
 from flowcore.hold import Hold, KeptBack
 from flowcore.hooks import lease, tell
 from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, parents_of, step_of, told_of
-from flowcore.mailbox import listener_of, look_back
+from flowcore.mailbox import listeners_of, look_back
 from flowcore.migrations import registered
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 from flowcore.parcels import brought, replace
@@ -384,8 +387,7 @@ class Session:
         record = after.records[_key_of(event)]
         if prior is not None and isinstance(event, Suspended):
             remember(self.engine, head, [prior])
-        listener = listener_of(after, record)
-        if listener is not None:
+        for listener in listeners_of(head, record):
             self.engine.store.listen(listener)
         if self._is_kept_back(prior):
             self.kept_back.add(record, prior, self.engine.store.weigh(head.run, head.incarnation, record))
@@ -397,8 +399,9 @@ class Session:
         match written:
             case Written():
                 self._happened(event, after)
-                if record.topic is None:  # otherwise the event may be there already
-                    self._notify(record)
+                self._tell_of(record)
+                if prior is not None and record.outcome is not Outcome.SUSP:
+                    self._stop_listening(prior)
             case RecordMoved(standing):
                 if standing is None:
                     raise _Fenced
@@ -431,8 +434,7 @@ class Session:
                 self.kept_back.clear()
                 self._catch_up()
                 for record, _ in batch:
-                    if record.topic is None:
-                        self._notify(record)
+                    self._tell_of(record)
             case HeadMoved():
                 self.is_lost = True
                 raise _Fenced
@@ -458,6 +460,19 @@ class Session:
             known = replace(held, version=standing.version, updated_at=standing.updated_at)
             own = replace(known, lease_until=standing.lease_until, due=standing.due)
             self.snapshot = self.snapshot.with_head(own)
+
+    def _stop_listening(self, prior: StepRecord) -> None:
+        """A suspension is over by its deadline; a listener that stays behind is dropped by the next event."""
+        with suppress(OutsideError):
+            for listener in listeners_of(self.snapshot.head, prior):
+                self.engine.store.unlisten(listener)
+
+    def _tell_of(self, record: StepRecord) -> None:
+        """Have whoever must answer told of a suspension, unless an event may have answered it already."""
+        waits = each(record)
+        if all(one.topic is None for one in waits):
+            for one in waits:
+                self._notify(one)
 
     def _notify(self, record: StepRecord) -> datetime | None:
         """See that whoever must answer has been told of a suspension; when there is something to tell again."""
@@ -601,7 +616,7 @@ class Session:
     def _renewed(self, snapshot: Snapshot) -> Snapshot:
         """What was read, as today's types take it. Raises: _Fenced, once the run stands still, where they do not."""
         try:
-            return renewed_snapshot(self.graph, snapshot)
+            return renewed_snapshot(self.graph, as_met(self.graph, snapshot)[1])
         except Outdated as error:
             self._block(str(error))
             raise _Fenced from None
@@ -661,6 +676,7 @@ class Session:
         )
 
     def _result_of(self, snapshot: Snapshot, place: Place, step: str) -> tuple[Shape[Any], Json] | None:
+        step = place.graph.called_here(step)
         node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
         record = snapshot.records.get(key)
         if record is None and "." in step:  # inside a container; a finished one is not loaded

@@ -280,7 +280,14 @@ class DynamoStore:
         return isinstance(verdict, _Done) and self._deleted(run, token)
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         token = self._ids.fresh()
@@ -290,7 +297,8 @@ class DynamoStore:
         changes = [{"Update": update}, {"Put": put}]
         if taken is not None:
             event = self._putting(encode_sent(taken, token, SCHEMA), _UNTAKEN, {})
-            changes += [{"Put": event}, {"Delete": {"TableName": self._table, "Key": taker_key(taken)}}]
+            changes += [{"Put": event}, self._deleting(taker_key(taken))]
+        changes += [self._deleting(listener_key(listener)) for listener in silenced]
         try:
             self._transact(token, changes)
         except ClientError as error:
@@ -509,6 +517,9 @@ class DynamoStore:
             item = error.response.get("Item")
             return _Done(item) if _is_mine(item, token) else _Refused(item)
         return _Done(reply.get("Attributes"))
+
+    def _deleting(self, key: Item) -> dict[str, Any]:
+        return {"Delete": {"TableName": self._table, "Key": key}}
 
     def _transact(self, token: str, changes: list[dict[str, Any]]) -> None:
         """All of these, or none. Raises: ClientError when a condition does not hold."""

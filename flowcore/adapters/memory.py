@@ -207,7 +207,14 @@ class MemoryStore:
             return item is not None
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         with self._lock:
@@ -224,6 +231,8 @@ class MemoryStore:
                 return HeadMoved(None if head_item is None else decode_head(head_item))
             if taken is not None:
                 self._take(taken, token)
+            for listener in silenced:
+                self.unlisten(listener)
             self._apply(head_item, change)
             scope[item["sk"]["S"]] = item
             return Written()

@@ -172,11 +172,18 @@ class RoomyStore:
         return self.inner.weigh(run, incarnation, lazily(record, {**parcels_in(record), **far}, unread))
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
-        packed = self._packed(record, head.run, record.key, _OF_RECORD)
-        reply = self.inner.resume(self._rewritten(head), packed, version=version, prior=prior, taken=taken)
+        packed, moved = self._packed(record, head.run, record.key, _OF_RECORD), self._rewritten(head)
+        reply = self.inner.resume(moved, packed, version=version, prior=prior, taken=taken, silenced=silenced)
         if isinstance(reply, RecordMoved):
             return RecordMoved(self._record(head.run, reply.record))
         return reply if isinstance(reply, EventTaken) else self._moved(reply)

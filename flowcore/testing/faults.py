@@ -181,12 +181,19 @@ class FaultyStore:
         return self.inner.weigh(run, incarnation, record)
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         return self._call(
             "resume",
-            lambda: self.inner.resume(head, record, version=version, prior=prior, taken=taken),
+            lambda: self.inner.resume(head, record, version=version, prior=prior, taken=taken, silenced=silenced),
             head.run,
             record,
         )

@@ -18,6 +18,7 @@ from flowcore.authoring.graph import BranchNode, Graph, NestedNode
 from flowcore.core.actions import Decision, Finish, Park, Run
 from flowcore.core.decide import decide
 from flowcore.core.evolve import fold
+from flowcore.core.rename import as_met
 from flowcore.keys import RunRef, StepKey, dotted, inside, scope_of
 from flowcore.model import (
     EVERY_RUN,
@@ -137,10 +138,10 @@ def branch_violations(graph: Graph, records: Records) -> Iterator[str]:
 
 def run_violations(graph: Graph, head: Head, records: Records) -> Iterator[str]:
     """What a run at rest must be: parked and ended heads say exactly what their records say."""
-    snapshot = fold(head, records.values())
-    yield from branch_violations(graph, records)
+    graph, snapshot = as_met(graph, fold(head, records.values()))
+    yield from branch_violations(graph, snapshot.records)
     if head.status is RunStatus.SUSPENDED:
-        if not any(record.outcome is Outcome.SUSP for record in records.values()):
+        if not any(record.outcome is Outcome.SUSP for record in snapshot.records.values()):
             yield "I5 SUSPENDED, but nobody can answer"
         decision = decide(graph, snapshot, head.updated_at)
         if not isinstance(decision, Park):
@@ -230,11 +231,19 @@ class WatchedStore:
         return self.inner.weigh(run, incarnation, record)
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         with self._lock:
-            write = partial(self.inner.resume, head, record, version=version, prior=prior, taken=taken)
+            options: dict[str, Any] = {"prior": prior, "taken": taken, "silenced": silenced}
+            write = partial(self.inner.resume, head, record, version=version, **options)
             reply = self._watched(head.run, write)
             if isinstance(reply, Written):
                 self._judge(head.run, self._noted(head.run, head.incarnation, record, prior))

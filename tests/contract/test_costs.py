@@ -60,6 +60,12 @@ def _listening(store: Store) -> None:
     store.listen(a_listener())
 
 
+def _silence(store: Store) -> None:
+    answered = a_record("approve", Outcome.RESU, gen=1)
+    head, silenced = a_head(version=4, epoch=1), [a_listener("approve@0:a"), a_listener("approve@0:b")]
+    store.resume(head, answered, version=3, prior=a_suspension(), silenced=silenced)
+
+
 def _note(store: Store) -> None:
     store.note(RUN, NOW, "r001", "id-1", a_receipt())
 
@@ -122,6 +128,7 @@ ROWS: list[tuple[str, Act, Act, int, int, float]] = [
     ("resume, queued", suspend, _resume(a_head(version=4, epoch=1)), 5, 6, 0),
     ("resume, inline", suspend, _resume(a_running_head(version=4, epoch=2)), 5, 6, 0),
     ("take an event", _listening, _take, 9, 10, 0),
+    ("resume, two listen in vain", _listening, _silence, 9, 10, 0),
     ("keep a receipt", suspend, _note, 1, 1, 0),
     ("count a receipt", _noted, _note, 1, 1, 0),
     ("start with an event", _nothing, lambda store: store.start_with(a_head(), a_sent("e-1")), 5, 6, 0),

@@ -25,6 +25,7 @@ LAYERS = (
             "flowcore.failures",
             "flowcore.sources",
             "flowcore.terms",
+            "flowcore.options",
             "flowcore.runner",
             "flowcore.crew",
             "flowcore.tries",
