@@ -39,7 +39,7 @@ LAYERS = (
             "flowcore.receipts",
         ),
         *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
-        *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries"),
+        *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries", "flowcore.arrivals"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
