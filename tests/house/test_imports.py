@@ -32,6 +32,7 @@ LAYERS = (
         ),
         *(
             "flowcore.beats",
+            "flowcore.handing_out",
             "flowcore.hints",
             "flowcore.hold",
             "flowcore.hooks",
