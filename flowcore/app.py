@@ -224,6 +224,7 @@ class App:
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
+        keep: timedelta | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Any]: ...
@@ -243,6 +244,7 @@ class App:
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
+        keep: timedelta | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Any]: ...

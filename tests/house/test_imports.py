@@ -30,9 +30,16 @@ LAYERS = (
             "flowcore.crew",
             "flowcore.tries",
         ),
-        *("flowcore.hints", "flowcore.hold", "flowcore.hooks", "flowcore.mailbox", "flowcore.receipts"),
+        *(
+            "flowcore.beats",
+            "flowcore.hints",
+            "flowcore.hold",
+            "flowcore.hooks",
+            "flowcore.mailbox",
+            "flowcore.receipts",
+        ),
         *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
-        *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries"),
+        *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries", "flowcore.arrivals"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
