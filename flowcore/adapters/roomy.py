@@ -104,12 +104,15 @@ _OF_RECORD: Mapping[str, _Field] = {
 class RoomyStore:
     """``flowcore.ports.Store`` on another one and a blob store."""
 
-    def __init__(self, store: Store, blobs: Blobs, ids: Ids, *, largest: int = LARGEST_VALUE) -> None:
-        """Keep runs in ``store`` and large values in ``blobs``; ``largest``: bytes of JSON of one value."""
+    def __init__(
+        self, store: Store, blobs: Blobs, ids: Ids, *, largest: int = LARGEST_VALUE, inline: int = INLINE_LIMIT
+    ) -> None:
+        """Keep runs in ``store``, and in ``blobs`` the values above ``inline`` bytes of JSON, up to ``largest``."""
         self.inner = store
         self.blobs = blobs
         self._ids = ids
         self._largest = largest
+        self._inline = inline
 
     # -- what may grow large --
 
@@ -262,7 +265,7 @@ class RoomyStore:
             _, written = json_of(subject, plain)
             if len(written) > self._largest:
                 raise PayloadTooLarge(subject, len(written), self._largest)
-            if len(written) > INLINE_LIMIT:
+            if len(written) > self._inline:
                 large[name] = written
         return large
 
