@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flowcore import App, StepContext, Workflow, step, workflow
+from flowcore import App, StepContext, Workflow, migrate, step, workflow
 from flowcore.adapters.blobs import MemoryBlobs
 from flowcore.adapters.dynamodb_attributes import item_size
 from flowcore.adapters.memory import MemoryStore
@@ -343,6 +343,79 @@ def test_lost_input_blocks_the_run_and_is_named_without_a_step() -> None:
     assert ("paused", True) == (seen.status, "The input of run 'r-1' cannot be read" in seen.blocked)
 
 
+def test_lost_payload_of_a_suspension_does_not_fail_its_step() -> None:
+    """The answer is stored; the step begins once what it has shown is there again."""
+    world = World(steps(_show, input=int))
+    world.start(100 * KB)
+    world.blobs.script = only("get", BlobFault.MISSING)
+    with pytest.raises(BlobMissing, match="suspend payload of step 'show'"):
+        world.app.resume("r-1", "yes")
+    assert "paused" == world.status()
+    world.blobs.script = lambda *_: None
+    assert "yes" == world.app.run("r-1").unpause().output
+
+
+@step(id="show")
+def _show(size: int, ctx: StepContext[str, str]) -> str:
+    if ctx.resume_data is None:
+        ctx.suspend("s" * size)
+    return ctx.resume_data
+
+
+@step(id="mark")
+def _mark(size: int, ctx: StepContext[None, None, dict[str, str]]) -> int:
+    ctx.set_state({"kept": "k" * size})
+    return size
+
+
+def test_lost_state_blocks_the_run_as_it_is_taken_up() -> None:
+    """Nothing of a run can be told without what its steps made of the shared values."""
+    world = World(steps(_mark, DAY, grow))
+    world.start(100 * KB)
+    world.blobs.script = only("get", BlobFault.MISSING)
+    world.app.advance(days=2)
+    seen = world.app.run("r-1").result(fields=["status", "blocked"])
+    assert "paused" == seen.status
+    assert "change of state of step 'mark' in run 'r-1'" in seen.blocked
+    world.blobs.script = lambda *_: None
+    assert "success" == world.app.run("r-1").unpause().status
+
+
+def test_lost_value_that_would_be_migrated_blocks_the_run() -> None:
+    """A deploy with migrations looks at every stored value as a run is taken up."""
+
+    @step
+    def sizes(size: int) -> dict[str, str]:
+        return {"text": "g" * size}
+
+    @migrate(sizes, "output")
+    def from_v1(old: list[str]) -> dict[str, str]:
+        return {"text": old[0]}
+
+    world = World(steps(sizes, DAY, _count_text))
+    world.start(100 * KB)
+    world.blobs.script = only("get", BlobFault.MISSING)
+    world.app.advance(days=2)
+    assert "paused" == world.status()
+    world.blobs.script = lambda *_: None
+    assert 100 * KB == world.app.run("r-1").unpause().output
+
+
+@step(id="count_text")
+def _count_text(value: dict[str, str]) -> int:
+    return len(value["text"])
+
+
+def test_event_for_a_run_that_cannot_be_read_is_kept() -> None:
+    """Whoever sends it has done nothing wrong, and the wait may take it once the run is mended."""
+    flow = workflow("flow", input=int, output=str).then(_mark).wait_for_event("paid", key=lambda _: "k-1").commit()
+    world = World(flow)
+    world.start(100 * KB)
+    world.blobs.script = only("get", BlobFault.MISSING)
+    assert "buffered" == world.app.send_event("paid", "k-1", "d").verdict
+    assert "suspended" == world.status()
+
+
 class _NoQueue:
     max_delay_s = 900
 
@@ -454,8 +527,9 @@ def test_hook_is_owed_until_the_values_it_is_shown_are_there() -> None:
     """Calling it without them, or not at all, would lose what its author wants to know."""
     told = []
     flow = (
-        workflow("flow", input=int, output=int, on_finish=lambda result: told.append(result.output))
+        workflow("flow", input=int, output=int, on_finish=lambda result: told.append(result.steps["grow"].output))
         .then(grow)
+        .then(_longer("longer"))
         .sleep(DAY)
         .then(count)
         .commit()
@@ -470,7 +544,7 @@ def test_hook_is_owed_until_the_values_it_is_shown_are_there() -> None:
 
     world.blobs.script = script
     world.app.advance(days=3)
-    assert ("success", [100 * KB]) == (world.status(), told)
+    assert ("success", ["g" * 100 * KB]) == (world.status(), told)
 
 
 # -- what is fetched --------------------------------------------------------------------------------------------------
