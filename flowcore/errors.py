@@ -181,6 +181,7 @@ class AlreadyResumed(RequestError):
         self.wait = wait
         self.winner = dict(winner)
         by = f" by {self.winner['by']!r}" if self.winner.get("by") else ""
+        by += f" as {self.winner['chosen']!r}" if "chosen" in self.winner else ""
         super().__init__(
             f"Step {step!r} of run {run_id!r} was already resumed at {self.winner.get('at')}{by} "
             f"via {self.winner.get('via')!r}. This answer was not used."
@@ -223,8 +224,12 @@ class AmbiguousWait(RequestError):
 
     def __init__(self, run_id: str, waits: Sequence[Mapping[str, Any]]) -> None:
         self.waits = list(waits)
-        steps = _listed([".".join(wait["path"]) for wait in self.waits])
-        super().__init__(f"Run {run_id!r} has {len(self.waits)} open suspensions: {steps}. Name one with step=.")
+        steps = [".".join(wait["path"]) for wait in self.waits]
+        how = "step="
+        if len({*steps}) < len(steps):  # alternatives of one step
+            steps = [f"{step} ({wait['label']})" for step, wait in zip(steps, self.waits, strict=True)]
+            how = "label= or wait="
+        super().__init__(f"Run {run_id!r} has {len(steps)} open suspensions: {_listed(steps)}. Name one with {how}.")
 
     def details(self) -> Mapping[str, Any]:
         return {"waits": self.waits}

@@ -187,6 +187,19 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """One of several things that a suspension waits for; the first that comes settles it, and the others are over."""
+
+    name: str
+    payload: Json = None
+    resume: str | None = None
+    """Which arm of the step's resume type its answer must fit, by name; None: any of them."""
+    terms: Terms = Terms()
+    votes: tuple[Answer, ...] = ()
+    delegations: tuple[Delegation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
     """What a step changed in the shared values, each key stamped with the Lamport order of its change.
 
@@ -249,6 +262,9 @@ class StepRecord:
     """susp: what settles it is an event of this name and key."""
     terms: Terms | None = None
     """susp: what else the step has asked for."""
+    alternatives: tuple[Alternative, ...] = ()
+    """susp: what it waits for, the first of which settles it. A record with a single one *is* that one: its payload,
+    label, terms, votes and delegations are the record's own."""
     votes: tuple[Answer, ...] = ()
     """Answers that have been counted: those before the last one that a quorum needs, and that one."""
     delegations: tuple[Delegation, ...] = ()
@@ -279,7 +295,9 @@ class StepRecord:
 
     @property
     def shown(self) -> Json:
-        """What whoever must answer sees: the payload, or which event is waited for."""
+        """What whoever must answer sees: the payload, each alternative's, or which event is waited for."""
+        if len(self.alternatives) > 1:
+            return {each.name: each.payload for each in self.alternatives}
         return self.payload if self.listens is None else {"event": self.listens[0], "key": self.listens[1]}
 
 
@@ -466,16 +484,36 @@ def seats_of(record: StepRecord, rung: int) -> dict[str, str]:
 
 
 def wait_id(record: StepRecord, incarnation: int) -> str:
-    """The id of the suspension that ``record`` is: its key, which occurrence, and after time travel in which life."""
+    """The id of the suspension that ``record`` is: its key, which occurrence, after time travel in which life.
+
+    And which alternative, where it is only one.
+    """
     life = "" if incarnation == 1 else f"~{incarnation}"
-    return f"{record.key}@{record.gen if record.began is None else record.began}{life}"
+    which = f":{record.alternatives[0].name}" if len(record.alternatives) == 1 else ""
+    return f"{record.key}@{record.gen if record.began is None else record.began}{life}{which}"
 
 
 def wait_place(wait: str) -> tuple[StepKey, int]:
     """The key and the incarnation of the suspension that has this id; 0, which is none, when it is not such an id."""
     key, _, occurrence = wait.rpartition("@")
-    _, _, life = occurrence.partition("~")
+    _, _, life = occurrence.partition(":")[0].partition("~")
     return StepKey(key), int(life) if life.isdecimal() else int(not life)
+
+
+def wait_number(wait: str) -> str:
+    """Which occurrence of its step's suspensions has this id: the generation in which it began."""
+    return wait.rpartition("@")[2].partition(":")[0].partition("~")[0]
+
+
+def wait_whole(wait: str) -> str:
+    """The id of the whole suspension, whichever of its alternatives ``wait`` is for."""
+    key, _, occurrence = wait.rpartition("@")
+    return f"{key}@{occurrence.partition(':')[0]}"
+
+
+def wait_choice(wait: str) -> str | None:
+    """The name of the alternative that has this id; None when it is a suspension without any, or the whole one."""
+    return wait.rpartition("@")[2].partition(":")[2] or None
 
 
 Verdict: TypeAlias = Literal["applied", "counted", "delegated", "duplicate", "stale", "rejected"]

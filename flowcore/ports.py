@@ -72,6 +72,8 @@ class EventTaken:
 
 
 Records: TypeAlias = Mapping[StepKey, StepRecord]
+Batch: TypeAlias = Sequence[tuple[StepRecord, StepRecord | None]]
+"""Records to be written, each with the one that stands at its key; None: nothing does. No key is there twice."""
 
 
 class Mailbox(Protocol):
@@ -149,20 +151,36 @@ class Store(Mailbox, Protocol):
         """Write one record: if absent when ``prior`` is None, else if outcome and gen still are ``prior``'s."""
         ...
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``.
 
         What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, who started
         it, resource, trace and tags.
+
+        With ``batch`` its records are written in the same transaction, each under the condition of ``commit``: all or
+        nothing. Up to 64 of them, that ``weigh`` up to 1 MB together; ``load`` gives them like any others, however they
+        are kept. Of several conditions that fail the head's is told. ``RecordMoved`` comes with a batch alone.
         """
         ...
 
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """Bytes that ``record`` would take, judged without a request. Raises what writing it would raise."""
+        ...
+
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """In one transaction: the head if it is at ``version``, the record if it is still ``prior``. Both or neither.
 
-        With ``taken``, an event and its taker: the event as well, if nobody has taken it, and no more listening.
+        With ``taken``, an event and its taker: the event as well, if nobody has taken it, and its taker no longer
+        listens; nor do those that are ``silenced``, up to 50 others.
         Of several conditions that fail the record's is told, which carries the winner, else the event's.
         """
         ...

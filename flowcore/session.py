@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from threading import Lock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, assert_never
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import heads
 from flowcore.core.actions import Action, Broken, Done, Finish, Park, Place, Run, RunStep
 from flowcore.core.admit import open_waits
+from flowcore.core.alternatives import each
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Passed, decide
 from flowcore.core.evolve import (
@@ -36,15 +38,17 @@ from flowcore.core.evolve import (
     kept,
     state_at,
 )
+from flowcore.core.rename import as_met
 from flowcore.errors import (
     BlobLost,
     InvalidPayload,
     OutsideError,
     PayloadTooLarge,
 )
+from flowcore.hold import Hold, KeptBack
 from flowcore.hooks import lease, tell
-from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of, told_of
-from flowcore.mailbox import listener_of, look_back
+from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, parents_of, step_of, told_of
+from flowcore.mailbox import listeners_of, look_back
 from flowcore.migrations import registered
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 from flowcore.parcels import brought, replace
@@ -88,8 +92,11 @@ class Pace:
     """Times in a row a run may be handed on before it is held to go in circles."""
 
 
-class _Fenced(Exception):
-    """This worker no longer holds the run: write nothing more. Never leaves this module."""
+class _Fenced(BaseException):
+    """This worker no longer holds the run: write nothing more. Never leaves this module.
+
+    A ``BaseException``: inside a step it is no failure of the step, nor for it to catch.
+    """
 
 
 class _Unanswered(BaseException):
@@ -123,6 +130,10 @@ class Session:
         self.runner = Runner(engine.clock, engine.ids, engine.loop.wait_for)
         self.looked_at = engine.clock.now()
         self.is_lost = False
+        self.hold = Hold(engine.store, snapshot.head)
+        self.kept_back = KeptBack()
+        self.begun_once: set[StepKey] = set()
+        self.writing = RLock()
         self.kept: dict[StepKey, StepRecord] = {}
         self.last_seq = 0
         self.order = Lock()
@@ -184,7 +195,12 @@ class Session:
 
     def _turn(self) -> bool:
         """Decide once and act on it; whether the session is over."""
+        self._catch_up()
         decision = decide(self.graph, self.snapshot, self._now(), self.passed)
+        goes_on = bool(self.underway) or isinstance(decision, Run)
+        if (goes_on and self.kept_back.has_question) or self.kept_back.is_to_be_told:
+            self._flush()
+            return False
         match decision:
             case Run(actions, _) if self._is_blocked(actions):
                 return self._block(next(iter(self.outdated.values())))
@@ -261,12 +277,14 @@ class Session:
         key, held = action.place.key, self.snapshot.head
         prior = self.snapshot.records.get(key)
         attempt = 0 if prior is None else prior.attempt
+        self.begun_once.add(key)
         self._write(Begun(key=key, attempt=attempt, started_at=self.engine.clock.now()), prior)
-        record = self.snapshot.records[key]
+        record = self.snapshot.records.get(key)
+        if record is None or record.outcome is not Outcome.START:
+            return None
         if record.epoch > held.epoch:
             raise _Fenced  # in the eyes of this worker whoever has begun it would be dead
-        is_ours = record.outcome is Outcome.START and record.epoch == held.epoch
-        return replace(action, prior=record) if is_ours else None
+        return replace(action, prior=record) if record.epoch == held.epoch else None
 
     def _start(self, action: Action) -> None:
         key = action.place.key
@@ -356,6 +374,10 @@ class Session:
             raise _Fenced from None
 
     def _write(self, event: StepEvent, prior: StepRecord | None) -> None:
+        with self.writing:
+            self._write_alone(event, prior)
+
+    def _write_alone(self, event: StepEvent, prior: StepRecord | None) -> None:
         head = self.snapshot.head
         with self.order:
             last = max(self.snapshot.last_seq, self.last_seq)
@@ -364,17 +386,21 @@ class Session:
         record = after.records[_key_of(event)]
         if prior is not None and isinstance(event, Suspended):
             remember(self.engine, head, [prior])
-        listener = listener_of(after, record)
-        if listener is not None:
+        for listener in listeners_of(head, record):
             self.engine.store.listen(listener)
+        if self._is_kept_back(prior):
+            self.kept_back.add(record, prior, self.engine.store.weigh(head.run, head.incarnation, record))
+            self._happened(event, after)
+            if self.kept_back.is_full or record.key in self.begun_once:
+                self._flush()
+            return
         written = self.engine.store.commit(head.run, head.incarnation, record, prior)
         match written:
             case Written():
-                self.snapshot = after
-                if record.topic is None:  # otherwise the event may be there already
-                    self._notify(record)
-                if self.stretch is not None:
-                    self.stretch.step(self.graph, event, after, self.engine.clock.now())
+                self._happened(event, after)
+                self._tell_of(record)
+                if prior is not None and record.outcome is not Outcome.SUSP:
+                    self._stop_listening(prior)
             case RecordMoved(standing):
                 if standing is None:
                     raise _Fenced
@@ -382,6 +408,70 @@ class Session:
                 self.snapshot = evolve(self.snapshot, Adopted(record=adopted.records[standing.key]), self._now())
             case _:
                 assert_never(written)
+
+    def _happened(self, event: StepEvent, after: Snapshot) -> None:
+        self.snapshot = after
+        if self.stretch is not None:
+            self.stretch.step(self.graph, event, after, self.engine.clock.now())
+
+    def _is_kept_back(self, prior: StepRecord | None) -> bool:
+        """Whether an outcome may be stored later. Not one of a stored suspension: others may settle it meanwhile."""
+        if self.graph.durability == "step":
+            return False
+        return prior is None or prior.outcome is not Outcome.SUSP or prior.key in self.kept_back
+
+    def _flush(self) -> None:
+        """Store what is kept back, and go on. Raises: _Fenced when the run is no longer held."""
+        with self.writing:
+            self._flush_alone()
+
+    def _flush_alone(self) -> None:
+        batch = self.kept_back.batch()
+        written = self.hold.renew(self._now(), batch=batch)
+        match written:
+            case Written():
+                self.kept_back.clear()
+                self._catch_up()
+                for record, _ in batch:
+                    self._tell_of(record)
+            case HeadMoved():
+                self.is_lost = True
+                raise _Fenced
+            case RecordMoved():
+                self._start_over()
+            case _:
+                assert_never(written)
+
+    def _start_over(self) -> None:
+        """Somebody who does not hold the run has written what is kept back: believe what is stored."""
+        self.kept_back.clear()
+        self.passed = Passed()
+        self._take_up(self.engine.store.peek(self.snapshot.head.run))
+
+    def _catch_up(self) -> None:
+        """Believe the head as this worker has written it, unless others have written it as well."""
+        with self.writing:
+            self._catch_up_alone()
+
+    def _catch_up_alone(self) -> None:
+        held, standing = self.snapshot.head, self.hold.standing
+        if not self.hold.has_moved and standing.version != held.version:
+            known = replace(held, version=standing.version, updated_at=standing.updated_at)
+            own = replace(known, lease_until=standing.lease_until, due=standing.due)
+            self.snapshot = self.snapshot.with_head(own)
+
+    def _stop_listening(self, prior: StepRecord) -> None:
+        """A suspension is over by its deadline; a listener that stays behind is dropped by the next event."""
+        with suppress(OutsideError):
+            for listener in listeners_of(self.snapshot.head, prior):
+                self.engine.store.unlisten(listener)
+
+    def _tell_of(self, record: StepRecord) -> None:
+        """Have whoever must answer told of a suspension, unless an event may have answered it already."""
+        waits = each(record)
+        if all(one.topic is None for one in waits):
+            for one in waits:
+                self._notify(one)
 
     def _notify(self, record: StepRecord) -> datetime | None:
         """See that whoever must answer has been told of a suspension; when there is something to tell again."""
@@ -421,6 +511,7 @@ class Session:
         known = self.kept.get(key) or self.snapshot.records.get(key)
         if known is not None:
             return known.output
+        self._store_around(key)
         head = self.snapshot.head
         record = kept(self.snapshot, key, make(), self._now())
         try:
@@ -433,11 +524,21 @@ class Session:
         heed()
         return record.output
 
+    def _store_around(self, key: StepKey) -> None:
+        """See that what is stored at ``key`` will be found: a container that is kept back opens no scope."""
+        if not any(container in self.kept_back for container in parents_of(key)):
+            return
+        try:
+            self._flush()
+        except OutsideError as error:
+            raise _Unanswered(error) from error
+
     def _emit(self, key: StepKey, data: Json, heed: Callable[[], None]) -> None:
         """``ctx.emit``: one more stored thing; ordered after all before it, and before the step's outcome."""
         heed()
         if key in self.kept or key in self.snapshot.records:
             return
+        self._store_around(key)
         head = self.snapshot.head
         with self.order:
             self.last_seq = max(self.snapshot.last_seq, self.last_seq) + 1
@@ -470,12 +571,17 @@ class Session:
 
     def _release(self, head: Head) -> bool:
         """Give the run back as ``head``. If somebody resumed meanwhile, go on with what they brought instead."""
+        if self.hold.has_moved:
+            self._take_up(self.hold.standing)
+            return False
         held = self.snapshot.head
         head = heads.kept_for(head, self.engine.retention_of(head.workflow))
         head = heads.owing(head, self.graph.hooks, lease(self.engine, self._now(), self.deadline))
-        written = self.engine.store.release(head, epoch=held.epoch, version=held.version)
+        batch = {"batch": self.kept_back.batch()} if self.kept_back else {}
+        written = self.engine.store.release(head, epoch=held.epoch, version=held.version, **batch)
         match written:
             case Written():
+                self.kept_back.clear()
                 self.snapshot = self.snapshot.with_head(head)
                 if head.wake is not None or head.status is RunStatus.QUEUED:
                     self.engine.hints.send(head.run, at=head.wake or self._now(), version=head.version)
@@ -485,14 +591,22 @@ class Session:
             case HeadMoved(moved):
                 self._take_up(moved)
                 return False
+            case RecordMoved():
+                self._start_over()
+                return False
             case _:
                 assert_never(written)
 
     def _take_up(self, moved: Head | None) -> None:
         """Load again under the head that stands there now. Raises: _Fenced if it is no longer ours."""
         held = self.snapshot.head
-        if moved is None or moved.epoch != held.epoch or moved.status is not RunStatus.RUNNING:
+        if moved is None or not self.hold.is_ours(moved):
             raise _Fenced
+        if self.kept_back:
+            self.hold.standing, self.hold.has_moved = moved, True
+            self._flush()
+            moved = self.hold.standing
+        self.hold.read_under(moved)
         loaded = self.engine.store.load(moved.run, moved)
         if loaded is None:
             raise _Fenced
@@ -501,7 +615,7 @@ class Session:
     def _renewed(self, snapshot: Snapshot) -> Snapshot:
         """What was read, as today's types take it. Raises: _Fenced, once the run stands still, where they do not."""
         try:
-            return renewed_snapshot(self.graph, snapshot)
+            return renewed_snapshot(self.graph, as_met(self.graph, snapshot)[1])
         except Outdated as error:
             self._block(str(error))
             raise _Fenced from None
@@ -561,6 +675,7 @@ class Session:
         )
 
     def _result_of(self, snapshot: Snapshot, place: Place, step: str) -> tuple[Shape[Any], Json] | None:
+        step = place.graph.called_here(step)
         node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
         record = snapshot.records.get(key)
         if record is None and "." in step:  # inside a container; a finished one is not loaded

@@ -101,7 +101,9 @@ def payload(subject: str, value: Json) -> Attribute:
 
 
 def value_of(attribute: Attribute) -> Json:
-    """The value that ``payload`` wrote; a new one with each call, so nobody shares it."""
+    """The value that ``payload`` wrote; a new one with each call, so nobody shares it. ``J``: one that is read."""
+    if "J" in attribute:
+        return attribute["J"]
     if "B" in attribute:
         return json.loads(zlib.decompress(attribute["B"]))
     return json.loads(attribute["S"])

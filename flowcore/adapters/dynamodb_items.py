@@ -36,6 +36,8 @@ from flowcore.adapters.dynamodb_attributes import (
     value_of,
 )
 from flowcore.adapters.dynamodb_values import (
+    alternatives_json,
+    alternatives_of,
     answer_json,
     answer_of,
     answers_of,
@@ -263,7 +265,7 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
     Raises:
         InvariantError: a later flowcore wrote it.
     """
-    _refuse_later(item)
+    refuse_later(item)
     if far := _far_in(item, HEAD_PAYLOADS):
         near = decode_head({name: value for name, value in item.items() if HEAD_PAYLOADS.get(name) not in far})
         return lazily(near, far, _unbound(near.run, None))
@@ -417,6 +419,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         lb=_text(record.label),
         ev=_payload("", list(record.listens) if record.listens else None),
         tm=_payload(f"What is to happen {place}", terms_json(record.terms)),
+        al=_payload(f"What is waited for {place}", alternatives_json(record.alternatives)),
         vo=_payload(f"The votes {place}", [answer_json(answer) for answer in record.votes] or None),
         dg=_payload(f"The delegations {place}", delegations_json(record.delegations)),
         bg=number(record.began) if record.began is not None else None,
@@ -439,14 +442,19 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
     Raises:
         InvariantError: a later flowcore wrote it.
     """
-    _refuse_later(item)
+    refuse_later(item)
+    return decode_item(item)
+
+
+def decode_item(item: Mapping[str, Attribute], key: StepKey | None = None) -> StepRecord:
+    """The same, of whatever version; ``key`` where the item has no sort key."""
     if far := _far_in(item, RECORD_PAYLOADS):
-        near = decode_record({name: value for name, value in item.items() if RECORD_PAYLOADS.get(name) not in far})
+        near = decode_item({name: value for name, value in item.items() if RECORD_PAYLOADS.get(name) not in far}, key)
         return lazily(near, far, _unbound(run_of(item["pk"]["S"]), near.key))
     at = instant_of(item["at"])
     known = {field: decode(item[name]) for name, (field, decode) in _OPTIONAL.items() if name in item}
     return StepRecord(
-        key=step_key_of(item["sk"]["S"]),
+        key=step_key_of(item["sk"]["S"]) if key is None else key,
         outcome=Outcome(item["o"]["S"]),
         gen=int_of(item["g"]),
         seq=int_of(item["sq"]),
@@ -456,14 +464,14 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
     )
 
 
-def gather(root: Iterable[Item], read: Callable[[Scope], Iterable[Item]]) -> dict[StepKey, StepRecord]:
+def gather(root: Iterable[StepRecord], read: Callable[[Scope], Iterable[StepRecord]]) -> dict[StepKey, StepRecord]:
     """The records in ``root`` and in every scope that a record still at work opens, read one scope after another."""
     records: dict[StepKey, StepRecord] = {}
-    found: Iterable[Item] = root
+    found: Iterable[StepRecord] = root
     unread: list[Scope] = []
     seen = {ROOT}
     while True:
-        for record in map(decode_record, found):
+        for record in found:
             records[record.key] = record
             if record.opens is not None and not record.is_settled and record.opens not in seen:
                 seen.add(record.opens)
@@ -484,6 +492,7 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
     "lb": ("label", lambda attribute: str(attribute["S"])),
     "ev": ("listens", lambda attribute: pair_of(value_of(attribute))),
     "tm": ("terms", lambda attribute: terms_of(value_of(attribute))),
+    "al": ("alternatives", lambda attribute: alternatives_of(value_of(attribute))),
     "vo": ("votes", lambda attribute: answers_of(value_of(attribute))),
     "dg": ("delegations", lambda attribute: delegations_of(value_of(attribute))),
     "bg": ("began", int_of),
@@ -496,6 +505,10 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
 }
 """The field that an attribute holds which a record may leave out. Most records leave out most of them, so only what is
 there is looked at: a store reads far more records than it does anything else."""
+
+
+PAYLOADS = frozenset({"out", "err", "d", "sp", "ev", "tm", "vo", "dg", "gi", "an", "aq", "pa"})
+"""Attributes of a record that ``payload`` writes."""
 
 
 # -- payloads that lie elsewhere --------------------------------------------------------------------------------------
@@ -579,7 +592,8 @@ def _refuse_oversize(subject: str, item: Item, limit: int) -> None:
         raise PayloadTooLarge(subject, size, limit)
 
 
-def _refuse_later(item: Mapping[str, Attribute]) -> None:
+def refuse_later(item: Mapping[str, Attribute]) -> None:
+    """Raises: InvariantError for an item that a later flowcore wrote."""
     found = int_of(item["v"])
     if found > SCHEMA:
         raise InvariantError(

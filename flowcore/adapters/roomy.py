@@ -49,6 +49,7 @@ from flowcore.model import (
 )
 from flowcore.parcels import Parcel, bound, lazily, parcels_in, replace
 from flowcore.ports import (
+    Batch,
     Blobs,
     Claimed,
     EventTaken,
@@ -158,16 +159,34 @@ class RoomyStore:
         reply = self.inner.commit(run, incarnation, packed, prior)
         return reply if isinstance(reply, Written) else RecordMoved(self._record(run, reply.record))
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
-        return self._moved(self.inner.release(self._rewritten(head), epoch=epoch, version=version))
+        packed = [(self._packed(record, head.run, record.key, _OF_RECORD), prior) for record, prior in batch]
+        reply = self.inner.release(self._rewritten(head), epoch=epoch, version=version, batch=packed)
+        if isinstance(reply, RecordMoved):
+            return RecordMoved(self._record(head.run, reply.record))
+        return self._moved(reply)
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """See ``Store.weigh``: what the item takes, where what is too large for it is a parcel."""
+        large = self._large(record, run, record.key, _OF_RECORD)
+        far = {name: Parcel(self.blobs.name, _prefix(run), "", len(written)) for name, written in large.items()}
+        unread = partial(self._fetched, run, record.key, _OF_RECORD)
+        return self.inner.weigh(run, incarnation, lazily(record, {**parcels_in(record), **far}, unread))
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
-        packed = self._packed(record, head.run, record.key, _OF_RECORD)
-        reply = self.inner.resume(self._rewritten(head), packed, version=version, prior=prior, taken=taken)
+        packed, moved = self._packed(record, head.run, record.key, _OF_RECORD), self._rewritten(head)
+        reply = self.inner.resume(moved, packed, version=version, prior=prior, taken=taken, silenced=silenced)
         if isinstance(reply, RecordMoved):
             return RecordMoved(self._record(head.run, reply.record))
         return reply if isinstance(reply, EventTaken) else self._moved(reply)

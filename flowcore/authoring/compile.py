@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias, get_origin
+from typing import Any, Literal, TypeAlias, get_args, get_origin
 
 from pydantic import ValidationError
 from typing_extensions import TypedDict, is_typeddict
@@ -23,6 +23,7 @@ from flowcore.authoring.graph import (
     Body,
     BranchNode,
     Constant,
+    Durability,
     EventNode,
     ForeachNode,
     Function,
@@ -76,6 +77,7 @@ class Options:
     metadata: Mapping[str, Any]
     hooks: Hooks
     retention: timedelta | None = None
+    durability: Durability = "step"
     validate_inputs: bool = True
     validate_outputs: bool = True
     mistakes: tuple[str, ...] = ()
@@ -102,13 +104,18 @@ class Definition:
     description: str
     options: Options
     entries: tuple[Entry, ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
+    """Former ids with those that came after them, in the order of writing."""
+    removals: tuple[str, ...] = ()
 
 
 def compile_workflow(definition: Definition) -> Graph:
     """The frozen tree of ``definition``. Raises: DefinitionError that lists all mistakes."""
     compiler = _Compiler(definition)
     nodes = compiler.nodes()
-    mistakes = [*compiler.mistakes, *_mistakes_of(definition, nodes)]
+    by_id = {node.id: node for node in entries(nodes)}
+    former = {old: _today(new, dict(definition.renames)) for old, new in definition.renames}
+    mistakes = [*compiler.mistakes, *_mistakes_of(definition, nodes), *_mistaken_history(definition, by_id, former)]
     if mistakes:
         raise DefinitionError(definition.id, mistakes)
     return Graph(
@@ -123,8 +130,36 @@ def compile_workflow(definition: Definition) -> Graph:
         metadata=definition.options.metadata,
         hooks=definition.options.hooks,
         retention=definition.options.retention,
-        by_id={node.id: node for node in entries(nodes)},
+        by_id=by_id,
+        former=former,
+        gone=frozenset(definition.removals),
+        aliases=former,
+        durability=definition.options.durability,
     )
+
+
+def _today(id: str, renames: Mapping[str, str]) -> str:
+    """What an entry is called after all its renames."""
+    for _ in renames:
+        id = renames.get(id, id)
+    return id
+
+
+def _mistaken_history(
+    definition: Definition, by_id: Mapping[str, Node], former: Mapping[str, str]
+) -> Iterator[Mistake]:
+    """What is wrong with the names that entries had before."""
+    known = ", ".join(map(repr, by_id)) or "none"
+    for old, new in former.items():
+        if new not in by_id:
+            yield Mistake(str(old), f"is said to be renamed to {new!r}, which is no entry; entries: {known}")
+    for id, count in Counter([old for old, _ in definition.renames] + list(definition.removals)).items():
+        if not is_entry_id(id):
+            yield Mistake(str(id), f"{id!r} was never an id; use 1-64 ASCII letters, digits, '_' or '-'")
+        if id in by_id:
+            yield Mistake(id, "is said to be renamed or removed, and is an entry; a run could not tell them apart")
+        if count > 1:
+            yield Mistake(str(id), f"is said {count} times to be renamed or removed; say it once")
 
 
 class _Compiler:
@@ -513,6 +548,9 @@ def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
         yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
     if definition.options.retention is not None and definition.options.retention <= timedelta(0):
         yield Mistake(definition.id, f"keeps its runs for {definition.options.retention}; retention= must be positive")
+    if definition.options.durability not in get_args(Durability):
+        what = f"durability={definition.options.durability!r} is none of {', '.join(get_args(Durability))}"
+        yield Mistake(definition.id, what)
     for id, count in Counter(node.id for node in entries(nodes)).items():
         if count > 1:
             yield Mistake(

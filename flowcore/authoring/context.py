@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, overload
 
 from typing_extensions import TypeVar
 
+from flowcore.authoring.option import Option
 from flowcore.codec import Shape
 from flowcore.model import Json, Wait
 
@@ -64,8 +65,17 @@ class Vote(Generic[T]):
 class SuspendSignal(BaseException):
     """Leaves a step that waits for an answer. A ``BaseException``, so that ``except Exception`` lets it through."""
 
-    def __init__(self, payload: Any, timeout: timedelta | None, label: str | None, asked: Asked) -> None:
+    def __init__(
+        self,
+        payload: Any,
+        timeout: timedelta | None,
+        label: str | None,
+        asked: Asked,
+        options: Sequence[Option[Any]] | None = None,
+    ) -> None:
         super().__init__("this step suspends; let this signal pass")
+        self.options = options
+        """Of which one is enough; None: there is no choice."""
         self.payload = payload
         self.timeout = timeout
         self.label = label
@@ -161,6 +171,8 @@ class StepContext(Generic[Resume, Suspend, State]):
     """What this step showed when it last suspended."""
     votes: tuple[Vote[Resume], ...] = ()
     """What everybody has answered whom the last suspension's quorum needed, in order."""
+    chosen: str | None = None
+    """Of ``suspend_any``: the name of the option that was answered; None after a timeout."""
     timed_out: bool = False
     """Whether the last suspension ended by its timeout instead of an answer."""
     iteration: int | None = None
@@ -269,6 +281,29 @@ class StepContext(Generic[Resume, Suspend, State]):
         )
         self.left_by = "ctx.suspend()"
         raise SuspendSignal(payload, timeout, label, asked)
+
+    def suspend_any(
+        self,
+        options: Sequence[Option[Suspend]],
+        *,
+        timeout: timedelta | None = None,
+        on_timeout: Any = None,
+    ) -> NoReturn:
+        """Stop here until one of several things has come; the step then starts from its top.
+
+        ``chosen`` is the name of the option that was answered, and ``resume_data``, ``suspend_data`` and ``votes`` are
+        about that one. The others are over in the same write: whoever answers one of them afterwards is told which was
+        chosen. Each is a wait of its own until then, with an id, and with its name for a label.
+
+        Args:
+            options: 1 to 20, each with another name.
+            timeout: after this long without an answer to any of them ``on_timeout`` happens.
+            on_timeout: as for ``suspend``.
+        Raises: TypeError for an argument of the wrong type.
+        """
+        _refuse_misfit("timeout", timeout, timedelta, "a timedelta, for instance timedelta(days=3)")
+        self.left_by = "ctx.suspend_any()"
+        raise SuspendSignal(None, timeout, None, Asked(on_timeout=on_timeout), options)
 
     def bail(self, output: Any = None) -> NoReturn:
         """End the workflow this step stands in, successfully, with ``output``; later steps do not run."""

@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 
 from flowcore.authoring.compile import MISSING, Definition, Entry, Kind, Options, compile_workflow
 from flowcore.authoring.context import FunctionContext
-from flowcore.authoring.graph import Backoff, Graph, Hooks
+from flowcore.authoring.graph import Backoff, Durability, Graph, Hooks
 from flowcore.authoring.step import Step, misused_retries
 from flowcore.codec import Shape, Unchecked
 
@@ -318,6 +318,22 @@ class WorkflowBuilder(Generic[I, O, Now]):
         """
         return self._with("wait_for_event", id, description, functions=(name, key, timeout), into=model)
 
+    def renamed(self, former: str, *, to: str) -> WorkflowBuilder[I, O, Now]:
+        """Say that the entry ``to`` was called ``former`` before: runs that have met it under that name go on.
+
+        Such a run keeps the old name, in its results, its wait links and its idempotency keys; answers that name the
+        step may use either. Leave it in for as long as such runs are under way. Entries without an ``id=`` of their own
+        are named after their neighbours, so a rename may change their ids, too.
+        """
+        return WorkflowBuilder(replace(self.definition, renames=(*self.definition.renames, (former, to))))
+
+    def removed(self, *ids: str) -> WorkflowBuilder[I, O, Now]:
+        """Say that entries of these ids are gone on purpose: runs that have met one go on without.
+
+        What it gave is not passed on, a suspension of it is over without an answer; what it set in the state stays.
+        """
+        return WorkflowBuilder(replace(self.definition, removals=(*self.definition.removals, *ids)))
+
     commit = Commit()
 
     def _with(
@@ -353,6 +369,7 @@ def workflow(
     on_finish: Hook | None = None,
     on_error: Hook | None = None,
     retention: timedelta | None = None,
+    durability: Durability = "step",
 ) -> WorkflowBuilder[I, O, I]: ...
 @overload
 def workflow(
@@ -373,6 +390,7 @@ def workflow(
     on_finish: Hook | None = None,
     on_error: Hook | None = None,
     retention: timedelta | None = None,
+    durability: Durability = "step",
 ) -> WorkflowBuilder[Any, Any, Any]: ...
 
 
@@ -394,6 +412,7 @@ def workflow(
     on_finish: Hook | None = None,
     on_error: Hook | None = None,
     retention: timedelta | None = None,
+    durability: Durability = "step",
 ) -> WorkflowBuilder[Any, Any, Any]:
     """Begin a workflow.
 
@@ -416,6 +435,11 @@ def workflow(
         on_error: called with the ``RunResult`` when a run has failed; ``on_finish`` is called as well, after it.
         retention: how long a run is kept after it has ended; then it counts as gone and is removed. Left out: as the
             App or the deployment says, for ever unless told otherwise. A run that has not ended is never removed.
+        durability: ``"step"``: each outcome is stored before the next step begins. ``"boundary"``: outcomes are kept in
+            memory and stored together when the run suspends, sleeps, waits for a retry, is handed on or ends, in one
+            request. A worker that dies loses those since then, and their steps run again; all else is the same. A step
+            with ``semantics="at_most_once"``, ``ctx.once`` and ``ctx.emit`` are stored at once all the same. What a
+            workflow says that is a step of another does not count.
 
     What ``on_suspend``, ``on_finish`` and ``on_error`` raise is logged and changes nothing. Each is called once per
     outcome, however often hints are delivered and however many workers look; only a worker (or a store) that dies
@@ -444,6 +468,7 @@ def workflow(
         metadata=dict(metadata or {}),
         hooks=Hooks(on_start=on_start, on_suspend=on_suspend, on_finish=on_finish, on_error=on_error),
         retention=retention,
+        durability=durability,
     )
     return WorkflowBuilder(Definition(id=id, description=description, options=options))
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias, assert_never
 
+from flowcore.core.alternatives import each, handed_over, single, voted, with_last_vote
 from flowcore.errors import InvariantError
 from flowcore.keys import Scope, StepKey, scope_of, scopes_of
 from flowcore.model import (
     NO_CHANGE,
     STEP_CHANGES,
+    Alternative,
     Answer,
     Delegation,
     Delta,
@@ -100,6 +102,8 @@ class Suspended:
     listens: tuple[str, str] | None = None
     """The name and the key of the event."""
     terms: Terms | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    """What it waits for, if that is one of several things; payload, label and terms are theirs then."""
     until: datetime | None
     started_at: datetime
     changes: Changes = NOTHING
@@ -131,6 +135,8 @@ class Delegated:
 
     key: StepKey
     delegation: Delegation
+    choice: str | None = None
+    """The alternative it is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +278,7 @@ def _record(snapshot: Snapshot, event: Happened, at: datetime) -> StepRecord:
 
 _REMEMBERED = (
     *("payload", "answer", "asked", "spent", "label", "delta", "count", "given", "listens", "terms", "votes"),
-    "delegations",
+    *("alternatives", "delegations"),
 )
 """What a record hands down to the one that takes its place."""
 
@@ -290,12 +296,13 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
         case FailedOnce():
             return replace(memory, failure=event.failure, attempt=event.attempt, until=event.until)
         case Suspended():
-            return replace(
+            fresh = replace(
                 memory,
                 payload=event.payload,
                 label=event.label,
                 listens=event.listens,
                 terms=event.terms,
+                alternatives=event.alternatives,
                 votes=(),
                 delegations=(),
                 until=event.until,
@@ -304,11 +311,11 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 spent=_spent(memory),
                 delta=memory.delta.merged(event.changes.stamped(fresh.seq)),
             )
+            return single(fresh)
         case Counted() | Delegated():
             return _still(memory, prior, event)
         case Answered():
-            is_vote = memory.terms is not None and memory.terms.quorum > 1 and not event.answer.timed_out
-            memory = replace(memory, votes=(*memory.votes, event.answer) if is_vote else memory.votes)
+            memory = with_last_vote(memory, event.answer)
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
             return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta, asked=asked)
@@ -359,8 +366,8 @@ def _still(memory: StepRecord, prior: StepRecord | None, event: Counted | Delega
     began = prior.gen if prior.began is None else prior.began
     same = replace(memory, at=prior.at, until=prior.until, began=began)
     if isinstance(event, Counted):
-        return replace(same, votes=(*memory.votes, event.answer))
-    return replace(same, delegations=(*memory.delegations, event.delegation))
+        return voted(same, event.answer)
+    return handed_over(same, event.delegation, event.choice)
 
 
 def _spent(record: StepRecord) -> tuple[Answer, ...]:
@@ -371,8 +378,8 @@ def _spent(record: StepRecord) -> tuple[Answer, ...]:
 
 def answers_of(record: StepRecord) -> tuple[Answer, ...]:
     """Every answer to the last suspension at a place, the one that settled it last."""
-    answer = record.answer
-    return record.votes if answer is None or answer in record.votes else (*record.votes, answer)
+    answer, votes = record.answer, tuple(vote for one in each(record) for vote in one.votes)
+    return votes if answer is None else (*(vote for vote in votes if vote != answer), answer)
 
 
 def _changes_in(snapshot: Snapshot, scope: Scope | None) -> Delta:

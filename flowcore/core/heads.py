@@ -54,6 +54,11 @@ def held(head: Head, now: datetime, *, owner: str, lease_until: datetime) -> Hea
     )
 
 
+def renewed(head: Head, now: datetime) -> Head:
+    """Whoever drives the run goes on driving it; written together with what it has done so far."""
+    return _moved(head, RunStatus.RUNNING, now)
+
+
 def parked(
     head: Head, now: datetime, status: RunStatus, wake: datetime | None, waits: Sequence[StepRecord] = ()
 ) -> Head:

@@ -33,6 +33,7 @@ from flowcore.model import (
 )
 from flowcore.parcels import replace
 from flowcore.ports import (
+    Batch,
     Blobs,
     Claimed,
     EventTaken,
@@ -91,6 +92,8 @@ class Call:
     run: RunRef | None = None
     record: StepRecord | None = None
     """What a commit or a resume is about to write."""
+    batch: Sequence[StepRecord] = ()
+    """What a release is about to write beside the head."""
 
 
 Script: TypeAlias = Callable[[Call], Fault | None]
@@ -163,17 +166,34 @@ class FaultyStore:
         """See ``Store.commit``."""
         return self._call("commit", lambda: self.inner.commit(run, incarnation, record, prior), run, record)
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
-        return self._call("release", lambda: self.inner.release(head, epoch=epoch, version=version), head.run)
+        written = {"batch": batch} if batch else {}
+        return self._call(
+            "release",
+            lambda: self.inner.release(head, epoch=epoch, version=version, **written),
+            head.run,
+            batch=[record for record, _ in batch],
+        )
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """See ``Store.weigh``; nothing can go wrong with it."""
+        return self.inner.weigh(run, incarnation, record)
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         return self._call(
             "resume",
-            lambda: self.inner.resume(head, record, version=version, prior=prior, taken=taken),
+            lambda: self.inner.resume(head, record, version=version, prior=prior, taken=taken, silenced=silenced),
             head.run,
             record,
         )
@@ -227,9 +247,14 @@ class FaultyStore:
         return self._call("count_runs", lambda: self.inner.count_runs(tenant, wanted))
 
     def _call(
-        self, verb: str, happen: Callable[[], T], run: RunRef | None = None, record: StepRecord | None = None
+        self,
+        verb: str,
+        happen: Callable[[], T],
+        run: RunRef | None = None,
+        record: StepRecord | None = None,
+        batch: Sequence[StepRecord] = (),
     ) -> T:
-        fault = self.script(Call(number=next(self._numbers), verb=verb, run=run, record=record))
+        fault = self.script(Call(number=next(self._numbers), verb=verb, run=run, record=record, batch=batch))
         match fault:
             case None:
                 return happen()

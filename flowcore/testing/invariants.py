@@ -18,6 +18,7 @@ from flowcore.authoring.graph import BranchNode, Graph, NestedNode
 from flowcore.core.actions import Decision, Finish, Park, Run
 from flowcore.core.decide import decide
 from flowcore.core.evolve import fold
+from flowcore.core.rename import as_met
 from flowcore.keys import RunRef, StepKey, dotted, inside, scope_of
 from flowcore.model import (
     EVERY_RUN,
@@ -40,7 +41,7 @@ from flowcore.model import (
     StepRecord,
     Topic,
 )
-from flowcore.ports import Claimed, EventTaken, HeadMoved, NotClaimable, RecordMoved, Records, Store, Written
+from flowcore.ports import Batch, Claimed, EventTaken, HeadMoved, NotClaimable, RecordMoved, Records, Store, Written
 
 T = TypeVar("T")
 
@@ -105,12 +106,16 @@ def _due_violations(head: Head) -> Iterator[str]:
         yield f"I4 {head.status} with due: the sweeper would never stop"
 
 
-def record_violations(before: StepRecord | None, after: StepRecord) -> Iterator[str]:
-    """What a record must never do, given the one it replaced (None: the first one at its key)."""
+def record_violations(before: StepRecord | None, after: StepRecord, *, skips: bool = False) -> Iterator[str]:
+    """What a record must never do, given the one it replaced (None: the first one at its key).
+
+    Args:
+        skips: those in between may never have been written.
+    """
     was = None if before is None else before.outcome
     if after.outcome not in STEP_CHANGES[was]:
         yield f"I1 {after.key!r} went from {was} to {after.outcome}"
-    if before is not None and after.gen != before.gen + 1:
+    if before is not None and not (after.gen == before.gen + 1 or (skips and after.gen > before.gen)):
         yield f"I3 {after.key!r} went from generation {before.gen} to {after.gen}"
     if before is not None and after.seq <= before.seq:
         yield f"I7 {after.key!r} was decided upon after {before.seq}, yet stamped {after.seq}"
@@ -133,10 +138,10 @@ def branch_violations(graph: Graph, records: Records) -> Iterator[str]:
 
 def run_violations(graph: Graph, head: Head, records: Records) -> Iterator[str]:
     """What a run at rest must be: parked and ended heads say exactly what their records say."""
-    snapshot = fold(head, records.values())
-    yield from branch_violations(graph, records)
+    graph, snapshot = as_met(graph, fold(head, records.values()))
+    yield from branch_violations(graph, snapshot.records)
     if head.status is RunStatus.SUSPENDED:
-        if not any(record.outcome is Outcome.SUSP for record in records.values()):
+        if not any(record.outcome is Outcome.SUSP for record in snapshot.records.values()):
             yield "I5 SUSPENDED, but nobody can answer"
         decision = decide(graph, snapshot, head.updated_at)
         if not isinstance(decision, Park):
@@ -212,16 +217,33 @@ class WatchedStore:
                 self._judge(run, self._moved_at_rest(run, incarnation, record))
             return reply
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
-        return self._watched(head.run, lambda: self.inner.release(head, epoch=epoch, version=version))
+        written = {"batch": batch} if batch else {}
+        with self._lock:
+            reply = self._watched(head.run, lambda: self.inner.release(head, epoch=epoch, version=version, **written))
+            for record, prior in batch if isinstance(reply, Written) else ():
+                self._judge(head.run, self._noted(head.run, head.incarnation, record, prior, skips=True))
+            return reply
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """See ``Store.weigh``."""
+        return self.inner.weigh(run, incarnation, record)
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         with self._lock:
-            write = partial(self.inner.resume, head, record, version=version, prior=prior, taken=taken)
+            options: dict[str, Any] = {"prior": prior, "taken": taken, "silenced": silenced}
+            write = partial(self.inner.resume, head, record, version=version, **options)
             reply = self._watched(head.run, write)
             if isinstance(reply, Written):
                 self._judge(head.run, self._noted(head.run, head.incarnation, record, prior))
@@ -332,12 +354,14 @@ class WatchedStore:
             loaded = self.inner.load(head.run, head)
             yield from run_violations(graph, head, loaded[1] if loaded else {})
 
-    def _noted(self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None) -> Iterator[str]:
+    def _noted(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, *, skips: bool = False
+    ) -> Iterator[str]:
         before = self.records.get((run, incarnation, record.key), prior)
         if before is not None and prior is not None and before.gen < prior.gen:
             before = prior  # somebody has written past this watcher
         self.records[run, incarnation, record.key] = record
-        yield from record_violations(before, record)
+        yield from record_violations(before, record, skips=skips)
         if record.outcome is Outcome.RESU and record.answer is not None:
             occurrence = (run, incarnation, record.key, record.gen)
             if self.answers.setdefault(occurrence, record.answer.digest) != record.answer.digest:

@@ -196,10 +196,9 @@ class LocalApp(App):
         return earliest if self._swept_at is None else max(earliest, self._swept_at + SWEEP_EVERY)
 
     def _crash(self, call: Call) -> Fault | None:
-        if call.verb != "commit" or call.record is None or is_once(call.record.key):
-            return None
+        written = [*call.batch, *([call.record] if call.verb == "commit" and call.record is not None else [])]
         for crash in self._crashes:
-            if _is_meant(call.record.key, crash[0]):
+            if any(_is_meant(record.key, crash[0]) for record in written if not is_once(record.key)):
                 self._crashes.remove(crash)
                 return crash[1]
         return None

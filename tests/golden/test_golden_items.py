@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, value_of
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
 from flowcore.adapters.dynamodb_items import (
     LIST_INDEX,
     decode_head,
@@ -26,6 +27,7 @@ from flowcore.adapters.dynamodb_items import (
 from flowcore.adapters.dynamodb_notes import decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
+    Alternative,
     Answer,
     Delegation,
     Delta,
@@ -153,6 +155,24 @@ RECORDS = {
         ),
         votes=(Answer(wait="pay@2", data={"approved": True}, digest="d-1", at=NOW, by="ann"),),
     ),
+    "record susp, for one of two": _record(
+        Outcome.SUSP,
+        gen=3,
+        began=2,
+        until=LATER,
+        terms=Terms(lapse=Lapse(None)),
+        alternatives=(
+            Alternative(
+                name="board",
+                payload={"why": "large"},
+                resume="Decision",
+                terms=Terms(approvers=("ann", "bob"), quorum=2),
+                votes=(Answer(wait="pay@2:board", data={"approved": True}, digest="d-1", at=NOW, by="ann"),),
+                delegations=(Delegation(seat="bob", by="bob", to="eve", at=NOW),),
+            ),
+            Alternative(name="paid", terms=Terms(listens=("order.paid", "A-17"))),
+        ),
+    ),
     "record susp, delegated": _record(
         Outcome.SUSP,
         gen=4,
@@ -188,6 +208,7 @@ RECORDS = {
     "record retry": _record(Outcome.RETRY, gen=1, attempt=2, until=LATER, failure=FAILURE),
     "record start, nested": _record(Outcome.START, "child", opens=Scope("child"), output={"a": 1}),
     "record start, loop": _record(Outcome.START, "poll", gen=2, opens=Scope("poll#3"), count=3, output=0),
+    "record start, of a step": _record(Outcome.START, attempt=0),
     "record ok, that lies elsewhere": lazily(
         _record(Outcome.OK), {"output": _parcel("a"), "delta": _parcel("b"), "given": _parcel("c")}, _nobody
     ),
@@ -198,6 +219,14 @@ RECORDS = {
     ),
     "record start, items": _record(Outcome.START, "child/fan", opens=Scope("child/fan"), count=0, output=[1, 2]),
 }
+
+FOLD = (
+    _record(Outcome.OK, "a", output={"id": 1.5}, seq=7, started_at=LATER, delta=Delta(state={"n": (7, 2)})),
+    _record(Outcome.ERR, "b", failure=FAILURE, attempt=3, seq=8),
+    _record(Outcome.SLP, "nap", until=LATER, seq=9),
+    _record(Outcome.SKIP, "c", seq=10),
+    _record(Outcome.BAIL, "d", gen=2, output=None, label="boss", opens=Scope("d"), count=3, seq=11),
+)
 
 
 RECEIPTS = {
@@ -237,6 +266,17 @@ def test_records_are_read_as_they_were_meant(name: str) -> None:
     assert RECORDS[name] == decode_record(_item(name))
 
 
+def test_a_fold_is_read_as_it_was_meant() -> None:
+    """Several outcomes in one item, every field of each."""
+    assert list(FOLD) == list(decode_all([_item("fold")]))
+
+
+def test_the_same_fold_is_still_written() -> None:
+    """Attribute by attribute."""
+    ((item, first, prior),) = encode_batch(RUN, 2, [(record, None) for record in FOLD], "token")
+    assert (_item("fold"), FOLD[0], None) == (item, first, prior)
+
+
 @pytest.mark.parametrize("name", RECEIPTS)
 def test_receipts_are_read_as_they_were_meant(name: str) -> None:
     """Every field."""
@@ -267,7 +307,7 @@ def test_every_status_and_outcome_is_there() -> None:
     """And nothing in the file is left unread."""
     assert set(RunStatus) == {head.status for head in HEADS.values()}
     assert set(Outcome) == {record.outcome for record in RECORDS.values()}
-    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys() | RECEIPTS.keys()
+    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys() | RECEIPTS.keys() | {"fold"}
 
 
 def _item(name: str) -> Item:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
 from flowcore.adapters.dynamodb_items import (
     decode_head,
     decode_record,
@@ -21,6 +22,7 @@ from flowcore.adapters.dynamodb_items import (
 from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
+    Alternative,
     Answer,
     Delegation,
     Delta,
@@ -97,6 +99,14 @@ TERMS: dict[str, Any] = {
     "notify": st.none() | texts,
     "remind": st.lists(st.integers(0, 10**12).map(lambda ms: timedelta(milliseconds=ms)), max_size=2).map(tuple),
 }
+ALTERNATIVE: dict[str, Any] = {
+    "name": texts,
+    "payload": values,
+    "resume": st.none() | texts,
+    "terms": st.builds(Terms, **TERMS),
+    "votes": st.lists(answers, max_size=2).map(tuple),
+    "delegations": st.lists(st.builds(Delegation, **DELEGATION), max_size=2).map(tuple),
+}
 RECEIPT: dict[str, Any] = {
     "verdict": st.sampled_from(get_args(Verdict)),
     "wait": texts,
@@ -129,6 +139,7 @@ RECORD: dict[str, Any] = {
     "label": st.none() | texts,
     "listens": st.none() | st.tuples(texts, texts),
     "terms": st.none() | st.builds(Terms, **TERMS),
+    "alternatives": st.lists(st.builds(Alternative, **ALTERNATIVE), max_size=2).map(tuple),
     "votes": st.lists(answers, max_size=2).map(tuple),
     "delegations": st.lists(st.builds(Delegation, **DELEGATION), max_size=2).map(tuple),
     "began": st.none() | counts,
@@ -211,6 +222,16 @@ def test_a_receipt_round_trips(born: datetime, slot: str, receipt: Receipt, agai
     assert expected == decode_note(counted(first, encode_note(born, slot, "id", again, "u", 1)))
 
 
+@given(runs, st.integers(1, 12_000), st.lists(records, min_size=2, max_size=3, unique_by=lambda record: record.key))
+def test_folded_records_round_trip(run: RunRef, incarnation: int, drawn: list[StepRecord]) -> None:
+    """Every field, exactly, of several in one item; whichever scopes they lie in."""
+    settled = {record.key: replace(record, outcome=Outcome.OK, seq=number) for number, record in enumerate(drawn)}
+    written = encode_batch(run, incarnation, [(record, None) for record in settled.values()], "t")
+    found = {record.key: record for record in decode_all(item for item, _, _ in written)}
+    assert settled == found
+    assert {key: _exact(record) for key, record in settled.items()} == {key: _exact(r) for key, r in found.items()}
+
+
 @given(heads, heads)
 def test_a_replaced_head_is_the_new_one(before: Head, after: Head) -> None:
     """Only what a run keeps for life is left of the old one, and no attribute is left over."""
@@ -239,6 +260,8 @@ def test_every_field_is_drawn() -> None:
         (StepRecord, RECORD),
         (StepFailure, FAILURE),
         (Answer, ANSWER),
+        (Terms, TERMS),
+        (Alternative, ALTERNATIVE),
         (Delta, DELTA),
         (Delegation, DELEGATION),
         (Terms, TERMS),
