@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 
 from flowcore.adapters.dynamodb_attributes import json_of
 from flowcore.adapters.dynamodb_values import (
+    alternatives_json,
+    alternatives_of,
     answer_json,
     answer_of,
     answers_of,
@@ -99,6 +101,7 @@ _OF_RECORD: Mapping[str, _Field] = {
     "votes": _Field("votes", lambda votes: [answer_json(answer) for answer in votes] or None, answers_of),
     "given": _Field("given input", lambda given: list(given) if given else None, given_of),
     "answer": _Field("answer", answer_json, answer_of),
+    "alternatives": _Field("alternatives", alternatives_json, alternatives_of),
 }
 
 

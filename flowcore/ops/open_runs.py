@@ -10,8 +10,10 @@ from flowcore.app import App
 from flowcore.authoring.graph import Graph
 from flowcore.core.compat import conflict
 from flowcore.core.evolve import fold
+from flowcore.errors import BlobLost
 from flowcore.keys import RunRef
 from flowcore.model import Page, PublicStatus, Snapshot
+from flowcore.parcels import brought
 from flowcore.renewal import misfits
 
 OPEN: Sequence[PublicStatus] = ("pending", "running", "waiting", "suspended", "paused")
@@ -28,6 +30,8 @@ class OpenRun:
 
     graph: Graph | None
     snapshot: Snapshot
+    lost: str | None = None
+    """Which of its large values cannot be read any more, and why; then no record of it is here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Obstacle:
     workflow_id: str
     kind: Hindrance
     """``not-served``: no such workflow. ``definition-changed``: a step is gone or another one. ``unreadable``: a value
-    that is stored does not fit its type, and no migration leads to one that does."""
+    that is stored does not fit its type, and no migration leads to one that does, or is gone from the blob store."""
     detail: str
     """What was found, and what to do."""
 
@@ -78,6 +82,9 @@ def obstacles(run: OpenRun) -> Iterator[Obstacle]:
         told = f"no workflow {head.workflow!r} is served here; deploy it again, or cancel the run"
         yield Obstacle(head.run.id, head.workflow, "not-served", told)
         return
+    if run.lost is not None:
+        yield Obstacle(head.run.id, head.workflow, "unreadable", run.lost)
+        return
     reason = conflict(graph, run.snapshot) if head.definition != graph.fingerprint else None
     if reason is not None:
         yield Obstacle(head.run.id, head.workflow, "definition-changed", reason)
@@ -88,4 +95,11 @@ def obstacles(run: OpenRun) -> Iterator[Obstacle]:
 
 def _read(app: App, run_id: str) -> OpenRun | None:
     loaded = app.store.load(RunRef(app.tenant, run_id))
-    return None if loaded is None else OpenRun(*app.engine.seen(fold(loaded[0], loaded[1].values())))
+    if loaded is None:
+        return None
+    head = loaded[0]
+    try:
+        snapshot = fold(brought(head), map(brought, loaded[1].values()))
+    except BlobLost as lost:
+        return OpenRun(app.engine.graphs.get(head.workflow), Snapshot(head=head), str(lost))
+    return OpenRun(*app.engine.seen(snapshot))

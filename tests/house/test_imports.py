@@ -48,11 +48,30 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 # It may know what makes a process without AWS, and imports that inside App.__init__, where nobody else pays for it.
 COMPOSITION = {"flowcore.app": ("flowcore.adapters.memory", "flowcore.adapters.system", "flowcore.adapters.roomy")}
 
+# Who copies nothing that may lie elsewhere in part.
+PLAIN_COPIES = (
+    *(
+        "flowcore.model",
+        "flowcore.authoring",
+        "flowcore.failures",
+        "flowcore.terms",
+        "flowcore.runner",
+        "flowcore.spans",
+    ),
+    *("flowcore.mailbox", "flowcore.run", "flowcore.app", "flowcore.core.receipts", "flowcore.core.rename"),
+    *("flowcore.adapters.dynamodb_notes", "flowcore.testing"),
+)
+
 # What only some may import: (the name, the rooms that may, why).
 RESERVED = (
     ("boto3", ("flowcore.adapters", "handlers.bootstrap", "infra"), "AWS is spoken to in the adapters"),
     ("botocore", ("flowcore.adapters", "handlers.bootstrap", "infra"), "AWS is spoken to in the adapters"),
     ("opentelemetry", ("flowcore.adapters.otel",), "tracing systems are spoken to in one adapter"),
+    (
+        "dataclasses.replace",
+        PLAIN_COPIES,
+        "a head or a record is copied by flowcore.parcels.replace, which fetches nothing",
+    ),
     ("aws_lambda_powertools", ("flowcore.http", "handlers"), "Powertools belongs to the edge"),
     ("handlers", ("handlers",), "an entry point is started by Lambda, never imported"),
     ("os.environ", ("flowcore.settings", "infra"), "settings.py alone reads the environment"),
@@ -175,6 +194,7 @@ PLANTED = (
     ("flowcore.testing.faults", "from botocore.exceptions import ClientError", "adapters"),
     ("handlers.api", "import boto3", "adapters"),
     ("flowcore.app", "from aws_lambda_powertools import Logger", "edge"),
+    ("flowcore.core.heads", "from dataclasses import dataclass, replace", "flowcore.parcels.replace"),
     ("flowcore.links", "import os\nkey = os.environ['KEY']", "environment"),
     ("handlers.worker", "from os import getenv", "environment"),
     ("infra.local", "from handlers import api", "never imported"),

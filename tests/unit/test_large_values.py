@@ -24,6 +24,7 @@ from flowcore.errors import (
 )
 from flowcore.keys import RunRef
 from flowcore.model import RunStatus
+from flowcore.ops import doctor
 from flowcore.testing import LocalApp, VirtualClock
 from flowcore.testing.faults import BlobFault, BlobScript, Call, Fault, FaultyBlobs, FaultyStore
 
@@ -521,6 +522,29 @@ def test_inbox_shows_the_others_when_one_suspension_is_lost() -> None:
     world.start("small", "r-2")
     world.memory.kept.clear()
     assert ["r-2"] == [wait.run_id for wait in world.app.waits()]
+
+
+def test_doctor_names_the_run_whose_value_is_lost() -> None:
+    """And goes on to the next; a look at a run costs its large values, too."""
+    world = World(steps(_show, input=int))
+    world.start(100 * KB)
+    world.start(100 * KB, "r-2")
+    assert [] == list(doctor(world.app))
+    world.memory.delete(list(world.memory.keys("t-default/r-r-1/")))
+    [found] = doctor(world.app)
+    assert ("r-1", "unreadable") == (found.run_id, found.ailment)
+    assert "suspend payload of step 'show' in run 'r-1'" in found.detail
+
+
+def test_run_that_listens_is_canceled_whatever_is_lost() -> None:
+    """Who listens in vain is dropped by the next event."""
+    flow = workflow("flow", input=int, output=str).then(_mark).wait_for_event("paid", key=lambda _: "k-1").commit()
+    world = World(flow)
+    world.start(100 * KB)
+    world.memory.kept.clear()
+    with pytest.raises(BlobMissing):
+        world.app.run("r-1").cancel()
+    assert "canceled" == world.status()
 
 
 def test_hook_is_owed_until_the_values_it_is_shown_are_there() -> None:
