@@ -547,7 +547,8 @@ def test_run_that_listens_is_canceled_whatever_is_lost() -> None:
     assert "canceled" == world.status()
 
 
-def test_hook_is_owed_until_the_values_it_is_shown_are_there() -> None:
+@pytest.mark.parametrize("fault", [BlobFault.MISSING, BlobFault.FAILS])
+def test_hook_is_owed_until_the_values_it_is_shown_are_there(fault: BlobFault) -> None:
     """Calling it without them, or not at all, would lose what its author wants to know."""
     told = []
     flow = (
@@ -564,7 +565,7 @@ def test_hook_is_owed_until_the_values_it_is_shown_are_there() -> None:
 
     def script(verb: str, key: str) -> BlobFault | None:
         gets[0] += verb == "get"
-        return BlobFault.MISSING if verb == "get" and 1 < gets[0] < 4 else None
+        return fault if verb == "get" and 1 < gets[0] < 4 else None
 
     world.blobs.script = script
     world.app.advance(days=3)
