@@ -495,7 +495,8 @@ class Session:
         if terms is None or terms.notify is None:
             return None
         reminder, following = terms.rungs(record.at, self._now())
-        wait = Wait.of(self.snapshot.head, record, reminder)
+        head = self.snapshot.head
+        wait = replace(Wait.of(head, record, reminder), doors=self.engine.doors(head.run.tenant))
         told = told_of(record.key, f"{wait.id.rsplit('@', 1)[1]}.{reminder}")
         if told in self.kept or told in self.snapshot.records or self._tell(record, terms.notify, wait, told):
             return following

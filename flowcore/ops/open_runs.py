@@ -13,7 +13,6 @@ from flowcore.core.evolve import fold
 from flowcore.errors import BlobLost
 from flowcore.keys import RunRef
 from flowcore.model import Page, PublicStatus, Snapshot
-from flowcore.parcels import brought
 from flowcore.renewal import misfits
 
 OPEN: Sequence[PublicStatus] = ("pending", "running", "waiting", "suspended", "paused")
@@ -31,7 +30,7 @@ class OpenRun:
     graph: Graph | None
     snapshot: Snapshot
     lost: str | None = None
-    """Which of its large values cannot be read any more, and why; then no record of it is here."""
+    """Which value of it is lost, if one is; its records are not in the snapshot then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Obstacle:
     workflow_id: str
     kind: Hindrance
     """``not-served``: no such workflow. ``definition-changed``: a step is gone or another one. ``unreadable``: a value
-    that is stored does not fit its type, and no migration leads to one that does, or is gone from the blob store."""
+    that is stored does not fit its type, and no migration leads to one that does."""
     detail: str
     """What was found, and what to do."""
 
@@ -82,24 +81,30 @@ def obstacles(run: OpenRun) -> Iterator[Obstacle]:
         told = f"no workflow {head.workflow!r} is served here; deploy it again, or cancel the run"
         yield Obstacle(head.run.id, head.workflow, "not-served", told)
         return
-    if run.lost is not None:
-        yield Obstacle(head.run.id, head.workflow, "unreadable", run.lost)
-        return
     reason = conflict(graph, run.snapshot) if head.definition != graph.fingerprint else None
     if reason is not None:
         yield Obstacle(head.run.id, head.workflow, "definition-changed", reason)
         return
-    for misfit in misfits(graph, run.snapshot):
-        yield Obstacle(head.run.id, head.workflow, "unreadable", misfit.reason)
+    for told in _unreadable(graph, run):
+        yield Obstacle(head.run.id, head.workflow, "unreadable", told)
+
+
+def _unreadable(graph: Graph, run: OpenRun) -> Iterator[str]:
+    if run.lost is not None:
+        yield run.lost
+        return
+    try:
+        yield from (misfit.reason for misfit in misfits(graph, run.snapshot))
+    except BlobLost as lost:
+        yield str(lost)
 
 
 def _read(app: App, run_id: str) -> OpenRun | None:
     loaded = app.store.load(RunRef(app.tenant, run_id))
     if loaded is None:
         return None
-    head = loaded[0]
+    head, records = loaded
     try:
-        snapshot = fold(brought(head), map(brought, loaded[1].values()))
+        return OpenRun(*app.engine.seen(fold(head, records.values())))
     except BlobLost as lost:
-        return OpenRun(app.engine.graphs.get(head.workflow), Snapshot(head=head), str(lost))
-    return OpenRun(*app.engine.seen(snapshot))
+        return OpenRun(*app.engine.seen(Snapshot(head=head)), str(lost))

@@ -32,11 +32,11 @@ LAYERS = (
         ),
         *("flowcore.hints", "flowcore.hold", "flowcore.hooks", "flowcore.mailbox", "flowcore.receipts"),
         *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
-        "flowcore.renewal",
+        *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
-        *("flowcore.settings", "flowcore.links", "flowcore.webhooks"),
+        *("flowcore.settings", "flowcore.links", "flowcore.inbox"),
         *("flowcore.http", "flowcore.console", "flowcore.cli", "flowcore.ops"),
     ),
     ("flowcore.adapters", "flowcore.testing"),
@@ -48,30 +48,22 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 # It may know what makes a process without AWS, and imports that inside App.__init__, where nobody else pays for it.
 COMPOSITION = {"flowcore.app": ("flowcore.adapters.memory", "flowcore.adapters.system", "flowcore.adapters.roomy")}
 
-# Who copies nothing that may lie elsewhere in part.
-PLAIN_COPIES = (
-    *(
-        "flowcore.model",
-        "flowcore.authoring",
-        "flowcore.failures",
-        "flowcore.terms",
-        "flowcore.runner",
-        "flowcore.spans",
-    ),
-    *("flowcore.mailbox", "flowcore.run", "flowcore.app", "flowcore.core.receipts", "flowcore.core.rename"),
-    *("flowcore.adapters.dynamodb_notes", "flowcore.testing"),
+# Who copies heads and records, parts of which may lie elsewhere: dataclasses.replace would fetch them all.
+COPIES = (
+    "flowcore.core",
+    "flowcore.engine",
+    "flowcore.session",
+    "flowcore.hooks",
+    "flowcore.redrive",
+    "flowcore.renewal",
 )
+PLAIN_COPIES = ("flowcore.core.receipts", "flowcore.core.rename")
 
 # What only some may import: (the name, the rooms that may, why).
 RESERVED = (
     ("boto3", ("flowcore.adapters", "handlers.bootstrap", "infra"), "AWS is spoken to in the adapters"),
     ("botocore", ("flowcore.adapters", "handlers.bootstrap", "infra"), "AWS is spoken to in the adapters"),
     ("opentelemetry", ("flowcore.adapters.otel",), "tracing systems are spoken to in one adapter"),
-    (
-        "dataclasses.replace",
-        PLAIN_COPIES,
-        "a head or a record is copied by flowcore.parcels.replace, which fetches nothing",
-    ),
     ("aws_lambda_powertools", ("flowcore.http", "handlers"), "Powertools belongs to the edge"),
     ("handlers", ("handlers",), "an entry point is started by Lambda, never imported"),
     ("os.environ", ("flowcore.settings", "infra"), "settings.py alone reads the environment"),
@@ -145,6 +137,8 @@ def violations(module: str, source: str) -> list[str]:
             for reserved, rooms, why in RESERVED
             if is_in(name, reserved) and not any(is_in(module, allowed) for allowed in rooms)
         ]
+        if name == "dataclasses.replace" and module not in PLAIN_COPIES and any(is_in(module, r) for r in COPIES):
+            found.append(where + "heads and records are copied by flowcore.parcels.replace, which fetches nothing")
         if room == "flowcore.core" and not is_pure(name):
             found.append(where + "core/ is pure")
     return found

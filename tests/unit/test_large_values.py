@@ -211,6 +211,25 @@ def test_containers_carry_large_values() -> None:
     assert max(world.items()) < 2 * KB
 
 
+def test_outcomes_that_are_kept_back_may_be_large() -> None:
+    """They are put as they are written, together, where the run is given back."""
+    flow = (
+        workflow("flow", input=int, output=int, durability="boundary")
+        .then(grow)
+        .then(_longer("longer"))
+        .sleep(DAY)
+        .then(count)
+        .commit()
+    )
+    world = World(flow)
+    world.start(100 * KB)
+    assert 2 == len(world.memory.kept)
+    world.blobs.calls.clear()
+    world.app.advance(days=2)
+    assert 100 * KB + 1 == world.app.run("r-1").result().output
+    assert "g" * 100 * KB == world.app.run("r-1").result().steps["grow"].output
+
+
 def test_event_brings_a_value_that_becomes_large_output() -> None:
     """Its data is the output of the entry that waited for it."""
     flow = workflow("flow", input=str, output=str).wait_for_event("paid", key=lambda text: text).commit()
