@@ -32,7 +32,7 @@ from flowcore.adapters.dynamodb_values import (
     terms_json,
     terms_of,
 )
-from flowcore.errors import BlobAltered, BlobMissing, PayloadTooLarge
+from flowcore.errors import BlobAltered, BlobMissing, NeedsDynamoDB, PayloadTooLarge
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.model import (
     EVERY_RUN,
@@ -57,6 +57,7 @@ from flowcore.ports import (
     EffectMoved,
     Effects,
     EventTaken,
+    Handing,
     HeadMoved,
     Ids,
     NotClaimable,
@@ -119,6 +120,13 @@ class RoomyStore:
         self._ids = ids
         self._largest = largest
         self._inline = inline
+
+    def handing(self) -> tuple[Store, list[dict[str, Any]]]:
+        """See ``Handing.handing``; large values are put into the blob store at once."""
+        if not isinstance(self.inner, Handing):
+            raise NeedsDynamoDB("what is to be written in a transaction of one's own")
+        store, items = self.inner.handing()
+        return RoomyStore(store, self.blobs, self._ids, largest=self._largest), items
 
     # -- what may grow large --
 
