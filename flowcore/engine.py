@@ -41,10 +41,10 @@ from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.mailbox import EventGone, listeners_of, stop_listening
-from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
+from flowcore.model import Answer, Doors, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
 from flowcore.options import answer_shape
 from flowcore.parcels import replace
-from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
+from flowcore.ports import Claimed, Clock, EventTaken, Ids, LinkMaker, NotClaimable, Store, Tracer, Written
 from flowcore.redrive import begin_life
 from flowcore.renewal import Outdated, accepted_answer, renewed_snapshot
 from flowcore.session import Pace, Session
@@ -74,6 +74,7 @@ class Engine:
     retention: timedelta | None = None
     """How long ended runs are kept whose workflow does not say; None: for ever."""
     tracer: Tracer | None = None
+    links: LinkMaker | None = None
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
     crew: Callable[[EventLoop], Crew[Try, StepEvent | None]] = field(default=Crew, repr=False)
     """Makes the crew of one session; a test gives one whose order of outcomes it can replay."""
@@ -652,6 +653,10 @@ class Engine:
         written = self.store.release(head, epoch=held.epoch, version=held.version)
         _LOGGER.error("run is blocked", extra={"run_id": held.run.id, "reason": reason})
         return snapshot.with_head(head) if isinstance(written, Written) else self.read(held.run)
+
+    def doors(self, tenant: str) -> Doors | None:
+        """Where waits of a tenant are answered from outside; None where this deployment signs no links."""
+        return None if self.links is None else self.links.for_tenant(tenant)
 
     def lease_until(self, now: datetime, deadline: datetime | None) -> datetime:
         """How long a worker that begins ``now`` and must stop at ``deadline`` holds what it takes."""

@@ -27,7 +27,7 @@ from flowcore.delegation import delegate
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
-from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
+from flowcore.model import Doors, Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
 from flowcore.redrive import redrive
 from flowcore.tracing import Tracing, accepted, begun
 
@@ -238,6 +238,7 @@ class Run(Generic[In, Out]):
         idempotency_key: str | None = None,
         by: str | None = None,
         via: str = "python",
+        version: int | None = None,
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
@@ -256,6 +257,7 @@ class Run(Generic[In, Out]):
             idempotency_key: a repeated call with the same key and data is told the first one's receipt.
             by: who answers, kept with the answer.
             via: over which channel.
+            version: ``RunResult.version`` that the caller has seen; if the run has moved since, nothing happens.
             request_context: values for the steps that follow; they win over those the run knows.
             retry_count: tries of the step that count as made already.
             tracing: the trace under which the run goes on. Without ids it goes on in a trace of its own, which links to
@@ -265,10 +267,11 @@ class Run(Generic[In, Out]):
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
-            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest. The run is untouched then.
+            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest, VersionMismatch. The run is
+            untouched then.
         """
         _check_text(label=label, wait=wait, idempotency_key=idempotency_key, by=by, via=via)
-        _check_count(index=index, retry_count=retry_count)
+        _check_count(index=index, retry_count=retry_count, version=version)
         resume = Resume(
             step=_dotted(step),
             label=label,
@@ -278,6 +281,7 @@ class Run(Generic[In, Out]):
             digest=digest(_ANYTHING.accept("resume data", data)),
             by=by,
             via=via,
+            version=version,
             request_context=_CONTEXT.accept(*_named_values("request context", request_context)),
             retry_count=retry_count or 0,
             trace=accepted(tracing),
@@ -460,7 +464,7 @@ class Run(Generic[In, Out]):
         """
         names = known(FIELDS if fields is None else fields)
         graph, snapshot = self._read(needs(names))
-        found = made(names, graph, snapshot)
+        found = made(names, graph, snapshot, self._doors())
         if not with_nested_workflows and "steps" in found:
             found["steps"] = {id: step for id, step in found["steps"].items() if "." not in id}
         if fields is not None:
@@ -569,7 +573,10 @@ class Run(Generic[In, Out]):
         graph, snapshot = self._app.engine.seen(snapshot)
         if graph is not None and view.has_unloaded(snapshot, graph):
             graph, snapshot = self._app.engine.seen(self._app.engine.read(snapshot.head.run))
-        return replace(result_of(graph, snapshot), receipt=receipt, replayed=replayed)
+        return replace(result_of(graph, snapshot, self._doors()), receipt=receipt, replayed=replayed)
+
+    def _doors(self) -> Doors | None:
+        return self._app.engine.doors(self._ref.tenant)
 
 
 def new_head(
@@ -604,9 +611,9 @@ def new_head(
     )
 
 
-def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
+def result_of(graph: Graph | None, snapshot: Snapshot, doors: Doors | None = None) -> RunResult[Any]:
     """What users see of a snapshot; without a graph the output is plain JSON and inputs are missing."""
-    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot)
+    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot, doors)
     return RunResult(**values)
 
 

@@ -69,7 +69,7 @@ from flowcore.core.evolve import (
     Suspended,
 )
 from flowcore.core.retry import is_retried, pause
-from flowcore.errors import InvariantError, StepTimeout
+from flowcore.errors import EffectRefused, InvariantError, StepTimeout
 from flowcore.failures import Unfit, Unread, decoded, encoded, failure_of, fitted, is_outcome, read
 from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, key_mistake, scope_of, turn_number, turn_of
 from flowcore.model import Answer, Json, StepFailure, StepRecord, Wait, wait_choice
@@ -173,6 +173,13 @@ class Runner:
             return _failed(action, unfit.failure, began_at)
         return Succeeded(key=place.key, output=output, started_at=began_at, attempt=attempt)
 
+    def refused(self, action: Action, view: View, error: EffectRefused, began_at: datetime) -> StepEvent:
+        """What becomes of a step whose own writes were refused: another try, or its failure."""
+        place, node = action.place, action.place.node
+        assert isinstance(action, RunStep)
+        assert isinstance(node, StepNode)
+        return self._raised(place, node, error, _attempt(action), began_at, view)
+
     # -- steps ------------------------------------------------------------------------------------------------------
 
     async def _step(self, action: RunStep, view: View, call: _Caller, started: datetime) -> StepEvent:
@@ -248,7 +255,13 @@ class Runner:
         bailed: bool = False,
     ) -> StepEvent:
         return Succeeded(
-            key=place.key, output=output, started_at=started, attempt=attempt, bailed=bailed, changes=_changes(context)
+            key=place.key,
+            output=output,
+            started_at=started,
+            attempt=attempt,
+            bailed=bailed,
+            changes=_changes(context),
+            effects=context.effects,
         )
 
     def _suspended(
@@ -271,6 +284,7 @@ class Runner:
             until=None if signal.timeout is None else _deadline(node, signal.timeout, self.clock.now()),
             started_at=started,
             changes=_changes(context),
+            effects=context.effects,
         )
 
     def tell(self, node: StepNode, name: str, wait: Wait[Json]) -> None:

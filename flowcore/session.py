@@ -32,6 +32,7 @@ from flowcore.core.evolve import (
     FailedOnce,
     Skipped,
     StepEvent,
+    Succeeded,
     Suspended,
     context_at,
     evolve,
@@ -42,7 +43,9 @@ from flowcore.core.evolve import (
 from flowcore.core.rename import as_met
 from flowcore.errors import (
     BlobLost,
+    EffectRefused,
     InvalidPayload,
+    NeedsDynamoDB,
     OutsideError,
     PayloadTooLarge,
 )
@@ -54,7 +57,7 @@ from flowcore.migrations import registered
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 from flowcore.parcels import brought, replace
 from flowcore.pmap import PMap
-from flowcore.ports import HeadMoved, RecordMoved, Written
+from flowcore.ports import EffectMoved, Effects, HeadMoved, RecordMoved, Written
 from flowcore.receipts import remember
 from flowcore.renewal import Outdated, is_step, outdated, renewed_snapshot, renewed_state
 from flowcore.runner import Runner, View, conclude, is_async
@@ -172,6 +175,8 @@ class Session:
         try:
             while self.underway:
                 self._collect(None)
+            if self.kept_back:
+                self._flush()
         except (BlobLost, _Unanswered):
             pass
         except _Fenced:
@@ -261,7 +266,7 @@ class Session:
             action = self._begun(fresh[0])
             if action is not None:
                 prior = self.snapshot.records.get(action.place.key)
-                self._commit(self.runner.perform(action, self._view(action)), prior)
+                self._commit(self.runner.perform(action, self._view(action)), prior, action)
             return
         for candidate in fresh:
             self._look_up()
@@ -318,14 +323,14 @@ class Session:
         self.timed.discard(try_)
         if event is None or try_.is_late():
             event = self.runner.timed_out(try_.action, self._view(try_.action), try_.began_at or self._now())
-        self._commit(event, try_.prior)
+        self._commit(event, try_.prior, try_.action)
 
     def _give_up_overdue(self) -> None:
         for try_ in [try_ for try_ in self.timed if try_.is_overdue()]:
             self.crew.give_up(try_)
             self._came_back(try_, None)
 
-    def _commit(self, event: StepEvent, prior: StepRecord | None) -> None:
+    def _commit(self, event: StepEvent, prior: StepRecord | None, action: Action) -> None:
         """Make one outcome durable; if another worker was faster, what it committed is adopted."""
         if self.snapshot.records.get(_key_of(event)) is not prior:
             return
@@ -335,7 +340,10 @@ class Session:
         self._look_up()
         try:
             self._write(event, prior)
-        except (PayloadTooLarge, InvalidPayload, NotJsonError) as error:
+        except EffectRefused as error:
+            began_at = event.started_at if isinstance(event, (Succeeded, Suspended)) else self._now()
+            self._write(self.runner.refused(action, self._view(action), error, began_at), prior)
+        except (PayloadTooLarge, InvalidPayload, NotJsonError, NeedsDynamoDB) as error:
             failure = StepFailure(type=type(error).__name__, message=str(error), step=dotted(_key_of(event)))
             self._fail(Failed(key=_key_of(event), failure=failure, started_at=self._now()), prior)
 
@@ -379,6 +387,11 @@ class Session:
             self._write_alone(event, prior)
 
     def _write_alone(self, event: StepEvent, prior: StepRecord | None) -> None:
+        effects = event.effects if isinstance(event, (Succeeded, Suspended)) else ()
+        if effects and self.kept_back:
+            self._flush()  # what the author writes rests on it
+            if self.snapshot.records.get(_key_of(event)) is not prior:
+                return
         head = self.snapshot.head
         with self.order:
             last = max(self.snapshot.last_seq, self.last_seq)
@@ -389,14 +402,17 @@ class Session:
             remember(self.engine, head, [prior])
         for listener in listeners_of(head, record):
             self.engine.store.listen(listener)
-        if self._is_kept_back(prior):
+        if self._is_kept_back(prior) and not effects:
             self.kept_back.add(record, prior, self.engine.store.weigh(head.run, head.incarnation, record))
             self._happened(event, after)
             if self.kept_back.is_full or record.key in self.begun_once:
                 self._flush()
             return
-        written = self.engine.store.commit(head.run, head.incarnation, record, prior)
+        store, place = self.engine.store, (head.run, head.incarnation, record, prior)
+        written = store.commit_with(*place, effects) if effects else store.commit(*place)
         match written:
+            case EffectMoved():
+                raise _refusal(record.key, effects, written)
             case Written():
                 self._happened(event, after)
                 self._tell_of(record)
@@ -480,7 +496,8 @@ class Session:
         if terms is None or terms.notify is None:
             return None
         reminder, following = terms.rungs(record.at, self._now())
-        wait = Wait.of(self.snapshot.head, record, reminder)
+        head = self.snapshot.head
+        wait = replace(Wait.of(head, record, reminder), doors=self.engine.doors(head.run.tenant))
         told = told_of(record.key, f"{wait.id.rsplit('@', 1)[1]}.{reminder}")
         if told in self.kept or told in self.snapshot.records or self._tell(record, terms.notify, wait, told):
             return following
@@ -724,6 +741,11 @@ def idempotency_key(head: Head, key: StepKey) -> str:
     again = "" if life == 1 else f"~{life}"
     full = f"{tenant}{head.run.id}{again}/{key}"
     return full if len(full) <= 200 else f"{full[:150]}-{digest(full)}"
+
+
+def _refusal(key: StepKey, effects: Effects, moved: EffectMoved) -> EffectRefused:
+    verb, body = ("A write", {}) if moved.index is None else next(iter(effects[moved.index].items()))
+    return EffectRefused(dotted(key), moved.index, verb, body.get("TableName"), moved.reason, moved.message)
 
 
 def _go_on() -> None:

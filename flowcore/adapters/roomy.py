@@ -52,6 +52,8 @@ from flowcore.ports import (
     Batch,
     Blobs,
     Claimed,
+    EffectMoved,
+    Effects,
     EventTaken,
     HeadMoved,
     Ids,
@@ -155,6 +157,14 @@ class RoomyStore:
         packed = self._packed(record, run, record.key, _OF_RECORD)
         reply = self.inner.commit(run, incarnation, packed, prior)
         return reply if isinstance(reply, Written) else RecordMoved(self._record(run, reply.record))
+
+    def commit_with(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
+    ) -> Written | RecordMoved | EffectMoved:
+        """See ``Store.commit_with``."""
+        packed = self._packed(record, run, record.key, _OF_RECORD)
+        reply = self.inner.commit_with(run, incarnation, packed, prior, effects)
+        return RecordMoved(self._record(run, reply.record)) if isinstance(reply, RecordMoved) else reply
 
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""

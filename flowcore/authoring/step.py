@@ -219,7 +219,7 @@ def _step_of(
     metadata: Mapping[str, Any] | None = None,
 ) -> Step[Any, Any, Any, Any]:
     name = _checked_id(str(getattr(function, "__name__", type(function).__name__)) if id is None else id)
-    hints = _annotations(function, caller, name)
+    hints = annotations_of(function, caller, name)
     parameters = _positional(function, name)
     first = hints.get(parameters[0]) if parameters else None
     context = hints.get(parameters[1]) if len(parameters) > 1 else None
@@ -347,7 +347,7 @@ def _is_variadic(signature: inspect.Signature) -> bool:
     return any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in signature.parameters.values())
 
 
-def _annotations(function: Callable[..., Any], caller: FrameType, where: str) -> Mapping[str, Any]:
+def annotations_of(function: Callable[..., Any], caller: FrameType, where: str) -> Mapping[str, Any]:
     """The function's type hints; names of the calling function's locals are known, as pydantic does it."""
     target = function if inspect.isroutine(function) else getattr(type(function), "__call__", function)  # noqa: B004  # it is callable; its hints are wanted
     try:

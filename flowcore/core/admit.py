@@ -25,6 +25,7 @@ from flowcore.errors import (
     RunFinished,
     UnknownLabel,
     UnknownStep,
+    VersionMismatch,
 )
 from flowcore.keys import StepKey, dotted, index_of, parents_of, path_of
 from flowcore.model import (
@@ -65,6 +66,8 @@ class Resume:
     """Wins over what the run knows, per key."""
     retry_count: int = 0
     """Tries of the step that count as made already."""
+    version: int | None = None
+    """The run must still be at it; None: whichever it is at."""
     trace: Trace | None = None
     """Under what the run goes on; None: the caller did not say."""
 
@@ -105,6 +108,8 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime | None
     """
     if (repeated := _repeated(snapshot, resume)) is not None:
         return repeated
+    if resume.version not in (None, snapshot.head.version):
+        return Refused(VersionMismatch(resume.version, snapshot.head.version))
     verdict = _meant(graph, snapshot, resume)
     if isinstance(verdict, Meant):
         return _seated(snapshot, verdict.records, resume, now or snapshot.head.updated_at)

@@ -32,11 +32,11 @@ LAYERS = (
         ),
         *("flowcore.hints", "flowcore.hold", "flowcore.hooks", "flowcore.mailbox", "flowcore.receipts"),
         *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
-        *("flowcore.renewal", "flowcore.arrivals"),
+        *("flowcore.renewal", "flowcore.arrivals", "flowcore.webhooks", "flowcore.deliveries"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
-        *("flowcore.settings", "flowcore.links", "flowcore.webhooks"),
+        *("flowcore.settings", "flowcore.links", "flowcore.inbox"),
         *("flowcore.http", "flowcore.console", "flowcore.cli", "flowcore.ops"),
     ),
     ("flowcore.adapters", "flowcore.testing"),

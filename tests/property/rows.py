@@ -44,6 +44,9 @@ ROWS: Mapping[str, Row] = {
     ),
     "resumes": Row("32 people answer at once: one wins, the others learn who", "rounds", "200", 5_000),
     "resumes-moto": Row("the same on DynamoDB as moto plays it", "rounds", "5", 100),
+    "histories": Row("what six at once are told by a store could have been told one by one", "histories", "50", 10_000),
+    "histories-moto": Row("the same on DynamoDB as moto plays it", "histories", "4", 300),
+    "histories-app": Row("the same of an App, with 8 to 32 answers and a cancel", "histories", "20", 2_000),
 }
 """In the order of the page; a proof that is not here cannot be told."""
 
