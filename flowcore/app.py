@@ -461,6 +461,18 @@ class App:
         """Drive a run if there is anything to do in it: what a worker does with a hint. None: no such run."""
         return self.engine.look(run, deadline=deadline)
 
+    def hint(self, run_id: str) -> None:
+        """Have a run looked at now: one that a transaction of yours has started or answered with its items.
+
+        With a queue a worker is asked to, without one the run is driven here. A hint that is lost, or never given, is
+        made up for by the sweeper. Harmless where there is no such run, or nothing to do in it.
+        """
+        run = RunRef(self.tenant, run_id)
+        if self.queue is None:
+            self.engine.look(run)
+        else:
+            self.engine.hints.send(run, at=self.clock.now(), version=0)
+
     def sweep(self, *, limit: int = 1000) -> int:
         """Ask a worker to look at every run that is overdue; how many there were."""
         return sweep(self.store, self.engine.hints, self.clock.now(), limit=limit)

@@ -30,7 +30,7 @@ from flowcore.adapters.dynamodb_values import (
     terms_json,
     terms_of,
 )
-from flowcore.errors import BlobAltered, BlobMissing, PayloadTooLarge
+from flowcore.errors import BlobAltered, BlobMissing, NeedsDynamoDB, PayloadTooLarge
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.model import (
     EVERY_RUN,
@@ -55,6 +55,7 @@ from flowcore.ports import (
     EffectMoved,
     Effects,
     EventTaken,
+    Handing,
     HeadMoved,
     Ids,
     NotClaimable,
@@ -113,6 +114,13 @@ class RoomyStore:
         self.blobs = blobs
         self._ids = ids
         self._largest = largest
+
+    def handing(self) -> tuple[Store, list[dict[str, Any]]]:
+        """See ``Handing.handing``; large values are put into the blob store at once."""
+        if not isinstance(self.inner, Handing):
+            raise NeedsDynamoDB("what is to be written in a transaction of one's own")
+        store, items = self.inner.handing()
+        return RoomyStore(store, self.blobs, self._ids, largest=self._largest), items
 
     # -- what may grow large --
 
