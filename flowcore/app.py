@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, overload
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
 from flowcore.codec import Shape, digest
+from flowcore.core.health import OVERDUE
 from flowcore.core.view import waits as open_suspensions
 from flowcore.deliveries import Delivery, DeliveryLog, Webhook, found, replay
 from flowcore.engine import Engine
@@ -223,6 +224,7 @@ class App:
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
+        keep: timedelta | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Any]: ...
@@ -242,6 +244,7 @@ class App:
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
+        keep: timedelta | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Any]: ...
@@ -470,6 +473,13 @@ class App:
             self.engine.look(run)
         else:
             self.engine.hints.send(run, at=self.clock.now(), version=0)
+
+    def overdue(self, by: timedelta = OVERDUE, *, limit: int = 1000) -> int:
+        """How many runs, of all tenants, somebody should have looked at longer ago than ``by``; counts up to ``limit``.
+
+        Above 0 for minutes means that the sweeper does not help: workers are down, throttled, or die of these runs.
+        """
+        return len(self.store.due(self.clock.now() - by, limit=limit))
 
     def sweep(self, *, limit: int = 1000) -> int:
         """Ask a worker to look at every run that is overdue; how many there were."""

@@ -243,6 +243,7 @@ class Run(Generic[In, Out]):
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
+        keep: timedelta | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Out]:
@@ -262,6 +263,8 @@ class Run(Generic[In, Out]):
             retry_count: tries of the step that count as made already.
             tracing: the trace under which the run goes on. Without ids it goes on in a trace of its own, which links to
                 the run's. Its tags mark spans; listings find a run by those it was started with.
+            keep: where ``step``, named by its whole dotted id, waits for nobody yet, keep the answer for so long: its
+                next suspension takes it, unless it waits for one of several things. Not in a loop or a foreach.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
@@ -286,7 +289,7 @@ class Run(Generic[In, Out]):
         )
         here, deadline = self._pace(drive)
         snapshot, receipt = self._app.engine.resume(
-            self._existing(), data, resume, here=here or per_step, deadline=deadline, per_step=per_step
+            self._existing(), data, resume, here=here or per_step, deadline=deadline, keep_for=keep, per_step=per_step
         )
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
 
