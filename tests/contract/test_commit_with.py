@@ -103,6 +103,22 @@ def test_it_happens_exactly_once_whatever_happens(client: Any, shop: str, store:
             assert ("success", before) == (app.run(name).result().status, left(client)), name
 
 
+def test_what_it_rests_on_is_stored_before(client: Any, shop: str, store: Store) -> None:
+    """Where outcomes are kept back: an effect must not stand on an output that is lost and may be another next time."""
+    calls: list[str] = []
+
+    def noted(value: int) -> int:
+        calls.append("a")
+        return value
+
+    flow = a_workflow(lambda w: w.then(a_step("a", noted)).then(_takes(1)).then(a_step("b")), durability="boundary")
+    app = LocalApp(App(flow), store=store, pace=Pace(lease=MINUTE))
+    app.crash_after("reserve")
+    app.workflow("flow").create_run("r-1").start(1)
+    app.advance(minutes=5)
+    assert ("success", ["a"], 4) == (app.run("r-1").result().status, calls, left(client))
+
+
 def test_a_reply_that_was_lost_inside_the_store_is_no_second_write(client: Any, shop: str, table: str) -> None:
     """The adapter asks again with the same token; the record tells it that it has been there."""
 
