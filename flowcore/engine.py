@@ -35,7 +35,7 @@ from flowcore.errors import (
 )
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
-from flowcore.keys import RunRef, StepKey, dotted
+from flowcore.keys import RunRef, dotted
 from flowcore.mailbox import EventGone, listeners_of, stop_listening
 from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
 from flowcore.options import answer_shape
@@ -390,7 +390,7 @@ class Engine:
         self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume, seat: str | None
     ) -> Answered | Counted | Received:
         """The data, checked against what the place takes before anything is written."""
-        node, wait = answerable(graph, record.key), wait_id(record, snapshot.head.incarnation)
+        node, wait = answerable(graph, record), wait_id(record, snapshot.head.incarnation)
         accepted = _fitting(node, record, wait, data)
         answer = Answer(
             wait=wait,
@@ -618,18 +618,18 @@ def _fitting(node: StepNode | EventNode, record: StepRecord, wait: str, data: Js
     place = dotted(record.key)
     try:
         if isinstance(node, EventNode):
-            return node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
+            return node.data.accept(f"data of event {node.event!r} for {place!r}", data)
         return answer_shape(node, record).accept(f"resume data of step {place!r}", data)
     except InvalidPayload as error:
         error.wait = wait
         raise
 
 
-def answerable(graph: Graph, key: StepKey) -> StepNode | EventNode:
-    """What takes an answer at a record's key, loop and foreach bodies included. Raises: InvalidPayload."""
-    node = graph.called_at(dotted(key))
+def answerable(graph: Graph, record: StepRecord) -> StepNode | EventNode:
+    """What takes an answer where a record stands, loop and foreach bodies included. Raises: InvalidPayload."""
+    node = graph.acting_at(dotted(record.key), None if record.instead is None else record.instead[0])
     if not isinstance(node, (StepNode, EventNode)):
         raise InvalidPayload(
-            "step", [{"path": dotted(key), "message": "is no step that takes an answer", "type": "step"}]
+            "step", [{"path": dotted(record.key), "message": "is no step that takes an answer", "type": "step"}]
         )
     return node

@@ -336,7 +336,7 @@ class Session:
 
     def _tell(self, record: StepRecord, name: str, wait: Wait[Json], told: StepKey) -> bool:
         """Call ``notify`` and write down that it need not be called again; whether it has returned."""
-        node = self.graph.called_at(dotted(record.key))
+        node = self.graph.acting_at(dotted(record.key), None if record.instead is None else record.instead[0])
         assert isinstance(node, StepNode)  # only steps say that somebody is to be told
         try:
             self.runner.tell(node, name, wait)
@@ -466,6 +466,11 @@ class Session:
         head = snapshot.head
         heed = _go_on if try_ is None else try_.heed
 
+        record = snapshot.records.get(place.key)
+        # A stand-in is another step at the same place: what the first one has done once is not what it does.
+        behind = "" if record is None or record.instead is None else f"{record.instead[0]}:"
+        own = once_of(place.key, behind.rstrip(":")) if behind else place.key
+
         def result_of(step: str) -> tuple[Shape[Any], Json] | None:
             node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
             record = snapshot.records.get(key)
@@ -479,12 +484,14 @@ class Session:
             run_id=head.run.id,
             workflow_id=place.graph.id,
             resource_id=head.resource_id,
-            idempotency_key=idempotency_key(head, place.key),
+            idempotency_key=idempotency_key(head, own),
             state=state_at(snapshot, place.key),
             request_context=context_at(snapshot, place.key),
             result_of=result_of,
-            once=lambda name, make: self._once(once_of(place.key, quote(name, safe="")), make, heed),
-            emit=lambda number, data: self._emit(emit_of(place.key, number, digest(data)), data, heed),
+            once=lambda name, make: self._once(once_of(place.key, behind + quote(name, safe="")), make, heed),
+            emit=lambda number, data: self._emit(
+                emit_of(place.key, number, digest([behind, data] if behind else data)), data, heed
+            ),
             remaining=lambda: self._remaining() if try_ is None else try_.remaining(self._remaining()),
             cancelled=try_ or self,
             heed=heed,

@@ -116,6 +116,8 @@ class Answered:
     """What the answer brings along for the request context; the caller's values win."""
     retry_count: int = 0
     """Tries that count as made already."""
+    instead: str | None = None
+    """The stand-in that runs here from now on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +290,7 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             delta=prior.delta,
             count=prior.count,
             given=prior.given,
+            instead=prior.instead,
             listens=prior.listens,
             terms=prior.terms,
             alternatives=prior.alternatives,
@@ -325,9 +328,11 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             return _still(memory, prior, event)
         case Answered():
             memory = with_last_vote(memory, event.answer)
+            instead = memory.instead if event.instead is None else (event.instead, fresh.gen)
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
-            return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta, asked=asked)
+            memory = replace(memory, answer=event.answer, attempt=event.retry_count, instead=instead)
+            return replace(memory, delta=delta, asked=asked)
         case Received():
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
