@@ -3,6 +3,7 @@
 from flowcore.app import App
 from flowcore.authoring.context import FunctionContext, StepContext
 from flowcore.authoring.graph import Backoff
+from flowcore.authoring.migrate import migrate
 from flowcore.authoring.option import Option
 from flowcore.authoring.step import Step, create_step, step
 from flowcore.authoring.workflow import Workflow, otherwise, workflow
@@ -26,6 +27,7 @@ __all__ = [
     "Wait",
     "Workflow",
     "create_step",
+    "migrate",
     "otherwise",
     "step",
     "workflow",

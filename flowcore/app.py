@@ -6,6 +6,7 @@ end; with one, ``start`` and ``resume`` commit, ask a worker to look, and return
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from flowcore.codec import Shape, digest
 from flowcore.core.view import waits as open_suspensions
 from flowcore.engine import Engine
 from flowcore.errors import (
+    BlobLost,
     DefinitionError,
     MalformedRequest,
     Mistake,
@@ -40,7 +42,7 @@ from flowcore.model import (
     Topic,
     Wait,
 )
-from flowcore.ports import Clock, Ids, Queue, Scheduler, Store, Tracer
+from flowcore.ports import Blobs, Clock, Ids, Queue, Scheduler, Store, Tracer
 from flowcore.run import Run, RunResult
 from flowcore.session import Pace
 from flowcore.starting import Start, first_head
@@ -51,6 +53,7 @@ Out = TypeVar("Out")
 R = TypeVar("R")
 
 DEFAULT_TENANT = "default"
+_LOGGER = logging.getLogger("flowcore.app")
 _LATEST = datetime.max.replace(tzinfo=UTC)
 _ANYTHING: Shape[Any] = Shape(Any)
 
@@ -64,6 +67,8 @@ class App:
         store: where runs live.
         scheduler: fires wakes that are further away than a queue message can be delayed.
         queue: hands runs to workers; without one, runs are driven in the calling process.
+        blobs: where values lie whose JSON is longer than 64 KB, of any size up to ``largest_value``; without, a value
+            has to fit into an item of the store: 350 KB.
         clock: the time of day.
         ids: fresh names and chance.
         pace: leases, margins and other durations.
@@ -72,6 +77,8 @@ class App:
             next: the sweeper, or a start of the same id. A run that has not ended is never removed.
         tracer: is told what runs and steps took, as ``flowcore.ports.Span`` values; ``flowcore.adapters.otel`` has one
             for OpenTelemetry.
+        largest_value: bytes of JSON that one value may have, with ``blobs``; 50 MB when left out. A step that gives a
+            larger one fails with ``PayloadTooLarge``, and nothing of it is written.
 
     Example:
         >>> from flowcore import App, step, workflow
@@ -89,11 +96,13 @@ class App:
         store: Store | None = None,
         scheduler: Scheduler | None = None,
         queue: Queue | None = None,
+        blobs: Blobs | None = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
         pace: Pace | None = None,
         retention: timedelta | None = None,
         tracer: Tracer | None = None,
+        largest_value: int | None = None,
     ) -> None:
         from flowcore.adapters.memory import MemoryScheduler, MemoryStore  # noqa: PLC0415  # only without a store
         from flowcore.adapters.system import SystemClock, SystemIds  # noqa: PLC0415  # only without others
@@ -104,7 +113,8 @@ class App:
         self.tenant = DEFAULT_TENANT
         clock = clock or SystemClock()
         self.ids: Ids = ids or SystemIds()
-        self.store: Store = store or MemoryStore()
+        self.largest_value = _above_zero(largest_value)
+        self.store: Store = _with_room(store or MemoryStore(), blobs, self.ids, self.largest_value)
         self.queue = queue
         self.scheduler: Scheduler | None = scheduler or (None if store else MemoryScheduler())
         self.engine = Engine(
@@ -119,6 +129,12 @@ class App:
         )
 
     @property
+    def blobs(self) -> Blobs | None:
+        """Where large values lie, if they may be large."""
+        blobs: Blobs | None = getattr(self.store, "blobs", None)
+        return blobs
+
+    @property
     def clock(self) -> Clock:
         """The time of day, as this App sees it."""
         return self.engine.clock
@@ -129,11 +145,13 @@ class App:
         store: Store,
         scheduler: Scheduler | None = None,
         queue: Queue | None = None,
+        blobs: Blobs | None = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
         pace: Pace | None = None,
         retention: timedelta | None = None,
         tracer: Tracer | None = None,
+        largest_value: int | None = None,
     ) -> App:
         """The same workflows on other ports: how a deployment puts the author's App onto AWS."""
         return App(
@@ -141,11 +159,13 @@ class App:
             store=store,
             scheduler=scheduler,
             queue=queue,
+            blobs=blobs,
             clock=clock or self.clock,
             ids=ids or self.ids,
             pace=pace or self.engine.pace,
             retention=retention or self.engine.retention,
             tracer=tracer or self.engine.tracer,
+            largest_value=largest_value or self.largest_value,
         )
 
     def for_tenant(self, tenant: str) -> App:
@@ -391,10 +411,13 @@ class App:
         return Page(sorted(meant, key=_age), page.cursor)
 
     def _waits_of(self, run_id: str) -> list[Wait[Json]]:
-        """The open suspensions of a run that a listing has named and that may be gone by now."""
+        """The open suspensions of a run that a listing has named and that may be gone by now, or not to be read."""
         try:
             return open_suspensions(self.engine.read(RunRef(self.tenant, run_id), everything=False))
         except RunNotFound:
+            return []
+        except BlobLost as lost:  # one broken run must not hide what all the others wait for
+            _LOGGER.error("an open suspension cannot be shown", extra={"run_id": run_id, "error": str(lost)})  # noqa: TRY400  # its place says enough
             return []
 
     def look(self, run: RunRef, *, deadline: datetime | None = None) -> Head | None:
@@ -459,6 +482,22 @@ def _positive(retention: timedelta | None) -> timedelta | None:
     if retention is not None and retention <= timedelta(0):
         raise SettingsError(f"retention={retention} is not positive; leave it out to keep runs for ever")
     return retention
+
+
+def _above_zero(largest: int | None) -> int | None:
+    if largest is not None and largest < 1:
+        raise SettingsError(f"largest_value={largest} lets no value pass; leave it out for 50 MB")
+    return largest
+
+
+def _with_room(store: Store, blobs: Blobs | None, ids: Ids, largest: int | None) -> Store:
+    """The store with a blob store beside it, if there is one; a store that has one already may be given another."""
+    if blobs is None:
+        return store
+    from flowcore.adapters.roomy import LARGEST_VALUE, RoomyStore  # noqa: PLC0415  # only with blobs
+
+    plain = store.inner if isinstance(store, RoomyStore) else store
+    return RoomyStore(plain, blobs, ids, largest=largest or LARGEST_VALUE)
 
 
 def _event_id_mistake(event_id: str | None, keep: timedelta) -> str | None:

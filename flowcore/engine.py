@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -22,10 +22,12 @@ from flowcore.core.evolve import Answered, Changes, Counted, Received, StepEvent
 from flowcore.core.rewind import Given, rewound
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
+    BlobLost,
     ConflictError,
     DefinitionChanged,
     InvalidPayload,
     NotActive,
+    NotBlocked,
     OutsideError,
     RequestError,
     RunExists,
@@ -39,8 +41,10 @@ from flowcore.keys import RunRef, dotted
 from flowcore.mailbox import EventGone, listeners_of, stop_listening
 from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
 from flowcore.options import answer_shape
+from flowcore.parcels import replace
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
 from flowcore.redrive import begin_life
+from flowcore.renewal import Outdated, accepted_answer, renewed_snapshot
 from flowcore.session import Pace, Session
 from flowcore.spans import with_id
 from flowcore.tries import Try
@@ -261,6 +265,14 @@ class Engine:
             raise NotActive(run.id, head.public_status, "unpaused")
         moved = heads.requeued(head, self.time_of(snapshot))
         return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
+
+    def unblock(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
+        """Have a blocked run judged anew, by the code of whoever takes it up. Raises: RunNotFound, NotBlocked."""
+        snapshot = self.read(run, everything=False)
+        head = snapshot.head
+        if head.status is not RunStatus.BLOCKED:
+            raise NotBlocked(run.id, head.public_status)
+        return self._moved_on(heads.requeued(head, self.time_of(snapshot)), head, here=here, deadline=deadline)
 
     def time_travel(
         self,
@@ -580,11 +592,14 @@ class Engine:
         loaded = self.store.load(head.run, head)
         if loaded is None:
             raise RunNotFound(head.run.id)
-        snapshot = fold(head, loaded[1].values())
+        try:
+            snapshot = fold(head, loaded[1].values())
+        except BlobLost as lost:
+            return self.blocked(Snapshot(head=head), str(lost)).head
         graph = self.graphs.get(head.workflow)
         if graph is None:
             reason = f"no workflow {head.workflow!r} is served here; deploy it again, then resume or cancel the run"
-            return self._blocked(snapshot, reason).head
+            return self.blocked(snapshot, reason).head
         return self._drive(graph, snapshot, deadline, per_step=per_step).head
 
     def _drive(
@@ -594,10 +609,15 @@ class Engine:
         if snapshot.head.definition != graph.fingerprint:
             reason = conflict(graph, snapshot)
             if reason is not None:
-                return self._blocked(snapshot, reason)
+                return self.blocked(snapshot, reason)
+        try:
+            snapshot = renewed_snapshot(graph, snapshot)
+        except (Outdated, BlobLost) as error:
+            return self.blocked(snapshot, str(error))
         return Session(self, graph, snapshot, deadline, per_step=per_step).run()
 
-    def _blocked(self, snapshot: Snapshot, reason: str) -> Snapshot:
+    def blocked(self, snapshot: Snapshot, reason: str) -> Snapshot:
+        """Give back a run this worker holds, to stand still until somebody has mended what ``reason`` says."""
         held = snapshot.head
         head = heads.blocked(held, self.time_of(snapshot), reason)
         written = self.store.release(head, epoch=held.epoch, version=held.version)
@@ -619,7 +639,7 @@ def _fitting(node: StepNode | EventNode, record: StepRecord, wait: str, data: Js
     try:
         if isinstance(node, EventNode):
             return node.data.accept(f"data of event {node.event!r} for {place!r}", data)
-        return answer_shape(node, record).accept(f"resume data of step {place!r}", data)
+        return accepted_answer(answer_shape(node, record), f"resume data of step {place!r}", data)
     except InvalidPayload as error:
         error.wait = wait
         raise

@@ -7,6 +7,7 @@
     ├── ConflictError        nobody: reload and decide again
     ├── OutsideError         AWS: the platform retries
     ├── CapacityError        nobody can help by trying again
+    ├── BlobLost             an operator: a large value is gone or altered, and must be restored
     ├── StepTimeout          the author of the step, who gave it so much time and no more
     └── InvariantError       us: a promise of this library was broken
 
@@ -337,6 +338,18 @@ class NotActive(RequestError):
         super().__init__(f"Run {run_id!r} is {status!r}; only a run that is under way can be {what}.")
 
 
+class NotBlocked(RequestError):
+    """The run does not stand still for a deploy, so there is nothing to unblock."""
+
+    code = "not-blocked"
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(
+            f"Run {run_id!r} is {status!r} and not blocked by the code at hand; only a blocked run can be unblocked. "
+            "Unpause one that somebody has paused."
+        )
+
+
 class NotFailed(RequestError):
     """The run has not failed, so there is nothing in it to redrive; or somebody else was faster."""
 
@@ -414,6 +427,40 @@ class SchedulerUnavailable(OutsideError):
     """EventBridge Scheduler cannot be reached."""
 
     code = "scheduler-unavailable"
+
+
+class BlobsUnavailable(OutsideError):
+    """The blob store, where large values lie, cannot be reached or refuses to answer."""
+
+    code = "blobs-unavailable"
+
+
+class BlobLost(FlowcoreError):
+    """A large value of a run cannot be read from the blob store; the run can go on once it is restored there."""
+
+    code = "blob-lost"
+
+    def __init__(self, subject: str, *, run_id: str, step: str | None, key: str, why: str) -> None:
+        self.run_id = run_id
+        self.step = step
+        self.key = key
+        place = f"of run {run_id!r}" if step is None else f"of step {step!r} in run {run_id!r}"
+        super().__init__(f"The {subject} {place} cannot be read: {why} Its key is {key!r}.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"run_id": self.run_id, "step": self.step, "key": self.key}
+
+
+class BlobMissing(BlobLost):
+    """The blob store holds nothing under the value's key, or this App was given no blob store."""
+
+    code = "blob-missing"
+
+
+class BlobAltered(BlobLost):
+    """What lies under the value's key is not what was stored there: its length or its hash differs."""
+
+    code = "blob-altered"
 
 
 class CapacityError(FlowcoreError):

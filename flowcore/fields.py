@@ -11,6 +11,7 @@ from flowcore.authoring.graph import Graph
 from flowcore.core import view
 from flowcore.core.evolve import context_at, state_at
 from flowcore.errors import UnknownField
+from flowcore.failures import Unread, read
 from flowcore.keys import ROOT, StepKey
 from flowcore.model import Json, RunStatus, Snapshot, Wait
 
@@ -37,9 +38,12 @@ class Field:
 
 
 def _output(graph: Graph | None, snapshot: Snapshot) -> Any:
-    """The validated output; without a graph, plain JSON."""
+    """The validated output; plain JSON without a graph, or where a deploy has changed its type since."""
     if snapshot.head.status is RunStatus.SUCCESS and graph is not None:
-        return graph.gives.decode(snapshot.head.output)
+        try:
+            return read(graph.gives, snapshot.head.output, "output")
+        except Unread:
+            return snapshot.head.output
     return snapshot.head.output
 
 

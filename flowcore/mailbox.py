@@ -18,6 +18,7 @@ from flowcore.core.admit import Resume, open_waits
 from flowcore.core.alternatives import each
 from flowcore.core.evolve import fold
 from flowcore.errors import (
+    BlobLost,
     ConflictError,
     DefinitionChanged,
     EventNotFound,
@@ -207,7 +208,7 @@ def _settles(engine: Engine, listener: Listener, sent: Sent, *, here: bool, dead
         _settle(engine, listener, sent, here=here, deadline=deadline)
     except InvalidPayload:
         raise
-    except (DefinitionChanged, WorkflowNotFound):
+    except (DefinitionChanged, WorkflowNotFound, BlobLost):
         return False
     except RequestError:
         if _is_over(engine, listener):

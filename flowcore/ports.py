@@ -1,4 +1,4 @@
-"""What the engine needs from the world, as promises: store, queue, scheduler, clock, ids.
+"""What the engine needs from the world, as promises: store, blobs, queue, scheduler, clock, ids.
 
 The engine knows these and never an adapter. Every promise is in a docstring here and is held by the contract suite in
 ``flowcore.testing.contract``; a new adapter starts by passing that suite. All ports are synchronous and safe to call
@@ -72,6 +72,8 @@ class EventTaken:
 
 
 Records: TypeAlias = Mapping[StepKey, StepRecord]
+Batch: TypeAlias = Sequence[tuple[StepRecord, StepRecord | None]]
+"""Records to be written, each with the one that stands at its key; None: nothing does. No key is there twice."""
 
 
 class Mailbox(Protocol):
@@ -104,6 +106,9 @@ class Store(Mailbox, Protocol):
     Raises (all methods): ``StoreUnavailable`` or ``Throttled`` when the table gives no answer after the adapter's own
     tries; the write may or may not have happened then. Before any write: ``PayloadTooLarge``, and ``InvalidPayload``
     for a value that is not JSON (NaN, a lone surrogate). ``InvariantError`` for what a later flowcore stored.
+
+    A field of a head or a record that lies elsewhere (``flowcore.parcels``) is stored as its parcel, whatever else it
+    may have at hand, and read as that parcel again; looking at it raises ``BlobMissing`` until it is bound to blobs.
     """
 
     def start(self, head: Head) -> Head | None:
@@ -146,12 +151,20 @@ class Store(Mailbox, Protocol):
         """Write one record: if absent when ``prior`` is None, else if outcome and gen still are ``prior``'s."""
         ...
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``.
 
         What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, who started
         it, resource, trace and tags.
+
+        With ``batch`` its records are written in the same transaction, each under the condition of ``commit``: all or
+        nothing. Up to 64 of them, that ``weigh`` up to 1 MB together; ``load`` gives them like any others, however they
+        are kept. Of several conditions that fail the head's is told. ``RecordMoved`` comes with a batch alone.
         """
+        ...
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """Bytes that ``record`` would take, judged without a request. Raises what writing it would raise."""
         ...
 
     def resume(
@@ -242,6 +255,40 @@ class Store(Mailbox, Protocol):
 
         Looks at every entry of the tenant that was created between ``since`` and ``until``, whatever else is asked.
         """
+        ...
+
+
+class Blobs(Protocol):
+    """Where values lie that are too large for the store. A key is written once and holds what was written, or nothing.
+
+    Keys are made of ``[A-Za-z0-9._:@/-]``, no part between two slashes begins with a dot, at most 400 characters.
+    Raises (all methods): ``BlobsUnavailable`` when there is no answer after the adapter's own tries; the write may or
+    may not have happened then.
+    """
+
+    @property
+    def name(self) -> str:
+        """What parcels call it: of an S3 bucket its name."""
+        ...
+
+    def put(self, key: str, content: bytes, *, sha256: str) -> None:
+        """Keep ``content`` whole under ``key``, or not at all: nobody ever reads a part of it.
+
+        ``sha256`` is its hash in hexadecimal; what differs from it on arrival is not kept. Putting the same again
+        changes nothing. Once it has returned, every reader finds it.
+        """
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """What is kept under ``key``; None when there is nothing. Not verified: whoever asks knows the hash."""
+        ...
+
+    def keys(self, prefix: str) -> Sequence[str]:
+        """Up to 1,000 of the keys that begin with ``prefix``, which ends in a slash; empty only when there are none."""
+        ...
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove these, at most 1,000; what is not there is no error."""
         ...
 
 

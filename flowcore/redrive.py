@@ -7,7 +7,6 @@ dies in between leaves a failed run, and records that nobody will read.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from flowcore.failures import Unfit, fitted
 from flowcore.keys import RunRef, dotted
 from flowcore.mailbox import listeners_of
 from flowcore.model import Outcome, RunStatus, Snapshot, StepRecord
+from flowcore.parcels import replace
 from flowcore.ports import Written
 
 if TYPE_CHECKING:

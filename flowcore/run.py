@@ -340,6 +340,18 @@ class Run(Generic[In, Out]):
         engine = self._app.engine
         return self._seen(engine.unpause(self._existing(), here=here or per_step, deadline=deadline, per_step=per_step))
 
+    def unblock(self) -> RunResult[Out]:
+        """Have a run judged anew that stood still because the code did not fit (``blocked`` says why).
+
+        To be called after a deploy that mends it: hints, also late ones, do not take such a run up. It goes on where it
+        stood, or stands still again with the reason of today. ``flowcore.ops.unblock`` does it for all that would go
+        on.
+
+        Raises: RunNotFound; NotBlocked.
+        """
+        here, deadline = self._pace(None)
+        return self._seen(self._app.engine.unblock(self._existing(), here=here, deadline=deadline))
+
     def time_travel(
         self,
         step: Step[Any, Any, Any, Any] | str | list[str],

@@ -57,6 +57,7 @@ from flowcore.core.actions import (
     TimeOut,
 )
 from flowcore.core.alternatives import answered as answered_alone
+from flowcore.core.alternatives import is_replaced
 from flowcore.core.evolve import (
     Answered,
     Changes,
@@ -70,9 +71,9 @@ from flowcore.core.evolve import (
 )
 from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError, StepTimeout
-from flowcore.failures import Unfit, decoded, encoded, failure_of, fitted, is_outcome
+from flowcore.failures import Unfit, Unread, decoded, encoded, failure_of, fitted, is_outcome, read
 from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, key_mistake, scope_of, turn_number, turn_of
-from flowcore.model import Answer, Json, StepFailure, StepRecord, Wait, wait_choice, wait_number
+from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord, Wait, wait_choice
 from flowcore.options import alternatives_of, answer_shape
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
@@ -148,7 +149,7 @@ class Runner:
                 case _:
                     assert_never(action)
         except Unfit as unfit:
-            return _failed(action, _logged(unfit.failure, view, place.key), started)
+            return _unfit(action, unfit, view, started)
         except BaseException as error:
             if not is_outcome(error):
                 raise
@@ -181,7 +182,7 @@ class Runner:
         assert isinstance(node, StepNode)
         step = node.step
         attempt = _attempt(action)
-        value = decoded(step.input, action.value, f"input of step {node.id!r}")
+        value = _read_input(step.input, action, f"input of step {node.id!r}")
         decoded(step.request_context, view.request_context, f"request context of step {node.id!r}")
         context = self._context(place, prior, attempt, view)
         try:
@@ -209,7 +210,7 @@ class Runner:
         node = place.node
         assert isinstance(node, StepNode)
         step = node.step
-        prior = None if prior is None or _is_of_another(prior) else answered_alone(prior)
+        prior = None if prior is None or is_replaced(prior) else answered_alone(prior)
         answer = prior.answer if prior else None
         asked = prior is not None and answer is not None
         answered = answer is not None and not answer.timed_out
@@ -221,11 +222,11 @@ class Runner:
             resource_id=view.resource_id,
             attempt=attempt,
             idempotency_key=view.idempotency_key,
-            resume_data=decoded(answer_shape(node, prior), answer.data, f"resume data of step {node.id!r}")
+            resume_data=read(answer_shape(node, prior), answer.data, f"resume data of step {node.id!r}")
             if prior and answer and answered
             else None,
             chosen=None if answer is None else wait_choice(answer.wait),
-            suspend_data=decoded(step.suspend, prior.payload, f"suspend data of step {node.id!r}")
+            suspend_data=read(step.suspend, prior.payload, f"suspend data of step {node.id!r}")
             if prior and asked and prior.payload is not None
             else None,
             votes=_votes(node, prior),
@@ -276,7 +277,7 @@ class Runner:
     def tell(self, node: StepNode, name: str, wait: Wait[Json]) -> None:
         """Call what a step wants called once its suspension is stored. Raises: whatever it raises."""
         payload = wait.payload
-        shown = None if payload is None else decoded(node.step.suspend, payload, f"suspend payload of {node.id!r}")
+        shown = None if payload is None else read(node.step.suspend, payload, f"suspend payload of {node.id!r}")
         came = notifier(node, name)(replace(wait, payload=shown))
         if inspect.isawaitable(came):
             self.await_(came)
@@ -385,7 +386,7 @@ class Runner:
         iteration: int | None = None,
     ) -> Any:
         place = action.place
-        value = decoded(takes, action.value, f"input of {place.node.id!r}")
+        value = read(takes, action.value, f"input of {place.node.id!r}")
         if not function.takes_context:
             return await call(function.call, value)
         return await call(function.call, value, _function_context(place, view, iteration))
@@ -470,6 +471,16 @@ def _once_key(place: Place, key: Any) -> str:
     )
 
 
+def _read_input(shape: Shape[Any], action: RunStep, subject: str) -> Any:
+    """What the step begins with. One that has begun before was given it then, so a deploy has changed the type."""
+    try:
+        return read(shape, action.value, subject)
+    except Unread as unread:
+        began = action.prior is not None and action.prior.outcome is not Outcome.START
+        is_sure = unread.is_sure or began
+        raise Unread(unread.failure, is_sure=is_sure) from None
+
+
 def _attempt(action: RunStep) -> int:
     return 1 if action.prior is None else action.prior.attempt + 1
 
@@ -492,6 +503,13 @@ def _failed(action: Action, failure: StepFailure, started: datetime) -> Failed:
     if failure.step is None:
         failure = replace(failure, step=dotted(key))
     return Failed(key=key, failure=failure, started_at=started, closes=_closed_by(action))
+
+
+def _unfit(action: Action, unfit: Unfit, view: View, started: datetime) -> Failed:
+    if isinstance(unfit, Unread) and unfit.is_sure:
+        return replace(_failed(action, unfit.failure, started), unread="surely")
+    failed = _failed(action, _logged(unfit.failure, view, action.place.key), started)
+    return replace(failed, unread="perhaps") if isinstance(unfit, Unread) else failed
 
 
 def _closed_by(action: Action) -> Scope | None:
@@ -542,12 +560,6 @@ def _lapsed(action: TimeOut, view: View, started: datetime) -> StepEvent:
     return Succeeded(key=place.key, output=action.lapse.output[0], started_at=started)
 
 
-def _is_of_another(prior: StepRecord) -> bool:
-    """Whether what stands there is the deadline that a stand-in owes its turn to: it begins like any step."""
-    since = None if prior.instead is None else prior.instead[1]
-    return since is not None and prior.answer is not None and int(wait_number(prior.answer.wait)) < since
-
-
 def _nobody(place: Place) -> StepFailure:
     return StepFailure(type="SuspendTimeout", message=f"nobody answered {dotted(place.key)!r} in time")
 
@@ -559,7 +571,7 @@ def _votes(node: StepNode, prior: StepRecord | None) -> tuple[Vote[Any], ...]:
         Vote(
             by=vote.by or "",
             at=vote.at,
-            data=decoded(answer_shape(node, prior), vote.data, subject),
+            data=read(answer_shape(node, prior), vote.data, subject),
             on_behalf_of=vote.on_behalf_of,
         )
         for vote in votes

@@ -21,6 +21,7 @@ ENVIRONMENT = (
     "FLOWCORE_QUEUE_URL",
     "FLOWCORE_SCHEDULE_GROUP",
     "FLOWCORE_SCHEDULE_ROLE_ARN",
+    "FLOWCORE_BUCKET",
     "FLOWCORE_RETENTION_DAYS",
 )
 """Set on every function, and nothing else: a setting that only one function has is a setting nobody finds."""

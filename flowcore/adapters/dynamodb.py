@@ -19,7 +19,8 @@ from itertools import islice
 from typing import Any
 
 from flowcore.adapters.aws import AwsError, ClientError, DynamoClient, Reply, code_of, is_silence
-from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, instant_of, number, text
+from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, instant_of, item_size, number, text
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
 from flowcore.adapters.dynamodb_items import (
     DUE_INDEX,
     HEAD_KEY,
@@ -54,7 +55,7 @@ from flowcore.adapters.dynamodb_mail import (
 from flowcore.adapters.dynamodb_notes import decode_note, encode_note, notes_prefix
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
 from flowcore.errors import FlowcoreError, InvariantError, StoreUnavailable, Throttled
-from flowcore.keys import ROOT, RunRef
+from flowcore.keys import ROOT, RunRef, Scope
 from flowcore.model import (
     EVERY_RUN,
     TERMINAL,
@@ -71,7 +72,7 @@ from flowcore.model import (
     StepRecord,
     Topic,
 )
-from flowcore.ports import Claimed, EventTaken, HeadMoved, Ids, NotClaimable, RecordMoved, Records, Written
+from flowcore.ports import Batch, Claimed, EventTaken, HeadMoved, Ids, NotClaimable, RecordMoved, Records, Written
 
 _ABSENT = "attribute_not_exists(#pk)"
 """Nobody has made this item yet."""
@@ -212,11 +213,13 @@ class DynamoStore:
             prefix = incarnation_prefix(incarnation) if everything else scope_prefix(incarnation, ROOT)
             root = list(self._partition(run, "begins_with(#sk, :prefix)", prefix=prefix))
         if everything:
-            return head, {record.key: record for record in map(decode_record, root)}
-        return head, gather(
-            root,
-            lambda scope: self._partition(run, "begins_with(#sk, :prefix)", prefix=scope_prefix(incarnation, scope)),
-        )
+            return head, {record.key: record for record in decode_all(root)}
+
+        def read(scope: Scope) -> Iterator[StepRecord]:
+            prefix = scope_prefix(incarnation, scope)
+            return decode_all(self._partition(run, "begins_with(#sk, :prefix)", prefix=prefix))
+
+        return head, gather(decode_all(root), read)
 
     def peek(self, run: RunRef) -> Head | None:
         """See ``Store.peek``."""
@@ -235,13 +238,29 @@ class DynamoStore:
             verdict = self._put(item, token, _SAME_RECORD, _occurrence(prior))
         return Written() if isinstance(verdict, _Done) else RecordMoved(_record_in(verdict.item))
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
-        """See ``Store.release``."""
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
+        """See ``Store.release``. One request; a batch makes it a transaction, in which each item costs double."""
         token = self._ids.fresh()
         held = {":epoch": number(epoch), ":version": number(version), **_statuses(RunStatus.RUNNING)}
         update = self._updating(head.run, replacement(head, token), _STILL_HELD, held)
-        verdict = self._write(self._client.update_item, token, **update)
-        return Written() if isinstance(verdict, _Done) else HeadMoved(_head_in(verdict))
+        if not batch:
+            verdict = self._write(self._client.update_item, token, **update)
+            return Written() if isinstance(verdict, _Done) else HeadMoved(_head_in(verdict))
+        puts = [
+            {"Put": self._putting(item, *((_ABSENT, {}) if prior is None else (_SAME_RECORD, _occurrence(prior))))}
+            for item, _, prior in encode_batch(head.run, head.incarnation, batch, token)
+        ]
+        try:
+            self._ask(
+                self._client.transact_write_items, TransactItems=[{"Update": update}, *puts], ClientRequestToken=token
+            )
+        except ClientError as error:
+            return _batch_refused(error, token)
+        return Written()
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """See ``Store.weigh``."""
+        return item_size(encode_record(run, incarnation, record, "0" * 26))
 
     def move(self, head: Head, *, version: int) -> Written | HeadMoved:
         """See ``Store.move``."""
@@ -638,6 +657,18 @@ def _resume_refused(error: Exception, token: str, taken: Sent | None) -> Written
     if taken is not None and others[0]["Code"] == _REFUSED:
         return EventTaken(decode_sent(taken.topic, others[0]["Item"]))
     return HeadMoved(decode_head(head["Item"]) if "Item" in head else None)
+
+
+def _batch_refused(error: Exception, token: str) -> Written | HeadMoved | RecordMoved:
+    """What a canceled release means. The head is looked at first: whoever has lost it has nothing to write."""
+    reasons = _cancellations(error)
+    if any(_is_mine(reason.get("Item"), token) for reason in reasons):
+        return Written()
+    head, *records = reasons
+    if head["Code"] == _REFUSED:
+        return HeadMoved(decode_head(head["Item"]) if "Item" in head else None)
+    item = next(reason.get("Item") for reason in records if reason["Code"] == _REFUSED)
+    return RecordMoved(None if item is None else next(decode_all([item])))
 
 
 def _start_refused(error: Exception, token: str, sent: Sent) -> Head | Sent | None:

@@ -28,6 +28,8 @@ from flowcore.adapters.dynamodb_attributes import (
     int_of,
     item_size,
     number,
+    parcel,
+    parcel_of,
     payload,
     text,
     to_ms,
@@ -56,8 +58,8 @@ from flowcore.adapters.dynamodb_values import (
     trace_json,
     trace_of,
 )
-from flowcore.errors import InvalidPayload, InvariantError, PayloadTooLarge
-from flowcore.keys import ROOT, RunRef, Scope, StepKey, scope_of
+from flowcore.errors import BlobMissing, InvalidPayload, InvariantError, PayloadTooLarge
+from flowcore.keys import ROOT, RunRef, Scope, StepKey, dotted, scope_of
 from flowcore.model import (
     Head,
     Json,
@@ -67,6 +69,7 @@ from flowcore.model import (
     RunSummary,
     StepRecord,
 )
+from flowcore.parcels import Fetch, Parcel, lazily, nearby, parcels_in
 
 SCHEMA = 1
 """Version of the item form written here, in attribute ``v``. Items of a later one are refused, never guessed at."""
@@ -198,7 +201,8 @@ def encode_head(head: Head, token: str) -> Item:
     Raises:
         InvalidPayload, PayloadTooLarge: see ``payload``; or the whole item is too large.
     """
-    item = {**_head_facts(head), **_head_payloads(head), "lc": text(token)}
+    near = nearby(head)
+    item = {**_head_facts(near), **_head_payloads(near), **_parcels(head, HEAD_PAYLOADS), "lc": text(token)}
     _refuse_oversize(f"Run {head.run.id!r}, with its input, state and result,", item, ITEM_LIMIT - _HEAD_ROOM)
     return item
 
@@ -262,7 +266,10 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
     Raises:
         InvariantError: a later flowcore wrote it.
     """
-    _refuse_later(item)
+    refuse_later(item)
+    if far := _far_in(item, HEAD_PAYLOADS):
+        near = decode_head({name: value for name, value in item.items() if HEAD_PAYLOADS.get(name) not in far})
+        return lazily(near, far, _unbound(near.run, None))
     return Head(
         run=run_of(item["pk"]["S"]),
         workflow=item["wf"]["S"],
@@ -393,6 +400,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         InvalidPayload, PayloadTooLarge: see ``payload``; or the whole item or its key is too large.
     """
     place = f"of step {record.key!r} in run {run.id!r}"
+    far, record = _parcels(record, RECORD_PAYLOADS), nearby(record)
     item = _present(
         pk=text(partition_of(run)),
         sk=text(record_key(incarnation, record.key)),
@@ -425,6 +433,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         c=number(record.count) if record.count is not None else None,
         lc=text(token),
     )
+    item |= far
     _refuse_oversize(f"The record {place}", item, ITEM_LIMIT)
     return item
 
@@ -435,11 +444,19 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
     Raises:
         InvariantError: a later flowcore wrote it.
     """
-    _refuse_later(item)
+    refuse_later(item)
+    return decode_item(item)
+
+
+def decode_item(item: Mapping[str, Attribute], key: StepKey | None = None) -> StepRecord:
+    """The same, of whatever version; ``key`` where the item has no sort key."""
+    if far := _far_in(item, RECORD_PAYLOADS):
+        near = decode_item({name: value for name, value in item.items() if RECORD_PAYLOADS.get(name) not in far}, key)
+        return lazily(near, far, _unbound(run_of(item["pk"]["S"]), near.key))
     at = instant_of(item["at"])
     known = {field: decode(item[name]) for name, (field, decode) in _OPTIONAL.items() if name in item}
     return StepRecord(
-        key=step_key_of(item["sk"]["S"]),
+        key=step_key_of(item["sk"]["S"]) if key is None else key,
         outcome=Outcome(item["o"]["S"]),
         gen=int_of(item["g"]),
         seq=int_of(item["sq"]),
@@ -449,14 +466,14 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
     )
 
 
-def gather(root: Iterable[Item], read: Callable[[Scope], Iterable[Item]]) -> dict[StepKey, StepRecord]:
+def gather(root: Iterable[StepRecord], read: Callable[[Scope], Iterable[StepRecord]]) -> dict[StepKey, StepRecord]:
     """The records in ``root`` and in every scope that a record still at work opens, read one scope after another."""
     records: dict[StepKey, StepRecord] = {}
-    found: Iterable[Item] = root
+    found: Iterable[StepRecord] = root
     unread: list[Scope] = []
     seen = {ROOT}
     while True:
-        for record in map(decode_record, found):
+        for record in found:
             records[record.key] = record
             if record.opens is not None and not record.is_settled and record.opens not in seen:
                 seen.add(record.opens)
@@ -491,6 +508,48 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
 }
 """The field that an attribute holds which a record may leave out. Most records leave out most of them, so only what is
 there is looked at: a store reads far more records than it does anything else."""
+
+
+PAYLOADS = frozenset({"out", "err", "d", "sp", "ev", "tm", "al", "vo", "dg", "gi", "si", "an", "aq", "pa"})
+"""Attributes of a record that ``payload`` writes."""
+
+
+# -- payloads that lie elsewhere --------------------------------------------------------------------------------------
+
+HEAD_PAYLOADS: Mapping[str, str] = {"in": "input", "res": "output", "sta": "state", "ctx": "request_context"}
+"""Attributes of a head that may hold a parcel instead, with their fields."""
+RECORD_PAYLOADS: Mapping[str, str] = {
+    "out": "output",
+    "sp": "payload",
+    "d": "delta",
+    "tm": "terms",
+    "al": "alternatives",
+    "vo": "votes",
+    "gi": "given",
+    "an": "answer",
+}
+"""The same of a record."""
+
+
+def _parcels(value: Head | StepRecord, payloads: Mapping[str, str]) -> Item:
+    far = parcels_in(value)
+    return {name: parcel(far[field]) for name, field in payloads.items() if field in far} if far else {}
+
+
+def _far_in(item: Mapping[str, Attribute], payloads: Mapping[str, str]) -> dict[str, Parcel]:
+    found = {field: parcel_of(item[name]) for name, field in payloads.items() if name in item}
+    return {field: there for field, there in found.items() if there is not None}
+
+
+def _unbound(run: RunRef, key: StepKey | None) -> Fetch:
+    """What to raise for a payload that lies elsewhere, where nobody knows a blob store."""
+
+    def refuse(field: str, there: Parcel) -> Json:
+        step = None if key is None else dotted(key)
+        why = f"it lies in the blob store {there.store!r}, and this App was given none: App(blobs=...)."
+        raise BlobMissing(field, run_id=run.id, step=step, key=there.key, why=why)
+
+    return refuse
 
 
 # -- attributes that may be absent ------------------------------------------------------------------------------------
@@ -537,7 +596,8 @@ def _refuse_oversize(subject: str, item: Item, limit: int) -> None:
         raise PayloadTooLarge(subject, size, limit)
 
 
-def _refuse_later(item: Mapping[str, Attribute]) -> None:
+def refuse_later(item: Mapping[str, Attribute]) -> None:
+    """Raises: InvariantError for an item that a later flowcore wrote."""
     found = int_of(item["v"])
     if found > SCHEMA:
         raise InvariantError(

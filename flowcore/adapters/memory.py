@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from itertools import count
 from threading import RLock
 
-from flowcore.adapters.dynamodb_attributes import Item, instant_of, number, text
+from flowcore.adapters.dynamodb_attributes import Item, instant_of, item_size, number, text
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
 from flowcore.adapters.dynamodb_items import (
     SCHEMA,
     Change,
@@ -53,7 +54,18 @@ from flowcore.model import (
     StepRecord,
     Topic,
 )
-from flowcore.ports import Claimed, Clock, EventTaken, HeadMoved, Hint, NotClaimable, RecordMoved, Records, Written
+from flowcore.ports import (
+    Batch,
+    Claimed,
+    Clock,
+    EventTaken,
+    HeadMoved,
+    Hint,
+    NotClaimable,
+    RecordMoved,
+    Records,
+    Written,
+)
 
 
 class MemoryStore:
@@ -121,10 +133,10 @@ class MemoryStore:
             if everything:
                 own = incarnation_prefix(incarnation)
                 found = [item for prefix, scope in scopes.items() if prefix.startswith(own) for item in _sorted(scope)]
-                return head, {record.key: record for record in map(decode_record, found)}
+                return head, {record.key: record for record in decode_all(found)}
 
-            def read(scope: Scope) -> Iterator[Item]:
-                return _sorted(scopes.get(scope_prefix(incarnation, scope), {}))
+            def read(scope: Scope) -> Iterator[StepRecord]:
+                return decode_all(_sorted(scopes.get(scope_prefix(incarnation, scope), {})))
 
             return head, gather(read(ROOT), read)
 
@@ -147,17 +159,28 @@ class MemoryStore:
             scope[item["sk"]["S"]] = item
             return Written()
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
         with self._lock:
-            change = replacement(head, next(self._tokens))
+            token = next(self._tokens)
+            change, items = replacement(head, token), encode_batch(head.run, head.incarnation, batch, token)
             item = self._heads.get(partition_of(head.run))
             standing = None if item is None else decode_head(item)
             held = (RunStatus.RUNNING, epoch, version)
             if item is None or standing is None or (standing.status, standing.epoch, standing.version) != held:
                 return HeadMoved(standing)
+            for record_item, record, prior in items:
+                there = self._scope_of(head.run, head.incarnation, record).get(record_item["sk"]["S"])
+                if not _is_still(there, prior):
+                    return RecordMoved(None if there is None else next(decode_all([there])))
             self._apply(item, change)
+            for record_item, record, _ in items:
+                self._scope_of(head.run, head.incarnation, record)[record_item["sk"]["S"]] = record_item
             return Written()
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """See ``Store.weigh``."""
+        return item_size(encode_record(run, incarnation, record, "0" * 26))
 
     def move(self, head: Head, *, version: int) -> Written | HeadMoved:
         """See ``Store.move``."""

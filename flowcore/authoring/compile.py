@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias, get_origin
+from typing import Any, Literal, TypeAlias, get_args, get_origin
 
 from pydantic import ValidationError
 from typing_extensions import TypedDict, is_typeddict
@@ -23,6 +23,7 @@ from flowcore.authoring.graph import (
     Body,
     BranchNode,
     Constant,
+    Durability,
     EventNode,
     ForeachNode,
     Function,
@@ -77,6 +78,7 @@ class Options:
     metadata: Mapping[str, Any]
     hooks: Hooks
     retention: timedelta | None = None
+    durability: Durability = "step"
     validate_inputs: bool = True
     validate_outputs: bool = True
     mistakes: tuple[str, ...] = ()
@@ -124,6 +126,7 @@ def compile_workflow(definition: Definition) -> Graph:
         metadata=definition.options.metadata,
         hooks=definition.options.hooks,
         retention=definition.options.retention,
+        durability=definition.options.durability,
         by_id={node.id: node for node in entries(nodes)},
     )
 
@@ -541,6 +544,9 @@ def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
         yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
     if definition.options.retention is not None and definition.options.retention <= timedelta(0):
         yield Mistake(definition.id, f"keeps its runs for {definition.options.retention}; retention= must be positive")
+    if definition.options.durability not in get_args(Durability):
+        what = f"durability={definition.options.durability!r} is none of {', '.join(get_args(Durability))}"
+        yield Mistake(definition.id, what)
     for id, count in Counter(node.id for node in entries(nodes)).items():
         if count > 1:
             yield Mistake(

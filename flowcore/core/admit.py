@@ -7,7 +7,7 @@ condition: two answers may both be admitted here, one of them is stored.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
@@ -43,6 +43,7 @@ from flowcore.model import (
     wait_place,
     wait_whole,
 )
+from flowcore.parcels import replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

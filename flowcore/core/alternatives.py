@@ -6,9 +6,10 @@ but the same one. Whoever lists, answers or tells of suspensions looks at each a
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
-from flowcore.model import Alternative, Answer, Delegation, StepRecord, wait_choice
+from flowcore.model import Alternative, Answer, Delegation, StepRecord, wait_choice, wait_number
+from flowcore.parcels import replace
 
 
 def each(record: StepRecord) -> list[StepRecord]:
@@ -29,13 +30,19 @@ def answered(record: StepRecord) -> StepRecord:
     return next((one for one in each(record) if one.alternatives and one.alternatives[0].name == name), record)
 
 
+def is_replaced(record: StepRecord) -> bool:
+    """Whether what stands there is the deadline that a stand-in owes its turn to: it begins like any step."""
+    since = None if record.instead is None else record.instead[1]
+    return since is not None and record.answer is not None and int(wait_number(record.answer.wait)) < since
+
+
 def voted(record: StepRecord, answer: Answer) -> StepRecord:
     """The record with one more answer counted, at the alternative that it is for."""
     if len(record.alternatives) <= 1:
         return replace(record, votes=(*record.votes, answer))
     name = wait_choice(answer.wait)
     alternatives = tuple(
-        replace(one, votes=(*one.votes, answer)) if one.name == name else one for one in record.alternatives
+        dataclasses.replace(one, votes=(*one.votes, answer)) if one.name == name else one for one in record.alternatives
     )
     return replace(record, alternatives=alternatives)
 
@@ -45,7 +52,7 @@ def handed_over(record: StepRecord, delegation: Delegation, name: str | None) ->
     if len(record.alternatives) <= 1:
         return replace(record, delegations=(*record.delegations, delegation))
     alternatives = tuple(
-        replace(one, delegations=(*one.delegations, delegation)) if one.name == name else one
+        dataclasses.replace(one, delegations=(*one.delegations, delegation)) if one.name == name else one
         for one in record.alternatives
     )
     return replace(record, alternatives=alternatives)
@@ -64,7 +71,7 @@ def _alone(record: StepRecord, alternative: Alternative) -> StepRecord:
         alternatives=(alternative,),
         payload=alternative.payload,
         label=alternative.name,
-        terms=replace(alternative.terms, lapse=lapse),
+        terms=dataclasses.replace(alternative.terms, lapse=lapse),
         votes=alternative.votes,
         delegations=alternative.delegations,
     )

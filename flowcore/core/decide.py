@@ -241,6 +241,8 @@ class _Walk:
         done, value = self.passed.prefixes.get(home, (0, value))
         for position in range(done, len(graph.nodes)):
             node = graph.nodes[position]
+            if self._is_long_passed(graph.nodes[position : position + 2], home):
+                continue
             place = Place(key=inside(home, node.id), node=node, graph=graph, home=home, init=init)
             result = self.visit(place, value)
             if not isinstance(result, Done):
@@ -248,6 +250,18 @@ class _Walk:
             value = result.value
             self.passed.prefixes[home] = (position + 1, value)
         return Done(value)
+
+    def _is_long_passed(self, nodes: Sequence[Node], home: Scope) -> bool:
+        """Whether a node's output went into the next one, which has an output of its own: nobody looks at it again.
+
+        So an output that lies elsewhere is not fetched for a run that is further on.
+        """
+        return len(nodes) == 2 and all(
+            isinstance(node, (StepNode, MapNode, NestedNode, LoopNode, ForeachNode))
+            and (record := self.records.get(inside(home, node.id))) is not None
+            and record.outcome is Outcome.OK
+            for node in nodes
+        )
 
     def visit(self, place: Place, value: Json) -> Result:
         """One node, wherever it stands."""

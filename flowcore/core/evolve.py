@@ -7,9 +7,9 @@ Knows no clock and no store. An outcome changes only along a row of ``STEP_CHANG
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias, assert_never
+from typing import Literal, TypeAlias, assert_never
 
 from flowcore.core.alternatives import each, handed_over, single, voted, with_last_vote
 from flowcore.errors import InvariantError
@@ -29,6 +29,7 @@ from flowcore.model import (
     StepRecord,
     Terms,
 )
+from flowcore.parcels import inherit, replace
 from flowcore.pmap import PMap
 
 
@@ -76,6 +77,8 @@ class Failed:
     attempt: int = 1
     closes: Scope | None = None
     """The scope that is never loaded again; what succeeded in it keeps its changes to the shared values."""
+    unread: Literal["no", "perhaps", "surely"] = "no"
+    """Whether nothing was called, because a deploy has changed the type of what was stored for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,29 +278,16 @@ def _record(snapshot: Snapshot, event: Happened, at: datetime) -> StepRecord:
     return _filled(snapshot, event, fresh, prior)
 
 
+_REMEMBERED = (
+    *("payload", "answer", "asked", "spent", "label", "delta", "count", "given", "listens", "terms", "votes"),
+    *("delegations", "alternatives", "instead"),
+)
+"""What a record hands down to the one that takes its place."""
+
+
 def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepRecord | None) -> StepRecord:
     """``fresh`` with what the event says, and with what the place must not forget."""
-    memory = (
-        fresh
-        if prior is None
-        else replace(
-            fresh,
-            payload=prior.payload,
-            answer=prior.answer,
-            asked=prior.asked,
-            spent=prior.spent,
-            label=prior.label,
-            delta=prior.delta,
-            count=prior.count,
-            given=prior.given,
-            instead=prior.instead,
-            listens=prior.listens,
-            terms=prior.terms,
-            alternatives=prior.alternatives,
-            votes=prior.votes,
-            delegations=prior.delegations,
-        )
-    )
+    memory = fresh if prior is None else inherit(fresh, prior, _REMEMBERED)
     match event:
         case Succeeded():
             delta = memory.delta.merged(event.changes.stamped(fresh.seq)).merged(_changes_in(snapshot, event.closes))

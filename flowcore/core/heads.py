@@ -8,13 +8,13 @@ that somebody must act upon is never without it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from flowcore.authoring.graph import Hooks
 from flowcore.errors import InvariantError
 from flowcore.model import RUN_CHANGES, Head, Json, RunStatus, StepFailure, StepRecord
+from flowcore.parcels import replace
 
 QUEUED_GRACE = timedelta(seconds=5)
 """How long a hint may be on its way before the sweeper sends another."""
@@ -52,6 +52,11 @@ def held(head: Head, now: datetime, *, owner: str, lease_until: datetime) -> Hea
         wake=None,
         due=lease_until + LEASE_GRACE,
     )
+
+
+def renewed(head: Head, now: datetime) -> Head:
+    """Whoever drives the run goes on driving it; written together with what it has done so far."""
+    return _moved(head, RunStatus.RUNNING, now)
 
 
 def parked(

@@ -8,13 +8,13 @@ and which failed for another reason, keeps everything and comes to its end once 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from flowcore.authoring.graph import BranchNode, ForeachNode, Graph, LoopNode, NestedNode, Node, ParallelNode
 from flowcore.core.view import passed_on
 from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, scope_of, turn_of
 from flowcore.model import Json, Outcome, Snapshot, StepRecord
+from flowcore.parcels import replace
 
 
 def redriven(graph: Graph, snapshot: Snapshot, now: datetime) -> list[StepRecord]:

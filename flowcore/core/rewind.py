@@ -7,7 +7,7 @@ keeps its outcome, its changes of state and its order. What is not kept was neve
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from flowcore.authoring.graph import (
@@ -24,6 +24,7 @@ from flowcore.core.view import passed_on
 from flowcore.errors import InvalidPayload, NotRecorded, UnknownStep
 from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, parent_of, scope_of, turn_of
 from flowcore.model import Json, Outcome, Snapshot, StepRecord
+from flowcore.parcels import replace
 
 _OVER = frozenset({Outcome.OK, Outcome.BAIL, Outcome.SKIP, Outcome.SLP})
 """Outcomes that an entry in front of the step may keep; a sleep that still lasts ends now."""

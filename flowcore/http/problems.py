@@ -33,6 +33,7 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.IndexOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.NotAnApprover, HTTPStatus.FORBIDDEN),
     (errors.RequestError, HTTPStatus.CONFLICT),
+    (errors.BlobLost, HTTPStatus.CONFLICT),
     (errors.CapacityError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (errors.Throttled, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.ConflictError, HTTPStatus.SERVICE_UNAVAILABLE),

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, cast
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.api_gateway import BaseRouter, Router
 from aws_lambda_powertools.event_handler.openapi.params import Query
+from pydantic import ValidationError
 
 from flowcore.app import App
 from flowcore.authoring.workflow import Workflow
@@ -245,7 +246,12 @@ def _plain_output(app: App, workflow: str, status: str, output: Any) -> Json:
     served = app.workflows.get(workflow)
     if status != "success":
         return None
-    return output if served is None else served.compiled.gives.encode(output)
+    if served is None:
+        return output
+    try:
+        return served.compiled.gives.encode(output)
+    except ValidationError:  # a deploy has changed its type since; the output is plain then
+        return output
 
 
 def _done(

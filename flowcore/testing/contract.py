@@ -421,6 +421,86 @@ class StoreContract:
         assert store.release(a_head(version=2, epoch=1), epoch=1, version=1) == HeadMoved(standing)
         assert store.peek(RUN) == standing
 
+    def test_release_writes_a_batch_with_the_head(self, store: Store) -> None:
+        """Records of several scopes, some of them over others, are loaded like any that were written alone."""
+        store.start(a_running_head())
+        asked = a_record("ask", Outcome.RESU, gen=1)
+        commit_all(store, keyed(asked))
+        written = keyed(
+            a_record("a", output={"deep": [1, 1.5, "ü", None, True]}, delta=Delta(state={"n": (1, 2)}), seq=2),
+            a_record("b", Outcome.ERR, failure=StepFailure(type="E", message="m"), attempt=3, seq=3),
+            a_record("c", Outcome.SLP, until=NOW + SECOND, seq=4),
+            a_record("d", Outcome.SKIP, seq=5),
+            a_record("ask", gen=4, output="yes", answer=an_answer("yes"), asked=(1, NOW, 2), seq=6),
+            a_started("poll", "poll#3", count=3, seq=7),
+            a_record("poll#3/x", output="x", started_at=NOW - SECOND, seq=8),
+            a_record("poll#3/y", Outcome.BAIL, output="y", seq=9),
+            a_record("large", output=noise(200_000), seq=10),
+            a_record("approve", Outcome.SUSP, payload={"why": 1}, label="boss", seq=11),
+        )
+        closed = keyed(a_record("done/x", output=1, seq=12), a_record("done/y", output=2, seq=13))
+        left = a_suspended_head(version=2)
+        priors = {StepKey("ask"): asked}
+        batch = [(record, priors.get(key)) for key, record in {**written, **closed}.items()]
+        assert store.release(left, epoch=1, version=1, batch=batch) == Written()
+        assert store.load(RUN) == (left, written)
+        assert store.load(RUN, left) == (left, written)
+        assert store.load(RUN, everything=True) == (left, {**written, **closed})
+
+    def test_a_batch_goes_with_its_head_or_not_at_all(self, store: Store) -> None:
+        """Whoever has lost the run writes nothing; and nothing is written where a record has moved."""
+        store.start(a_running_head(epoch=2))
+        standing = a_record("approve", Outcome.SUSP, gen=3)
+        store.commit(RUN, 1, standing, None)
+        batch = [(a_record("a"), None), (a_record("b"), None)]
+        left = a_head(version=2, epoch=1)
+        assert store.release(left, epoch=1, version=1, batch=batch) == HeadMoved(a_running_head(epoch=2))
+        moved = [*batch, (a_record("approve", gen=3), a_record("approve", Outcome.SUSP, gen=2))]
+        assert store.release(a_head(version=2, epoch=2), epoch=2, version=1, batch=moved) == RecordMoved(standing)
+        both = store.release(a_head(version=2, epoch=1), epoch=1, version=1, batch=moved)
+        assert both == HeadMoved(a_running_head(epoch=2))
+        assert store.load(RUN) == (a_running_head(epoch=2), keyed(standing))
+
+    def test_a_batch_may_be_as_large_as_it_is_promised(self, store: Store) -> None:
+        """64 records that weigh a megabyte together."""
+        store.start(a_running_head())
+        records = keyed(*[a_record(f"s{number}", output=noise(24_000 + number), seq=number) for number in range(64)])
+        assert 800_000 < sum(store.weigh(RUN, 1, record) for record in records.values()) < 2**20
+        batch = [(record, None) for record in records.values()]
+        left = a_head(version=2, epoch=1)
+        assert store.release(left, epoch=1, version=1, batch=batch) == Written()
+        assert store.load(RUN) == (left, records)
+
+    def test_batch_after_batch_adds_up(self, store: Store) -> None:
+        """What a later one holds stands beside what an earlier one held, and a single record beside both."""
+        store.start(a_running_head())
+        for version in (1, 2, 3):
+            batch = [(a_record(f"{part}{version}", seq=2 * version + (part == "b")), None) for part in "ab"]
+            head = a_running_head(version=version + 1)
+            assert store.release(head, epoch=1, version=version, batch=batch) == Written()
+        store.commit(RUN, 1, a_record("c"), None)
+        loaded = store.load(RUN)
+        assert loaded is not None
+        assert {"a1", "b1", "a2", "b2", "a3", "b3", "c"} == loaded[1].keys()
+
+    def test_a_run_is_deleted_with_its_batches(self, store: Store) -> None:
+        """A new run of that id finds nothing of them."""
+        store.start(a_running_head())
+        store.release(
+            a_head(version=2, epoch=1), epoch=1, version=1, batch=[(a_record("a"), None), (a_record("b"), None)]
+        )
+        assert store.delete(RUN)
+        store.start(a_head())
+        assert store.load(RUN, everything=True) == (a_head(), {})
+
+    def test_weigh_refuses_what_cannot_be_written(self, store: Store) -> None:
+        """Before anybody keeps it for later."""
+        assert 60 < store.weigh(RUN, 1, a_record()) < 300
+        with pytest.raises(PayloadTooLarge):
+            store.weigh(RUN, 1, a_record(output="x" * 400_000))
+        with pytest.raises(InvalidPayload):
+            store.weigh(RUN, 1, a_record(output=float("nan")))
+
     def test_release_of_no_run_is_refused(self, store: Store) -> None:
         """A deleted run does not come back."""
         assert store.release(a_head(), epoch=1, version=1) == HeadMoved(None)

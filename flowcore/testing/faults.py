@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import count
 from typing import Any, TypeAlias, TypeVar
 
-from flowcore.errors import StoreUnavailable, Throttled
+from flowcore.errors import BlobsUnavailable, StoreUnavailable, Throttled
 from flowcore.keys import RunRef
 from flowcore.model import (
     EVERY_RUN,
@@ -31,7 +31,10 @@ from flowcore.model import (
     StepRecord,
     Topic,
 )
+from flowcore.parcels import replace
 from flowcore.ports import (
+    Batch,
+    Blobs,
     Claimed,
     EventTaken,
     HeadMoved,
@@ -89,6 +92,8 @@ class Call:
     run: RunRef | None = None
     record: StepRecord | None = None
     """What a commit or a resume is about to write."""
+    batch: Sequence[StepRecord] = ()
+    """What a release is about to write beside the head."""
 
 
 Script: TypeAlias = Callable[[Call], Fault | None]
@@ -161,9 +166,19 @@ class FaultyStore:
         """See ``Store.commit``."""
         return self._call("commit", lambda: self.inner.commit(run, incarnation, record, prior), run, record)
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
-        return self._call("release", lambda: self.inner.release(head, epoch=epoch, version=version), head.run)
+        written = {"batch": batch} if batch else {}
+        return self._call(
+            "release",
+            lambda: self.inner.release(head, epoch=epoch, version=version, **written),
+            head.run,
+            batch=[record for record, _ in batch],
+        )
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """See ``Store.weigh``; nothing can go wrong with it."""
+        return self.inner.weigh(run, incarnation, record)
 
     def resume(
         self,
@@ -232,9 +247,14 @@ class FaultyStore:
         return self._call("count_runs", lambda: self.inner.count_runs(tenant, wanted))
 
     def _call(
-        self, verb: str, happen: Callable[[], T], run: RunRef | None = None, record: StepRecord | None = None
+        self,
+        verb: str,
+        happen: Callable[[], T],
+        run: RunRef | None = None,
+        record: StepRecord | None = None,
+        batch: Sequence[StepRecord] = (),
     ) -> T:
-        fault = self.script(Call(number=next(self._numbers), verb=verb, run=run, record=record))
+        fault = self.script(Call(number=next(self._numbers), verb=verb, run=run, record=record, batch=batch))
         match fault:
             case None:
                 return happen()
@@ -314,3 +334,75 @@ class LossyScheduler:
     def unschedule(self, run: RunRef, *, version: int) -> None:
         """See ``Scheduler.unschedule``."""
         self.inner.unschedule(run, version=version)
+
+
+class BlobFault(StrEnum):
+    """What becomes of one call to the blob store."""
+
+    FAILS = "fails"
+    """It does not answer; the call never happened."""
+    REPLY_LOST = "reply-lost"
+    """It does not answer; the call happened all the same."""
+    MISSING = "missing"
+    """Of a get: nothing is there."""
+    ALTERED = "altered"
+    """Of a get: what is there has another first byte than what was put."""
+    CUT = "cut"
+    """Of a get: the last byte is not there."""
+
+
+BlobScript: TypeAlias = Callable[[str, str], BlobFault | None]
+
+
+class FaultyBlobs:
+    """Any ``Blobs``, with faults where ``script`` asks for them: it sees each call's verb and key, or prefix."""
+
+    def __init__(self, blobs: Blobs, script: BlobScript | None = None) -> None:
+        self.inner = blobs
+        self.script = script or (lambda *_: None)
+        self.calls: list[tuple[str, str]] = []
+        """Verb and key, or prefix, or first key, of every call."""
+
+    @property
+    def name(self) -> str:
+        """See ``Blobs.name``."""
+        return self.inner.name
+
+    def put(self, key: str, content: bytes, *, sha256: str) -> None:
+        """See ``Blobs.put``."""
+        self._call("put", key, lambda: self.inner.put(key, content, sha256=sha256))
+
+    def get(self, key: str) -> bytes | None:
+        """See ``Blobs.get``."""
+        return self._call("get", key, lambda: self.inner.get(key))
+
+    def keys(self, prefix: str) -> Sequence[str]:
+        """See ``Blobs.keys``."""
+        return self._call("keys", prefix, lambda: self.inner.keys(prefix))
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See ``Blobs.delete``."""
+        self._call("delete", keys[0] if keys else "", lambda: self.inner.delete(keys))
+
+    def _call(self, verb: str, key: str, happen: Callable[[], T]) -> T:
+        self.calls.append((verb, key))
+        fault = self.script(verb, key)
+        if fault is BlobFault.FAILS:
+            raise BlobsUnavailable(f"no answer to {verb} of {key}")
+        reply = happen()
+        if fault is BlobFault.REPLY_LOST:
+            raise BlobsUnavailable(f"no answer to {verb} of {key}")
+        spoilt: T = _spoilt(reply, fault)
+        return spoilt
+
+
+def _spoilt(reply: Any, fault: BlobFault | None) -> Any:
+    if not isinstance(reply, bytes) or fault is None:
+        return reply
+    match fault:
+        case BlobFault.MISSING:
+            return None
+        case BlobFault.ALTERED:
+            return bytes([reply[0] ^ 1]) + reply[1:]
+        case _:
+            return reply[:-1]

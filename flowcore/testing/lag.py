@@ -69,7 +69,12 @@ class LaggingStore(FaultyStore):
         return self._as_known().count_runs(tenant, wanted)
 
     def _call(
-        self, verb: str, happen: Callable[[], T], run: RunRef | None = None, record: StepRecord | None = None
+        self,
+        verb: str,
+        happen: Callable[[], T],
+        run: RunRef | None = None,
+        record: StepRecord | None = None,
+        batch: Sequence[StepRecord] = (),
     ) -> T:
         if run is None or verb not in WRITES:
             return happen()

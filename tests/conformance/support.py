@@ -20,7 +20,7 @@ from flowcore.adapters.memory import MemoryScheduler
 from flowcore.authoring.workflow import WorkflowBuilder
 from flowcore.keys import RunRef, dotted
 from flowcore.model import Head, RunStatus, Sent, StepRecord
-from flowcore.ports import RecordMoved, Store, Written
+from flowcore.ports import Batch, HeadMoved, RecordMoved, Store, Written
 from flowcore.run import Run
 from flowcore.session import Pace
 from flowcore.testing import LocalApp, SeededIds, VirtualClock
@@ -116,6 +116,14 @@ class ObservedStore:
         written = self._store.commit(run, incarnation, record, prior)
         self.committed(dotted(record.key)).set()
         return written
+
+    def release(self, head: Head, *, epoch: int, version: int, **written: Batch) -> Written | HeadMoved | RecordMoved:
+        """See ``Store.release``."""
+        self._heads = {}
+        released = self._store.release(head, epoch=epoch, version=version, **written)
+        for record, _ in written.get("batch", ()):
+            self.committed(dotted(record.key)).set()
+        return released
 
     def committed(self, step: str) -> Event:
         """Set once something has been committed at ``step`` (dotted id)."""

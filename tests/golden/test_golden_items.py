@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, value_of
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
 from flowcore.adapters.dynamodb_items import (
     LIST_INDEX,
     decode_head,
@@ -41,6 +42,7 @@ from flowcore.model import (
     Terms,
     Trace,
 )
+from flowcore.parcels import Parcel, lazily
 
 GOLDEN = json.loads(Path(__file__).with_name("items-v1.json").read_text())
 RUN = RunRef("acme", "order-7")
@@ -63,6 +65,15 @@ def _head(status: RunStatus, **changes: Any) -> Head:
 def _record(outcome: Outcome, key: str = "pay", **changes: Any) -> StepRecord:
     plain: dict[str, Any] = {"seq": 3, "epoch": 1, "at": LATER, "started_at": NOW}
     return StepRecord(**{"key": StepKey(key), "outcome": outcome, **plain, **changes})
+
+
+def _parcel(name: str) -> Parcel:
+    """Where a large value lies; two of one name are the same value."""
+    return Parcel("acme-values", f"t-acme/r-order-7/01jnz6q0000000000000000000-{name * 64}", name * 64, 70_001)
+
+
+def _nobody(name: str, parcel: Parcel) -> Any:
+    raise AssertionError(f"nobody asked for {name}")
 
 
 HEADS = {
@@ -109,6 +120,11 @@ HEADS = {
     ),
     "head canceled, by whom": _head(RunStatus.CANCELED, version=4, epoch=2, started_by="ann", canceled_by="bob"),
     "head with a long input": _head(RunStatus.QUEUED, input="long " * 2_000),
+    "head whose values lie elsewhere": lazily(
+        _head(RunStatus.SUCCESS, version=5, epoch=2),
+        {"input": _parcel("a"), "output": _parcel("b"), "state": _parcel("c"), "request_context": _parcel("d")},
+        _nobody,
+    ),
 }
 RECORDS = {
     "record ok": _record(Outcome.OK, output={"id": "ch_1"}, started_at=LATER),
@@ -201,8 +217,25 @@ RECORDS = {
     "record retry": _record(Outcome.RETRY, gen=1, attempt=2, until=LATER, failure=FAILURE),
     "record start, nested": _record(Outcome.START, "child", opens=Scope("child"), output={"a": 1}),
     "record start, loop": _record(Outcome.START, "poll", gen=2, opens=Scope("poll#3"), count=3, output=0),
+    "record start, of a step": _record(Outcome.START, attempt=0),
+    "record ok, that lies elsewhere": lazily(
+        _record(Outcome.OK), {"output": _parcel("a"), "delta": _parcel("b"), "given": _parcel("c")}, _nobody
+    ),
+    "record resu, that lies elsewhere": lazily(
+        _record(Outcome.RESU, gen=3),
+        {"payload": _parcel("a"), "answer": _parcel("b"), "terms": _parcel("c"), "votes": _parcel("d")},
+        _nobody,
+    ),
     "record start, items": _record(Outcome.START, "child/fan", opens=Scope("child/fan"), count=0, output=[1, 2]),
 }
+
+FOLD = (
+    _record(Outcome.OK, "a", output={"id": 1.5}, seq=7, started_at=LATER, delta=Delta(state={"n": (7, 2)})),
+    _record(Outcome.ERR, "b", failure=FAILURE, attempt=3, seq=8),
+    _record(Outcome.SLP, "nap", until=LATER, seq=9),
+    _record(Outcome.SKIP, "c", seq=10),
+    _record(Outcome.BAIL, "d", gen=2, output=None, label="boss", opens=Scope("d"), count=3, seq=11),
+)
 
 
 RECEIPTS = {
@@ -242,6 +275,17 @@ def test_records_are_read_as_they_were_meant(name: str) -> None:
     assert RECORDS[name] == decode_record(_item(name))
 
 
+def test_a_fold_is_read_as_it_was_meant() -> None:
+    """Several outcomes in one item, every field of each."""
+    assert list(FOLD) == list(decode_all([_item("fold")]))
+
+
+def test_the_same_fold_is_still_written() -> None:
+    """Attribute by attribute."""
+    ((item, first, prior),) = encode_batch(RUN, 2, [(record, None) for record in FOLD], "token")
+    assert (_item("fold"), FOLD[0], None) == (item, first, prior)
+
+
 @pytest.mark.parametrize("name", RECEIPTS)
 def test_receipts_are_read_as_they_were_meant(name: str) -> None:
     """Every field."""
@@ -272,7 +316,7 @@ def test_every_status_and_outcome_is_there() -> None:
     """And nothing in the file is left unread."""
     assert set(RunStatus) == {head.status for head in HEADS.values()}
     assert set(Outcome) == {record.outcome for record in RECORDS.values()}
-    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys() | RECEIPTS.keys()
+    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys() | RECEIPTS.keys() | {"fold"}
 
 
 def _item(name: str) -> Item:

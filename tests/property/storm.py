@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.app import App
+from flowcore.authoring.graph import Durability
 from flowcore.core.admit import open_waits
 from flowcore.core.evolve import fold
 from flowcore.errors import OutsideError, RequestError
@@ -82,10 +83,10 @@ def weather(chance: random.Random) -> Weather:
 class Storm:
     """One run of one sample, driven to its end."""
 
-    def __init__(self, seed: int, store: Store | None = None) -> None:
+    def __init__(self, seed: int, store: Store | None = None, durability: Durability = "step") -> None:
         """The storm of ``seed`` over an empty store; in memory when none is given."""
         self.chance = random.Random(seed * 2 + 1)
-        self.sample: Sample = sample(seed)
+        self.sample: Sample = _made_durable(sample(seed), durability)
         self.weather = weather(self.chance)
         self.clock = VirtualClock()
         self.store = store or MemoryStore()
@@ -336,9 +337,14 @@ def _unequal(what: str, found: dict[str, Any], expected: dict[str, Any]) -> Iter
             yield f"{what} {name!r} is {one!r}, not {other!r}"
 
 
-def verdict(seed: int, store: Store | None = None) -> list[str]:
+def _made_durable(drawn: Sample, durability: Durability) -> Sample:
+    workflow = drawn.workflow
+    return replace(drawn, workflow=replace(workflow, compiled=replace(workflow.compiled, durability=durability)))
+
+
+def verdict(seed: int, store: Store | None = None, durability: Durability = "step") -> list[str]:
     """What went wrong with the workflow of that seed in the storm of that seed; empty when all is well."""
-    storm = Storm(seed, store)
+    storm = Storm(seed, store, durability)
     effects = storm.sample.effects
     told = tell(
         storm.sample.workflow.compiled,

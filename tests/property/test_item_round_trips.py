@@ -9,6 +9,7 @@ from typing import Any, get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
 from flowcore.adapters.dynamodb_items import (
     decode_head,
     decode_record,
@@ -222,6 +223,16 @@ def test_a_receipt_round_trips(born: datetime, slot: str, receipt: Receipt, agai
     assert _exact(receipt) == _exact(decode_note(first))
     expected = replace(receipt, times=2, last_at=again.at)
     assert expected == decode_note(counted(first, encode_note(born, slot, "id", again, "u", 1)))
+
+
+@given(runs, st.integers(1, 12_000), st.lists(records, min_size=2, max_size=3, unique_by=lambda record: record.key))
+def test_folded_records_round_trip(run: RunRef, incarnation: int, drawn: list[StepRecord]) -> None:
+    """Every field, exactly, of several in one item; whichever scopes they lie in."""
+    settled = {record.key: replace(record, outcome=Outcome.OK, seq=number) for number, record in enumerate(drawn)}
+    written = encode_batch(run, incarnation, [(record, None) for record in settled.values()], "t")
+    found = {record.key: record for record in decode_all(item for item, _, _ in written)}
+    assert settled == found
+    assert {key: _exact(record) for key, record in settled.items()} == {key: _exact(r) for key, r in found.items()}
 
 
 @given(heads, heads)

@@ -14,7 +14,7 @@ from flowcore.adapters.memory import MemoryStore
 from flowcore.authoring.workflow import Workflow
 from flowcore.keys import RunRef
 from flowcore.model import Head, RunStatus, StepRecord
-from flowcore.ports import HeadMoved, RecordMoved, Written
+from flowcore.ports import Batch, HeadMoved, RecordMoved, Written
 from flowcore.testing import Diverged, Strike, explore
 from flowcore.testing.schedule import smallest
 
@@ -145,7 +145,7 @@ class Broken(MemoryStore):
             return written
         return super().commit(run, incarnation, record, prior)
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """Perhaps: a sleeping run is not to be looked for; or any holder may give the run back."""
         if self.rule == "no due on a sleep" and head.status is RunStatus.WAITING:
             head = replace(head, due=None)
@@ -154,7 +154,7 @@ class Broken(MemoryStore):
             return self.move(
                 replace(head, version=standing.version + 1, epoch=standing.epoch), version=standing.version
             )
-        return super().release(head, epoch=epoch, version=version)
+        return super().release(head, epoch=epoch, version=version, batch=batch)
 
 
 @pytest.mark.parametrize("rule", ["last writer wins", "no due on a sleep", "no fence"])
