@@ -57,7 +57,7 @@ from flowcore.core.actions import (
     TimeOut,
 )
 from flowcore.core.alternatives import answered as answered_alone
-from flowcore.core.alternatives import is_replaced
+from flowcore.core.alternatives import chosen, is_replaced
 from flowcore.core.evolve import (
     Answered,
     Changes,
@@ -73,7 +73,7 @@ from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError, StepTimeout
 from flowcore.failures import Unfit, Unread, decoded, encoded, failure_of, fitted, is_outcome, read
 from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, key_mistake, scope_of, turn_number, turn_of
-from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord, Wait, wait_choice
+from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord, Wait
 from flowcore.options import alternatives_of, answer_shape
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
@@ -225,7 +225,7 @@ class Runner:
             resume_data=read(answer_shape(node, prior), answer.data, f"resume data of step {node.id!r}")
             if prior and answer and answered
             else None,
-            chosen=None if answer is None else wait_choice(answer.wait),
+            chosen=None if prior is None else chosen(prior),
             suspend_data=read(step.suspend, prior.payload, f"suspend data of step {node.id!r}")
             if prior and asked and prior.payload is not None
             else None,

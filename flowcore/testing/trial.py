@@ -205,7 +205,10 @@ class Trial:
         if not isinstance(answers, Mapping):
             return answers(wait)
         path = ".".join(part.split("[", 1)[0] for part in wait.path)
-        return answers[path] if path in answers else answers[path.rsplit(".", 1)[-1]]
+        for name in (path, path.rsplit(".", 1)[-1], wait.label):
+            if name is not None and name in answers:
+                return answers[name]
+        raise KeyError(path)
 
     def _bring(self, wait: Wait[Json], data: Any) -> None:
         """Send the event, or answer as whoever may."""
