@@ -413,7 +413,8 @@ class App:
     def _waits_of(self, run_id: str) -> list[Wait[Json]]:
         """The open suspensions of a run that a listing has named and that may be gone by now, or not to be read."""
         try:
-            return open_suspensions(self.engine.read(RunRef(self.tenant, run_id), everything=False))
+            snapshot = self.engine.read(RunRef(self.tenant, run_id), everything=False)
+            return open_suspensions(self.engine.seen(snapshot)[1])
         except RunNotFound:
             return []
         except BlobLost as lost:  # one broken run must not hide what all the others wait for

@@ -19,6 +19,7 @@ from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
 from flowcore.core.compat import conflict
 from flowcore.core.evolve import Answered, Changes, Counted, Received, StepEvent, evolve, fold
+from flowcore.core.rename import as_met
 from flowcore.core.rewind import Given, rewound
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
@@ -293,7 +294,8 @@ class Engine:
         head, now = snapshot.head, self.time_of(snapshot)
         if head.status is RunStatus.RUNNING and head.lease_until is not None and head.lease_until > now:
             raise StillRunning(run.id, "travel in time")
-        graph = self.graph(head.workflow)
+        graph, snapshot = self.met(snapshot)
+        step, outputs = _called_here(graph, step, outputs)
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
         moved = replace(heads.reborn(head, now, self.next_life(head)), definition=graph.fingerprint)
         receipts.remember(self, head, snapshot.records.values())
@@ -316,7 +318,8 @@ class Engine:
         Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload.
         """
         snapshot = self.read(run)
-        graph, now = self.graph(snapshot.head.workflow), self.time_of(snapshot)
+        (graph, snapshot), now = self.met(snapshot), self.time_of(snapshot)
+        step, outputs = _called_here(graph, step, outputs)
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
         born = heads.reborn(snapshot.head, now, incarnation=1)
         head = replace(born, run=new, created_at=now, version=1, epoch=0, definition=graph.fingerprint)
@@ -364,6 +367,15 @@ class Engine:
         except KeyError:
             raise WorkflowNotFound(workflow, self.graphs) from None
 
+    def met(self, snapshot: Snapshot) -> tuple[Graph, Snapshot]:
+        """The workflow of a run as the run has met it, and the run as it sees that. Raises: WorkflowNotFound."""
+        return as_met(self.graph(snapshot.head.workflow), snapshot)
+
+    def seen(self, snapshot: Snapshot) -> tuple[Graph | None, Snapshot]:
+        """The same for whoever only looks: no workflow where none of that id is served."""
+        graph = self.graphs.get(snapshot.head.workflow)
+        return (None, snapshot) if graph is None else as_met(graph, snapshot)
+
     # -- start and resume -------------------------------------------------------------------------------------------
 
     def _put(self, head: Head, sent: Sent | None) -> Head | None:
@@ -390,8 +402,7 @@ class Engine:
 
     def loaded(self, run: RunRef, *, everything: bool = False) -> tuple[Graph, Snapshot]:
         """A run with the workflow at hand. Raises: RunNotFound, WorkflowNotFound, DefinitionChanged."""
-        snapshot = self.read(run, everything=everything)
-        graph = self.graph(snapshot.head.workflow)
+        graph, snapshot = self.met(self.read(run, everything=everything))
         if snapshot.head.definition != graph.fingerprint and not snapshot.head.is_terminal:
             reason = conflict(graph, snapshot)
             if reason is not None:
@@ -606,6 +617,7 @@ class Engine:
         self, graph: Graph, snapshot: Snapshot, deadline: datetime | None, *, per_step: bool = False
     ) -> Snapshot:
         """Drive a run this worker holds until it is parked, ended or handed on; the run as it stands then."""
+        graph, snapshot = as_met(graph, snapshot)
         if snapshot.head.definition != graph.fingerprint:
             reason = conflict(graph, snapshot)
             if reason is not None:
@@ -643,6 +655,11 @@ def _fitting(node: StepNode | EventNode, record: StepRecord, wait: str, data: Js
     except InvalidPayload as error:
         error.wait = wait
         raise
+
+
+def _called_here(graph: Graph, step: str, outputs: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]]:
+    """What a caller names by dotted id, under the names by which the run knows it."""
+    return graph.called_here(step), {graph.called_here(id): output for id, output in outputs.items()}
 
 
 def answerable(graph: Graph, record: StepRecord) -> StepNode | EventNode:

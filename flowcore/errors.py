@@ -9,6 +9,8 @@
     ├── CapacityError        nobody can help by trying again
     ├── BlobLost             an operator: a large value is gone or altered, and must be restored
     ├── StepTimeout          the author of the step, who gave it so much time and no more
+    ├── EffectRefused        the author of the step, whose own write met a condition that did not hold
+    ├── NeedsDynamoDB        the author: the store at hand cannot do it
     └── InvariantError       us: a promise of this library was broken
 
 An exception thrown by a step is not in this tree: it is stored as a ``StepFailure`` value. ``code`` is stable and is
@@ -497,6 +499,40 @@ class StepTimeout(FlowcoreError, TimeoutError):
             f"Try {attempt} of {tries} of step {step!r} did not end within its timeout of {timeout_s:g} seconds. "
             "Raise timeout=, or let the step look at ctx.remaining_time() and do less at a time."
         )
+
+
+class EffectRefused(FlowcoreError):
+    """A write that a step gave to ``ctx.commit_with`` was refused, so its outcome was not stored either.
+
+    Example:
+        >>> str(EffectRefused("reserve", 0, "Update", "stock", "ConditionalCheckFailed"))
+        "Update 0 of step 'reserve', on table 'stock', was refused: ConditionalCheckFailed"
+    """
+
+    code = "effect-refused"
+
+    def __init__(
+        self, step: str, index: int | None, verb: str, table: str | None, reason: str, message: str = ""
+    ) -> None:
+        which = f"{verb} {index} of step {step!r}, on table {table!r}," if index is not None else f"{verb} of {step!r}"
+        super().__init__(f"{which} was refused: {reason}{': ' if message else ''}{message}")
+        self.index = index
+        self.table = table
+        self.reason = reason
+
+
+class NeedsDynamoDB(FlowcoreError):
+    """Something was asked for that only a store in DynamoDB can do.
+
+    Example:
+        >>> str(NeedsDynamoDB("ctx.commit_with()"))
+        'ctx.commit_with() needs a store in DynamoDB; in a test, give LocalApp a DynamoStore on moto'
+    """
+
+    code = "needs-dynamodb"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} needs a store in DynamoDB; in a test, give LocalApp a DynamoStore on moto")
 
 
 class InvariantError(FlowcoreError):

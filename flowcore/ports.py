@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import (
@@ -71,6 +71,18 @@ class EventTaken:
     sent: Sent
 
 
+@dataclass(frozen=True, slots=True)
+class EffectMoved:
+    """Nothing was written: one of the author's own writes was refused, the one at ``index`` if that is known."""
+
+    index: int | None
+    reason: str
+    """The word of the database for it: ``ConditionalCheckFailed``."""
+    message: str = ""
+
+
+Effects: TypeAlias = Sequence[Mapping[str, Any]]
+"""Writes of an author's own, as ``flowcore.authoring.effects`` describes them."""
 Records: TypeAlias = Mapping[StepKey, StepRecord]
 Batch: TypeAlias = Sequence[tuple[StepRecord, StepRecord | None]]
 """Records to be written, each with the one that stands at its key; None: nothing does. No key is there twice."""
@@ -149,6 +161,15 @@ class Store(Mailbox, Protocol):
         self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
     ) -> Written | RecordMoved:
         """Write one record: if absent when ``prior`` is None, else if outcome and gen still are ``prior``'s."""
+        ...
+
+    def commit_with(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
+    ) -> Written | RecordMoved | EffectMoved:
+        """As ``commit``, and the author's own writes in the same transaction: all or nothing.
+
+        Of several conditions that fail the record's is told. Raises: NeedsDynamoDB where there are no such tables.
+        """
         ...
 
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:

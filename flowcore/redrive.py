@@ -37,7 +37,7 @@ def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | Non
         head, now = snapshot.head, engine.time_of(snapshot)
         if head.status is not RunStatus.FAILED:
             raise NotFailed(run.id, head.public_status)
-        graph = engine.graph(head.workflow)
+        graph, snapshot = engine.met(snapshot)
         reason = conflict(graph, snapshot)
         if reason is not None:
             raise DefinitionChanged(run.id, reason)

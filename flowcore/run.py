@@ -490,8 +490,8 @@ class Run(Generic[In, Out]):
         Derived from the run as it stands, so nothing is stored for it: a step that was rewritten since is told with
         its newest outcome and, before it, the last question and answer that led there.
         """
-        snapshot = self._app.engine.read(self._existing())
-        graph = self._app.engine.graphs.get(snapshot.head.workflow)
+        engine = self._app.engine
+        graph, snapshot = engine.seen(engine.read(self._existing()))
         return [event for event in events(graph, snapshot) if event.offset > after]
 
     def watch(self, after: int = 0, timeout: timedelta | None = None) -> Iterator[Event]:
@@ -554,7 +554,7 @@ class Run(Generic[In, Out]):
             snapshot = Snapshot(head=engine.peek(ref))
         else:
             snapshot = engine.read(ref, everything=needs is Needs.ALL)
-        return engine.graphs.get(snapshot.head.workflow), snapshot
+        return engine.seen(snapshot)
 
     def _pace(self, wait: timedelta | None) -> tuple[bool, datetime | None]:
         """Whether to drive here, and until when."""
@@ -563,9 +563,9 @@ class Run(Generic[In, Out]):
         return self._app.queue is None, None
 
     def _seen(self, snapshot: Snapshot, receipt: Receipt | None = None, *, replayed: bool = False) -> RunResult[Any]:
-        graph = self._app.engine.graphs.get(snapshot.head.workflow)
+        graph, snapshot = self._app.engine.seen(snapshot)
         if graph is not None and view.has_unloaded(snapshot, graph):
-            snapshot = self._app.engine.read(snapshot.head.run)
+            graph, snapshot = self._app.engine.seen(self._app.engine.read(snapshot.head.run))
         return replace(result_of(graph, snapshot), receipt=receipt, replayed=replayed)
 
 

@@ -70,10 +70,10 @@ from flowcore.core.evolve import (
     Suspended,
 )
 from flowcore.core.retry import is_retried, pause
-from flowcore.errors import InvariantError, StepTimeout
+from flowcore.errors import EffectRefused, InvariantError, StepTimeout
 from flowcore.failures import Unfit, Unread, decoded, encoded, failure_of, fitted, is_outcome, read
 from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, key_mistake, scope_of, turn_number, turn_of
-from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord, Wait
+from flowcore.model import Answer, Json, StepFailure, StepRecord, Wait
 from flowcore.options import alternatives_of, answer_shape
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
@@ -174,6 +174,13 @@ class Runner:
             return _failed(action, unfit.failure, began_at)
         return Succeeded(key=place.key, output=output, started_at=began_at, attempt=attempt)
 
+    def refused(self, action: Action, view: View, error: EffectRefused, began_at: datetime) -> StepEvent:
+        """What becomes of a step whose own writes were refused: another try, or its failure."""
+        place, node = action.place, action.place.node
+        assert isinstance(action, RunStep)
+        assert isinstance(node, StepNode)
+        return self._raised(place, node, error, _attempt(action), began_at, view)
+
     # -- steps ------------------------------------------------------------------------------------------------------
 
     async def _step(self, action: RunStep, view: View, call: _Caller, started: datetime) -> StepEvent:
@@ -249,7 +256,13 @@ class Runner:
         bailed: bool = False,
     ) -> StepEvent:
         return Succeeded(
-            key=place.key, output=output, started_at=started, attempt=attempt, bailed=bailed, changes=_changes(context)
+            key=place.key,
+            output=output,
+            started_at=started,
+            attempt=attempt,
+            bailed=bailed,
+            changes=_changes(context),
+            effects=context.effects,
         )
 
     def _suspended(
@@ -272,6 +285,7 @@ class Runner:
             until=None if signal.timeout is None else _deadline(node, signal.timeout, self.clock.now()),
             started_at=started,
             changes=_changes(context),
+            effects=context.effects,
         )
 
     def tell(self, node: StepNode, name: str, wait: Wait[Json]) -> None:
@@ -476,8 +490,9 @@ def _read_input(shape: Shape[Any], action: RunStep, subject: str) -> Any:
     try:
         return read(shape, action.value, subject)
     except Unread as unread:
-        began = action.prior is not None and action.prior.outcome is not Outcome.START
-        is_sure = unread.is_sure or began
+        prior = action.prior
+        has_begun = prior is not None and (prior.attempt > 0 or prior.answer is not None or prior.given is not None)
+        is_sure = unread.is_sure or has_begun
         raise Unread(unread.failure, is_sure=is_sure) from None
 
 

@@ -31,6 +31,7 @@ from flowcore.core.evolve import (
     FailedOnce,
     Skipped,
     StepEvent,
+    Succeeded,
     Suspended,
     context_at,
     evolve,
@@ -38,9 +39,12 @@ from flowcore.core.evolve import (
     kept,
     state_at,
 )
+from flowcore.core.rename import as_met
 from flowcore.errors import (
     BlobLost,
+    EffectRefused,
     InvalidPayload,
+    NeedsDynamoDB,
     OutsideError,
     PayloadTooLarge,
 )
@@ -52,7 +56,7 @@ from flowcore.migrations import registered
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 from flowcore.parcels import brought, replace
 from flowcore.pmap import PMap
-from flowcore.ports import HeadMoved, RecordMoved, Written
+from flowcore.ports import EffectMoved, Effects, HeadMoved, RecordMoved, Written
 from flowcore.receipts import remember
 from flowcore.renewal import Outdated, is_step, outdated, renewed_snapshot, renewed_state
 from flowcore.runner import Runner, View, conclude, is_async
@@ -170,6 +174,8 @@ class Session:
         try:
             while self.underway:
                 self._collect(None)
+            if self.kept_back:
+                self._flush()
         except (BlobLost, _Unanswered):
             pass
         except _Fenced:
@@ -259,7 +265,7 @@ class Session:
             action = self._begun(fresh[0])
             if action is not None:
                 prior = self.snapshot.records.get(action.place.key)
-                self._commit(self.runner.perform(action, self._view(action)), prior)
+                self._commit(self.runner.perform(action, self._view(action)), prior, action)
             return
         for candidate in fresh:
             self._look_up()
@@ -316,14 +322,14 @@ class Session:
         self.timed.discard(try_)
         if event is None or try_.is_late():
             event = self.runner.timed_out(try_.action, self._view(try_.action), try_.began_at or self._now())
-        self._commit(event, try_.prior)
+        self._commit(event, try_.prior, try_.action)
 
     def _give_up_overdue(self) -> None:
         for try_ in [try_ for try_ in self.timed if try_.is_overdue()]:
             self.crew.give_up(try_)
             self._came_back(try_, None)
 
-    def _commit(self, event: StepEvent, prior: StepRecord | None) -> None:
+    def _commit(self, event: StepEvent, prior: StepRecord | None, action: Action) -> None:
         """Make one outcome durable; if another worker was faster, what it committed is adopted."""
         if self.snapshot.records.get(_key_of(event)) is not prior:
             return
@@ -333,7 +339,10 @@ class Session:
         self._look_up()
         try:
             self._write(event, prior)
-        except (PayloadTooLarge, InvalidPayload, NotJsonError) as error:
+        except EffectRefused as error:
+            began_at = event.started_at if isinstance(event, (Succeeded, Suspended)) else self._now()
+            self._write(self.runner.refused(action, self._view(action), error, began_at), prior)
+        except (PayloadTooLarge, InvalidPayload, NotJsonError, NeedsDynamoDB) as error:
             failure = StepFailure(type=type(error).__name__, message=str(error), step=dotted(_key_of(event)))
             self._fail(Failed(key=_key_of(event), failure=failure, started_at=self._now()), prior)
 
@@ -377,6 +386,11 @@ class Session:
             self._write_alone(event, prior)
 
     def _write_alone(self, event: StepEvent, prior: StepRecord | None) -> None:
+        effects = event.effects if isinstance(event, (Succeeded, Suspended)) else ()
+        if effects and self.kept_back:
+            self._flush()  # what the author writes rests on it
+            if self.snapshot.records.get(_key_of(event)) is not prior:
+                return
         head = self.snapshot.head
         with self.order:
             last = max(self.snapshot.last_seq, self.last_seq)
@@ -387,17 +401,20 @@ class Session:
             remember(self.engine, head, [prior])
         for listener in listeners_of(head, record):
             self.engine.store.listen(listener)
-        if self._is_kept_back(prior):
+        if self._is_kept_back(prior) and not effects:
             self.kept_back.add(record, prior, self.engine.store.weigh(head.run, head.incarnation, record))
             self._happened(event, after)
             if self.kept_back.is_full or record.key in self.begun_once:
                 self._flush()
             return
-        written = self.engine.store.commit(head.run, head.incarnation, record, prior)
+        store, place = self.engine.store, (head.run, head.incarnation, record, prior)
+        written = store.commit_with(*place, effects) if effects else store.commit(*place)
         match written:
+            case EffectMoved():
+                raise _refusal(record.key, effects, written)
             case Written():
                 self._happened(event, after)
-                self._notify_at_once(record)
+                self._tell_of(record)
                 if prior is not None and record.outcome is not Outcome.SUSP:
                     self._stop_listening(prior)
             case RecordMoved(standing):
@@ -407,12 +424,6 @@ class Session:
                 self.snapshot = evolve(self.snapshot, Adopted(record=adopted.records[standing.key]), self._now())
             case _:
                 assert_never(written)
-
-    def _stop_listening(self, prior: StepRecord) -> None:
-        """A suspension is over by its deadline; a listener that stays behind is dropped by the next event."""
-        with suppress(OutsideError):
-            for listener in listeners_of(self.snapshot.head, prior):
-                self.engine.store.unlisten(listener)
 
     def _happened(self, event: StepEvent, after: Snapshot) -> None:
         self.snapshot = after
@@ -438,7 +449,7 @@ class Session:
                 self.kept_back.clear()
                 self._catch_up()
                 for record, _ in batch:
-                    self._notify_at_once(record)
+                    self._tell_of(record)
             case HeadMoved():
                 self.is_lost = True
                 raise _Fenced
@@ -465,8 +476,14 @@ class Session:
             own = replace(known, lease_until=standing.lease_until, due=standing.due)
             self.snapshot = self.snapshot.with_head(own)
 
-    def _notify_at_once(self, record: StepRecord) -> None:
-        """Tell of a suspension as soon as it is stored, unless an event that settles it may be there already."""
+    def _stop_listening(self, prior: StepRecord) -> None:
+        """A suspension is over by its deadline; a listener that stays behind is dropped by the next event."""
+        with suppress(OutsideError):
+            for listener in listeners_of(self.snapshot.head, prior):
+                self.engine.store.unlisten(listener)
+
+    def _tell_of(self, record: StepRecord) -> None:
+        """Have whoever must answer told of a suspension, unless an event may have answered it already."""
         waits = each(record)
         if all(one.topic is None for one in waits):
             for one in waits:
@@ -614,7 +631,7 @@ class Session:
     def _renewed(self, snapshot: Snapshot) -> Snapshot:
         """What was read, as today's types take it. Raises: _Fenced, once the run stands still, where they do not."""
         try:
-            return renewed_snapshot(self.graph, snapshot)
+            return renewed_snapshot(self.graph, as_met(self.graph, snapshot)[1])
         except Outdated as error:
             self._block(str(error))
             raise _Fenced from None
@@ -680,6 +697,7 @@ class Session:
         )
 
     def _result_of(self, snapshot: Snapshot, place: Place, step: str) -> tuple[Shape[Any], Json] | None:
+        step = place.graph.called_here(step)
         node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
         record = snapshot.records.get(key)
         if record is None and "." in step:  # inside a container; a finished one is not loaded
@@ -727,6 +745,11 @@ def idempotency_key(head: Head, key: StepKey) -> str:
     again = "" if life == 1 else f"~{life}"
     full = f"{tenant}{head.run.id}{again}/{key}"
     return full if len(full) <= 200 else f"{full[:150]}-{digest(full)}"
+
+
+def _refusal(key: StepKey, effects: Effects, moved: EffectMoved) -> EffectRefused:
+    verb, body = ("A write", {}) if moved.index is None else next(iter(effects[moved.index].items()))
+    return EffectRefused(dotted(key), moved.index, verb, body.get("TableName"), moved.reason, moved.message)
 
 
 def _go_on() -> None:

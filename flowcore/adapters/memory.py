@@ -36,7 +36,7 @@ from flowcore.adapters.dynamodb_items import (
 from flowcore.adapters.dynamodb_mail import decode_sent, encode_listener, encode_sent, listener_key, mail_of, taker_key
 from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note, notes_prefix
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
-from flowcore.errors import InvariantError
+from flowcore.errors import InvariantError, NeedsDynamoDB
 from flowcore.keys import ROOT, RunRef, Scope, scope_of
 from flowcore.model import (
     EVERY_RUN,
@@ -58,6 +58,8 @@ from flowcore.ports import (
     Batch,
     Claimed,
     Clock,
+    EffectMoved,
+    Effects,
     EventTaken,
     HeadMoved,
     Hint,
@@ -158,6 +160,17 @@ class MemoryStore:
                 return RecordMoved(None if standing is None else decode_record(standing))
             scope[item["sk"]["S"]] = item
             return Written()
+
+    def commit_with(
+        self,
+        run: RunRef,  # noqa: ARG002  # nothing is written, whatever is asked for
+        incarnation: int,  # noqa: ARG002
+        record: StepRecord,  # noqa: ARG002
+        prior: StepRecord | None,  # noqa: ARG002
+        effects: Effects,  # noqa: ARG002
+    ) -> Written | RecordMoved | EffectMoved:
+        """See ``Store.commit_with``; there are no tables of an author's here."""
+        raise NeedsDynamoDB("ctx.commit_with()")
 
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, overload
 
 from typing_extensions import TypeVar
 
+from flowcore.authoring.effects import MOST, Effect, checked
 from flowcore.authoring.option import Option
 from flowcore.codec import Shape
 from flowcore.model import Json, Wait
@@ -184,6 +185,7 @@ class StepContext(Generic[Resume, Suspend, State]):
     """Set once the run is canceled or this try has timed out; a long step can look at it and stop."""
     surroundings: Surroundings = field(repr=False)
     set_values: list[Any] = field(default_factory=list, repr=False)
+    effects: list[Effect] = field(default_factory=list, repr=False)
     left_by: str | None = field(default=None, repr=False)
     """The call that the step should have left by; one that goes on has caught what is not for it to catch."""
 
@@ -320,6 +322,42 @@ class StepContext(Generic[Resume, Suspend, State]):
         """
         result: T = self.surroundings.once(key, fn)
         return result
+
+    def commit_with(self, *effects: Mapping[str, Any]) -> None:
+        """Have writes of your own happen in the very transaction that stores this step's outcome: both, or neither.
+
+        Each is an entry of DynamoDB's ``TransactWriteItems`` (``Put``, ``Update``, ``Delete``, ``ConditionCheck``), its
+        values as boto3's client takes them (``{"S": "a"}``) or as plain Python. They happen exactly once per outcome,
+        when the step returns, bails out or suspends; not when it fails. Several calls add up, to at most 50. A
+        condition that does not hold, or a write that DynamoDB refuses, fails this try with ``EffectRefused``, which is
+        retried like any failure. On DynamoDB alone: elsewhere the step fails with ``NeedsDynamoDB``. The worker's role
+        needs permission for those tables.
+
+        Example:
+            >>> from flowcore import StepContext, step
+            >>> @step
+            ... def reserve(item: str, ctx: StepContext) -> str:
+            ...     ctx.commit_with(
+            ...         {
+            ...             "Update": {
+            ...                 "TableName": "stock",
+            ...                 "Key": {"item": item},
+            ...                 "UpdateExpression": "SET #left = #left - :one",
+            ...                 "ConditionExpression": "#left >= :one",
+            ...                 "ExpressionAttributeNames": {"#left": "left"},
+            ...                 "ExpressionAttributeValues": {":one": 1},
+            ...             }
+            ...         }
+            ...     )
+            ...     return item
+
+        Raises: TypeError, ValueError for what is no such entry.
+        """
+        self.surroundings.heed()
+        given = [checked(effect) for effect in effects]
+        if len(self.effects) + len(given) > MOST:
+            raise ValueError(f"commit_with() takes {MOST} writes for one outcome at most")
+        self.effects += given
 
     def emit(self, data: Any) -> None:
         """Tell those who watch the run how far this step is: a ``step-progress`` event, stored at once, data unchanged.

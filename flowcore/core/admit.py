@@ -164,9 +164,9 @@ def _meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> Meant | Refused:
         if not waiting:
             return Refused(_no_label(snapshot, resume.label))
     if resume.step is not None:
-        waiting = _at(waiting, resume.step)
+        waiting = _at(waiting, graph.called_here(resume.step))
         if not waiting:
-            return Refused(_no_step(graph, snapshot, resume.step))
+            return Refused(_no_step(graph, snapshot, graph.called_here(resume.step)))
     if resume.index is not None:
         return _item(snapshot, waiting, resume)
     return _single(snapshot, waiting)

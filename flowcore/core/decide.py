@@ -355,12 +355,13 @@ class _Walk:
     def _arms(self, place: Place, arms: Iterable[Node], value: Json) -> Result:
         """Arms share the scope of their container. Failed beats suspended, once nothing moves by itself any more."""
         outputs: dict[str, Json] = {}
+        names = place.node.names if isinstance(place.node, (ParallelNode, BranchNode)) else {}
         broken: Broken | None = None
         live = held = False
         for arm in arms:
             match result := self.visit(_at(place, inside(place.home, arm.id), arm), value):
                 case Done() | Ended():
-                    outputs[arm.id] = result.value
+                    outputs[names.get(arm.id, arm.id)] = result.value
                 case Broken():
                     broken = broken or result
                 case Live():

@@ -6,7 +6,7 @@ Knows no clock and no store. An outcome changes only along a row of ``STEP_CHANG
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias, assert_never
@@ -65,6 +65,8 @@ class Succeeded:
     changes: Changes = NOTHING
     closes: Scope | None = None
     """The scope whose changes to the shared values now become visible outside it."""
+    effects: Sequence[Mapping[str, Json]] = ()
+    """What the author wants written together with the outcome; see ``flowcore.authoring.effects``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,8 @@ class Suspended:
     until: datetime | None
     started_at: datetime
     changes: Changes = NOTHING
+    effects: Sequence[Mapping[str, Json]] = ()
+    """What the author wants written together with the question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

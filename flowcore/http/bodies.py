@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from flowcore.app import ServedWorkflow
 from flowcore.authoring.workflow import Workflow
 from flowcore.core.events import Event, failure_json
+from flowcore.core.health import Finding
 from flowcore.core.view import StepResult
 from flowcore.errors import MalformedRequest
 from flowcore.fields import FIELDS
@@ -123,6 +124,20 @@ def page_json(page: Page[RunSummary]) -> dict[str, Json]:
             "deadline": _instant(summary.deadline),
         }
         for summary in page
+    ]
+    return {"items": items, "cursor": page.cursor}
+
+
+def findings_json(page: Page[Finding]) -> dict[str, Json]:
+    """What is wrong with the runs that were looked at."""
+    items = [
+        {
+            "run_id": finding.run_id,
+            "workflow_id": finding.workflow_id,
+            "ailment": finding.ailment,
+            "detail": finding.detail,
+        }
+        for finding in page
     ]
     return {"items": items, "cursor": page.cursor}
 

@@ -27,6 +27,7 @@ from flowcore.http.bodies import (
     event_json,
     event_receipt_json,
     fields_json,
+    findings_json,
     graph_json,
     page_json,
     receipts_json,
@@ -34,6 +35,7 @@ from flowcore.http.bodies import (
     workflow_json,
 )
 from flowcore.model import Json
+from flowcore.ops.doctor import doctor_page
 from flowcore.run import Run, RunResult
 from flowcore.starting import Start
 from flowcore.tracing import Tracing, from_traceparent
@@ -107,6 +109,12 @@ def _about_runs(router: Router, app: App) -> None:
     ) -> Response[str]:
         found = app.counts(workflow=workflow, resource_id=resource_id, tag=tag, since=since, until=until)
         return _json(HTTPStatus.OK, {"counts": found})
+
+    @router.get("/v1/doctor")
+    def find_ailing_runs(
+        workflow: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None
+    ) -> Response[str]:
+        return _json(HTTPStatus.OK, findings_json(doctor_page(app, workflow=workflow, limit=limit, cursor=cursor)))
 
     @router.get("/v1/runs/<run_id>")
     def get_run(
@@ -186,6 +194,10 @@ def _changes(router: Router, app: App) -> None:
     def cancel_run(run_id: str) -> Response[str]:
         by = caller_of(router.current_event.raw_event)
         return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel(by=by)))
+
+    @router.post("/v1/runs/<run_id>/unblock")
+    def unblock_run(run_id: str) -> Response[str]:
+        return _done(app, app.run(run_id).unblock(), [], waited=False)
 
     @router.post("/v1/runs/<run_id>/redrive")
     def redrive_run(run_id: str) -> Response[str]:

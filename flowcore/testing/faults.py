@@ -36,6 +36,8 @@ from flowcore.ports import (
     Batch,
     Blobs,
     Claimed,
+    EffectMoved,
+    Effects,
     EventTaken,
     HeadMoved,
     Hint,
@@ -52,7 +54,7 @@ T = TypeVar("T")
 
 WRITES = frozenset(
     {
-        *("start", "start_with", "claim", "commit", "release", "move", "delete", "resume", "cancel"),
+        *("start", "start_with", "claim", "commit", "commit_with", "release", "move", "delete", "resume", "cancel"),
         *("listen", "unlisten", "keep", "note"),
     }
 )
@@ -165,6 +167,14 @@ class FaultyStore:
     ) -> Written | RecordMoved:
         """See ``Store.commit``."""
         return self._call("commit", lambda: self.inner.commit(run, incarnation, record, prior), run, record)
+
+    def commit_with(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
+    ) -> Written | RecordMoved | EffectMoved:
+        """See ``Store.commit_with``."""
+        return self._call(
+            "commit_with", lambda: self.inner.commit_with(run, incarnation, record, prior, effects), run, record
+        )
 
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""

@@ -18,6 +18,7 @@ from flowcore.authoring.graph import BranchNode, Graph, NestedNode
 from flowcore.core.actions import Decision, Finish, Park, Run
 from flowcore.core.decide import decide
 from flowcore.core.evolve import fold
+from flowcore.core.rename import as_met
 from flowcore.keys import RunRef, StepKey, dotted, inside, scope_of
 from flowcore.model import (
     EVERY_RUN,
@@ -40,7 +41,19 @@ from flowcore.model import (
     StepRecord,
     Topic,
 )
-from flowcore.ports import Batch, Claimed, EventTaken, HeadMoved, NotClaimable, RecordMoved, Records, Store, Written
+from flowcore.ports import (
+    Batch,
+    Claimed,
+    EffectMoved,
+    Effects,
+    EventTaken,
+    HeadMoved,
+    NotClaimable,
+    RecordMoved,
+    Records,
+    Store,
+    Written,
+)
 
 T = TypeVar("T")
 
@@ -137,16 +150,16 @@ def branch_violations(graph: Graph, records: Records) -> Iterator[str]:
 
 def run_violations(graph: Graph, head: Head, records: Records) -> Iterator[str]:
     """What a run at rest must be: parked and ended heads say exactly what their records say."""
-    snapshot = fold(head, records.values())
-    yield from branch_violations(graph, records)
+    graph, snapshot = as_met(graph, fold(head, records.values()))
+    yield from branch_violations(graph, snapshot.records)
     if head.status is RunStatus.SUSPENDED:
-        if not any(record.outcome is Outcome.SUSP for record in records.values()):
+        if not any(record.outcome is Outcome.SUSP for record in snapshot.records.values()):
             yield "I5 SUSPENDED, but nobody can answer"
         decision = decide(graph, snapshot, head.updated_at)
         if not isinstance(decision, Park):
             yield f"I5 SUSPENDED, but there is something to do: {_told(decision)}"
     if head.status in (RunStatus.SUCCESS, RunStatus.FAILED):
-        decision = decide(graph, snapshot, datetime.max.replace(tzinfo=head.updated_at.tzinfo))
+        decision = decide(graph, snapshot, head.updated_at)
         is_unstorable = head.failure is not None and head.failure.type in _WITHOUT_RECORD
         if not isinstance(decision, Finish) and not is_unstorable:
             yield f"I6 {head.status}, but its records say otherwise: {_told(decision)}"
@@ -214,6 +227,16 @@ class WatchedStore:
             if isinstance(reply, Written):
                 self._judge(run, self._noted(run, incarnation, record, prior))
                 self._judge(run, self._moved_at_rest(run, incarnation, record))
+            return reply
+
+    def commit_with(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
+    ) -> Written | RecordMoved | EffectMoved:
+        """See ``Store.commit_with``."""
+        with self._lock:
+            reply = self.inner.commit_with(run, incarnation, record, prior, effects)
+            if isinstance(reply, Written):
+                self._judge(run, self._noted(run, incarnation, record, prior))
             return reply
 
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:

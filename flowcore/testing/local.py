@@ -196,7 +196,10 @@ class LocalApp(App):
         return earliest if self._swept_at is None else max(earliest, self._swept_at + SWEEP_EVERY)
 
     def _crash(self, call: Call) -> Fault | None:
-        written = [*call.batch, *([call.record] if call.verb == "commit" and call.record is not None else [])]
+        written = [
+            *call.batch,
+            *([call.record] if call.verb in ("commit", "commit_with") and call.record is not None else []),
+        ]
         for crash in self._crashes:
             if any(_is_meant(record.key, crash[0]) for record in written if not is_once(record.key)):
                 self._crashes.remove(crash)

@@ -291,6 +291,8 @@ def test_one_step_at_a_time_is_stored_at_each_pause() -> None:
     assert ["start", "release a:ok", "move", "claim", "release b:ok"] == ledger.bare
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_it_becomes_the_same_under_every_fault() -> None:
     """Steps may run more often; what becomes of the run is what becomes of it step by step."""
     child = a_workflow(three, "child")
