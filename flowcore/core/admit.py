@@ -121,10 +121,12 @@ def settles(record: StepRecord, answer: Answer) -> bool:
 def meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> StepRecord | RequestError:
     """The one suspension that ``resume`` names, or why there is none, whoever may answer it."""
     verdict = _meant(graph, snapshot, resume)
-    if isinstance(verdict, Meant) and len(verdict.records) > 1:
-        lines = [wait_line(snapshot, record) for record in verdict.records]
-        return AmbiguousWait(snapshot.head.run.id, lines)
-    return verdict.records[0] if isinstance(verdict, Meant) else verdict.error
+    if isinstance(verdict, Refused):
+        return verdict.error
+    first, *others = verdict.records
+    if others:
+        return AmbiguousWait(snapshot.head.run.id, [wait_line(snapshot, record) for record in verdict.records])
+    return first
 
 
 def _seated(
