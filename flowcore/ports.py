@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import (
     EVERY_RUN,
+    Doors,
     Head,
     Json,
     Listener,
@@ -372,6 +373,14 @@ class Scheduler(Protocol):
 
     def unschedule(self, run: RunRef, *, version: int) -> None:
         """Forget a schedule made by ``schedule``, if it is still there; best effort."""
+        ...
+
+
+class LinkMaker(Protocol):
+    """Signs the addresses at which waits are answered from outside."""
+
+    def for_tenant(self, tenant: str) -> Doors:
+        """The addresses of one tenant's waits."""
         ...
 
 

@@ -137,15 +137,16 @@ def misfits(graph: Graph, snapshot: Snapshot) -> Iterator[Misfit]:
 
 
 def _misfits_of_step(place: str, node: StepNode, record: StepRecord, given: Json) -> Iterator[Misfit]:
-    step, answer, epoch = node.step, record.answer, record.epoch
-    yield from _misfit(place, step.input, record.given[0] if record.given else given, "input", epoch)
-    for one in each(record):
-        if one.payload is not None and not is_replaced(record):
-            yield from _misfit(place, step.suspend, one.payload, "suspend payload", epoch)
-        for vote in one.votes:
-            yield from _misfit(place, answer_shape(node, one), vote.data, "answer", epoch)
-    if answer is not None and not answer.timed_out:
-        yield from _misfit(place, answer_shape(node, answered(record)), answer.data, "answer", epoch)
+    epoch, answer = record.epoch, record.answer
+    yield from _misfit(place, node.step.input, record.given[0] if record.given else given, "input", epoch)
+    for alone in each(record) if answer is None else [answered(record)]:
+        takes = answer_shape(node, alone)
+        if alone.payload is not None and not is_replaced(record):
+            yield from _misfit(place, node.step.suspend, alone.payload, "suspend payload", epoch)
+        for vote in alone.votes:
+            yield from _misfit(place, takes, vote.data, "answer", epoch)
+        if answer is not None and not answer.timed_out:
+            yield from _misfit(place, takes, answer.data, "answer", epoch)
 
 
 def _misfit(place: str, shape: Shape[Any], value: Json, what: str, epoch: int) -> Iterator[Misfit]:

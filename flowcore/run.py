@@ -27,7 +27,7 @@ from flowcore.delegation import delegate
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
-from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
+from flowcore.model import Doors, Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
 from flowcore.redrive import redrive
 from flowcore.tracing import Tracing, accepted, begun
 
@@ -238,9 +238,11 @@ class Run(Generic[In, Out]):
         idempotency_key: str | None = None,
         by: str | None = None,
         via: str = "python",
+        version: int | None = None,
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
+        keep: timedelta | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Out]:
@@ -255,17 +257,21 @@ class Run(Generic[In, Out]):
             idempotency_key: a repeated call with the same key and data is told the first one's receipt.
             by: who answers, kept with the answer.
             via: over which channel.
+            version: ``RunResult.version`` that the caller has seen; if the run has moved since, nothing happens.
             request_context: values for the steps that follow; they win over those the run knows.
             retry_count: tries of the step that count as made already.
             tracing: the trace under which the run goes on. Without ids it goes on in a trace of its own, which links to
                 the run's. Its tags mark spans; listings find a run by those it was started with.
+            keep: where ``step``, named by its whole dotted id, waits for nobody yet, keep the answer for so long: its
+                next suspension takes it, unless it waits for one of several things. Not in a loop or a foreach.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
-            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest. The run is untouched then.
+            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest, VersionMismatch. The run is
+            untouched then.
         """
         _check_text(label=label, wait=wait, idempotency_key=idempotency_key, by=by, via=via)
-        _check_count(index=index, retry_count=retry_count)
+        _check_count(index=index, retry_count=retry_count, version=version)
         resume = Resume(
             step=_dotted(step),
             label=label,
@@ -275,13 +281,14 @@ class Run(Generic[In, Out]):
             digest=digest(_ANYTHING.accept("resume data", data)),
             by=by,
             via=via,
+            version=version,
             request_context=_CONTEXT.accept(*_named_values("request context", request_context)),
             retry_count=retry_count or 0,
             trace=accepted(tracing),
         )
         here, deadline = self._pace(drive)
         snapshot, receipt = self._app.engine.resume(
-            self._existing(), data, resume, here=here or per_step, deadline=deadline, per_step=per_step
+            self._existing(), data, resume, here=here or per_step, deadline=deadline, keep_for=keep, per_step=per_step
         )
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
 
@@ -457,7 +464,7 @@ class Run(Generic[In, Out]):
         """
         names = known(FIELDS if fields is None else fields)
         graph, snapshot = self._read(needs(names))
-        found = made(names, graph, snapshot)
+        found = made(names, graph, snapshot, self._doors())
         if not with_nested_workflows and "steps" in found:
             found["steps"] = {id: step for id, step in found["steps"].items() if "." not in id}
         if fields is not None:
@@ -566,7 +573,10 @@ class Run(Generic[In, Out]):
         graph, snapshot = self._app.engine.seen(snapshot)
         if graph is not None and view.has_unloaded(snapshot, graph):
             graph, snapshot = self._app.engine.seen(self._app.engine.read(snapshot.head.run))
-        return replace(result_of(graph, snapshot), receipt=receipt, replayed=replayed)
+        return replace(result_of(graph, snapshot, self._doors()), receipt=receipt, replayed=replayed)
+
+    def _doors(self) -> Doors | None:
+        return self._app.engine.doors(self._ref.tenant)
 
 
 def new_head(
@@ -601,9 +611,9 @@ def new_head(
     )
 
 
-def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
+def result_of(graph: Graph | None, snapshot: Snapshot, doors: Doors | None = None) -> RunResult[Any]:
     """What users see of a snapshot; without a graph the output is plain JSON and inputs are missing."""
-    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot)
+    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot, doors)
     return RunResult(**values)
 
 

@@ -51,6 +51,10 @@ class Effects:
         self.once.clear()
 
 
+APPROVERS = ("ada", "bob", "eve")
+"""Of whom two must answer where a step asks for several; none of them starts the run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
     """What one step definition does, drawn once."""
@@ -119,7 +123,16 @@ def _suspend(habits: Habits, ctx: StepContext[Any, Any, Any], payload: Json, occ
     timeout = timedelta(days=400) if habits.is_timed else None
     stand_in = habits.stand_in if habits.is_timed else None
     if not habits.options:
-        ctx.suspend(payload, timeout=timeout, on_timeout=stand_in, label=f"label-{habits.name}")
+        several = number(habits.name, "quorum") % 3 == 0 and not habits.is_timed
+        ctx.suspend(
+            payload,
+            timeout=timeout,
+            on_timeout=stand_in,
+            label=f"label-{habits.name}",
+            approvers=APPROVERS if several else (),
+            quorum=2 if several else 1,
+            allow_self=not several,
+        )
     options = [Option(name, {**payload, "of": name}, key=occurrence) for name in option_names(habits.options)]
     ctx.suspend_any(options, timeout=timeout, on_timeout=stand_in)
 

@@ -10,10 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from flowcore import App, StepContext, create_step, migrate
+from flowcore.adapters.blobs import MemoryBlobs
 from flowcore.adapters.memory import MemoryQueue
 from flowcore.errors import MalformedRequest
 from flowcore.ops import CheckReport, Obstacle, UnblockReport, check, doctor, doctor_page, unblock
 from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing.faults import BlobFault, FaultyBlobs
 from tests.builders import a_step, a_workflow
 
 HOUR = timedelta(hours=1)
@@ -171,6 +173,25 @@ def test_report_in_words_tells_each_reason_once() -> None:
     assert told.startswith("12 open runs, 12 of them would stand still:\n- flow, definition-changed: step 'ask'")
     assert 1 == told.count("step 'ask'")
     assert told.endswith("and 2 more")
+
+
+def test_value_that_is_lost_is_an_obstacle() -> None:
+    """Neither check nor doctor stops at such a run; restored, it is well again."""
+    blobs = FaultyBlobs(MemoryBlobs())
+    served = App(flow(lambda w: w.then(a_step("make", lambda _: "x" * 200_000)).sleep(HOUR, id="nap")))
+    app = LocalApp(served, blobs=blobs)
+    for id in ("r-1", "r-2"):
+        app.workflow("flow").create_run(id).start({})
+    assert CheckReport(2) == check(app)
+    blobs.script = lambda call, *_: BlobFault.MISSING if call == "get" else None
+
+    report = check(app)
+    assert ({"unreadable"}, {"r-1", "r-2"}) == (
+        {each.kind for each in report.obstacles},
+        {each.run_id for each in report.obstacles},
+    )
+    assert "output of step 'make'" in report.obstacles[0].detail
+    assert {"unreadable"} == {finding.ailment for finding in doctor(app)}
 
 
 # -- unblock ----------------------------------------------------------------------------------------------------------
