@@ -11,10 +11,13 @@ import pytest
 
 from flowcore import App, DefinitionError, Option, StepContext, Wait, step, workflow
 from flowcore.adapters.memory import MemoryStore
-from flowcore.errors import AlreadyResumed, InvalidPayload, OutsideError, RequestError
+from flowcore.core.decide import decide
+from flowcore.core.evolve import fold
+from flowcore.errors import AlreadyResumed, InvalidPayload, InvariantError, OutsideError, RequestError
 from flowcore.keys import RunRef, StepKey
-from flowcore.model import Topic
+from flowcore.model import Outcome, Topic
 from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing.contract import NOW, a_record, a_running_head, an_answer
 from flowcore.testing.faults import Call, Fault, FaultyStore, Script, WorkerDied, at_call
 from flowcore.testing.invariants import WatchedStore
 
@@ -235,6 +238,20 @@ def test_stand_in_of_an_event_may_ask_somebody() -> None:
     assert "A-17 by director 1: True" == run.resume(True, step="payment").output
 
 
+def test_stand_in_of_an_event_goes_on_after_a_deploy() -> None:
+    """A step more behind it is a definition that fits; so is one that no longer waits so long."""
+    waits = workflow("p", input=str).wait_for_event
+    base = waits("paid", key="A-17", timeout=HOUR, on_timeout=director, id="payment")
+    app = local(base)
+    begun(app)
+    app.advance(hours=1)
+    other = local(base.then(remind), app.store, app.clock)
+    assert ("success", len("A-17 by director 1: True")) == (
+        other.run("r").resume(True).status,
+        other.run("r").result().output,
+    )
+
+
 # -- what cannot be ---------------------------------------------------------------------------------------------------
 
 
@@ -297,6 +314,13 @@ def test_stand_ins_are_part_of_the_definition_only_where_there_are_some() -> Non
     assert ["remind"] == made(stand_ins=[remind]).graph()["nodes"][0]["stand_ins"]
     assert "stand_ins" not in made().graph()["nodes"][0]
     assert ["remind"] == paid(on_timeout=remind).commit().graph()["nodes"][0]["stand_ins"]
+
+
+def test_stand_in_that_is_gone_is_never_passed_over() -> None:
+    """A run that got past the check of its definition all the same stops with an error of ours."""
+    taken_over = a_record("clerk", Outcome.RESU, gen=1, instead=("nobody", 1), answer=an_answer(None, timed_out=True))
+    with pytest.raises(InvariantError, match="'nobody' can stand in"):
+        decide(FLOW.compiled, fold(a_running_head(), [taken_over]), NOW)
 
 
 # -- whoever races, whoever dies --------------------------------------------------------------------------------------
