@@ -235,7 +235,7 @@ class Engine:
         if head.status is RunStatus.CANCELED:
             if self.hints.scheduler is not None:
                 self.hints.scheduler.unschedule(run, version=head.version - 1)
-            with suppress(OutsideError):  # it is canceled; who listens in vain is dropped by the next event
+            with suppress(OutsideError, BlobLost):  # it is canceled; who listens in vain is dropped by the next event
                 stop_listening(self.store, head)
         return head
 

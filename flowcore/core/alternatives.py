@@ -6,8 +6,6 @@ but the same one. Whoever lists, answers or tells of suspensions looks at each a
 
 from __future__ import annotations
 
-import dataclasses
-
 from flowcore.model import Alternative, Answer, Delegation, StepRecord, wait_choice, wait_number
 from flowcore.parcels import replace
 
@@ -51,7 +49,7 @@ def voted(record: StepRecord, answer: Answer) -> StepRecord:
         return replace(record, votes=(*record.votes, answer))
     name = wait_choice(answer.wait)
     alternatives = tuple(
-        dataclasses.replace(one, votes=(*one.votes, answer)) if one.name == name else one for one in record.alternatives
+        replace(one, votes=(*one.votes, answer)) if one.name == name else one for one in record.alternatives
     )
     return replace(record, alternatives=alternatives)
 
@@ -61,7 +59,7 @@ def handed_over(record: StepRecord, delegation: Delegation, name: str | None) ->
     if len(record.alternatives) <= 1:
         return replace(record, delegations=(*record.delegations, delegation))
     alternatives = tuple(
-        dataclasses.replace(one, delegations=(*one.delegations, delegation)) if one.name == name else one
+        replace(one, delegations=(*one.delegations, delegation)) if one.name == name else one
         for one in record.alternatives
     )
     return replace(record, alternatives=alternatives)
@@ -82,7 +80,7 @@ def _alone(record: StepRecord, alternative: Alternative) -> StepRecord:
         alternatives=(alternative,),
         payload=alternative.payload,
         label=alternative.name,
-        terms=dataclasses.replace(alternative.terms, lapse=lapse),
+        terms=replace(alternative.terms, lapse=lapse),
         votes=alternative.votes,
         delegations=alternative.delegations,
     )
