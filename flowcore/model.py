@@ -460,6 +460,8 @@ class Wait(Generic[P]):
     """Whose answers have been counted so far."""
     reminder: int = 0
     """For ``notify``: which reminder this is, from 1; 0 the first time."""
+    born: datetime | None = field(default=None, repr=False, compare=False)
+    """When its run was started: tells it from a wait of a later run of the same id."""
     doors: Doors | None = field(default=None, repr=False, compare=False)
 
     def approval_url(self, *, actor: str | None = None, valid_for: timedelta | None = None) -> str:
@@ -494,6 +496,7 @@ class Wait(Generic[P]):
         return Wait(
             id=wait_id(record, head.incarnation),
             run_id=head.run.id,
+            born=head.created_at,
             path=path_of(record.key),
             label=record.label,
             index=index_of(record.key),
