@@ -23,7 +23,7 @@ import pytest
 
 NEEDED = "FLOWCORE_BROWSER"
 """``needed``: where there is no browser, a test that wants one fails. Else it is left out, and says how to get it."""
-HOW = "There is no Chromium here. On Debian and Ubuntu: sudo make browser. Elsewhere put `chromium` on the PATH."
+HOW = "There is no Chromium here. On Debian: sudo make browser. Elsewhere put `chromium` on the PATH."
 PATIENCE_S = 60.0
 
 _FLAGS = (
