@@ -175,6 +175,8 @@ class Browser:
                 self.complaints.append(said["params"]["entry"]["text"])
             case "Runtime.exceptionThrown":
                 self.complaints.append(str(said["params"]["exceptionDetails"]))
+            case _:
+                pass
 
     def _hear(self) -> dict[str, Any]:
         while b"\0" not in self._rest:

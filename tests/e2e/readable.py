@@ -17,17 +17,18 @@ FAULTS = r"""
   const ids = all("[id]").map((e) => e.id);
   must(new Set(ids).size === ids.length, "an id twice");
   for (const e of all("input, textarea, select, button")) {
-    const named = e.tagName === "BUTTON" ? e.innerText.trim() : [...(e.labels || [])].map((l) => l.innerText.trim()).join("");
+    const named = [...(e.tagName === "BUTTON" ? [e] : e.labels)].map((l) => l.innerText.trim()).join("");
     must(named, "no name: " + e.outerHTML.slice(0, 100));
-    const box = e.type === "radio" || e.type === "checkbox" ? e.labels[0].getBoundingClientRect() : e.getBoundingClientRect();
+    const box = (["radio", "checkbox"].includes(e.type) ? e.labels[0] : e).getBoundingClientRect();
     must(box.height >= 24 && box.width >= 24, "too small to hit: " + e.outerHTML.slice(0, 100));
   }
   for (const e of all("fieldset")) must(e.querySelector("legend")?.innerText.trim(), "fieldset without a legend");
   for (const e of all("[aria-describedby]"))
     for (const id of e.getAttribute("aria-describedby").split(" "))
       must(document.getElementById(id), "described by nothing: " + id);
-  for (const e of all("[aria-invalid]")) must(e.getAttribute("aria-describedby")?.includes("-error"), "error of nobody");
-  for (const e of all("dl")) must([...e.children].every((c) => ["DT", "DD"].includes(c.tagName)), "dl with others in it");
+  for (const e of all("[aria-invalid]"))
+    must(e.getAttribute("aria-describedby")?.includes("-error"), "error of nobody");
+  for (const e of all("dl > *")) must(["DT", "DD"].includes(e.tagName), "not of a dl: " + e.tagName);
   must(document.documentElement.scrollWidth <= window.innerWidth, "wider than the screen");
   const channels = (text) => text.match(/[\d.]+/g).map(Number);
   const light = (colour) => {

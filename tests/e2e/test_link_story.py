@@ -1,4 +1,4 @@
-"""The whole story on the local stack: a mail with a link, a page in a browser, a form, a signed webhook, a second click.
+"""The whole story on the local stack: a mail with a link, a page in a browser, a signed webhook, a second click.
 
 Everything is real but AWS and the mail server: template, handlers in processes of their own, HTTP, Chromium.
 """
@@ -25,6 +25,7 @@ import pytest
 from examples.refund import APPROVER
 from flowcore.links import Grant, Links
 from flowcore.webhooks import sign
+from infra.local.demo_app import ENVIRONMENT, BANK_KEY
 from infra.local.stack import LocalStack
 from tests.e2e.browser import Browser
 from tests.e2e.readable import FAULTS
@@ -33,7 +34,6 @@ pytestmark = [pytest.mark.xdist_group("local-stack"), pytest.mark.slow, pytest.m
 
 T = TypeVar("T")
 
-SECRET = "whsec_" + "QUJD" * 8
 AT_ONCE = 64
 DEADLINE_S = 60.0
 FORM = "application/x-www-form-urlencoded"
@@ -42,9 +42,7 @@ FORM = "application/x-www-form-urlencoded"
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
     """One stack for the file, serving the refunds."""
-    with LocalStack(
-        parameters={"AppModule": "tests.e2e.story_app:app"}, environment={"REFUND_BANK_SECRET": SECRET}
-    ) as running:
+    with LocalStack(parameters={"AppModule": "infra.local.demo_app:app"}, environment=ENVIRONMENT) as running:
         yield running
 
 
@@ -133,7 +131,7 @@ def test_story_from_the_mail_to_the_bank(stack: LocalStack, browser: Browser, tm
     assert [(APPROVER, "link")] == [(one["by"], one["via"]) for one in receipts(stack, "story-1")]
 
     body = json.dumps({"order": "story-1", "amount": 990}).encode()
-    headers = sign("evt-1", body, stack.clock.now(), [SECRET])
+    headers = sign("evt-1", body, stack.clock.now(), [BANK_KEY])
     assert 401 == call(stack, "POST", "/hooks/bank", body + b" ", **headers)[0]
     verdicts = [json.loads(call(stack, "POST", "/hooks/bank", body, **headers)[1])["verdict"] for _ in range(2)]
     assert ["applied", "duplicate"] == verdicts
