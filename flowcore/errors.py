@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 
 
@@ -170,7 +171,7 @@ class RunFinished(NotSuspended):
         self.args = (f"Run {run_id!r} has ended with status {status!r}; it takes no more answers.",)
 
     def details(self) -> Mapping[str, Any]:
-        return {"status": self.status}
+        return {"run_status": self.status}
 
 
 class AlreadyResumed(RequestError):
@@ -375,6 +376,95 @@ class IdempotencyKeyReused(RequestError):
 
     def __init__(self, key: str) -> None:
         super().__init__(f"Idempotency key {key!r} was used before with other data. Use a fresh key for a new request.")
+
+
+class LinkUnknown(RequestError):
+    """No such link: it was changed, was made for another door, or with a key that is no longer good."""
+
+    code = "link-unknown"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such link. It may have been cut short on its way; ask for a new one.")
+
+
+class LinkExpired(RequestError):
+    """The link was good until ``until``."""
+
+    code = "link-expired"
+
+    def __init__(self, until: datetime) -> None:
+        self.until = until
+        super().__init__(f"This link was good until {until:%Y-%m-%d %H:%M} UTC. Ask for a new one.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"until": self.until.isoformat()}
+
+
+class WebhookNotFound(RequestError):
+    """No webhook of that name is served here."""
+
+    code = "webhook-not-found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no webhook {name[:100]!r} here.")
+
+
+class DeliveryNotFound(RequestError):
+    """The log has no such delivery (any more)."""
+
+    code = "delivery-not-found"
+
+    def __init__(self, hook: str, id: str) -> None:
+        super().__init__(f"The log of webhook {hook!r} has no delivery {id[:100]!r}. Lines are kept for 30 days.")
+
+
+class WaitExpired(RequestError):
+    """The deadline of this suspension has passed, and was acted upon."""
+
+    code = "wait-expired"
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+        super().__init__(f"The time to answer was over at {at}; this answer was not used.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"at": self.at}
+
+
+class VersionMismatch(RequestError):
+    """The run has moved on since the caller looked at it, who wanted nothing to happen then."""
+
+    code = "version-mismatch"
+
+    def __init__(self, wanted: object, found: int | None) -> None:
+        self.found = found
+        now = "" if found is None else f" It is at version {found} now."
+        super().__init__(f"The run is not at {wanted!r} any more.{now} Look at it again; nothing was changed.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {} if self.found is None else {"version": self.found}
+
+
+class Unauthenticated(RequestError):
+    """It is not known who calls."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(RequestError):
+    """It is known who calls, and he may not do this."""
+
+    code = "forbidden"
+
+
+class BadSignature(RequestError):
+    """A delivery does not come from whom it says, or not now. The message is the same for all; ``reason`` is for us."""
+
+    code = "bad-signature"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__("This delivery is not signed as it has to be. It was not used.")
 
 
 class DefinitionChanged(RequestError):

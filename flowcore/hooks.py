@@ -120,7 +120,7 @@ def _result(engine: Engine, graph: Graph, snapshot: Snapshot) -> RunResult[Any]:
     if view.has_unloaded(snapshot, graph):
         whole = engine.store.load(snapshot.head.run, snapshot.head, everything=True)
         snapshot = snapshot if whole is None else fold(snapshot.head, whole[1].values())
-    return result_of(*as_met(graph, snapshot))
+    return result_of(*as_met(graph, snapshot), engine.doors(snapshot.head.run.tenant))
 
 
 def _call(engine: Engine, hook: Callable[[Any], Any], argument: object) -> None:

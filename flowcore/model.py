@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeAlias, get_args
+from typing import Any, Generic, Literal, Protocol, TypeAlias, get_args
 
 from typing_extensions import TypeVar
 
+from flowcore.errors import SettingsError
 from flowcore.keys import RunRef, Scope, StepKey, index_of, path_of
 from flowcore.pmap import PMap
 
@@ -417,6 +418,14 @@ class Snapshot:
         return replace(self, head=head)
 
 
+class Doors(Protocol):
+    """Makes the addresses at which waits of one tenant can be answered."""
+
+    def url(self, wait: Wait[Any], door: Literal["a", "cb"], *, actor: str | None, valid_for: timedelta | None) -> str:
+        """The signed address: ``a`` for a person's browser, ``cb`` for a program."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait(Generic[P]):
     """One open suspension, as the person or program that must answer sees it.
@@ -451,6 +460,32 @@ class Wait(Generic[P]):
     """Whose answers have been counted so far."""
     reminder: int = 0
     """For ``notify``: which reminder this is, from 1; 0 the first time."""
+    doors: Doors | None = field(default=None, repr=False, compare=False)
+
+    def approval_url(self, *, actor: str | None = None, valid_for: timedelta | None = None) -> str:
+        """A signed link to the page on which a person answers exactly this suspension. Opening it decides nothing.
+
+        Whoever holds the link can answer, so give each person a link of their own.
+
+        Args:
+            actor: who answers with it: what ``approvers=`` names, and what the run remembers.
+            valid_for: from the suspension's beginning; left out, until 30 days after the deadline (it says then what
+                became of it), or for a year.
+        Raises: SettingsError where the App has no ``links``.
+        """
+        return self._opened().url(self, "a", actor=actor, valid_for=valid_for)
+
+    def callback_url(self, *, actor: str | None = None, valid_for: timedelta | None = None) -> str:
+        """A signed URL to which a program posts its answer as JSON. Arguments and errors as for ``approval_url``."""
+        return self._opened().url(self, "cb", actor=actor, valid_for=valid_for)
+
+    def _opened(self) -> Doors:
+        if self.doors is None:
+            raise SettingsError(
+                "This App has no links: give it App(links=Links(public_url, secrets)), or set FLOWCORE_PUBLIC_URL and "
+                "FLOWCORE_LINK_SECRETS where it is deployed."
+            )
+        return self.doors
 
     @staticmethod
     def of(head: Head, record: StepRecord, reminder: int = 0) -> Wait[Json]:
@@ -516,12 +551,12 @@ def wait_choice(wait: str) -> str | None:
     return wait.rpartition("@")[2].partition(":")[2] or None
 
 
-Verdict: TypeAlias = Literal["applied", "counted", "delegated", "duplicate", "stale", "rejected"]
+Verdict: TypeAlias = Literal["applied", "counted", "delegated", "duplicate", "buffered", "stale", "rejected"]
 """What became of an arrival.
 
 ``counted``: others have to answer as well before the step goes on. ``delegated``: a vote was handed over.
-``duplicate``: it had come before. ``stale``: the suspension was over already. ``rejected``: it cannot be meant, or its
-data does not fit.
+``duplicate``: it had come before. ``buffered``: it is kept until its step asks. ``stale``: the suspension was over
+already. ``rejected``: it cannot be meant, or its data does not fit.
 """
 
 

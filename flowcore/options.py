@@ -19,6 +19,7 @@ from flowcore.authoring.option import Option
 from flowcore.codec import Shape, Unchecked
 from flowcore.failures import encoded
 from flowcore.keys import is_entry_id
+from flowcore.migrations import narrowed
 from flowcore.model import Alternative, Json, StepRecord
 from flowcore.terms import terms_of
 
@@ -46,7 +47,7 @@ def answer_shape(node: StepNode, record: StepRecord | None) -> Shape[Any]:
     arm = None if name is None else _arms(shape.type).get(name)
     if arm is None:
         return shape
-    return _unchecked(arm) if isinstance(shape, Unchecked) else _checked(arm)
+    return _unchecked(arm) if isinstance(shape, Unchecked) else narrowed(shape, _checked(arm))
 
 
 def _listed(node: StepNode, options: Any) -> Sequence[Option[Any]]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import (
     EVERY_RUN,
+    Doors,
     Head,
     Json,
     Listener,
@@ -313,6 +314,18 @@ class Blobs(Protocol):
         ...
 
 
+@runtime_checkable
+class Handing(Protocol):
+    """A store whose writes can be made by somebody else, in a transaction of his own."""
+
+    def handing(self) -> tuple[Store, list[dict[str, Any]]]:
+        """A store that reads as this one does and writes nothing; the list grows by what it would have written.
+
+        Each entry is one of DynamoDB's ``TransactItems``, with its condition.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
     """A message that asks somebody to look at a run. It carries no truth: late, early and double ones do no harm."""
@@ -372,6 +385,14 @@ class Scheduler(Protocol):
 
     def unschedule(self, run: RunRef, *, version: int) -> None:
         """Forget a schedule made by ``schedule``, if it is still there; best effort."""
+        ...
+
+
+class LinkMaker(Protocol):
+    """Signs the addresses at which waits are answered from outside."""
+
+    def for_tenant(self, tenant: str) -> Doors:
+        """The addresses of one tenant's waits."""
         ...
 
 

@@ -26,8 +26,9 @@ from flowcore.core.view import StepResult
 from flowcore.delegation import delegate
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
+from flowcore.handing_out import handed_out
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
-from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
+from flowcore.model import Doors, Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
 from flowcore.redrive import redrive
 from flowcore.tracing import Tracing, accepted, begun
 
@@ -238,9 +239,11 @@ class Run(Generic[In, Out]):
         idempotency_key: str | None = None,
         by: str | None = None,
         via: str = "python",
+        version: int | None = None,
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
+        keep: timedelta | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Out]:
@@ -255,17 +258,21 @@ class Run(Generic[In, Out]):
             idempotency_key: a repeated call with the same key and data is told the first one's receipt.
             by: who answers, kept with the answer.
             via: over which channel.
+            version: ``RunResult.version`` that the caller has seen; if the run has moved since, nothing happens.
             request_context: values for the steps that follow; they win over those the run knows.
             retry_count: tries of the step that count as made already.
             tracing: the trace under which the run goes on. Without ids it goes on in a trace of its own, which links to
                 the run's. Its tags mark spans; listings find a run by those it was started with.
+            keep: where ``step``, named by its whole dotted id, waits for nobody yet, keep the answer for so long: its
+                next suspension takes it, unless it waits for one of several things. Not in a loop or a foreach.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
-            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest. The run is untouched then.
+            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest, VersionMismatch. The run is
+            untouched then.
         """
         _check_text(label=label, wait=wait, idempotency_key=idempotency_key, by=by, via=via)
-        _check_count(index=index, retry_count=retry_count)
+        _check_count(index=index, retry_count=retry_count, version=version)
         resume = Resume(
             step=_dotted(step),
             label=label,
@@ -275,13 +282,14 @@ class Run(Generic[In, Out]):
             digest=digest(_ANYTHING.accept("resume data", data)),
             by=by,
             via=via,
+            version=version,
             request_context=_CONTEXT.accept(*_named_values("request context", request_context)),
             retry_count=retry_count or 0,
             trace=accepted(tracing),
         )
         here, deadline = self._pace(drive)
         snapshot, receipt = self._app.engine.resume(
-            self._existing(), data, resume, here=here or per_step, deadline=deadline, per_step=per_step
+            self._existing(), data, resume, here=here or per_step, deadline=deadline, keep_for=keep, per_step=per_step
         )
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
 
@@ -316,6 +324,85 @@ class Run(Generic[In, Out]):
         )
         snapshot, receipt = delegate(self._app.engine, self._existing(), named, to)
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
+
+    def start_items(
+        self,
+        input: In,
+        *,
+        state: Mapping[str, Any] | None = None,
+        request_context: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        by: str | None = None,
+        tracing: Tracing | None = None,
+    ) -> list[dict[str, Any]]:
+        """What starts the run, as entries for a ``TransactWriteItems`` of your own; arguments as for ``start``.
+
+        The input is checked here and nothing is written: the run begins with your transaction, or not at all. A
+        condition of ours that fails there means that there is such a run already. Call ``app.hint(run_id)`` afterwards;
+        otherwise the sweeper finds the run within a minute or so. ``on_start`` is called here.
+
+        Raises: InvalidPayload, PayloadTooLarge; NeedsDynamoDB where the store is another one.
+        """
+        made: list[Run[Any, Any]] = []
+
+        def begin(app: App) -> RunResult[Any]:
+            rest: Any = {"tags": self._tags, "id_given": self._id_given}
+            run: Run[In, Out] = Run(app, self._ref, self._workflow, self._resource_id, **rest)
+            made.append(run)
+            return run.start(
+                input,
+                state=state,
+                request_context=request_context,
+                idempotency_key=idempotency_key,
+                by=by,
+                tracing=tracing,
+            )
+
+        items = handed_out(self._app, "run.start_items()", begin)
+        self._ref = RunRef(self._ref.tenant, made[0].run_id)  # derived from the idempotency key
+        return items
+
+    def resume_items(
+        self,
+        data: Any = None,
+        *,
+        step: Step[Any, Any, Any, Any] | str | list[str] | None = None,
+        label: str | None = None,
+        wait: str | None = None,
+        index: int | None = None,
+        idempotency_key: str | None = None,
+        by: str | None = None,
+        via: str = "python",
+        request_context: Mapping[str, Any] | None = None,
+        retry_count: int | None = None,
+        tracing: Tracing | None = None,
+    ) -> list[dict[str, Any]]:
+        """What answers a suspension, as entries for a ``TransactWriteItems`` of your own; arguments as for ``resume``.
+
+        The answer is checked here and nothing is written. They hold for the run as it stands: a condition of ours that
+        fails in your transaction means that somebody else has answered or the run has moved; make them anew then. Call
+        ``app.hint(run_id)`` afterwards.
+
+        Raises: what ``resume`` raises; MalformedRequest when there is nothing to write because this very answer was
+            given before, or several items of a foreach are meant; NeedsDynamoDB where the store is another one.
+        """
+        return handed_out(
+            self._app,
+            "run.resume_items()",
+            lambda app: Run(app, self._ref, self._workflow, self._resource_id).resume(
+                data,
+                step=step,
+                label=label,
+                wait=wait,
+                index=index,
+                idempotency_key=idempotency_key,
+                by=by,
+                via=via,
+                request_context=request_context,
+                retry_count=retry_count,
+                tracing=tracing,
+            ),
+        )
 
     def restart(self) -> RunResult[Out]:
         """Have a run under way driven anew from where it stands; finished steps are not repeated, sleeps go on.
@@ -457,7 +544,7 @@ class Run(Generic[In, Out]):
         """
         names = known(FIELDS if fields is None else fields)
         graph, snapshot = self._read(needs(names))
-        found = made(names, graph, snapshot)
+        found = made(names, graph, snapshot, self._doors())
         if not with_nested_workflows and "steps" in found:
             found["steps"] = {id: step for id, step in found["steps"].items() if "." not in id}
         if fields is not None:
@@ -566,7 +653,10 @@ class Run(Generic[In, Out]):
         graph, snapshot = self._app.engine.seen(snapshot)
         if graph is not None and view.has_unloaded(snapshot, graph):
             graph, snapshot = self._app.engine.seen(self._app.engine.read(snapshot.head.run))
-        return replace(result_of(graph, snapshot), receipt=receipt, replayed=replayed)
+        return replace(result_of(graph, snapshot, self._doors()), receipt=receipt, replayed=replayed)
+
+    def _doors(self) -> Doors | None:
+        return self._app.engine.doors(self._ref.tenant)
 
 
 def new_head(
@@ -601,9 +691,9 @@ def new_head(
     )
 
 
-def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
+def result_of(graph: Graph | None, snapshot: Snapshot, doors: Doors | None = None) -> RunResult[Any]:
     """What users see of a snapshot; without a graph the output is plain JSON and inputs are missing."""
-    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot)
+    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot, doors)
     return RunResult(**values)
 
 

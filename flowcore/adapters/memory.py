@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from threading import RLock
@@ -35,7 +36,8 @@ from flowcore.adapters.dynamodb_items import (
 )
 from flowcore.adapters.dynamodb_mail import decode_sent, encode_listener, encode_sent, listener_key, mail_of, taker_key
 from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note, notes_prefix
-from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
+from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, lines_before, listing, mark
+from flowcore.deliveries import Delivery
 from flowcore.errors import InvariantError, NeedsDynamoDB
 from flowcore.keys import ROOT, RunRef, Scope, scope_of
 from flowcore.model import (
@@ -463,3 +465,31 @@ class MemoryScheduler:
         """When the next hint fires; None when there is none."""
         with self._lock:
             return min((hint.at for hint in self._standing.values()), default=None)
+
+
+class MemoryDeliveries:
+    """``flowcore.deliveries.DeliveryLog`` in memory."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._lines: dict[tuple[str, str], dict[str, Delivery]] = {}
+
+    def log(self, delivery: Delivery, until: datetime) -> None:
+        """See ``DeliveryLog.log``; kept as long as this process."""
+        del until
+        with self._lock:
+            self._lines.setdefault((delivery.tenant, delivery.hook), {})[delivery.id] = delivery
+
+    def delivery(self, tenant: str, hook: str, id: str) -> Delivery | None:
+        """See ``DeliveryLog.delivery``."""
+        with self._lock:
+            return self._lines.get((tenant, hook), {}).get(id)
+
+    def deliveries(self, tenant: str, hook: str, *, limit: int, cursor: str | None = None) -> Page[Delivery]:
+        """See ``DeliveryLog.deliveries``."""
+        with self._lock:
+            lines = self._lines.get((tenant, hook), {})
+            below = lines_before(cursor)
+            named = sorted((id for id in lines if f"D#{id}" < below), reverse=True)
+            shown = [replace(lines[id], body=None) for id in named[:limit]]
+        return Page(shown, shown[-1].id if len(named) > limit else None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, assert_never
 
 from flowcore.authoring.graph import Graph
 from flowcore.core.alternatives import each
@@ -25,6 +25,7 @@ from flowcore.errors import (
     RunFinished,
     UnknownLabel,
     UnknownStep,
+    VersionMismatch,
 )
 from flowcore.keys import StepKey, dotted, index_of, parents_of, path_of
 from flowcore.model import (
@@ -65,6 +66,8 @@ class Resume:
     """Wins over what the run knows, per key."""
     retry_count: int = 0
     """Tries of the step that count as made already."""
+    version: int | None = None
+    """The run must still be at it; None: whichever it is at."""
     trace: Trace | None = None
     """Under what the run goes on; None: the caller did not say."""
 
@@ -105,6 +108,8 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime | None
     """
     if (repeated := _repeated(snapshot, resume)) is not None:
         return repeated
+    if resume.version not in (None, snapshot.head.version):
+        return Refused(VersionMismatch(resume.version, snapshot.head.version))
     verdict = _meant(graph, snapshot, resume)
     if isinstance(verdict, Meant):
         return _seated(snapshot, verdict.records, resume, now or snapshot.head.updated_at)
@@ -121,10 +126,10 @@ def settles(record: StepRecord, answer: Answer) -> bool:
 def meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> StepRecord | RequestError:
     """The one suspension that ``resume`` names, or why there is none, whoever may answer it."""
     verdict = _meant(graph, snapshot, resume)
-    if isinstance(verdict, Meant) and len(verdict.records) > 1:
-        lines = [wait_line(snapshot, record) for record in verdict.records]
-        return AmbiguousWait(snapshot.head.run.id, lines)
-    return verdict.records[0] if isinstance(verdict, Meant) else verdict.error
+    if isinstance(verdict, Refused):
+        return verdict.error
+    first, *others = verdict.records
+    return AmbiguousWait(snapshot.head.run.id, [wait_line(snapshot, r) for r in (first, *others)]) if others else first
 
 
 def _seated(
@@ -133,7 +138,8 @@ def _seated(
     """Whether this caller can answer these suspensions (still), and for whom."""
     seats: list[str | None] = []
     for record in records:
-        match seat_for(snapshot.head, record, resume.by, now):
+        seat = seat_for(snapshot.head, record, resume.by, now)
+        match seat:
             case Turned(error):
                 return Refused(error)
             case Given(vote) if vote.digest == resume.digest:
@@ -143,6 +149,8 @@ def _seated(
                 return Refused(AlreadyResumed(run_id, step, _winner(vote), wait=vote.wait))
             case Seat(owner):
                 seats.append(None if owner == resume.by else owner)
+            case _:
+                assert_never(seat)
     return Meant(records, tuple(seats))
 
 

@@ -24,6 +24,8 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.RunNotFound, HTTPStatus.NOT_FOUND),
     (errors.WorkflowNotFound, HTTPStatus.NOT_FOUND),
     (errors.EventNotFound, HTTPStatus.NOT_FOUND),
+    (errors.WebhookNotFound, HTTPStatus.NOT_FOUND),
+    (errors.DeliveryNotFound, HTTPStatus.NOT_FOUND),
     (errors.MalformedRequest, HTTPStatus.BAD_REQUEST),
     (errors.InvalidPayload, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IdempotencyKeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -32,6 +34,13 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.UnknownLabel, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IndexOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.NotAnApprover, HTTPStatus.FORBIDDEN),
+    (errors.VersionMismatch, HTTPStatus.PRECONDITION_FAILED),
+    (errors.Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (errors.Forbidden, HTTPStatus.FORBIDDEN),
+    (errors.BadSignature, HTTPStatus.UNAUTHORIZED),
+    (errors.LinkUnknown, HTTPStatus.NOT_FOUND),
+    (errors.LinkExpired, HTTPStatus.GONE),
+    (errors.WaitExpired, HTTPStatus.GONE),
     (errors.RequestError, HTTPStatus.CONFLICT),
     (errors.BlobLost, HTTPStatus.CONFLICT),
     (errors.CapacityError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
@@ -46,11 +55,11 @@ def problem(
 ) -> Response[str]:
     """A problem document as a response."""
     body = {
+        **(extra or {}),
         "type": f"{TYPE_PREFIX}{code}",
         "title": status.phrase,
         "status": status.value,
         "detail": detail,
-        **(extra or {}),
     }
     return Response(
         status_code=status.value,
@@ -60,17 +69,29 @@ def problem(
     )
 
 
+OTHERS: Mapping[str, int] = {
+    "route-not-found": HTTPStatus.NOT_FOUND.value,
+    "method-not-allowed": HTTPStatus.METHOD_NOT_ALLOWED.value,
+    "unsupported-media-type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value,
+    "internal-error": HTTPStatus.INTERNAL_SERVER_ERROR.value,
+}
+"""Types of problems that are no error of flowcore's."""
+
+
+def status_of(kind: type[errors.FlowcoreError]) -> HTTPStatus:
+    """The status of a kind of error."""
+    found = (status for known, status in _STATUS if issubclass(kind, known))
+    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 def of_error(error: errors.FlowcoreError) -> Response[str]:
     """The problem that an error of flowcore is to a caller."""
-    for kind, status in _STATUS:
-        if isinstance(error, kind):
-            detail = (
-                str(error)
-                if status < HTTPStatus.INTERNAL_SERVER_ERROR
-                else "Something behind this API does not answer. Try again."
-            )
-            return problem(status, error.code, detail, error.details(), retry=error.retryable)
-    return unexpected()
+    status = status_of(type(error))
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        return unexpected()
+    behind = status > HTTPStatus.INTERNAL_SERVER_ERROR
+    detail = "Something behind this API does not answer. Try again." if behind else str(error)
+    return problem(status, error.code, detail, error.details(), retry=error.retryable)
 
 
 def of_validation(error: RequestValidationError) -> Response[str]:
@@ -91,6 +112,21 @@ def of_validation(error: RequestValidationError) -> Response[str]:
 def unknown_route(method: str, path: str) -> Response[str]:
     """No such route."""
     return problem(HTTPStatus.NOT_FOUND, "route-not-found", f"There is no {method} {path} here.")
+
+
+def wrong_method(method: str, path: str, allowed: Sequence[str]) -> Response[str]:
+    """There is such a path, but not for this method."""
+    listed = ", ".join(allowed)
+    detail = f"{path} takes {listed}, not {method}."
+    response = problem(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", detail, {"allowed": allowed})
+    response.headers["Allow"] = listed
+    return response
+
+
+def unsupported(kind: str, wanted: str) -> Response[str]:
+    """A body of another kind than the one that is read here."""
+    detail = f"The body is {kind!r}; send {wanted}."
+    return problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail)
 
 
 def unexpected() -> Response[str]:

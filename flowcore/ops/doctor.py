@@ -39,7 +39,8 @@ def doctor_page(app: App, *, workflow: str | None = None, limit: int = 50, curso
 
 
 def _found(app: App, run: OpenRun) -> Iterator[Finding]:
-    yield from findings(run.graph, run.snapshot, app.clock.now())
+    if run.lost is None:
+        yield from findings(run.graph, run.snapshot, app.clock.now())
     for obstacle in obstacles(run):
         if obstacle.kind == "unreadable":  # the others are among the findings
             yield Finding(obstacle.run_id, obstacle.workflow_id, "unreadable", obstacle.detail)

@@ -10,6 +10,7 @@ from flowcore.app import App
 from flowcore.authoring.graph import Graph
 from flowcore.core.compat import conflict
 from flowcore.core.evolve import fold
+from flowcore.errors import BlobLost
 from flowcore.keys import RunRef
 from flowcore.model import Page, PublicStatus, Snapshot
 from flowcore.renewal import misfits
@@ -28,6 +29,8 @@ class OpenRun:
 
     graph: Graph | None
     snapshot: Snapshot
+    lost: str | None = None
+    """Which value of it is lost, if one is; its records are not in the snapshot then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +85,26 @@ def obstacles(run: OpenRun) -> Iterator[Obstacle]:
     if reason is not None:
         yield Obstacle(head.run.id, head.workflow, "definition-changed", reason)
         return
-    for misfit in misfits(graph, run.snapshot):
-        yield Obstacle(head.run.id, head.workflow, "unreadable", misfit.reason)
+    for told in _unreadable(graph, run):
+        yield Obstacle(head.run.id, head.workflow, "unreadable", told)
+
+
+def _unreadable(graph: Graph, run: OpenRun) -> Iterator[str]:
+    if run.lost is not None:
+        yield run.lost
+        return
+    try:
+        yield from (misfit.reason for misfit in misfits(graph, run.snapshot))
+    except BlobLost as lost:
+        yield str(lost)
 
 
 def _read(app: App, run_id: str) -> OpenRun | None:
     loaded = app.store.load(RunRef(app.tenant, run_id))
-    return None if loaded is None else OpenRun(*app.engine.seen(fold(loaded[0], loaded[1].values())))
+    if loaded is None:
+        return None
+    head, records = loaded
+    try:
+        return OpenRun(*app.engine.seen(fold(head, records.values())))
+    except BlobLost as lost:
+        return OpenRun(*app.engine.seen(Snapshot(head=head)), str(lost))

@@ -94,6 +94,9 @@ class LocalApp(App):
             pace=pace or app.engine.pace,
             retention=app.engine.retention,
             tracer=app.engine.tracer,
+            links=app.engine.links,
+            webhooks=app.webhooks.values(),
+            deliveries=app.deliveries,
             largest_value=app.largest_value,
         )
         self._crashes: list[tuple[str, Fault]] = []

@@ -10,10 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from flowcore import App, StepContext, create_step, migrate
+from flowcore.adapters.blobs import MemoryBlobs
 from flowcore.adapters.memory import MemoryQueue
 from flowcore.errors import MalformedRequest
 from flowcore.ops import CheckReport, Obstacle, UnblockReport, check, doctor, doctor_page, unblock
 from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing.faults import BlobFault, FaultyBlobs
 from tests.builders import a_step, a_workflow
 
 HOUR = timedelta(hours=1)
@@ -173,6 +175,25 @@ def test_report_in_words_tells_each_reason_once() -> None:
     assert told.endswith("and 2 more")
 
 
+def test_value_that_is_lost_is_an_obstacle() -> None:
+    """Neither check nor doctor stops at such a run; restored, it is well again."""
+    blobs = FaultyBlobs(MemoryBlobs())
+    served = App(flow(lambda w: w.then(a_step("make", lambda _: "x" * 200_000)).sleep(HOUR, id="nap")))
+    app = LocalApp(served, blobs=blobs)
+    for id in ("r-1", "r-2"):
+        app.workflow("flow").create_run(id).start({})
+    assert CheckReport(2) == check(app)
+    blobs.script = lambda call, *_: BlobFault.MISSING if call == "get" else None
+
+    report = check(app)
+    assert ({"unreadable"}, {"r-1", "r-2"}) == (
+        {each.kind for each in report.obstacles},
+        {each.run_id for each in report.obstacles},
+    )
+    assert "output of step 'make'" in report.obstacles[0].detail
+    assert {"unreadable"} == {finding.ailment for finding in doctor(app)}
+
+
 # -- unblock ----------------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +237,13 @@ def test_unblock_leaves_runs_that_would_stand_still_again() -> None:
     assert ((), 1, 1) == (report.unblocked, len(report.obstacles), report.exit_code)
     assert "step 'a'" in report.obstacles[0].detail
     assert before == broken.run("r-1").result()
+
+
+def test_unblock_says_nothing_of_runs_that_were_paused() -> None:
+    """Though the code does not fit them, either."""
+    app = waiting(lambda w: w.then(asking()))
+    app.run("r-0").pause()
+    assert UnblockReport() == unblock(serve(flow(lambda w: w.then(a_step("x"))), like=app))
 
 
 def test_unblock_asks_workers_where_there_are_some() -> None:
@@ -264,6 +292,20 @@ def test_obstacles_are_plain_values() -> None:
     """They can be compared, and counted."""
     assert Obstacle("r", "w", "not-served", "d") == Obstacle("r", "w", "not-served", "d")
     assert 2 == CheckReport(3, (Obstacle("a", "w", "unreadable", "d"), Obstacle("b", "w", "unreadable", "d"))).stopped
+
+
+def test_overdue_counts_what_the_sweeper_does_not_help() -> None:
+    """From five minutes on, unless told otherwise, and up to a limit; a worker that comes ends it."""
+    clock = VirtualClock()
+    app = LocalApp(App(flow(lambda w: w.sleep(HOUR, id="nap"))), clock=clock)
+    for number in range(3):
+        app.workflow("flow").create_run(f"r-{number}").start({})
+    clock.forward(minutes=66)
+    assert (0, 3, 2) == (app.overdue(), app.overdue(timedelta(minutes=1)), app.overdue(timedelta(0), limit=2))
+    clock.forward(minutes=1)
+    assert 3 == app.overdue()
+    app.run_until_idle()
+    assert 0 == app.overdue(timedelta(0))
 
 
 def test_clock_of_the_app_judges_what_is_overdue() -> None:
