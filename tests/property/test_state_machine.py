@@ -246,7 +246,7 @@ def lives(examples: int, steps: int) -> None:
     )
     logging.disable(logging.CRITICAL)
     try:
-        run_state_machine_as_test(Life, settings=found)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(Life, settings=found)
     finally:
         logging.disable(logging.NOTSET)
 
