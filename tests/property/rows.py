@@ -42,6 +42,12 @@ ROWS: Mapping[str, Row] = {
         "4,800",
         300_000,
     ),
+    "killed": Row(
+        "real worker processes killed, or frozen until others have gone on; runs lost, stuck or wrong",
+        "workers",
+        "20",
+        500,
+    ),
     "resumes": Row("32 people answer at once: one wins, the others learn who", "rounds", "200", 5_000),
     "resumes-moto": Row("the same on DynamoDB as moto plays it", "rounds", "5", 100),
     "histories": Row("what six at once are told by a store could have been told one by one", "histories", "50", 10_000),

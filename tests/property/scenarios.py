@@ -168,6 +168,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             name="an answer beside a sleep",
             workflow=BESIDE,
             others=[bob(BESIDE)],
+            deaths=0,
             right=_ends(lambda records: [3 + (_answered(records, "ask") or 99)]),
             answer=_by_hand(),
         ),
@@ -176,6 +177,8 @@ SCENARIOS: Mapping[str, Scenario] = {
             workflow=KEPT,
             others=[bob(KEPT)],
             looks=3,
+            deaths=2,
+            ticks=2,
             right=_PLAIN_ENDS,
             answer=_by_hand(),
         ),
@@ -183,6 +186,8 @@ SCENARIOS: Mapping[str, Scenario] = {
             name="a step that runs at most once, and a cancel",
             workflow=ONCE,
             others=[Player("cancel", cancels, ONCE)],
+            looks=3,
+            deaths=2,
             right=lambda head, _: head.output == 2 or head.status is RunStatus.FAILED,
         ),
         Scenario(
@@ -197,7 +202,8 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="a branch that cannot decide, and a step that fails",
             workflow=BRANCH,
-            looks=3,
+            looks=4,
+            ticks=2,
             right=_ends(_one_arm),
         ),
         Scenario(
