@@ -39,7 +39,7 @@ ROWS: Mapping[str, Row] = {
     "states": Row(
         "states of a run with workers, zombies, crashes, racing answers, deadlines and events around it",
         "states",
-        "4,800",
+        "5,600",
         300_000,
     ),
     "killed": Row(
