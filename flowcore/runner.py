@@ -107,6 +107,10 @@ class View:
     cancelled: Flag
     heed: Callable[[], None] = lambda: None
     """Raises ``LateSignal`` in a try whose time is over."""
+    heartbeat: Callable[[Json], bool] = lambda _: True
+    """Says that the step is at work and, unless it is None, how far; whether it should go on."""
+    heartbeat_details: Json = None
+    """What was last told so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -672,6 +676,8 @@ def _surroundings(place: Place, view: View, state_shape: Shape[Any]) -> Surround
         remaining=view.remaining,
         heed=view.heed,
         emit=lambda data: view.emit(next(numbers), _plain(data, "the data of ctx.emit")),
+        heartbeat=lambda details: view.heartbeat(_plain(details, "the details of ctx.heartbeat")),
+        heartbeat_details=view.heartbeat_details,
     )
 
 

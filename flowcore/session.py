@@ -16,7 +16,9 @@ from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, assert_never
 from urllib.parse import quote
 
+from flowcore.arrivals import look_back as look_early
 from flowcore.authoring.graph import BranchNode, Graph, StepNode
+from flowcore.beats import Beats
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import heads
 from flowcore.core.actions import Action, Broken, Done, Finish, Park, Place, Run, RunStep
@@ -33,6 +35,7 @@ from flowcore.core.evolve import (
     StepEvent,
     Succeeded,
     Suspended,
+    beaten,
     context_at,
     evolve,
     fold,
@@ -50,7 +53,7 @@ from flowcore.errors import (
 )
 from flowcore.hold import Hold, KeptBack
 from flowcore.hooks import lease, tell
-from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, parents_of, step_of, told_of
+from flowcore.keys import StepKey, beat_of, dotted, emit_of, inside, once_of, parents_of, step_of, told_of
 from flowcore.mailbox import listeners_of, look_back
 from flowcore.migrations import registered
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
@@ -61,7 +64,7 @@ from flowcore.receipts import remember
 from flowcore.renewal import Outdated, is_step, outdated, renewed_snapshot, renewed_state
 from flowcore.runner import Runner, View, conclude, is_async
 from flowcore.spans import Stretch
-from flowcore.tries import Try, is_at_most_once, time_for
+from flowcore.tries import Try, is_at_most_once, promised_by, time_for
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -85,6 +88,8 @@ class Pace:
     """A retry this near is waited for in the process: dearer compute, but cheaper than parking and waking."""
     peek: timedelta = timedelta(seconds=1)
     """How often at most the head is read while steps run, to notice a cancel."""
+    beat: timedelta = timedelta(seconds=10)
+    """How often at most a heartbeat writes or reads anything."""
     notify_again: timedelta = timedelta(minutes=1)
     """The shortest pause before ``notify`` of a suspension is called again, when it failed; it doubles."""
     notify_rarely: timedelta = timedelta(hours=1)
@@ -134,6 +139,10 @@ class Session:
         self.looked_at = engine.clock.now()
         self.is_lost = False
         self.hold = Hold(engine.store, snapshot.head)
+        self.beats = Beats(engine, self.hold, deadline)
+        self.details: dict[StepKey, Json] = {}
+        """What steps have told with heartbeats, stored or not."""
+        self.detailed_at: dict[StepKey, datetime] = {}
         self.kept_back = KeptBack()
         self.begun_once: set[StepKey] = set()
         self.writing = RLock()
@@ -176,6 +185,7 @@ class Session:
                 self._collect(None)
             if self.kept_back:
                 self._flush()
+            self._catch_up()
         except (BlobLost, _Unanswered):
             pass
         except _Fenced:
@@ -224,7 +234,7 @@ class Session:
             case Park(_, _, retry) if retry is not None and self._is_near(retry):
                 self.engine.clock.wait_until(retry)
                 return False
-            case Park() if look_back(self.engine, self.snapshot):
+            case Park() if look_back(self.engine, self.snapshot) or look_early(self.engine, self.snapshot):
                 self._take_up(self.engine.store.peek(self.snapshot.head.run))
                 return False
             case Park(status, wake):
@@ -260,6 +270,7 @@ class Session:
     def _perform(self, candidates: list[Action], retry: datetime | None) -> None:
         fresh = [action for action in candidates if self._can_read_state(action)]
         self.turns += bool(fresh)
+        self._fit_lease(fresh)
         if len(fresh) == 1 and not self.underway and not is_async(fresh[0]) and time_for(fresh[0]) is None:
             self._look_up()
             action = self._begun(fresh[0])
@@ -274,6 +285,14 @@ class Session:
                 self._start(action)
         if self.underway:
             self._collect(retry)
+
+    def _fit_lease(self, beginning: list[Action]) -> None:
+        """Hold the run as long as whoever is at work from now on has promised. Raises: _Fenced if it is lost."""
+        if beginning:
+            at_work = (*beginning, *(try_.action for try_ in self.underway.values()))
+            self.beats.fit([promised_by(action) for action in at_work])
+        if self.beats.is_lost:
+            raise _Fenced
 
     def _begun(self, action: Action) -> Action | None:
         """The action, once it is written down that it begins if it may begin once only; None: another was faster."""
@@ -337,6 +356,9 @@ class Session:
             self._leave_alone(event, prior, reason)
             return
         self._look_up()
+        self._catch_up()
+        if isinstance(event, FailedOnce):
+            self._keep_details(event.key)
         try:
             self._write(event, prior)
         except EffectRefused as error:
@@ -541,6 +563,43 @@ class Session:
         heed()
         return record.output
 
+    def _beat(self, action: Action, details: Json, heed: Callable[[], None]) -> bool:
+        """``ctx.heartbeat``: renew the lease and keep the details, each at most once an interval."""
+        heed()
+        key, promised = action.place.key, promised_by(action)
+        goes_on = self.beats.beat(promised)
+        self.is_lost = self.is_lost or not goes_on
+        if details is not None and goes_on:
+            self.details[key] = details
+            last = self.detailed_at.get(key)
+            if last is None or self.engine.clock.now() - last >= self.beats.interval(promised):
+                self._keep_details(key)
+        return not self.is_lost
+
+    def _keep_details(self, step: StepKey) -> None:
+        """Store what a step has told last, if it is not stored yet; if the store does not answer, it is told again."""
+        key = beat_of(step)
+        prior = self.kept.get(key) or self.snapshot.records.get(key)
+        details = self.details.get(step, None if prior is None else prior.output)
+        if details == (None if prior is None else prior.output):
+            return
+        self.detailed_at[step] = self.engine.clock.now()
+        head = self.snapshot.head
+        try:
+            self._store_around(key)
+            with self.order:
+                last = max(self.snapshot.last_seq, self.last_seq)
+                record = beaten(replace(self.snapshot, last_seq=last), key, details, prior, self._now())
+                self.last_seq = record.seq
+            written = self.engine.store.commit(head.run, head.incarnation, record, prior)
+        except OutsideError as error:
+            _LOGGER.warning(
+                "the details of a heartbeat are not stored", extra={"run_id": head.run.id, "error": str(error)}
+            )
+            return
+        if isinstance(written, Written):
+            self.kept[key] = record
+
     def _store_around(self, key: StepKey) -> None:
         """See that what is stored at ``key`` will be found: a container that is kept back opens no scope."""
         if not any(container in self.kept_back for container in parents_of(key)):
@@ -687,6 +746,8 @@ class Session:
             once=lambda name, make: self._once(once_of(place.key, quote(name, safe="")), make, heed),
             emit=lambda number, data: self._emit(emit_of(place.key, number, digest(data)), data, heed),
             remaining=lambda: self._remaining() if try_ is None else try_.remaining(self._remaining()),
+            heartbeat=lambda details: self._beat(action, details, heed),
+            heartbeat_details=self._details_of(place.key),
             cancelled=try_ or self,
             heed=heed,
         )
@@ -700,6 +761,11 @@ class Session:
         if node is None or isinstance(node, BranchNode) or record is None or not _has_output(record):
             return None
         return (_ANYTHING if record.outcome is Outcome.BAIL else node.gives), record.output
+
+    def _details_of(self, step: StepKey) -> Json:
+        """What a step has told last with a heartbeat, here or in another worker."""
+        stored = self.kept.get(beat_of(step)) or self.snapshot.records.get(beat_of(step))
+        return self.details.get(step, None if stored is None else stored.output)
 
     def _remaining(self) -> timedelta:
         if self.deadline is None:

@@ -507,7 +507,7 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
 there is looked at: a store reads far more records than it does anything else."""
 
 
-PAYLOADS = frozenset({"out", "err", "d", "sp", "ev", "tm", "vo", "dg", "gi", "an", "aq", "pa"})
+PAYLOADS = frozenset({"out", "err", "d", "sp", "ev", "tm", "al", "vo", "dg", "gi", "an", "aq", "pa"})
 """Attributes of a record that ``payload`` writes."""
 
 
@@ -520,6 +520,7 @@ RECORD_PAYLOADS: Mapping[str, str] = {
     "sp": "payload",
     "d": "delta",
     "tm": "terms",
+    "al": "alternatives",
     "vo": "votes",
     "gi": "given",
     "an": "answer",

@@ -145,6 +145,8 @@ class Surroundings:
     emit: Callable[[Any], None]
     heed: Callable[[], None] = lambda: None
     """Stops the caller when its time is over: raises ``LateSignal``."""
+    heartbeat: Callable[[Any], bool] = lambda _: True
+    heartbeat_details: Json = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -365,6 +367,26 @@ class StepContext(Generic[Resume, Suspend, State]):
         second, ... progress tells nothing new and writes nothing. The data must be JSON.
         """
         self.surroundings.emit(data)
+
+    def heartbeat(self, details: Any = None) -> bool:
+        """Say that this step is at work, as often as you like; False once the run is canceled or another worker's.
+
+        Renews the worker's hold on the run, so that a step may take longer than a lease (15 minutes, unless the worker
+        has a deadline of its own), and learns what ``cancelled`` tells. At most once in 10 seconds, or in a third of
+        the step's ``heartbeat=``, it costs a write or a read; in between it costs nothing. When it gives False, or
+        ``cancelled`` is set, tidy up and return: whatever you return is dropped.
+
+        Args:
+            details: how far the step is, as small JSON. After a failure or a crash the next try finds the last one that
+                was stored (at most 10 seconds old) in ``heartbeat_details``. None leaves it as it was.
+        """
+        self.surroundings.heed()
+        return self.surroundings.heartbeat(details)
+
+    @property
+    def heartbeat_details(self) -> Any:
+        """What an earlier try of this step last told with ``heartbeat``; None when none has."""
+        return self.surroundings.heartbeat_details
 
     def remaining_time(self) -> timedelta:
         """How long this try may still take: the smaller of the worker's time and the step's ``timeout``."""

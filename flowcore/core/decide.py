@@ -56,7 +56,7 @@ from flowcore.core.actions import (
     TimeOut,
 )
 from flowcore.errors import InvariantError
-from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, items_around, turn_of
+from flowcore.keys import ROOT, Scope, StepKey, inside, is_beat, item_of, items_around, turn_of
 from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepRecord, wait_id
 from flowcore.pmap import PMap
 
@@ -496,6 +496,7 @@ def _deaths(snapshot: Snapshot) -> int | None:
     head = snapshot.head
     if head.attempts <= MOST_CLAIMS:
         return None
-    progress = max((record.epoch for record in snapshot.records.values()), default=0)
+    records = (record for record in snapshot.records.values() if not is_beat(record.key))
+    progress = max((record.epoch for record in records), default=0)
     # This claim is not one of them; the one that has made the last record is.
     return min(head.attempts - 1, head.epoch - progress) if head.epoch - progress > MOST_CLAIMS else None

@@ -258,6 +258,13 @@ def kept(snapshot: Snapshot, key: StepKey, output: Json, at: datetime) -> StepRe
     )
 
 
+def beaten(snapshot: Snapshot, key: StepKey, details: Json, prior: StepRecord | None, at: datetime) -> StepRecord:
+    """The record of what a heartbeat told, over the one before; no part of the position either."""
+    last = max(snapshot.last_seq, -1 if prior is None else prior.seq)
+    fresh = kept(replace(snapshot, last_seq=last), key, details, at)
+    return replace(fresh, outcome=Outcome.START, gen=0 if prior is None else prior.gen + 1)
+
+
 def _record(snapshot: Snapshot, event: Happened, at: datetime) -> StepRecord:
     """The record that ``event`` leaves at its key, one generation after what stood there."""
     prior = snapshot.records.get(event.key)

@@ -21,7 +21,7 @@ from flowcore.model import Json
 from flowcore.testing.habits import Effects, Habits, OutOfOrderError, Shared, behaviour, number, seen_in
 from flowcore.testing.oracle import Reply
 
-GENERATOR = 5
+GENERATOR = 6
 """Raised whenever the same seed comes to mean another workflow or another storm: kept seeds name theirs."""
 
 _BACKOFFS = (

@@ -100,6 +100,21 @@ def _commit_beside(store: Store) -> None:
     assert Written() == store.commit_with(RUN, 1, a_record(), None, [effect])
 
 
+def _beat(store: Store) -> None:
+    later: dict[str, Any] = {"lease_until": NOW + 120 * SECOND, "due": NOW + 150 * SECOND}
+    store.release(a_running_head(version=2, **later), epoch=1, version=1)
+
+
+def _told(store: Store, gen: int) -> None:
+    told = [a_record("long!beat@", Outcome.START, output={"page": page}, gen=page) for page in range(gen + 1)]
+    store.commit(RUN, 1, told[gen], told[gen - 1] if gen else None)
+
+
+def _told_once(store: Store) -> None:
+    _start_inline(store)
+    _told(store, 0)
+
+
 def _begin_once(store: Store) -> None:
     store.commit(RUN, 1, a_record("pay", Outcome.START, attempt=0), None)
 
@@ -126,6 +141,9 @@ ROWS: list[tuple[str, Act, Act, int, int, float]] = [
     ("release, handed on", _start_inline, _release(due=NOW + 5 * SECOND), 3, 3, 0),
     ("release, ended", _start_inline, _release(**ENDED), 2, 3, 0),
     ("release, ended, to expire", _start_inline, _release(**ENDED, **EXPIRING), 3, 4, 0),
+    ("heartbeat that renews the lease", _start_inline, _beat, 3, 3, 0),
+    ("heartbeat's details", _start_inline, lambda store: _told(store, 0), 1, 1, 0),
+    ("heartbeat's next details", _told_once, lambda store: _told(store, 1), 1, 1, 0),
     ("release, ended, with 1 outcome", _start_inline, _batched(1, **ENDED), 5, 6, 0),
     ("release, ended, with 3 outcomes", _start_inline, _batched(3, **ENDED), 5, 6, 0),
     ("release, ended, with 10 outcomes", _start_inline, _batched(10, **ENDED), 9, 10, 0),
