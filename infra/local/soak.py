@@ -40,6 +40,8 @@ from infra.local.stack import LocalStack
 
 _QUIET_S = 0.7
 """Nothing has moved for so long: time may pass."""
+_PATIENCE_S = 0.4
+"""For a worker that is in the middle of something, to strike it there."""
 _SOON_OVERTAKEN_S = 2.0
 """Somebody has been frozen for so long: time passes, so that another one may take his place."""
 _LONGEST_FROZEN_S = 45.0
@@ -241,8 +243,11 @@ class Soak:
 
     def _strike(self) -> None:
         heads = [known.head for known in self.open.values() if known.head is not None]
-        if not self._at_work() or any(head.attempts >= _CLAIMS for head in heads):
+        if any(head.attempts >= _CLAIMS for head in heads):
             return
+        until = time.monotonic() + _PATIENCE_S
+        while not self._at_work() and time.monotonic() < until:
+            time.sleep(0.005)
         time.sleep(self.chance.random() * 0.1)
         if not (busy := self._at_work()):
             return
