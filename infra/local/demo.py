@@ -19,7 +19,7 @@ from typing import Any
 
 from examples import bank, refund
 from flowcore.webhooks import sign
-from infra.local.demo_app import ENVIRONMENT, BANK_KEY
+from infra.local.demo_app import BANK_KEY, ENVIRONMENT
 from infra.local.stack import LocalStack
 
 _PATIENCE = timedelta(seconds=40)

@@ -25,7 +25,7 @@ import pytest
 from examples.refund import APPROVER
 from flowcore.links import Grant, Links
 from flowcore.webhooks import sign
-from infra.local.demo_app import ENVIRONMENT, BANK_KEY
+from infra.local.demo_app import BANK_KEY, ENVIRONMENT
 from infra.local.stack import LocalStack
 from tests.e2e.browser import Browser
 from tests.e2e.readable import FAULTS
