@@ -42,6 +42,8 @@ ROWS: Mapping[str, Row] = {
     "pairs": Row(
         "every pair of five kinds of faults, at each two writes of twelve workflows", "schedules", "-", 10_000
     ),
+    "requests": Row("every fault of each request to DynamoDB in twelve workflows", "faults", "3 workflows", 1_000),
+    "lives": Row("runs under up to a hundred events of a state machine (hypothesis)", "runs", "300 x 50", 5_000),
     "states": Row(
         "states of a run with workers, zombies, crashes, racing answers, deadlines and events around it",
         "states",
