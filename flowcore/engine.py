@@ -7,7 +7,7 @@ written by itself; the store's conditions judge whether it may write. Knows port
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -24,16 +24,30 @@ from flowcore.errors import (
     DefinitionChanged,
     InvalidPayload,
     NotActive,
+    RequestError,
     RunExists,
     RunNotFound,
     StillRunning,
     WorkflowNotFound,
 )
+from flowcore.fanout import PATIENCE, child_at, delete_children, unpark, whole, within
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.mailbox import EventGone
-from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
+from flowcore.model import (
+    Answer,
+    Head,
+    Json,
+    Receipt,
+    RunStatus,
+    Sent,
+    Snapshot,
+    StepRecord,
+    Trace,
+    wait_id,
+    wait_place,
+)
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
 from flowcore.session import Pace, Session
 from flowcore.spans import with_id
@@ -47,6 +61,8 @@ MOST_TRIES = 20
 
 _TAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED, RunStatus.JOINING, RunStatus.BLOCKED})
 """Statuses from which whoever brings an answer may drive on at once."""
+_WAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED})
+"""Statuses in which a hint that comes early is sent again. Children wake the run that waits for them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -104,12 +120,10 @@ class Engine:
     def look(self, run: RunRef, *, deadline: datetime | None = None, per_step: bool = False) -> Head | None:
         """A hint has come: drive the run if there is anything to do. None when there is no such run."""
         now = self.clock.now()
-        lease_until = self.lease_until(now, deadline)
-        due = lease_until + heads.LEASE_GRACE
-        claim = self.store.claim(run, owner=self.ids.fresh(), now=now, lease_until=lease_until, due=due)
+        claim = self._claim(run, deadline)
         match claim:
             case NotClaimable(head):
-                if head is not None and head.wake is not None and head.wake > now and not head.is_terminal:
+                if head is not None and head.wake is not None and head.wake > now and head.status in _WAKEABLE:
                     self.hints.send(run, at=head.wake, version=head.version)
                 if head is not None and head.outbox:
                     return take_over(self, head, deadline)
@@ -138,6 +152,11 @@ class Engine:
             the event has settled another wait.
         """
         owner = self.ids.fresh()
+        if resume.wait is not None and "[" in resume.wait:
+            place, _ = wait_place(resume.wait)
+            child = child_at(self._as_it_stands(run, everything=False), place)
+            if child is not None:
+                return self._resumed_in(run, [(child, resume)], data, here=here, deadline=deadline, taken=taken)
         # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
         # care: it is open or it is not.
         everything = resume.idempotency_key is not None and resume.wait is None
@@ -153,6 +172,8 @@ class Engine:
                 case Repeated(first):
                     self.hint_again(snapshot.head)
                     return snapshot, first
+                case Meant(records) if children := self._in_children(snapshot, records, resume):
+                    return self._resumed_in(run, children, data, here=here, deadline=deadline, taken=taken)
                 case Meant(records):
                     answers = [self._answer(graph, snapshot, record, data, resume) for record in records]
                 case _:
@@ -161,6 +182,8 @@ class Engine:
             answered, pairs = answers[0], list(zip(records, answers, strict=True))
             written = self._settle(snapshot, pairs, owner, lease_until, resume.trace, taken)
             if written is not None:
+                if isinstance(answered, (Answered, Received)):
+                    unpark(self, written.head, records[0].key)
                 seen = self._resumed(graph, written, owner, here=here, deadline=deadline, per_step=per_step)
                 return seen, receipt_of(
                     answered.answer, verdict="counted" if isinstance(answered, Counted) else "applied"
@@ -169,7 +192,7 @@ class Engine:
 
     def cancel(self, run: RunRef) -> Head:
         """Stop a run for good, from any process; an ended run keeps its status. Raises: RunNotFound."""
-        hooked = any(graph.hooks.on_finish is not None for graph in self.graphs.values())
+        hooked = any(graph.hooks.on_finish is not None or graph.fans_out for graph in self.graphs.values())
         if hooked or self.retention is not None or any(graph.retention is not None for graph in self.graphs.values()):
             head = self._canceled(run)
         else:
@@ -185,7 +208,7 @@ class Engine:
 
         An ended run is given back as it stands. Raises: RunNotFound; NotActive when it waits for an answer.
         """
-        snapshot = self.read(run)
+        snapshot = self._as_it_stands(run)
         head, now = snapshot.head, self.time_of(snapshot)
         if head.is_terminal:
             return snapshot
@@ -197,7 +220,7 @@ class Engine:
     def pause(self, run: RunRef) -> Head:
         """Stop a run until it is unpaused; answers that come meanwhile are stored. Raises: RunNotFound, NotActive."""
         for _ in range(MOST_TRIES):
-            snapshot = self.read(run, everything=False)
+            snapshot = self._as_it_stands(run, everything=False)
             head = snapshot.head
             if head.is_terminal or head.status in (RunStatus.PAUSED, RunStatus.BLOCKED):
                 raise NotActive(run.id, head.public_status, "paused")
@@ -208,7 +231,7 @@ class Engine:
 
     def unpause(self, run: RunRef, *, here: bool, deadline: datetime | None = None, per_step: bool = False) -> Snapshot:
         """Let a paused or blocked run go on. Raises: RunNotFound, NotActive."""
-        snapshot = self.read(run, everything=False)
+        snapshot = self._as_it_stands(run, everything=False)
         head = snapshot.head
         if head.status not in (RunStatus.PAUSED, RunStatus.BLOCKED):
             raise NotActive(run.id, head.public_status, "unpaused")
@@ -230,7 +253,7 @@ class Engine:
 
         Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
         """
-        snapshot = self.read(run)
+        snapshot = self._as_it_stands(run)
         head, now = snapshot.head, self.time_of(snapshot)
         if head.status is RunStatus.RUNNING and head.lease_until is not None and head.lease_until > now:
             raise StillRunning(run.id, "travel in time")
@@ -258,7 +281,7 @@ class Engine:
 
         Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload.
         """
-        snapshot = self.read(run)
+        snapshot = self._as_it_stands(run)
         graph, now = self.graph(snapshot.head.workflow), self.time_of(snapshot)
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
         born = heads.reborn(snapshot.head, now, incarnation=1)
@@ -278,16 +301,45 @@ class Engine:
         """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
         for _ in range(MOST_TRIES):
             head = self.cancel(run)
+            delete_children(self, run)
             if self.store.delete(run, last=heads.removed(head, self.clock.now())):
                 return
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being deleted. Try again.")
 
     def read(self, run: RunRef, *, everything: bool = True) -> Snapshot:
         """The run as it stands. Raises: RunNotFound."""
+        snapshot = self._as_it_stands(run, everything=everything)
+        graph = self.graphs.get(snapshot.head.workflow)
+        if graph is None or not graph.fans_out:
+            return snapshot
+        return whole(self, graph, snapshot, everything=everything)
+
+    def read_again(self, snapshot: Snapshot) -> Snapshot:
+        """A run that this worker has lost, as it stands now; a child whose run has gone, as it was."""
+        try:
+            return self.read(snapshot.head.run)
+        except RunNotFound:
+            if snapshot.head.part is None:
+                raise
+            return snapshot
+
+    def loaded(self, head: Head) -> Snapshot | None:
+        """A run that this worker holds, with the records of its open scopes; a child's among those around it.
+
+        None when it has gone, or is a child whose work nobody wants any more.
+        """
+        loaded = self.store.load(head.run, head)
+        return None if loaded is None else within(self, fold(head, loaded[1].values()))
+
+    def _as_it_stands(self, run: RunRef, *, everything: bool = True) -> Snapshot:
+        """The run without what its children know. Raises: RunNotFound."""
         loaded = self.store.load(run, everything=everything)
         if loaded is None or loaded[0].is_expired(self.clock.now()):
             raise RunNotFound(run.id)
-        return fold(loaded[0], loaded[1].values())
+        snapshot = within(self, fold(loaded[0], loaded[1].values()))
+        if snapshot is None:
+            raise RunNotFound(run.id)
+        return snapshot
 
     def peek(self, run: RunRef) -> Head:
         """The run's head alone. Raises: RunNotFound."""
@@ -442,6 +494,43 @@ class Engine:
                 return self.read(head.run)
         return snapshot
 
+    def _in_children(
+        self, snapshot: Snapshot, records: Sequence[StepRecord], resume: Resume
+    ) -> list[tuple[RunRef, Resume]]:
+        """For suspensions that children of this run are in: whom to tell, and which suspension is meant there."""
+        incarnation = snapshot.head.incarnation
+        return [
+            (child, replace(resume, step=None, label=None, index=None, wait=wait_id(record, incarnation)))
+            for record in records
+            if (child := child_at(snapshot, record.key)) is not None
+        ]
+
+    def _resumed_in(
+        self,
+        run: RunRef,
+        children: Sequence[tuple[RunRef, Resume]],
+        data: Json,
+        *,
+        here: bool,
+        deadline: datetime | None,
+        taken: Sent | None,
+    ) -> tuple[Snapshot, Receipt]:
+        """Answer suspensions in children; of several, those that others answer meanwhile keep what they got."""
+        receipt, refused = None, None
+        for child, resume in children:
+            try:
+                _, told = self.resume(child, data, resume, here=here, deadline=deadline, taken=taken)
+            except RequestError as error:
+                refused = refused or error
+            else:
+                receipt = receipt or told
+        if receipt is None:
+            assert refused is not None  # somebody was asked
+            raise refused
+        if here:
+            self.look(run, deadline=deadline)
+        return self.read(run), receipt
+
     # -- operators --------------------------------------------------------------------------------------------------
 
     def _accepted(self, graph: Graph, step: str, given: Given | None) -> Given | None:
@@ -482,7 +571,10 @@ class Engine:
             here = self.hints.queue is None
             moved = heads.kept_for(heads.canceled(head, now), self.retention_of(head.workflow))
             if graph is not None:
-                moved = heads.owing(moved, graph.hooks, lease(self, now, None) if here else now)
+                until = lease(self, now, None) if here else now
+                moved = heads.owing(moved, graph.hooks, until)
+                if graph.fans_out and head.part is None:
+                    moved = heads.owing_children(moved, until)
             if not isinstance(self.store.move(moved, version=head.version), Written):
                 continue
             if graph is None or not moved.outbox:
@@ -510,30 +602,62 @@ class Engine:
         The head is written first: whoever wants to bring the run back to life (time travel) finds it changed, and
         learns from then on that it is gone; whoever finds it half removed goes on when ``due`` has passed.
         """
+        delete_children(self, head.run)
         self.store.delete(head.run, last=heads.removed(head, self.clock.now()))
 
     # -- driving ----------------------------------------------------------------------------------------------------
 
     def _claimed(self, head: Head, deadline: datetime | None, *, per_step: bool) -> Head:
-        loaded = self.store.load(head.run, head)
-        if loaded is None:
-            raise RunNotFound(head.run.id)
-        snapshot = fold(head, loaded[1].values())
+        snapshot = self.loaded(head)
+        if snapshot is None:
+            return self._unwanted(head)
+        if snapshot.around is not None and snapshot.around.status in (RunStatus.PAUSED, RunStatus.BLOCKED):
+            return self._waiting(snapshot)
         graph = self.graphs.get(head.workflow)
         if graph is None:
             reason = f"no workflow {head.workflow!r} is served here; deploy it again, then resume or cancel the run"
             return self._blocked(snapshot, reason).head
         return self._drive(graph, snapshot, deadline, per_step=per_step).head
 
+    def _claim(self, run: RunRef, deadline: datetime | None) -> Claimed | NotClaimable:
+        now = self.clock.now()
+        lease_until = self.lease_until(now, deadline)
+        due = lease_until + heads.LEASE_GRACE
+        return self.store.claim(run, owner=self.ids.fresh(), now=now, lease_until=lease_until, due=due)
+
+    def _unwanted(self, head: Head) -> Head:
+        """A child whose run has ended, or begun a new life, ends as well. Raises: RunNotFound."""
+        if head.part is None:
+            raise RunNotFound(head.run.id)
+        return self.store.cancel(head.run, now=self.clock.now()) or head
+
+    def _waiting(self, snapshot: Snapshot) -> Head:
+        """A child whose run an operator has stopped looks again after a while."""
+        held, now = snapshot.head, self.time_of(snapshot)
+        head = heads.parked(held, now, RunStatus.WAITING, now + PATIENCE)
+        self.store.release(head, epoch=held.epoch, version=held.version)
+        return head
+
     def _drive(
         self, graph: Graph, snapshot: Snapshot, deadline: datetime | None, *, per_step: bool = False
     ) -> Snapshot:
         """Drive a run this worker holds until it is parked, ended or handed on; the run as it stands then."""
-        if snapshot.head.definition != graph.fingerprint:
-            reason = conflict(graph, snapshot)
-            if reason is not None:
-                return self._blocked(snapshot, reason)
-        return Session(self, graph, snapshot, deadline, per_step=per_step).run()
+        while True:
+            if snapshot.head.definition != graph.fingerprint:
+                reason = conflict(graph, snapshot)
+                if reason is not None:
+                    return self._blocked(snapshot, reason)
+            session = Session(self, graph, snapshot, deadline, per_step=per_step)
+            snapshot = session.run()
+            if not session.children or snapshot.head.is_terminal:
+                return snapshot
+            for child in dict.fromkeys(session.children):
+                self.look(child, deadline=deadline)
+            claim = self._claim(snapshot.head.run, deadline)
+            loaded = self.loaded(claim.head) if isinstance(claim, Claimed) else None
+            if loaded is None:
+                return self.read_again(snapshot)
+            snapshot = loaded
 
     def _blocked(self, snapshot: Snapshot, reason: str) -> Snapshot:
         held = snapshot.head

@@ -12,7 +12,7 @@ import inspect
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from flowcore.authoring.graph import Graph
 from flowcore.core import heads, view
 from flowcore.core.evolve import fold
 from flowcore.errors import OutsideError
+from flowcore.fanout import cancel_children
 from flowcore.model import Head, Json, Snapshot
 from flowcore.ports import Written
 from flowcore.run import RunResult, result_of
@@ -92,6 +93,9 @@ def tell(engine: Engine, graph: Graph, snapshot: Snapshot) -> Snapshot:
     if head.due is None or head.due <= engine.clock.now():
         return snapshot  # frozen for so long that somebody else may have taken over
     for name in head.outbox:
+        if name == heads.CHILDREN:
+            cancel_children(engine, head)
+            continue
         hook = getattr(graph.hooks, name)
         try:
             if hook is not None:
@@ -111,6 +115,8 @@ def tell(engine: Engine, graph: Graph, snapshot: Snapshot) -> Snapshot:
 
 def _result(engine: Engine, graph: Graph, snapshot: Snapshot) -> RunResult[Any]:
     """The run at this very outcome, finished containers included."""
+    if graph.fans_out:
+        return result_of(graph, replace(engine.read(snapshot.head.run), head=snapshot.head))
     if view.has_unloaded(snapshot, graph):
         whole = engine.store.load(snapshot.head.run, snapshot.head, everything=True)
         snapshot = snapshot if whole is None else fold(snapshot.head, whole[1].values())

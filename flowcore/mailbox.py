@@ -92,7 +92,8 @@ def listener_of(snapshot: Snapshot, record: StepRecord) -> Listener | None:
     head = snapshot.head
     topic = Topic(head.run.tenant, *record.topic)
     wait = wait_id(record, head.incarnation)
-    return Listener(topic=topic, run=head.run, wait=wait, at=record.at, until=record.until)
+    run = head.run if head.part is None else RunRef(head.run.tenant, head.part.top)
+    return Listener(topic=topic, run=run, wait=wait, at=record.at, until=record.until)
 
 
 def _listening(snapshot: Snapshot) -> Iterator[Listener]:
@@ -108,7 +109,7 @@ def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:
         if sent.taker is not None:
             continue
         try:
-            _settle(engine, listener, sent, here=False)
+            _settle(engine, listener, sent, run=snapshot.head.run, here=False)
         except EventGone:
             continue
         except InvalidPayload as error:
@@ -116,7 +117,7 @@ def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:
             _LOGGER.warning("an event that does not fit its wait is passed over", extra=seen)
             continue
         except RequestError:
-            head = engine.store.peek(listener.run)
+            head = engine.store.peek(snapshot.head.run)
             if head is not None and head.version == snapshot.head.version:
                 continue  # it may never answer this wait; whoever parks the run must not look again for ever
         return True
@@ -141,11 +142,19 @@ def _settles(engine: Engine, listener: Listener, sent: Sent, *, here: bool, dead
     return True
 
 
-def _settle(engine: Engine, listener: Listener, sent: Sent, *, here: bool, deadline: datetime | None = None) -> None:
+def _settle(
+    engine: Engine,
+    listener: Listener,
+    sent: Sent,
+    *,
+    run: RunRef | None = None,
+    here: bool,
+    deadline: datetime | None = None,
+) -> None:
     topic = listener.topic
     resume = Resume(wait=listener.wait, listens=(topic.event, topic.key), digest=sent.digest, via="event")
     taken = replace(sent, taker=(listener.run.id, listener.wait))
-    engine.resume(listener.run, sent.data, resume, here=here, deadline=deadline, taken=taken)
+    engine.resume(run or listener.run, sent.data, resume, here=here, deadline=deadline, taken=taken)
 
 
 def _is_over(engine: Engine, listener: Listener) -> bool:

@@ -484,7 +484,7 @@ class Run(Generic[In, Out]):
 
     def _seen(self, snapshot: Snapshot, receipt: Receipt | None = None, *, replayed: bool = False) -> RunResult[Any]:
         graph = self._app.engine.graphs.get(snapshot.head.workflow)
-        if graph is not None and view.has_unloaded(snapshot, graph):
+        if graph is not None and (graph.fans_out or view.has_unloaded(snapshot, graph)):
             snapshot = self._app.engine.read(snapshot.head.run)
         return replace(result_of(graph, snapshot), receipt=receipt, replayed=replayed)
 

@@ -49,6 +49,7 @@ from flowcore.core.actions import (
     Ended,
     Enter,
     Evaluate,
+    Gather,
     GiveUp,
     Leave,
     Place,
@@ -66,6 +67,7 @@ from flowcore.core.evolve import (
     Succeeded,
     Suspended,
 )
+from flowcore.core.fan import opening, shard_size, tolerated
 from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError, StepTimeout
 from flowcore.failures import Unfit, decoded, encoded, failure_of, fitted, is_outcome
@@ -136,6 +138,8 @@ class Runner:
                     return await self._advance(action, view, call, started)
                 case Leave():
                     return _left(action, started)
+                case Gather():
+                    return _not_performed(place)
                 case TimeOut():
                     return _lapsed(action, view, started)
                 case GiveUp():
@@ -327,6 +331,11 @@ class Runner:
                 if isinstance(wanted, Function):
                     wanted = await self._ask(wanted, node.takes, action, view, call)
                 slots = _slots(node, wanted)
+                if tolerated(node, len(value)) < 0:
+                    raise Unfit(_too_few(node, len(value)))
+                if node.distributed and value:
+                    held = opening(shard_size(node.shard, len(value), slots))
+                    return Opened(key=place.key, value=held, opens=None, count=slots, started_at=started)
                 return Opened(key=place.key, value=None, opens=Scope(place.key), count=slots, started_at=started)
             case _:
                 raise InvariantError(f"{place.key!r} is no container")
@@ -445,6 +454,15 @@ class _Caller:
         if inspect.isawaitable(result):
             return await result if self.on_loop else self.await_(result)
         return result
+
+
+def _not_performed(place: Place) -> StepEvent:
+    raise InvariantError(f"{place.key!r} calls nothing that an author wrote")
+
+
+def _too_few(node: ForeachNode, total: int) -> StepFailure:
+    message = f"foreach {node.id!r} needs {node.min_successful} items to succeed and has {total}"
+    return StepFailure(type="TooFewItems", message=message)
 
 
 def _slots(node: ForeachNode, wanted: Any) -> int:

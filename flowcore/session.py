@@ -18,23 +18,24 @@ from urllib.parse import quote
 from flowcore.authoring.graph import BranchNode, Graph, StepNode
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import heads
-from flowcore.core.actions import Action, Broken, Done, Finish, Park, Run, RunStep
+from flowcore.core.actions import Action, Broken, Done, Ended, Finish, Gather, Park, Run, RunStep
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Passed, decide
-from flowcore.core.evolve import Adopted, Failed, Skipped, StepEvent, context_at, evolve, fold, kept, state_at
+from flowcore.core.evolve import Adopted, Failed, Skipped, StepEvent, context_at, evolve, kept, state_at
 from flowcore.errors import (
     InvalidPayload,
     OutsideError,
     PayloadTooLarge,
 )
+from flowcore.fanout import PATIENCE, close, deliver, gather, waits_in_children
 from flowcore.hooks import lease, tell
-from flowcore.keys import StepKey, dotted, emit_of, inside, once_of, step_of, told_of
+from flowcore.keys import RunRef, StepKey, dotted, emit_of, inside, once_of, step_of, told_of
 from flowcore.mailbox import listener_of, look_back
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 from flowcore.ports import HeadMoved, RecordMoved, Written
 from flowcore.runner import Runner, View, conclude, is_async
-from flowcore.spans import Stretch
+from flowcore.spans import Stretch, with_id
 from flowcore.tries import Try, time_for
 
 if TYPE_CHECKING:
@@ -102,14 +103,16 @@ class Session:
         self.timed: set[Try] = set()
         self.crew = engine.crew(engine.loop)
         self.runner = Runner(engine.clock, engine.ids, engine.loop.wait_for)
-        self.looked_at = engine.clock.now()
+        self.looked_at: datetime | None = engine.clock.now()
         self.is_lost = False
         self.kept: dict[StepKey, StepRecord] = {}
         self.last_seq = 0
         self.order = Lock()
         tracer = engine.tracer
-        self.stretch = None if tracer is None else Stretch(tracer, snapshot.head, engine.clock.now())
+        self.stretch = None if tracer is None else Stretch(tracer, _traced(snapshot), engine.clock.now())
         self.turns = 0
+        self.children: list[RunRef] = []
+        """Those to be driven in this process, because no queue brings them to another."""
 
     def run(self) -> Snapshot:
         """Turn after turn, until there is nothing left to do here."""
@@ -119,7 +122,7 @@ class Session:
                 pass
         except _Fenced:
             self._tell_of_stretch("lost")
-            return self.engine.read(self.snapshot.head.run)
+            return self.engine.read_again(self.snapshot)
         except _Unanswered as unanswered:
             raise unanswered.error from None
         finally:
@@ -137,13 +140,18 @@ class Session:
         if head.definition == self.graph.fingerprint:
             return
         for key in list(overtaken(self.graph, self.snapshot)):
-            self._write(Skipped(key=key), None)
+            if head.part is None or key.startswith(f"{head.part.key}["):
+                self._write(Skipped(key=key), None)
+            else:  # for the run it is a part of to write
+                self.snapshot = evolve(self.snapshot, Skipped(key=key), self._now())
         self.snapshot = self.snapshot.with_head(replace(head, definition=self.graph.fingerprint))
 
     def _turn(self) -> bool:
         """Decide once and act on it; whether the session is over."""
         decision = decide(self.graph, self.snapshot, self._now(), self.passed)
         match decision:
+            case Run(actions, _) if gathers := [action for action in actions if isinstance(action, Gather)]:
+                return self._gather(gathers)
             case Run(actions, _) if self.per_step:
                 return self._step_once(actions)
             case Run(actions, retry):
@@ -165,11 +173,30 @@ class Session:
                 waits = open_waits(self.snapshot)
                 looks = [look for record in waits if (look := self._notify(record)) is not None]
                 wake = min(looks if wake is None else [wake, *looks], default=None)
-                return self._release(heads.parked(self.snapshot.head, self._now(), status, wake, waits))
+                return self._park(status, wake, waits)
             case Finish(result):
                 return self._finish(result)
             case _:
                 assert_never(decision)
+
+    def _park(self, status: RunStatus, wake: datetime | None, waits: list[StepRecord]) -> bool:
+        """Give the run back until ``wake``. Children wake it themselves; that they are looked after needs no hint."""
+        head, now = self.snapshot.head, self._now()
+        waits = [*waits, *waits_in_children(self.engine, self.snapshot)]
+        if status is RunStatus.JOINING and (wake is None or wake > now + PATIENCE):
+            return self._release(heads.parked(head, now, status, now + PATIENCE, waits), hint=False)
+        return self._release(heads.parked(head, now, status, wake, waits))
+
+    def _gather(self, gathers: list[Gather]) -> bool:
+        """Look after the children of distributed foreaches, unless there is no time left for that."""
+        for action in gathers:
+            self._look_up()
+            gathered = gather(self.engine, self.snapshot, action, is_late=self._is_out_of_time)
+            self.snapshot = gathered.snapshot
+            self.children += gathered.children
+            if not gathered.is_complete and not self.underway:
+                return self._hand_on()
+        return False
 
     def _step_once(self, actions: tuple[Action, ...]) -> bool:
         """One step, with the bookkeeping in front of it; then the run is paused for whoever debugs it."""
@@ -259,6 +286,8 @@ class Session:
             after = evolve(replace(self.snapshot, last_seq=last), event, self._now())
             self.last_seq = after.last_seq
         record = after.records[_key_of(event)]
+        if record.is_settled and self.graph.fans_out:
+            close(self.engine, self.graph, self.snapshot, record.key)
         listener = listener_of(after, record)
         if listener is not None:
             self.engine.store.listen(listener)
@@ -343,8 +372,15 @@ class Session:
             raise _Unanswered(error) from error
         self.kept[key] = record
 
-    def _finish(self, result: Done | Broken) -> bool:
+    def _finish(self, result: Done | Broken | Ended) -> bool:
         head, now = self.snapshot.head, self._now()
+        if isinstance(result, Ended):
+            self.engine.store.cancel(head.run, now=now)
+            raise _Fenced
+        if self.graph.fans_out:
+            close(self.engine, self.graph, self.snapshot, None)
+        if head.part is not None:
+            return self._release(heads.finished(head, now))
         if isinstance(result, Broken):
             return self._release(heads.finished(head, now, failure=result.failure))
         output, failure = conclude(self.graph, result)
@@ -362,16 +398,21 @@ class Session:
             return self._release(heads.finished(head, self._now(), failure=failure))
         return self._release(heads.handed_on(head, self._now()))
 
-    def _release(self, head: Head) -> bool:
+    def _release(self, head: Head, *, hint: bool = True) -> bool:
         """Give the run back as ``head``. If somebody resumed meanwhile, go on with what they brought instead."""
         held = self.snapshot.head
-        head = heads.kept_for(head, self.engine.retention_of(head.workflow))
-        head = heads.owing(head, self.graph.hooks, lease(self.engine, self._now(), self.deadline))
+        if head.part is None:
+            head = heads.kept_for(head, self.engine.retention_of(head.workflow))
+            head = heads.owing(head, self.graph.hooks, lease(self.engine, self._now(), self.deadline))
+        else:
+            self.looked_at = None
+            self._look_up()
+            deliver(self.engine, self.graph, self.snapshot, head)
         written = self.engine.store.release(head, epoch=held.epoch, version=held.version)
         match written:
             case Written():
                 self.snapshot = self.snapshot.with_head(head)
-                if head.wake is not None or head.status is RunStatus.QUEUED:
+                if hint and (head.wake is not None or head.status is RunStatus.QUEUED):
                     self.engine.hints.send(head.run, at=head.wake or self._now(), version=head.version)
                 if head.outbox:
                     self.snapshot = tell(self.engine, self.graph, self.snapshot)
@@ -387,10 +428,10 @@ class Session:
         held = self.snapshot.head
         if moved is None or moved.epoch != held.epoch or moved.status is not RunStatus.RUNNING:
             raise _Fenced
-        loaded = self.engine.store.load(moved.run, moved)
+        loaded = self.engine.loaded(replace(moved, definition=held.definition))
         if loaded is None:
             raise _Fenced
-        self.snapshot = fold(replace(moved, definition=held.definition), loaded[1].values())
+        self.snapshot = loaded
 
     def _look_up(self) -> None:
         """Read the head, at most once a ``peek``, to notice a cancel or a new holder. Raises: _Fenced.
@@ -401,7 +442,7 @@ class Session:
         if self.is_lost:
             raise _Fenced
         now = self.engine.clock.now()
-        if now - self.looked_at < self.engine.pace.peek:
+        if self.looked_at is not None and now - self.looked_at < self.engine.pace.peek:
             return
         self.looked_at = now
         head = self.engine.store.peek(self.snapshot.head.run)
@@ -432,10 +473,10 @@ class Session:
             return (_ANYTHING if record.outcome is Outcome.BAIL else node.gives), record.output
 
         return View(
-            run_id=head.run.id,
+            run_id=snapshot.root.run.id,
             workflow_id=place.graph.id,
-            resource_id=head.resource_id,
-            idempotency_key=idempotency_key(head, place.key),
+            resource_id=snapshot.root.resource_id,
+            idempotency_key=idempotency_key(snapshot.root, place.key),
             state=state_at(snapshot, place.key),
             request_context=context_at(snapshot, place.key),
             result_of=result_of,
@@ -484,6 +525,12 @@ def idempotency_key(head: Head, key: StepKey) -> str:
     again = "" if head.incarnation == 1 else f"~{head.incarnation}"
     full = f"{tenant}{head.run.id}{again}/{key}"
     return full if len(full) <= 200 else f"{full[:150]}-{digest(full)}"
+
+
+def _traced(snapshot: Snapshot) -> Head:
+    """The head as tracing sees it: a child's work belongs to the trace of the run it is a part of."""
+    root = snapshot.root
+    return replace(snapshot.head, trace=with_id(root.trace, root.run, "start")) if snapshot.around else snapshot.head
 
 
 def _go_on() -> None:

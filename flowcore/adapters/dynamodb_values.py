@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from flowcore.adapters.dynamodb_attributes import from_ms, to_ms
-from flowcore.model import NO_CHANGE, Answer, Delta, Json, Lapse, StepFailure, StepRecord, Terms, Trace
+from flowcore.keys import StepKey
+from flowcore.model import NO_CHANGE, Answer, Delta, Json, Lapse, Part, StepFailure, StepRecord, Terms, Trace
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -177,3 +178,14 @@ def answers_of(values: Sequence[Json]) -> tuple[Answer, ...]:
 def dense(**values: Json) -> Json:
     """The values that are there; None when none is."""
     return {name: value for name, value in values.items() if value is not None} or None
+
+
+def part_json(part: Part | None) -> Json:
+    """What a run is a part of, as plain JSON."""
+    return None if part is None else [part.run, part.key, part.first, part.stop, part.top]
+
+
+def part_of(value: Json) -> Part:
+    """The part that ``part_json`` wrote."""
+    run, key, first, stop, top = value
+    return Part(run=run, key=StepKey(key), first=first, stop=stop, top=top)

@@ -5,8 +5,8 @@ The checks are plain functions of what stood there before and after, so any stor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from threading import RLock
@@ -16,7 +16,8 @@ from flowcore.authoring.graph import Graph
 from flowcore.core.actions import Finish, Park
 from flowcore.core.decide import decide
 from flowcore.core.evolve import fold
-from flowcore.keys import RunRef, StepKey
+from flowcore.core.fan import fans_of
+from flowcore.keys import RunRef, Scope, StepKey, item_of
 from flowcore.model import (
     EVERY_RUN,
     RUN_CHANGES,
@@ -24,6 +25,7 @@ from flowcore.model import (
     STEP_CHANGES,
     TERMINAL,
     Head,
+    Join,
     Listener,
     Mail,
     Outcome,
@@ -93,11 +95,17 @@ def record_violations(before: StepRecord | None, after: StepRecord) -> Iterator[
         yield f"{after.key!r} is resumed without an answer"
 
 
-def run_violations(graph: Graph, head: Head, records: Records) -> Iterator[str]:
-    """What a run at rest must be: parked and ended heads say exactly what their records say."""
-    snapshot = fold(head, records.values())
+def run_violations(graph: Graph, head: Head, records: Records, joins: Sequence[Join] = ()) -> Iterator[str]:
+    """What a run at rest must be: parked and ended heads say exactly what their records say.
+
+    A child says nothing by itself; of a run with children, the joins say what they wait for.
+    """
+    if head.part is not None:
+        return
+    snapshot = replace(fold(head, records.values()), fans=fans_of(joins))
     if head.status is RunStatus.SUSPENDED:
-        if not any(record.outcome is Outcome.SUSP for record in records.values()):
+        waits = any(record.outcome is Outcome.SUSP for record in records.values())
+        if not waits and not any(fan.parked for fan in snapshot.fans.values()):
             yield "SUSPENDED, but nobody can answer"
         decision = decide(graph, snapshot, head.updated_at)
         if not isinstance(decision, Park):
@@ -122,6 +130,8 @@ class WatchedStore:
     """By run, incarnation, key and generation: the digest of the one answer."""
     records: dict[tuple[RunRef, int, StepKey], StepRecord] = field(default_factory=dict)
     """By run, incarnation and key: what was last written there."""
+    done: dict[tuple[RunRef, int, StepKey, int], frozenset[int]] = field(default_factory=dict)
+    """By run, incarnation, foreach and chunk: the items that are done."""
     takers: dict[tuple[Topic, str], tuple[str, str]] = field(default_factory=dict)
     """By topic and event: the one wait it settled."""
     _lock: Any = field(default_factory=RLock, repr=False)
@@ -169,6 +179,26 @@ class WatchedStore:
                 self._judge(head.run, self._noted(head.run, head.incarnation, record))
                 self._judge(head.run, self._taken(taken))
             return reply
+
+    def open_join(self, run: RunRef, join: Join) -> None:
+        """See ``Joins.open_join``."""
+        self.inner.open_join(run, join)
+
+    def join(self, run: RunRef, join: Join, **items: Collection[int]) -> Join | None:
+        """See ``Joins.join``."""
+        with self._lock:
+            joined = self.inner.join(run, join, **items)
+            if joined is not None:
+                self._judge(run, self._untrue(run, joined))
+            return joined
+
+    def joins(self, run: RunRef, incarnation: int | None = None, key: StepKey | None = None) -> Sequence[Join]:
+        """See ``Joins.joins``."""
+        return self.inner.joins(run, incarnation, key)
+
+    def scope(self, run: RunRef, incarnation: int, scope: Scope) -> Records:
+        """See ``Joins.scope``."""
+        return self.inner.scope(run, incarnation, scope)
 
     def listen(self, listener: Listener) -> None:
         """See ``Mailbox.listen``."""
@@ -239,7 +269,8 @@ class WatchedStore:
         graph = self.graphs.get(after.workflow)
         if graph is not None and after.status in (RunStatus.SUSPENDED, *TERMINAL):
             loaded = self.inner.load(after.run, after)
-            yield from run_violations(graph, after, loaded[1] if loaded else {})
+            joins = self.inner.joins(after.run, after.incarnation) if graph.fans_out else ()
+            yield from run_violations(graph, after, loaded[1] if loaded else {}, joins)
 
     def _noted(self, run: RunRef, incarnation: int, record: StepRecord) -> Iterator[str]:
         before = self.records.get((run, incarnation, record.key))
@@ -249,6 +280,18 @@ class WatchedStore:
             occurrence = (run, incarnation, record.key, record.gen)
             if self.answers.setdefault(occurrence, record.answer.digest) != record.answer.digest:
                 yield f"{record.key!r} was answered twice in generation {record.gen}"
+
+    def _untrue(self, run: RunRef, join: Join) -> Iterator[str]:
+        """An item counts as done only when its record stands in the run, and a join never forgets one."""
+        standing = self.inner.scope(run, join.incarnation, Scope(join.key))
+        for index in sorted(join.done):
+            record = standing.get(item_of(join.key, index))
+            if record is None or not record.is_settled:
+                yield f"item {index} of {join.key!r} counts as done and has no outcome"
+        place = (run, join.incarnation, join.key, join.chunk)
+        if forgotten := self.done.get(place, frozenset()) - join.done:
+            yield f"items {sorted(forgotten)} of {join.key!r} are done no more"
+        self.done[place] = join.done
 
     def _taken(self, taken: Sent | None) -> Iterator[str]:
         if taken is not None and taken.taker is not None:
