@@ -30,7 +30,7 @@ from flowcore.errors import (
     StillRunning,
     WorkflowNotFound,
 )
-from flowcore.fanout import PATIENCE, child_at, delete_children, unpark, whole, within
+from flowcore.fanout import PATIENCE, child_at, delete_children, whole, within
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
@@ -182,8 +182,6 @@ class Engine:
             answered, pairs = answers[0], list(zip(records, answers, strict=True))
             written = self._settle(snapshot, pairs, owner, lease_until, resume.trace, taken)
             if written is not None:
-                if isinstance(answered, (Answered, Received)):
-                    unpark(self, written.head, records[0].key)
                 seen = self._resumed(graph, written, owner, here=here, deadline=deadline, per_step=per_step)
                 return seen, receipt_of(
                     answered.answer, verdict="counted" if isinstance(answered, Counted) else "applied"
@@ -649,7 +647,7 @@ class Engine:
                     return self._blocked(snapshot, reason)
             session = Session(self, graph, snapshot, deadline, per_step=per_step)
             snapshot = session.run()
-            if not session.children or snapshot.head.is_terminal:
+            if not session.children or snapshot.head.status not in _TAKEABLE:
                 return snapshot
             for child in dict.fromkeys(session.children):
                 self.look(child, deadline=deadline)

@@ -32,6 +32,7 @@ from flowcore.core.fan import (
     fans_of,
     first_items,
     is_at_rest,
+    is_held,
     items_from,
     missing,
     open_fans,
@@ -81,9 +82,11 @@ def gather(engine: Engine, snapshot: Snapshot, action: Gather, *, is_late: Calla
     if last is not None:
         _cancel_children(engine, head, key, fan, behind=last, nested=_nests(node))
     elif missing(fan, None):
-        begun, is_complete = _begin_missing(engine, snapshot, start, fan, is_late)
-        if begun == fan.total:
-            fan = _mended(engine, snapshot, key, fan)
+        before = _first_missing(engine, head, key, first_items(fan)) * fan.shard
+        begun, is_complete = _begin_missing(engine, snapshot, start, fan, before, is_late)
+        if begun <= before:  # else somebody will look again before long
+            fan = _mended(engine, snapshot, key, fan, begun)
+        fan = replace(fan, begun=begun)
     if not missing(fan, last):
         snapshot = _with_items(engine, snapshot, key)
     elif engine.hints.queue is None:
@@ -110,7 +113,7 @@ def close(engine: Engine, graph: Graph, snapshot: Snapshot, key: StepKey | None)
 
 def waits_in_children(engine: Engine, snapshot: Snapshot) -> list[StepRecord]:
     """The open suspensions in the children of a run that is about to be parked: listings of waits are told of them."""
-    if not any(fan.parked for fan in snapshot.fans.values()):
+    if not any(fan.asking for fan in snapshot.fans.values()):
         return []
     graph = engine.graph(snapshot.head.workflow)
     merged = whole(engine, graph, snapshot, everything=False)
@@ -160,14 +163,11 @@ def _joined(engine: Engine, head: Head, start: StepRecord, total: int) -> Fan:
 
 
 def _begin_missing(
-    engine: Engine, snapshot: Snapshot, start: StepRecord, fan: Fan, is_late: Callable[[], bool]
+    engine: Engine, snapshot: Snapshot, start: StepRecord, fan: Fan, begun: int, is_late: Callable[[], bool]
 ) -> tuple[int, bool]:
     """Begin children in order, as many as may be open; up to which item they are begun, and whether that is all."""
-    head, key = snapshot.head, start.key
-    firsts = first_items(fan)
-    begun = _first_missing(engine, head, key, firsts)
-    slots = max(start.count or 1, fan.shard)
-    for first in firsts[begun:]:
+    key, slots = start.key, max(start.count or 1, fan.shard)
+    for first in range(begun, fan.total, fan.shard):
         items = items_from(fan, first)
         is_open = first - sum(index < first for index in fan.done)
         if is_open + len(items) > slots:
@@ -211,18 +211,18 @@ def _begin(engine: Engine, snapshot: Snapshot, key: StepKey, items: range) -> No
         engine.hints.send(child.run, at=now, version=child.version)
 
 
-def _mended(engine: Engine, snapshot: Snapshot, key: StepKey, fan: Fan) -> Fan:
-    """Where every child was begun: tell the joins of items that are done though nobody has told, and begin lost ones.
+def _mended(engine: Engine, snapshot: Snapshot, key: StepKey, fan: Fan, begun: int) -> Fan:
+    """Tell the joins of items that are done though nobody has told, and begin again the children that are lost.
 
     A child that somebody has canceled or deleted by hand delivers nothing any more: its items have failed.
     """
     head, store = snapshot.head, engine.store
     known = store.scope(head.run, head.incarnation, Scope(key))
-    for first in list(unfinished(fan))[:MOST_MERGED]:
+    for first in [first for first in unfinished(fan) if first < begun][:MOST_MERGED]:
         child = store.peek(_child(head, key, first))
         if child is None:
             _begin(engine, snapshot, key, items_from(fan, first))
-        elif child.waiting_since is not None and fan.parked.isdisjoint(items_from(fan, first)):
+        elif child.waiting_since is not None and fan.asking.isdisjoint(items_from(fan, first)):
             _park(engine, child)
         elif child.status is RunStatus.CANCELED:
             known = {**known, **dict(_given_up(engine, snapshot, key, items_from(fan, first), known))}
@@ -239,10 +239,9 @@ def _park(engine: Engine, child: Head) -> None:
     loaded = engine.store.load(child.run)
     if loaded is None or child.part is None:
         return
-    run = RunRef(child.run.tenant, child.part.run)
-    waiting = _items_with_waits(fold(loaded[0], loaded[1].values()), child.part)
+    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(fold(loaded[0], loaded[1].values()), child.part)
     for join in engine.store.joins(run, child.incarnation, child.part.key):
-        _tell(engine, run, join, [], waiting)
+        _tell(engine, run, join, [], waits)
 
 
 def _given_up(
@@ -301,6 +300,9 @@ def within(engine: Engine, snapshot: Snapshot) -> Snapshot | None:
     outer = within(engine, fold(loaded[0], loaded[1].values()))
     if outer is None or outer.head.is_terminal or outer.head.incarnation != snapshot.head.incarnation:
         return None
+    start = outer.records.get(part.key)
+    if start is None or shard_of(start) is None:
+        return None
     # Which of that run's workers wrote what says nothing about how this one fares.
     others = {key: replace(record, epoch=0) for key, record in outer.records.items()}
     return replace(fold(snapshot.head, {**others, **snapshot.records}.values()), around=outer.root)
@@ -319,14 +321,18 @@ def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) 
     done = [record for record in _settled(snapshot.records.values()) if _is_in(part, record)]
     for record in done:
         engine.store.commit(run, head.incarnation, delivered(record, start), None)
-    waiting = frozenset() if given_back.waiting_since is None else _items_with_waits(snapshot, part)
+    waits = _NO_WAITS if given_back.waiting_since is None else _waits_of(snapshot, part)
     grown = [
         joined
         for join in _joins_of(part, head.incarnation, start)
-        if (joined := _tell(engine, run, join, [r for r in done if _is_of(join, r)], waiting)) is not None
+        if (joined := _tell(engine, run, join, [r for r in done if _is_of(join, r)], waits)) is not None
     ]
     wakes = given_back.wake is not None
-    if waiting or (wakes and engine.hints.queue is None) or _calls_for_a_look(engine, graph, snapshot, part, grown):
+    if (
+        waits.asking
+        or (wakes and engine.hints.queue is None)
+        or _calls_for_a_look(engine, graph, snapshot, part, grown)
+    ):
         touch(engine, run)
 
 
@@ -343,18 +349,18 @@ def touch(engine: Engine, run: RunRef) -> None:
             return
 
 
-def unpark(engine: Engine, child: Head, key: StepKey) -> RunRef | None:
-    """After an answer to an item: it waits no more, and its run shall show it; the run."""
-    part = child.part
+def unpark(engine: Engine, snapshot: Snapshot) -> None:
+    """Before a child goes on with answers: its items wait no more, and its run shall show it."""
+    part = snapshot.head.part
     if part is None:
-        return None
-    run = RunRef(child.run.tenant, part.run)
-    for foreach, index in items_around(key):
-        if foreach == part.key:
-            join = Join(key=part.key, incarnation=child.incarnation, chunk=chunk_of(index), total=0, shard=1)
-            engine.store.join(run, join, unparked={index})
-    touch(engine, run)
-    return run
+        return
+    run, records = RunRef(snapshot.head.run.tenant, part.run), snapshot.records.values()
+    items = _items_of(part, (record.key for record in records if record.outcome is Outcome.RESU))
+    for join in _joins_of(part, snapshot.head.incarnation, snapshot.records[part.key]):
+        if going_on := {index for index in items if chunk_of(index) == join.chunk}:
+            engine.store.join(run, join, unparked=going_on)
+    if items:
+        touch(engine, run)
 
 
 def _calls_for_a_look(engine: Engine, graph: Graph, snapshot: Snapshot, part: Part, grown: list[Join]) -> bool:
@@ -368,7 +374,7 @@ def _calls_for_a_look(engine: Engine, graph: Graph, snapshot: Snapshot, part: Pa
         run = RunRef(head.run.tenant, part.run)
         fan = fan_of(engine.store.joins(run, head.incarnation, part.key))
         last = decider(fan, tolerated(node, fan.total))
-        if last is not None or missing(fan, None) <= fan.parked:
+        if last is not None or is_held(fan, missing(fan, None)):
             return True
     if (start.count or 1) >= join.total:
         return False
@@ -376,10 +382,30 @@ def _calls_for_a_look(engine: Engine, graph: Graph, snapshot: Snapshot, part: Pa
     return engine.store.peek(RunRef(head.run.tenant, last_child)) is None
 
 
-def _items_with_waits(snapshot: Snapshot, part: Part) -> frozenset[int]:
-    """Items in which somebody must answer, and nothing moves by itself."""
-    found = {index for record in open_waits(snapshot) for key, index in items_around(record.key) if key == part.key}
-    return frozenset(found)
+@dataclass(frozen=True, slots=True)
+class _Waits:
+    """Items in which somebody must answer; and those of them in which nothing moves by itself."""
+
+    asking: frozenset[int]
+    parked: frozenset[int]
+
+
+_NO_WAITS = _Waits(frozenset(), frozenset())
+
+
+def _waits_of(snapshot: Snapshot, part: Part) -> _Waits:
+    now = snapshot.head.updated_at
+    moving = {
+        record.key
+        for record in snapshot.records.values()
+        if record.outcome in (Outcome.SLP, Outcome.RETRY, Outcome.RESU) and (record.until is None or record.until > now)
+    }
+    asking = _items_of(part, (record.key for record in open_waits(snapshot)))
+    return _Waits(asking, asking - _items_of(part, moving))
+
+
+def _items_of(part: Part, keys: Iterable[StepKey]) -> frozenset[int]:
+    return frozenset(index for place in keys for key, index in items_around(place) if key == part.key)
 
 
 def _joins_of(part: Part, incarnation: int, start: StepRecord) -> list[Join]:
@@ -392,13 +418,14 @@ def _joins_of(part: Part, incarnation: int, start: StepRecord) -> list[Join]:
 # -- the joins --------------------------------------------------------------------------------------------------------
 
 
-def _tell(engine: Engine, run: RunRef, join: Join, done: list[StepRecord], parked: Iterable[int] = ()) -> Join | None:
+def _tell(engine: Engine, run: RunRef, join: Join, done: list[StepRecord], waits: _Waits = _NO_WAITS) -> Join | None:
     """Add to a join what is durable. A set: told twice, or by two workers, it is the same."""
-    told = _told(join, done)
-    waiting = {index for index in parked if chunk_of(index) == join.chunk}
-    if not done and not waiting:
+    asking, parked = (
+        frozenset(index for index in items if chunk_of(index) == join.chunk) for items in (waits.asking, waits.parked)
+    )
+    if not done and not asking:
         return None
-    return engine.store.join(run, join, done=told.done, failed=told.failed, bailed=told.bailed, parked=waiting)
+    return engine.store.join(run, replace(_told(join, done), asking=asking, parked=parked))
 
 
 def _told(join: Join, records: list[StepRecord]) -> Join:
@@ -409,7 +436,9 @@ def _told(join: Join, records: list[StepRecord]) -> Join:
         return frozenset(number for number in numbers if number is not None)
 
     every = items(Outcome.OK, Outcome.SKIP, Outcome.ERR, Outcome.BAIL)
-    return replace(join, done=every, failed=items(Outcome.ERR), bailed=items(Outcome.BAIL))
+    return replace(
+        join, done=every, failed=items(Outcome.ERR), bailed=items(Outcome.BAIL), asking=frozenset(), parked=frozenset()
+    )
 
 
 def _settled(records: Iterable[StepRecord]) -> Iterator[StepRecord]:
@@ -441,12 +470,14 @@ def whole(engine: Engine, graph: Graph, snapshot: Snapshot, *, everything: bool)
         few = everything and -(-fan.total // fan.shard) <= MOST_MERGED
         for first in first_items(fan):
             items = items_from(fan, first)
-            waits = is_open and not fan.parked.isdisjoint(items)
+            waits = is_open and not fan.asking.isdisjoint(items)
             works = few and (nests or (is_open and not fan.done.issuperset(items)))
             if waits or works:
                 records |= _of_child(engine, graph, _child(head, key, first), everything=everything)
-    merged = fold(head, {**records, **snapshot.records}.values())
-    return replace(merged, around=snapshot.around, fans=fans)
+    merged = replace(fold(head, {**records, **snapshot.records}.values()), around=snapshot.around, fans=fans)
+    if head.status is RunStatus.SUSPENDED and fans and not open_waits(merged):
+        return merged.with_head(replace(head, status=RunStatus.JOINING))  # a child was answered a moment ago
+    return merged
 
 
 def child_at(snapshot: Snapshot, key: StepKey) -> RunRef | None:

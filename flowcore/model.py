@@ -393,7 +393,9 @@ class Join:
     bailed: frozenset[int] = frozenset()
     """Those of them that have ended the workflow around the foreach."""
     parked: frozenset[int] = frozenset()
-    """Items with an open suspension. A hint: only the child's own records say so."""
+    """Items that wait for nothing but answers. A hint, as the next: only the child's own records say so."""
+    asking: frozenset[int] = frozenset()
+    """Items with an open suspension."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,6 +408,9 @@ class Fan:
     failed: frozenset[int] = frozenset()
     bailed: frozenset[int] = frozenset()
     parked: frozenset[int] = frozenset()
+    asking: frozenset[int] = frozenset()
+    begun: int | None = None
+    """Up to which item children are at work: behind, nothing can happen yet. None: not looked up."""
     wake: datetime | None = None
     """Where no queue wakes the children: when the first of them wants to be woken."""
 

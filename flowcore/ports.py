@@ -108,21 +108,13 @@ class Joins(Protocol):
         """Put ``join`` if there is none of its incarnation, key and chunk; a second time changes nothing."""
         ...
 
-    def join(
-        self,
-        run: RunRef,
-        join: Join,
-        *,
-        done: Collection[int] = (),
-        failed: Collection[int] = (),
-        bailed: Collection[int] = (),
-        parked: Collection[int] = (),
-        unparked: Collection[int] = (),
-    ) -> Join | None:
-        """Add items to the sets of a join that stands there, and take ``unparked`` out of the parked ones.
+    def join(self, run: RunRef, added: Join, *, unparked: Collection[int] = ()) -> Join | None:
+        """Add the items in the sets of ``added`` to the join of its incarnation, key and chunk.
 
-        Returns it as it is after this very call: one of any number of callers is the first to see a set complete. None
-        when there is no such join any more; nothing is written then. Only one of ``parked`` and ``unparked`` is given.
+        ``unparked`` are taken out of the parked and the asking ones, and ``added`` has none of these two then.
+
+        Returns the join as it is after this very call, so one of any number of callers is the first to see it complete.
+        None when there is no such join any more; nothing is written then.
         """
         ...
 

@@ -28,7 +28,7 @@ from flowcore.errors import (
     OutsideError,
     PayloadTooLarge,
 )
-from flowcore.fanout import PATIENCE, close, deliver, gather, waits_in_children
+from flowcore.fanout import PATIENCE, close, deliver, gather, unpark, waits_in_children
 from flowcore.hooks import lease, tell
 from flowcore.keys import RunRef, StepKey, dotted, emit_of, inside, once_of, step_of, told_of
 from flowcore.mailbox import listener_of, look_back
@@ -117,6 +117,7 @@ class Session:
     def run(self) -> Snapshot:
         """Turn after turn, until there is nothing left to do here."""
         try:
+            unpark(self.engine, self.snapshot)
             self._adopt_definition()
             while not self._turn():
                 pass

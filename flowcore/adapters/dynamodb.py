@@ -330,27 +330,17 @@ class DynamoStore:
         token = self._ids.fresh()
         self._put(encode_join(partition_of(run), join, token, SCHEMA), token, _ABSENT, {})
 
-    def join(
-        self,
-        run: RunRef,
-        join: Join,
-        *,
-        done: Collection[int] = (),
-        failed: Collection[int] = (),
-        bailed: Collection[int] = (),
-        parked: Collection[int] = (),
-        unparked: Collection[int] = (),
-    ) -> Join | None:
+    def join(self, run: RunRef, added: Join, *, unparked: Collection[int] = ()) -> Join | None:
         """See ``Joins.join``. A second try after a lost reply adds the same again, which changes nothing."""
         token = self._ids.fresh()
-        growth = growing(join, done=done, failed=failed, bailed=bailed, parked=parked, unparked=unparked)
+        growth = growing(added, unparked)
         changes = [("ADD", name, value) for name, value in growth.add.items()]
         changes += [("DELETE", name, value) for name, value in growth.drop.items()]
         values = {":lc": text(token), **{f":{name}": value for _, name, value in changes}}
         words = {verb: ", ".join(f"#{name} :{name}" for v, name, _ in changes if v == verb) for verb, _, _ in changes}
         expression = " ".join(["SET #lc = :lc", *(f"{verb} {what}" for verb, what in words.items())])
         guarded = _guarded(values, UpdateExpression=expression, ConditionExpression=_PRESENT)
-        key = {"pk": text(partition_of(run)), "sk": text(join_key(join))}
+        key = {"pk": text(partition_of(run)), "sk": text(join_key(added))}
         verdict = self._write(
             self._client.update_item, token, TableName=self._table, Key=key, ReturnValues="ALL_NEW", **guarded
         )

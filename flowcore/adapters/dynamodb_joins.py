@@ -15,7 +15,7 @@ from flowcore.keys import StepKey
 from flowcore.model import Join
 
 JOIN_PREFIX = "J#"
-SETS = {"dn": "done", "fd": "failed", "bd": "bailed", "pd": "parked"}
+SETS = {"dn": "done", "fd": "failed", "bd": "bailed", "pd": "parked", "ak": "asking"}
 """The attribute that holds each set."""
 
 
@@ -62,25 +62,16 @@ def encode_join(partition: str, join: Join, token: str, schema: int) -> Item:
         "k": number(join.shard),
         "lc": text(token),
     }
-    own = {"done": join.done, "failed": join.failed, "bailed": join.bailed, "parked": join.parked}
-    return growing(join, **own, unparked=()).applied_to(item)
+    return growing(join, ()).applied_to(item)
 
 
-def growing(
-    join: Join,
-    *,
-    done: Collection[int],
-    failed: Collection[int],
-    bailed: Collection[int],
-    parked: Collection[int],
-    unparked: Collection[int],
-) -> Growth:
-    """The change that adds items to a join's sets."""
-    added = {"dn": done, "fd": failed, "bd": bailed, "pd": parked}
-    base = join.chunk * CHUNK
-    add = {name: _set_of(index - base for index in items) for name, items in added.items() if items}
-    drop = {"pd": _set_of(index - base for index in unparked)} if unparked else {}
-    return Growth(add, drop)
+def growing(added: Join, unparked: Collection[int]) -> Growth:
+    """The change that adds what is in the sets of one join to those of another."""
+    base = added.chunk * CHUNK
+    sets = {name: _set_of(index - base for index in getattr(added, field)) for name, field in SETS.items()}
+    add = {name: items for name, items in sets.items() if items["NS"]}
+    gone = _set_of(index - base for index in unparked)
+    return Growth(add, {"pd": gone, "ak": gone} if unparked else {})
 
 
 def decode_join(item: Mapping[str, Attribute]) -> Join:

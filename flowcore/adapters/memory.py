@@ -255,26 +255,16 @@ class MemoryStore:
             item = encode_join(partition_of(run), join, next(self._tokens), SCHEMA)
             self._joins.setdefault(partition_of(run), {}).setdefault(item["sk"]["S"], item)
 
-    def join(
-        self,
-        run: RunRef,
-        join: Join,
-        *,
-        done: Collection[int] = (),
-        failed: Collection[int] = (),
-        bailed: Collection[int] = (),
-        parked: Collection[int] = (),
-        unparked: Collection[int] = (),
-    ) -> Join | None:
+    def join(self, run: RunRef, added: Join, *, unparked: Collection[int] = ()) -> Join | None:
         """See ``Joins.join``."""
         with self._lock:
             joins = self._joins.get(partition_of(run), {})
-            item = joins.get(join_key(join))
+            item = joins.get(join_key(added))
             if item is None:
                 return None
-            growth = growing(join, done=done, failed=failed, bailed=bailed, parked=parked, unparked=unparked)
-            joins[join_key(join)] = growth.applied_to({**item, "lc": text(next(self._tokens))})
-            return decode_join(joins[join_key(join)])
+            growth = growing(added, unparked)
+            joins[join_key(added)] = growth.applied_to({**item, "lc": text(next(self._tokens))})
+            return decode_join(joins[join_key(added)])
 
     def joins(self, run: RunRef, incarnation: int | None = None, key: StepKey | None = None) -> Sequence[Join]:
         """See ``Joins.joins``."""

@@ -55,7 +55,7 @@ from flowcore.core.actions import (
     RunStep,
     TimeOut,
 )
-from flowcore.core.fan import decider, missing, shard_of, tolerated
+from flowcore.core.fan import decider, is_held, missing, shard_of, tolerated
 from flowcore.errors import InvariantError
 from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, items_around, turn_of
 from flowcore.model import Fan, Json, Outcome, Part, RunStatus, Snapshot, StepRecord, wait_id
@@ -446,7 +446,7 @@ class _Walk:
         last = decider(fan, tolerated(node, fan.total))
         if awaited := missing(fan, last):
             self.wake = _earlier(self.wake, fan.wake)
-            if awaited <= fan.parked:
+            if is_held(fan, awaited):
                 return HELD
             self.joins = True
             return LIVE

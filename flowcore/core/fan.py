@@ -21,6 +21,11 @@ LARGEST_SHARD = 50
 """Items that one child is given at most, if nobody says otherwise."""
 
 
+def is_held(fan: Fan, awaited: frozenset[int]) -> bool:
+    """Whether nothing but an answer brings the awaited items on; those never begun wait for others to end."""
+    return all(index in fan.parked or (fan.begun is not None and index >= fan.begun) for index in awaited)
+
+
 def shard_size(wanted: int | None, total: int, slots: int) -> int:
     """How many items one child sees to: as asked for, else few enough for many workers and no more than are open."""
     size = min(-(-total // MOST_CHILDREN), LARGEST_SHARD) if wanted is None else wanted
@@ -73,6 +78,7 @@ def fan_of(joins: Sequence[Join]) -> Fan:
         failed=united(join.failed for join in joins),
         bailed=united(join.bailed for join in joins),
         parked=united(join.parked - join.done for join in joins),
+        asking=united(join.asking - join.done for join in joins),
     )
 
 
@@ -122,8 +128,12 @@ def decider(fan: Fan, may_fail: float) -> int | None:
 
 
 def missing(fan: Fan, last: int | None) -> frozenset[int]:
-    """The items that have yet to be done before the foreach can end, if ``last`` decides how."""
-    return frozenset(range(fan.total if last is None else last)) - fan.done
+    """The items that have yet to be done before the foreach can end, if ``last`` decides how.
+
+    Once it is decided, nobody need answer any more.
+    """
+    awaited = frozenset(range(fan.total if last is None else last)) - fan.done
+    return awaited if last is None else awaited - fan.parked
 
 
 def delivered(record: StepRecord, start: StepRecord) -> StepRecord:

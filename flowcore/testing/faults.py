@@ -169,9 +169,9 @@ class FaultyStore:
         """See ``Joins.open_join``."""
         return self._call("open_join", lambda: self.inner.open_join(run, join), run)
 
-    def join(self, run: RunRef, join: Join, **items: Collection[int]) -> Join | None:
+    def join(self, run: RunRef, added: Join, *, unparked: Collection[int] = ()) -> Join | None:
         """See ``Joins.join``."""
-        return self._call("join", lambda: self.inner.join(run, join, **items), run)
+        return self._call("join", lambda: self.inner.join(run, added, unparked=unparked), run)
 
     def joins(self, run: RunRef, incarnation: int | None = None, key: StepKey | None = None) -> Sequence[Join]:
         """See ``Joins.joins``."""

@@ -105,7 +105,7 @@ def run_violations(graph: Graph, head: Head, records: Records, joins: Sequence[J
     snapshot = replace(fold(head, records.values()), fans=fans_of(joins))
     if head.status is RunStatus.SUSPENDED:
         waits = any(record.outcome is Outcome.SUSP for record in records.values())
-        if not waits and not any(fan.parked for fan in snapshot.fans.values()):
+        if not waits and not any(fan.asking for fan in snapshot.fans.values()):
             yield "SUSPENDED, but nobody can answer"
         decision = decide(graph, snapshot, head.updated_at)
         if not isinstance(decision, Park):
@@ -184,10 +184,10 @@ class WatchedStore:
         """See ``Joins.open_join``."""
         self.inner.open_join(run, join)
 
-    def join(self, run: RunRef, join: Join, **items: Collection[int]) -> Join | None:
+    def join(self, run: RunRef, added: Join, *, unparked: Collection[int] = ()) -> Join | None:
         """See ``Joins.join``."""
         with self._lock:
-            joined = self.inner.join(run, join, **items)
+            joined = self.inner.join(run, added, unparked=unparked)
             if joined is not None:
                 self._judge(run, self._untrue(run, joined))
             return joined

@@ -12,10 +12,9 @@ from typing import Any
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.app import App
 from flowcore.core.admit import open_waits
-from flowcore.core.evolve import fold
-from flowcore.errors import OutsideError, RequestError
+from flowcore.errors import OutsideError, RequestError, RunNotFound
 from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once
-from flowcore.model import Outcome, StepRecord, Wait
+from flowcore.model import Outcome, Snapshot, StepRecord, Wait
 from flowcore.ports import Store
 from flowcore.run import RunResult
 from flowcore.session import Pace
@@ -170,6 +169,11 @@ class Storm:
         result: RunResult[Any] = self._quietly(lambda: self.app.run("r").result())
         return result
 
+    def whole(self) -> Snapshot:
+        """The run with all its records, those in its children included."""
+        whole: Snapshot = self._quietly(lambda: self.app.engine.read(RUN))
+        return whole
+
     def _quietly(self, call: Any) -> Any:
         was, self.calm_down = self.calm_down, True
         try:
@@ -208,10 +212,10 @@ class Storm:
 
     def _answer(self) -> None:
         """Answer the first open suspension by key, as the oracle does, or any where it does not matter; or twice."""
-        loaded = self.watched.load(RUN, everything=True)
-        if loaded is None:
+        try:
+            waiting = open_waits(self.whole())
+        except RunNotFound:
             return
-        waiting = open_waits(fold(loaded[0], loaded[1].values()))
         open_ = sorted((record for record in waiting if record.until is None), key=lambda record: record.key)
         if not open_:
             return
@@ -261,7 +265,7 @@ class Storm:
 
     def _times(self, key: str) -> int:
         """Which suspension of this place is open: one more than it has answers."""
-        answered = {gen for run, _, known, gen in self.watched.answers if (run, known) == (RUN, key)}
+        answered = {gen for _, _, known, gen in self.watched.answers if known == key}
         return len(answered) + 1
 
     def _wait(self) -> None:
@@ -301,9 +305,8 @@ def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[st
     if error != told.error:
         yield f"error {error}, not {told.error}"
     storm.watched.audit(RUN)
-    loaded = storm.watched.load(RUN, everything=True)
-    assert loaded is not None
-    records = {key: record for key, record in loaded[1].items() if not is_once(key) and told.is_certain(key)}
+    whole = storm.whole().records
+    records = {key: record for key, record in whole.items() if not is_once(key) and told.is_certain(key)}
     outputs = {str(key): r.output for key, r in records.items() if r.outcome in (Outcome.OK, Outcome.BAIL)}
     yield from _unequal("output", outputs, {k: v for k, v in told.steps.items() if told.is_certain(k)})
     shown = {key: result.steps[dotted(StepKey(key))].output for key in outputs if "#" not in key}
