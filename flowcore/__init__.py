@@ -3,11 +3,13 @@
 from flowcore.app import App
 from flowcore.authoring.context import FunctionContext, StepContext
 from flowcore.authoring.graph import Backoff
+from flowcore.authoring.migrate import migrate
 from flowcore.authoring.step import Step, create_step, step
 from flowcore.authoring.workflow import Workflow, otherwise, workflow
 from flowcore.errors import DefinitionError, FlowcoreError
 from flowcore.model import Wait
 from flowcore.run import Run, RunResult
+from flowcore.starting import Start
 
 __all__ = [
     "App",
@@ -17,11 +19,13 @@ __all__ = [
     "FunctionContext",
     "Run",
     "RunResult",
+    "Start",
     "Step",
     "StepContext",
     "Wait",
     "Workflow",
     "create_step",
+    "migrate",
     "otherwise",
     "step",
     "workflow",

@@ -6,6 +6,7 @@ end; with one, ``start`` and ``resume`` commit, ask a worker to look, and return
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from flowcore.codec import Shape, digest
 from flowcore.core.view import waits as open_suspensions
 from flowcore.engine import Engine
 from flowcore.errors import (
+    BlobLost,
     DefinitionError,
     MalformedRequest,
     Mistake,
@@ -26,7 +28,7 @@ from flowcore.errors import (
 )
 from flowcore.hints import Hints, sweep
 from flowcore.keys import LONGEST_NAME, RunRef, event_mistake, is_name, is_run_id, key_mistake
-from flowcore.mailbox import send
+from flowcore.mailbox import receipt_of, send
 from flowcore.model import (
     PUBLIC_STATUSES,
     EventReceipt,
@@ -40,9 +42,10 @@ from flowcore.model import (
     Topic,
     Wait,
 )
-from flowcore.ports import Clock, Ids, Queue, Scheduler, Store, Tracer
+from flowcore.ports import Blobs, Clock, Ids, Queue, Scheduler, Store, Tracer
 from flowcore.run import Run, RunResult
 from flowcore.session import Pace
+from flowcore.starting import Start, first_head
 from flowcore.tracing import Tracing, accepted_tags
 
 In = TypeVar("In")
@@ -50,6 +53,7 @@ Out = TypeVar("Out")
 R = TypeVar("R")
 
 DEFAULT_TENANT = "default"
+_LOGGER = logging.getLogger("flowcore.app")
 _LATEST = datetime.max.replace(tzinfo=UTC)
 _ANYTHING: Shape[Any] = Shape(Any)
 
@@ -63,6 +67,8 @@ class App:
         store: where runs live.
         scheduler: fires wakes that are further away than a queue message can be delayed.
         queue: hands runs to workers; without one, runs are driven in the calling process.
+        blobs: where values lie whose JSON is longer than 64 KB, of any size up to ``largest_value``; without, a value
+            has to fit into an item of the store: 350 KB.
         clock: the time of day.
         ids: fresh names and chance.
         pace: leases, margins and other durations.
@@ -71,6 +77,8 @@ class App:
             next: the sweeper, or a start of the same id. A run that has not ended is never removed.
         tracer: is told what runs and steps took, as ``flowcore.ports.Span`` values; ``flowcore.adapters.otel`` has one
             for OpenTelemetry.
+        largest_value: bytes of JSON that one value may have, with ``blobs``; 50 MB when left out. A step that gives a
+            larger one fails with ``PayloadTooLarge``, and nothing of it is written.
 
     Example:
         >>> from flowcore import App, step, workflow
@@ -88,11 +96,13 @@ class App:
         store: Store | None = None,
         scheduler: Scheduler | None = None,
         queue: Queue | None = None,
+        blobs: Blobs | None = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
         pace: Pace | None = None,
         retention: timedelta | None = None,
         tracer: Tracer | None = None,
+        largest_value: int | None = None,
     ) -> None:
         from flowcore.adapters.memory import MemoryScheduler, MemoryStore  # noqa: PLC0415  # only without a store
         from flowcore.adapters.system import SystemClock, SystemIds  # noqa: PLC0415  # only without others
@@ -103,7 +113,8 @@ class App:
         self.tenant = DEFAULT_TENANT
         clock = clock or SystemClock()
         self.ids: Ids = ids or SystemIds()
-        self.store: Store = store or MemoryStore()
+        self.largest_value = _above_zero(largest_value)
+        self.store: Store = _with_room(store or MemoryStore(), blobs, self.ids, self.largest_value)
         self.queue = queue
         self.scheduler: Scheduler | None = scheduler or (None if store else MemoryScheduler())
         self.engine = Engine(
@@ -118,6 +129,12 @@ class App:
         )
 
     @property
+    def blobs(self) -> Blobs | None:
+        """Where large values lie, if they may be large."""
+        blobs: Blobs | None = getattr(self.store, "blobs", None)
+        return blobs
+
+    @property
     def clock(self) -> Clock:
         """The time of day, as this App sees it."""
         return self.engine.clock
@@ -128,11 +145,13 @@ class App:
         store: Store,
         scheduler: Scheduler | None = None,
         queue: Queue | None = None,
+        blobs: Blobs | None = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
         pace: Pace | None = None,
         retention: timedelta | None = None,
         tracer: Tracer | None = None,
+        largest_value: int | None = None,
     ) -> App:
         """The same workflows on other ports: how a deployment puts the author's App onto AWS."""
         return App(
@@ -140,11 +159,13 @@ class App:
             store=store,
             scheduler=scheduler,
             queue=queue,
+            blobs=blobs,
             clock=clock or self.clock,
             ids=ids or self.ids,
             pace=pace or self.engine.pace,
             retention=retention or self.engine.retention,
             tracer=tracer or self.engine.tracer,
+            largest_value=largest_value or self.largest_value,
         )
 
     def for_tenant(self, tenant: str) -> App:
@@ -214,9 +235,28 @@ class App:
         """Answer a suspension of a run; see ``Run.resume``."""
         return self.run(run_id).resume(data, **options)
 
-    def cancel(self, run_id: str) -> RunResult[Any]:
+    def delegate(
+        self,
+        run_id: str,
+        *,
+        by: str | None,
+        to: str,
+        step: Step[Any, Any, Any, Any] | str | list[str] | None = None,
+        label: str | None = None,
+        wait: str | None = None,
+        index: int | None = None,
+        via: str = "python",
+    ) -> RunResult[Any]:
+        """Hand the vote of an approver to somebody else; see ``Run.delegate``."""
+        return self.run(run_id).delegate(by=by, to=to, step=step, label=label, wait=wait, index=index, via=via)
+
+    def cancel(self, run_id: str, *, by: str | None = None) -> RunResult[Any]:
         """Stop a run for good; see ``Run.cancel``."""
-        return self.run(run_id).cancel()
+        return self.run(run_id).cancel(by=by)
+
+    def redrive(self, run_id: str) -> RunResult[Any]:
+        """Have a failed run go on from what has failed; see ``Run.redrive``."""
+        return self.run(run_id).redrive()
 
     def list_runs(
         self,
@@ -299,6 +339,7 @@ class App:
         *,
         event_id: str | None = None,
         keep: timedelta = timedelta(days=7),
+        start_if_absent: Start[Any] | None = None,
         drive: timedelta | None = None,
     ) -> EventReceipt:
         """Tell whoever waits for it that something has happened: ``wait_for_event(name, key=...)``.
@@ -310,8 +351,11 @@ class App:
             data: must fit the model of the wait.
             event_id: a second event of the same id, name and key is the same event, and is told what became of it.
             keep: how long the event waits for somebody, and its copies are known.
+            start_if_absent: when nobody waits and there is no run of that id, start it and keep the event in one
+                transaction: both happen, or neither. A run that exists, ended or not, is left alone.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
-        Raises: MalformedRequest; InvalidPayload when the data fits no wait that is open; IdempotencyKeyReused.
+        Raises: MalformedRequest; InvalidPayload when the data fits no wait that is open, or the input not the workflow
+            that is to be started; WorkflowNotFound; IdempotencyKeyReused.
         """
         mistake = event_mistake(name) or key_mistake(key) or _event_id_mistake(event_id, keep)
         if mistake is not None:
@@ -320,8 +364,16 @@ class App:
         topic = Topic(self.tenant, name, key)
         id = self.ids.fresh() if event_id is None else event_id
         sent = Sent(topic=topic, id=id, data=plain, digest=digest(plain), at=now, until=now + keep)
+        first = None if start_if_absent is None else first_head(self, start_if_absent, topic)
         here = self.queue is None or drive is not None
-        return send(self.engine, sent, here=here, deadline=None if drive is None else now + drive)
+        return send(self.engine, sent, first, here=here, deadline=None if drive is None else now + drive)
+
+    def event(self, name: str, key: str, event_id: str) -> EventReceipt:
+        """What has become of an event that was sent with this id: ``applied`` to a wait, or still ``buffered`` for one.
+
+        Known as long as the event is kept. Raises: EventNotFound.
+        """
+        return receipt_of(self.engine, Topic(self.tenant, name, key), event_id)
 
     def waits(
         self,
@@ -359,10 +411,13 @@ class App:
         return Page(sorted(meant, key=_age), page.cursor)
 
     def _waits_of(self, run_id: str) -> list[Wait[Json]]:
-        """The open suspensions of a run that a listing has named and that may be gone by now."""
+        """The open suspensions of a run that a listing has named and that may be gone by now, or not to be read."""
         try:
             return open_suspensions(self.engine.read(RunRef(self.tenant, run_id), everything=False))
         except RunNotFound:
+            return []
+        except BlobLost as lost:  # one broken run must not hide what all the others wait for
+            _LOGGER.error("an open suspension cannot be shown", extra={"run_id": run_id, "error": str(lost)})  # noqa: TRY400  # its place says enough
             return []
 
     def look(self, run: RunRef, *, deadline: datetime | None = None) -> Head | None:
@@ -427,6 +482,22 @@ def _positive(retention: timedelta | None) -> timedelta | None:
     if retention is not None and retention <= timedelta(0):
         raise SettingsError(f"retention={retention} is not positive; leave it out to keep runs for ever")
     return retention
+
+
+def _above_zero(largest: int | None) -> int | None:
+    if largest is not None and largest < 1:
+        raise SettingsError(f"largest_value={largest} lets no value pass; leave it out for 50 MB")
+    return largest
+
+
+def _with_room(store: Store, blobs: Blobs | None, ids: Ids, largest: int | None) -> Store:
+    """The store with a blob store beside it, if there is one; a store that has one already may be given another."""
+    if blobs is None:
+        return store
+    from flowcore.adapters.roomy import LARGEST_VALUE, RoomyStore  # noqa: PLC0415  # only with blobs
+
+    plain = store.inner if isinstance(store, RoomyStore) else store
+    return RoomyStore(plain, blobs, ids, largest=largest or LARGEST_VALUE)
 
 
 def _event_id_mistake(event_id: str | None, keep: timedelta) -> str | None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import assert_never
 
+from flowcore import receipts
 from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
@@ -20,10 +22,13 @@ from flowcore.core.evolve import Answered, Changes, Counted, Received, StepEvent
 from flowcore.core.rewind import Given, rewound
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
+    BlobLost,
     ConflictError,
     DefinitionChanged,
     InvalidPayload,
     NotActive,
+    NotBlocked,
+    OutsideError,
     RequestError,
     RunExists,
     RunNotFound,
@@ -34,7 +39,7 @@ from flowcore.fanout import PATIENCE, child_at, delete_children, whole, within
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
-from flowcore.mailbox import EventGone
+from flowcore.mailbox import EventGone, stop_listening
 from flowcore.model import (
     Answer,
     Head,
@@ -48,7 +53,10 @@ from flowcore.model import (
     wait_id,
     wait_place,
 )
+from flowcore.parcels import replace
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
+from flowcore.redrive import begin_life
+from flowcore.renewal import Outdated, accepted_answer, renewed_snapshot
 from flowcore.session import Pace, Session
 from flowcore.spans import with_id
 from flowcore.tries import Try
@@ -85,14 +93,21 @@ class Engine:
     # -- what arrives -----------------------------------------------------------------------------------------------
 
     def start(
-        self, head: Head, *, here: bool, deadline: datetime | None = None, per_step: bool = False
+        self,
+        head: Head,
+        *,
+        here: bool,
+        deadline: datetime | None = None,
+        per_step: bool = False,
+        sent: Sent | None = None,
     ) -> tuple[Snapshot, bool]:
         """Begin a run, or find the one that was begun with the same input; and whether this call began it.
 
         Args:
             head: as made by the caller, QUEUED at version 1.
             here: drive the run in this process; otherwise a worker is asked to.
-        Raises: RunExists when another input or workflow stands under this id.
+            sent: an event to be kept together with it; both are written, or neither.
+        Raises: RunExists when another input or workflow stands under this id. EventGone when the event is kept already.
         """
         graph = self.graph(head.workflow)
         if self.tracer is not None:
@@ -108,7 +123,7 @@ class Engine:
             head = heads.held(replace(head, version=0), now, owner=self.ids.fresh(), lease_until=lease_until)
         else:
             head = replace(head, due=now + heads.QUEUED_GRACE)
-        existing = self._put(head)
+        existing = self._put(head, sent)
         if existing is not None:
             return self._begun_before(head, existing), False
         snapshot = fold(head, ())
@@ -125,11 +140,17 @@ class Engine:
             case NotClaimable(head):
                 if head is not None and head.wake is not None and head.wake > now and head.status in _WAKEABLE:
                     self.hints.send(run, at=head.wake, version=head.version)
+                elif head is None or not head.outbox:
+                    status = None if head is None else head.status
+                    _LOGGER.info("a hint is stale and dropped", extra={"run_id": run.id, "status": status})
                 if head is not None and head.outbox:
                     return take_over(self, head, deadline)
                 return self._unless_expired(head)
             case Claimed(head):
-                return self._claimed(head, deadline, per_step=per_step)
+                try:
+                    return self._claimed(head, deadline, per_step=per_step)
+                except RunNotFound:  # it was deleted while it was being driven
+                    return None
             case _:
                 assert_never(claim)
 
@@ -148,24 +169,48 @@ class Engine:
 
         Args:
             taken: the event that ``data`` came with, and its taker; both are written, or neither.
-        Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then. EventGone when
-            the event has settled another wait.
+        Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then, and a receipt
+            is kept that says so. EventGone when the event has settled another wait.
         """
+        try:
+            snapshot, receipt = self.take(
+                run, data, resume, here=here, deadline=deadline, taken=taken, per_step=per_step
+            )
+        except RequestError as error:
+            if taken is None:
+                receipts.refuse(self, run, resume, error)
+            raise
+        if receipt.verdict == "duplicate":
+            receipts.repeat(self, snapshot.head, resume, receipt)
+        return snapshot, receipt
+
+    def take(
+        self,
+        run: RunRef,
+        data: Json,
+        resume: Resume,
+        *,
+        here: bool,
+        deadline: datetime | None = None,
+        taken: Sent | None = None,
+        per_step: bool = False,
+    ) -> tuple[Snapshot, Receipt]:
+        """As ``resume``, but of an answer that changes nothing no receipt is kept: its caller does that."""
         owner = self.ids.fresh()
         if resume.wait is not None and "[" in resume.wait:
             place, _ = wait_place(resume.wait)
             child = child_at(self._as_it_stands(run, everything=False), place)
             if child is not None:
-                return self._resumed_in(run, [(child, resume)], data, here=here, deadline=deadline, taken=taken)
+                return self._taken_in(run, [(child, resume)], data, here=here, deadline=deadline, taken=taken)
         # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
         # care: it is open or it is not.
         everything = resume.idempotency_key is not None and resume.wait is None
         for _ in range(MOST_TRIES):
-            graph, snapshot = self._loaded(run, everything=everything)
-            verdict = admit(graph, snapshot, resume)
+            graph, snapshot = self.loaded(run, everything=everything)
+            verdict = admit(graph, snapshot, resume, self.time_of(snapshot))
             if isinstance(verdict, Refused):
-                graph, snapshot = self._loaded(run, everything=True)
-                verdict = admit(graph, snapshot, resume)
+                graph, snapshot = self.loaded(run, everything=True)
+                verdict = admit(graph, snapshot, resume, self.time_of(snapshot))
             match verdict:
                 case Refused(error):
                     raise error
@@ -173,9 +218,10 @@ class Engine:
                     self.hint_again(snapshot.head)
                     return snapshot, first
                 case Meant(records) if children := self._in_children(snapshot, records, resume):
-                    return self._resumed_in(run, children, data, here=here, deadline=deadline, taken=taken)
-                case Meant(records):
-                    answers = [self._answer(graph, snapshot, record, data, resume) for record in records]
+                    return self._taken_in(run, children, data, here=here, deadline=deadline, taken=taken)
+                case Meant(records, seats):
+                    meant = zip(records, seats, strict=True)
+                    answers = [self._answer(graph, snapshot, record, data, resume, seat) for record, seat in meant]
                 case _:
                     assert_never(verdict)
             lease_until = self.lease_until(self.clock.now(), deadline) if here else None
@@ -188,17 +234,20 @@ class Engine:
                 )
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being resumed. Try again.")
 
-    def cancel(self, run: RunRef) -> Head:
+    def cancel(self, run: RunRef, *, by: str | None = None) -> Head:
         """Stop a run for good, from any process; an ended run keeps its status. Raises: RunNotFound."""
         hooked = any(graph.hooks.on_finish is not None or graph.fans_out for graph in self.graphs.values())
         if hooked or self.retention is not None or any(graph.retention is not None for graph in self.graphs.values()):
-            head = self._canceled(run)
+            head = self._canceled(run, by)
         else:
-            head = self.store.cancel(run, now=self.clock.now())
+            head = self.store.cancel(run, now=self.clock.now(), by=by)
         if head is None or head.is_expired(self.clock.now()):
             raise RunNotFound(run.id)
-        if self.hints.scheduler is not None and head.status is RunStatus.CANCELED:
-            self.hints.scheduler.unschedule(run, version=head.version - 1)
+        if head.status is RunStatus.CANCELED:
+            if self.hints.scheduler is not None:
+                self.hints.scheduler.unschedule(run, version=head.version - 1)
+            with suppress(OutsideError):  # it is canceled; who listens in vain is dropped by the next event
+                stop_listening(self.store, head)
         return head
 
     def restart(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
@@ -236,6 +285,14 @@ class Engine:
         moved = heads.requeued(head, self.time_of(snapshot))
         return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
 
+    def unblock(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
+        """Have a blocked run judged anew, by the code of whoever takes it up. Raises: RunNotFound, NotBlocked."""
+        snapshot = self.read(run, everything=False)
+        head = snapshot.head
+        if head.status is not RunStatus.BLOCKED:
+            raise NotBlocked(run.id, head.public_status)
+        return self._moved_on(heads.requeued(head, self.time_of(snapshot)), head, here=here, deadline=deadline)
+
     def time_travel(
         self,
         run: RunRef,
@@ -257,11 +314,9 @@ class Engine:
             raise StillRunning(run.id, "travel in time")
         graph = self.graph(head.workflow)
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
-        # Drawn, not counted: what an attempt that died has left behind must not be met by the next one.
-        incarnation = head.incarnation + 1 + int(self.ids.draw() * 1_000_000)
-        for record in records:
-            self.store.commit(run, incarnation, record, None)
-        moved = replace(heads.reborn(head, now, incarnation), definition=graph.fingerprint)
+        moved = replace(heads.reborn(head, now, self.next_life(head)), definition=graph.fingerprint)
+        receipts.remember(self, head, snapshot.records.values())
+        begin_life(self, snapshot.with_head(moved), records)
         return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
 
     def fork(
@@ -289,11 +344,10 @@ class Engine:
             if not standing.is_expired(self.clock.now()):
                 raise RunExists(new.id, head.workflow)
             self._remove(standing)
-        for record in records:
-            self.store.commit(new, 1, replace(record, epoch=0), None)
+        begin_life(self, snapshot.with_head(head), [replace(record, epoch=0) for record in records])
         if self.store.start(head) is not None:
             raise RunExists(new.id, head.workflow)
-        return self._looked_at(head, here=here, deadline=deadline)
+        return self.looked_at(head, here=here, deadline=deadline)
 
     def delete(self, run: RunRef) -> None:
         """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
@@ -321,7 +375,7 @@ class Engine:
                 raise
             return snapshot
 
-    def loaded(self, head: Head) -> Snapshot | None:
+    def load_held(self, head: Head) -> Snapshot | None:
         """A run that this worker holds, with the records of its open scopes; a child's among those around it.
 
         None when it has gone, or is a child whose work nobody wants any more.
@@ -360,10 +414,12 @@ class Engine:
 
     # -- start and resume -------------------------------------------------------------------------------------------
 
-    def _put(self, head: Head) -> Head | None:
+    def _put(self, head: Head, sent: Sent | None) -> Head | None:
         """Start the run, in the place of an expired one of that id if need be; the head that stands in its way."""
         for _ in range(MOST_TRIES):
-            standing = self.store.start(head)
+            standing = self.store.start(head) if sent is None else self.store.start_with(head, sent)
+            if isinstance(standing, Sent):
+                raise EventGone
             if standing is None or not standing.is_expired(self.clock.now()):
                 return standing
             self._remove(standing)
@@ -380,7 +436,8 @@ class Engine:
         if head.status is RunStatus.QUEUED:
             self.hints.send(head.run, at=self.clock.now(), version=head.version)
 
-    def _loaded(self, run: RunRef, *, everything: bool = False) -> tuple[Graph, Snapshot]:
+    def loaded(self, run: RunRef, *, everything: bool = False) -> tuple[Graph, Snapshot]:
+        """A run with the workflow at hand. Raises: RunNotFound, WorkflowNotFound, DefinitionChanged."""
         snapshot = self.read(run, everything=everything)
         graph = self.graph(snapshot.head.workflow)
         if snapshot.head.definition != graph.fingerprint and not snapshot.head.is_terminal:
@@ -390,23 +447,20 @@ class Engine:
         return graph, snapshot
 
     def _answer(
-        self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume
+        self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume, seat: str | None
     ) -> Answered | Counted | Received:
         """The data, checked against what the place takes before anything is written."""
-        node = answerable(graph, record.key)
-        place = dotted(record.key)
-        if isinstance(node, EventNode):
-            accepted = node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
-        else:
-            accepted = node.step.resume.accept(f"resume data of step {place!r}", data)
+        node, wait = answerable(graph, record.key), wait_id(record, snapshot.head.incarnation)
+        accepted = _fitting(node, dotted(record.key), wait, data)
         answer = Answer(
-            wait=wait_id(record, snapshot.head.incarnation),
+            wait=wait,
             data=accepted,
             digest=resume.digest,
             at=self.time_of(snapshot),
             by=resume.by,
             via=resume.via,
             idempotency_key=resume.idempotency_key,
+            on_behalf_of=seat,
         )
         if not settles(record, answer):
             return Counted(key=record.key, answer=answer)
@@ -503,7 +557,7 @@ class Engine:
             if (child := child_at(snapshot, record.key)) is not None
         ]
 
-    def _resumed_in(
+    def _taken_in(
         self,
         run: RunRef,
         children: Sequence[tuple[RunRef, Resume]],
@@ -517,7 +571,7 @@ class Engine:
         receipt, refused = None, None
         for child, resume in children:
             try:
-                _, told = self.resume(child, data, resume, here=here, deadline=deadline, taken=taken)
+                _, told = self.take(child, data, resume, here=here, deadline=deadline, taken=taken)
             except RequestError as error:
                 refused = refused or error
             else:
@@ -530,6 +584,13 @@ class Engine:
         return self.read(run), receipt
 
     # -- operators --------------------------------------------------------------------------------------------------
+
+    def next_life(self, head: Head) -> int:
+        """The number of a new incarnation.
+
+        Drawn, not counted: what an attempt that died has left behind must not be met by the next one.
+        """
+        return head.incarnation + 1 + int(self.ids.draw() * 1_000_000)
 
     def _accepted(self, graph: Graph, step: str, given: Given | None) -> Given | None:
         """The input given to a step, checked against its type."""
@@ -546,16 +607,17 @@ class Engine:
             raise ConflictError(
                 f"Run {before.run.id!r} moved meanwhile. Look at it again and repeat what you asked for."
             )
-        return self._looked_at(moved, here=here, deadline=deadline, per_step=per_step)
+        return self.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
 
-    def _looked_at(self, head: Head, *, here: bool, deadline: datetime | None, per_step: bool = False) -> Snapshot:
+    def looked_at(self, head: Head, *, here: bool, deadline: datetime | None, per_step: bool = False) -> Snapshot:
+        """The run after somebody was told to look at it: this process, or a worker."""
         if here:
             self.look(head.run, deadline=deadline, per_step=per_step)
         else:
             self.hints.send(head.run, at=head.updated_at, version=head.version)
         return self.read(head.run)
 
-    def _canceled(self, run: RunRef) -> Head | None:
+    def _canceled(self, run: RunRef, by: str | None) -> Head | None:
         """Canceled together with when it expires and the hook it owes; called here, or by a worker if there are.
 
         Costs a read more than a plain cancel: whose run it is must be known first.
@@ -567,7 +629,7 @@ class Engine:
             graph = self.graphs.get(head.workflow)
             now = max(self.clock.now(), head.updated_at)
             here = self.hints.queue is None
-            moved = heads.kept_for(heads.canceled(head, now), self.retention_of(head.workflow))
+            moved = heads.kept_for(heads.canceled(head, now, by), self.retention_of(head.workflow))
             if graph is not None:
                 until = lease(self, now, None) if here else now
                 moved = heads.owing(moved, graph.hooks, until)
@@ -606,7 +668,10 @@ class Engine:
     # -- driving ----------------------------------------------------------------------------------------------------
 
     def _claimed(self, head: Head, deadline: datetime | None, *, per_step: bool) -> Head:
-        snapshot = self.loaded(head)
+        try:
+            snapshot = self.load_held(head)
+        except BlobLost as lost:
+            return self.blocked(Snapshot(head=head), str(lost)).head
         if snapshot is None:
             return self._unwanted(head)
         if snapshot.around is not None and snapshot.around.status in (RunStatus.PAUSED, RunStatus.BLOCKED):
@@ -614,7 +679,7 @@ class Engine:
         graph = self.graphs.get(head.workflow)
         if graph is None:
             reason = f"no workflow {head.workflow!r} is served here; deploy it again, then resume or cancel the run"
-            return self._blocked(snapshot, reason).head
+            return self.blocked(snapshot, reason).head
         return self._drive(graph, snapshot, deadline, per_step=per_step).head
 
     def _claim(self, run: RunRef, deadline: datetime | None) -> Claimed | NotClaimable:
@@ -644,7 +709,11 @@ class Engine:
             if snapshot.head.definition != graph.fingerprint:
                 reason = conflict(graph, snapshot)
                 if reason is not None:
-                    return self._blocked(snapshot, reason)
+                    return self.blocked(snapshot, reason)
+            try:
+                snapshot = renewed_snapshot(graph, snapshot)
+            except (Outdated, BlobLost) as error:
+                return self.blocked(snapshot, str(error))
             session = Session(self, graph, snapshot, deadline, per_step=per_step)
             snapshot = session.run()
             if not session.children or snapshot.head.status not in _TAKEABLE:
@@ -652,12 +721,13 @@ class Engine:
             for child in dict.fromkeys(session.children):
                 self.look(child, deadline=deadline)
             claim = self._claim(snapshot.head.run, deadline)
-            loaded = self.loaded(claim.head) if isinstance(claim, Claimed) else None
+            loaded = self.load_held(claim.head) if isinstance(claim, Claimed) else None
             if loaded is None:
                 return self.read_again(snapshot)
             snapshot = loaded
 
-    def _blocked(self, snapshot: Snapshot, reason: str) -> Snapshot:
+    def blocked(self, snapshot: Snapshot, reason: str) -> Snapshot:
+        """Give back a run this worker holds, to stand still until somebody has mended what ``reason`` says."""
         held = snapshot.head
         head = heads.blocked(held, self.time_of(snapshot), reason)
         written = self.store.release(head, epoch=held.epoch, version=held.version)
@@ -671,6 +741,17 @@ class Engine:
     def time_of(self, snapshot: Snapshot) -> datetime:
         """The run's own time: never before what has already happened to it, whatever this machine's clock says."""
         return max(self.clock.now(), snapshot.head.updated_at)
+
+
+def _fitting(node: StepNode | EventNode, place: str, wait: str, data: Json) -> Json:
+    """The data as the place takes it. Raises: InvalidPayload, which knows the suspension that is meant."""
+    try:
+        if isinstance(node, EventNode):
+            return node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
+        return accepted_answer(node.step.resume, f"resume data of step {place!r}", data)
+    except InvalidPayload as error:
+        error.wait = wait
+        raise
 
 
 def answerable(graph: Graph, key: StepKey) -> StepNode | EventNode:

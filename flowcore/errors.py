@@ -7,6 +7,7 @@
     ├── ConflictError        nobody: reload and decide again
     ├── OutsideError         AWS: the platform retries
     ├── CapacityError        nobody can help by trying again
+    ├── BlobLost             an operator: a large value is gone or altered, and must be restored
     ├── StepTimeout          the author of the step, who gave it so much time and no more
     └── InvariantError       us: a promise of this library was broken
 
@@ -82,6 +83,8 @@ class RequestError(FlowcoreError):
     """The caller asked for something that cannot be done; asking again the same way will not help."""
 
     code = "bad-request"
+    wait: str = ""
+    """The id of the suspension it is about, where that is known."""
 
 
 class MalformedRequest(RequestError):
@@ -112,6 +115,17 @@ class RunNotFound(RequestError):
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         super().__init__(f"No run {run_id!r}. It was never started, was deleted, or has expired.")
+
+
+class EventNotFound(RequestError):
+    """No event of that id was sent under this name and key, or it is kept no longer."""
+
+    code = "event-not-found"
+
+    def __init__(self, name: str, key: str, event_id: str) -> None:
+        super().__init__(
+            f"No event {event_id!r} of name {name!r} and key {key!r}. It was never sent, or it is kept no longer."
+        )
 
 
 class RunExists(RequestError):
@@ -162,8 +176,9 @@ class AlreadyResumed(RequestError):
 
     code = "already-resumed"
 
-    def __init__(self, run_id: str, step: str, winner: Mapping[str, Any]) -> None:
+    def __init__(self, run_id: str, step: str, winner: Mapping[str, Any], *, wait: str = "") -> None:
         self.run_id = run_id
+        self.wait = wait
         self.winner = dict(winner)
         by = f" by {self.winner['by']!r}" if self.winner.get("by") else ""
         super().__init__(
@@ -180,13 +195,25 @@ class NotAnApprover(RequestError):
 
     code = "not-an-approver"
 
-    def __init__(self, run_id: str, step: str, by: str | None) -> None:
+    def __init__(self, run_id: str, step: str, by: str | None, *, why: str = "", wait: str = "") -> None:
         self.run_id = run_id
+        self.wait = wait
         who = "an answer without a name" if by is None else f"{by!r}"
-        super().__init__(
-            f"Step {step!r} of run {run_id!r} asks named people; {who} is not one of them. "
-            "Say who answers, and let somebody answer who was asked."
+        why = why or (
+            f"asks named people; {who} is not one of them. Say who answers, and let somebody answer who was asked."
         )
+        super().__init__(f"Step {step!r} of run {run_id!r} {why}")
+
+
+class CannotDelegate(RequestError):
+    """A vote cannot be handed to this person, or there is none to hand over."""
+
+    code = "cannot-delegate"
+
+    def __init__(self, run_id: str, step: str, why: str, *, wait: str = "") -> None:
+        self.run_id = run_id
+        self.wait = wait
+        super().__init__(f"Step {step!r} of run {run_id!r} {why}.")
 
 
 class AmbiguousWait(RequestError):
@@ -306,6 +333,34 @@ class NotActive(RequestError):
         super().__init__(f"Run {run_id!r} is {status!r}; only a run that is under way can be {what}.")
 
 
+class NotBlocked(RequestError):
+    """The run does not stand still for a deploy, so there is nothing to unblock."""
+
+    code = "not-blocked"
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(
+            f"Run {run_id!r} is {status!r} and not blocked by the code at hand; only a blocked run can be unblocked. "
+            "Unpause one that somebody has paused."
+        )
+
+
+class NotFailed(RequestError):
+    """The run has not failed, so there is nothing in it to redrive; or somebody else was faster."""
+
+    code = "not-failed"
+
+    def __init__(self, run_id: str, status: str) -> None:
+        self.status = status
+        super().__init__(
+            f"Run {run_id!r} is {status!r}; only a failed run can be redriven. Restart one whose worker is dead, and "
+            "travel in time with one that has ended otherwise."
+        )
+
+    def details(self) -> Mapping[str, Any]:
+        return {"run_status": self.status}
+
+
 class IdempotencyKeyReused(RequestError):
     """The idempotency key was used before, with other data."""
 
@@ -367,6 +422,40 @@ class SchedulerUnavailable(OutsideError):
     """EventBridge Scheduler cannot be reached."""
 
     code = "scheduler-unavailable"
+
+
+class BlobsUnavailable(OutsideError):
+    """The blob store, where large values lie, cannot be reached or refuses to answer."""
+
+    code = "blobs-unavailable"
+
+
+class BlobLost(FlowcoreError):
+    """A large value of a run cannot be read from the blob store; the run can go on once it is restored there."""
+
+    code = "blob-lost"
+
+    def __init__(self, subject: str, *, run_id: str, step: str | None, key: str, why: str) -> None:
+        self.run_id = run_id
+        self.step = step
+        self.key = key
+        place = f"of run {run_id!r}" if step is None else f"of step {step!r} in run {run_id!r}"
+        super().__init__(f"The {subject} {place} cannot be read: {why} Its key is {key!r}.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"run_id": self.run_id, "step": self.step, "key": self.key}
+
+
+class BlobMissing(BlobLost):
+    """The blob store holds nothing under the value's key, or this App was given no blob store."""
+
+    code = "blob-missing"
+
+
+class BlobAltered(BlobLost):
+    """What lies under the value's key is not what was stored there: its length or its hash differs."""
+
+    code = "blob-altered"
 
 
 class CapacityError(FlowcoreError):

@@ -7,11 +7,13 @@ causes; never a stack, which would tell strangers about our inside and grow with
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from flowcore.codec import NotJsonError, Shape, dumps, field_errors, settled
+from flowcore.migrations import NoWay, migrations_of, renewed
 from flowcore.model import Json, StepFailure
 
 T = TypeVar("T")
@@ -37,6 +39,29 @@ def decoded(shape: Shape[Any], value: Json, subject: str) -> Any:
         return shape.decode(value)
     except ValidationError as error:
         raise Unfit(_misfit(subject, error)) from None
+
+
+class Unread(Unfit):
+    """A stored value does not fit its door any more, and no migration leads to one that does."""
+
+    def __init__(self, failure: StepFailure, *, is_sure: bool) -> None:
+        super().__init__(failure)
+        self.is_sure = is_sure
+        """Whether a deploy has made it so: there is a migration, which was of no use."""
+
+
+def read(shape: Shape[Any], value: Json, subject: str) -> Any:
+    """The typed value of stored JSON, migrated if it does not fit. Raises: Unread, about ``subject``."""
+    try:
+        return shape.decode(value)
+    except ValidationError as error:
+        misfit = _misfit(subject, error)
+    if not migrations_of(shape):
+        raise Unread(misfit, is_sure=False)
+    try:
+        return shape.decode(renewed(shape, value))
+    except NoWay as no_way:
+        raise Unread(replace(misfit, message=f"{misfit.message}\n{no_way}"), is_sure=True) from None
 
 
 def encoded(shape: Shape[Any], value: Any, subject: str) -> Json:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,7 @@ from flowcore.core.fan import (
 )
 from flowcore.keys import RunRef, Scope, StepKey, dotted, item_number, item_of, items_around
 from flowcore.model import Fan, Head, Join, Outcome, Part, RunStatus, Snapshot, StepFailure, StepRecord
+from flowcore.parcels import replace
 from flowcore.ports import Written
 
 if TYPE_CHECKING:
@@ -304,8 +305,21 @@ def within(engine: Engine, snapshot: Snapshot) -> Snapshot | None:
     if start is None or shard_of(start) is None:
         return None
     # Which of that run's workers wrote what says nothing about how this one fares.
-    others = {key: replace(record, epoch=0) for key, record in outer.records.items()}
+    others = {key: replace(record, epoch=0) for key, record in {**outer.records, **_brought(engine, snapshot)}.items()}
     return replace(fold(snapshot.head, {**others, **snapshot.records}.values()), around=outer.root)
+
+
+def _brought(engine: Engine, snapshot: Snapshot) -> dict[StepKey, StepRecord]:
+    """What a former life of the run has done in a child's items, if this is not the first one."""
+    head, part = snapshot.head, snapshot.head.part
+    found: dict[StepKey, StepRecord] = {}
+    if part is not None and head.incarnation > 1:
+        run, items = RunRef(head.run.tenant, part.run), [item_of(part.key, n) for n in range(part.first, part.stop)]
+        for scope in (part.key, *items):
+            found |= engine.store.scope(run, head.incarnation, Scope(scope))
+        own = tuple(f"{item}{mark}" for item in items for mark in "/!")
+        found = {key: record for key, record in found.items() if record.is_settled and key.startswith(own)}
+    return found
 
 
 def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) -> None:
@@ -467,11 +481,12 @@ def whole(engine: Engine, graph: Graph, snapshot: Snapshot, *, everything: bool)
         node, start = graph.find(dotted(key)), snapshot.records.get(key)
         is_open = start is not None and shard_of(start) is not None
         nests = isinstance(node, ForeachNode) and isinstance(node.body, NestedNode)
+        has_failed = start is not None and start.outcome is Outcome.ERR
         few = everything and -(-fan.total // fan.shard) <= MOST_MERGED
         for first in first_items(fan):
             items = items_from(fan, first)
             waits = is_open and not fan.asking.isdisjoint(items)
-            works = few and (nests or (is_open and not fan.done.issuperset(items)))
+            works = few and (nests or has_failed or (is_open and not fan.done.issuperset(items)))
             if waits or works:
                 records |= _of_child(engine, graph, _child(head, key, first), everything=everything)
     merged = replace(fold(head, {**records, **snapshot.records}.values()), around=snapshot.around, fans=fans)

@@ -11,6 +11,7 @@ from flowcore.authoring.graph import Graph
 from flowcore.core import view
 from flowcore.core.evolve import context_at, state_at
 from flowcore.errors import UnknownField
+from flowcore.failures import Unread, read
 from flowcore.keys import ROOT, StepKey
 from flowcore.model import Json, RunStatus, Snapshot, Wait
 
@@ -37,9 +38,12 @@ class Field:
 
 
 def _output(graph: Graph | None, snapshot: Snapshot) -> Any:
-    """The validated output; without a graph, plain JSON."""
+    """The validated output; plain JSON without a graph, or where a deploy has changed its type since."""
     if snapshot.head.status is RunStatus.SUCCESS and graph is not None:
-        return graph.gives.decode(snapshot.head.output)
+        try:
+            return read(graph.gives, snapshot.head.output, "output")
+        except Unread:
+            return snapshot.head.output
     return snapshot.head.output
 
 
@@ -64,6 +68,8 @@ FIELDS: Mapping[str, Field] = {
         Needs.HEAD, lambda _, snapshot: snapshot.head.blocked if snapshot.head.status is RunStatus.BLOCKED else None
     ),
     "resource_id": _of_head("resource_id"),
+    "started_by": _of_head("started_by"),
+    "canceled_by": _of_head("canceled_by"),
     "trace_id": Field(Needs.HEAD, lambda _, snapshot: snapshot.head.trace.trace_id),
     "tags": Field(Needs.HEAD, lambda _, snapshot: list(snapshot.head.trace.tags)),
     "version": _of_head("version"),

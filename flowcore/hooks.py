@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from flowcore.authoring.graph import Graph
 from flowcore.core import heads, view
 from flowcore.core.evolve import fold
-from flowcore.errors import OutsideError
+from flowcore.errors import BlobLost, OutsideError
 from flowcore.fanout import cancel_children
 from flowcore.model import Head, Json, Snapshot
 from flowcore.ports import Written
@@ -98,8 +98,13 @@ def tell(engine: Engine, graph: Graph, snapshot: Snapshot) -> Snapshot:
             continue
         hook = getattr(graph.hooks, name)
         try:
+            result = None if hook is None else _result(engine, graph, snapshot)
+        except (BlobLost, OutsideError) as error:
+            _LOGGER.warning("hooks will be called again", extra={**_extra(head), "error": str(error)})
+            return snapshot
+        try:
             if hook is not None:
-                _call(engine, hook, _result(engine, graph, snapshot))
+                _call(engine, hook, result)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the outcome stands
             frames = "".join(traceback.format_tb(error.__traceback__))
             seen = {"hook": name, "error_type": type(error).__name__, "stack": frames}

@@ -11,23 +11,40 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from flowcore import receipts
 from flowcore.core.admit import Resume, open_waits
 from flowcore.core.evolve import fold
 from flowcore.errors import (
+    BlobLost,
     ConflictError,
     DefinitionChanged,
+    EventNotFound,
     IdempotencyKeyReused,
     InvalidPayload,
     RequestError,
+    RunExists,
     WorkflowNotFound,
 )
-from flowcore.keys import RunRef
-from flowcore.model import EventReceipt, Listener, Outcome, Sent, Snapshot, StepRecord, Topic, wait_id, wait_place
+from flowcore.keys import RunRef, dotted
+from flowcore.model import (
+    EventReceipt,
+    Head,
+    Listener,
+    Outcome,
+    Receipt,
+    Sent,
+    Snapshot,
+    StepRecord,
+    Topic,
+    wait_id,
+    wait_place,
+)
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
+    from flowcore.ports import Store
 
 _LOGGER = logging.getLogger("flowcore.mailbox")
 
@@ -39,14 +56,18 @@ class EventGone(Exception):
     """The event has settled another wait meanwhile. Never leaves this library."""
 
 
-def send(engine: Engine, sent: Sent, *, here: bool, deadline: datetime | None = None) -> EventReceipt:
+def send(
+    engine: Engine, sent: Sent, first: Head | None = None, *, here: bool, deadline: datetime | None = None
+) -> EventReceipt:
     """Settle the oldest wait that listens, or keep the event for one that comes.
 
     Args:
-        here: drive the run that was settled in this process; otherwise a worker is asked to.
+        first: of a run to be started together with the event, if nobody listens and there is none of its id.
+        here: drive the run that was settled or started in this process; otherwise a worker is asked to.
     Raises: IdempotencyKeyReused; InvalidPayload when the data fits none of the waits that are open.
     """
     tried: set[str] = set()
+    began: str | None = None
     for _ in range(_MOST_TRIES):
         mail = engine.store.mail(sent.topic, engine.clock.now())
         standing = next((event for event in mail.events if event.id == sent.id), None)
@@ -54,35 +75,42 @@ def send(engine: Engine, sent: Sent, *, here: bool, deadline: datetime | None = 
             if standing.digest != sent.digest:
                 raise IdempotencyKeyReused(sent.id)
             if standing.taker is not None:
-                return _sent_before(engine, standing)
+                return _told(engine, standing, began)
             sent = standing
-        misfit: InvalidPayload | None = None
         try:
-            for listener in mail.listeners:
-                place = f"{listener.run.id}#{listener.wait}"
-                if place in tried:
-                    continue
-                try:
-                    if _settles(engine, listener, sent, here=here, deadline=deadline):
-                        return EventReceipt(
-                            event_id=sent.id, verdict="applied", run_id=listener.run.id, wait=listener.wait
-                        )
-                except InvalidPayload as error:
-                    misfit = misfit or error
-                tried.add(place)
+            settled, misfit = _offered(engine, mail.listeners, sent, tried, here=here, deadline=deadline)
+            if settled is not None:
+                return settled if began is None else _of_started(sent.id, began, (settled.run_id, settled.wait))
+            if standing is None and misfit is not None:
+                raise misfit
+            if first is not None and began is None and sent.starts is None:
+                together = None if standing is not None else replace(sent, starts=first.run.id)
+                if _starts(engine, first, together, here=here, deadline=deadline):
+                    began = first.run.id
+                    continue  # somebody may have begun to listen since the mail was read
         except EventGone:
             continue
         if standing is not None:
-            return EventReceipt(event_id=sent.id, verdict="buffered")
-        if misfit is not None:
-            raise misfit
+            return _told(engine, standing, began)
         engine.store.keep(sent)
+        tried.clear()  # a wait may have opened since, whose worker looked for mail just before this was kept
     raise ConflictError(f"Event {sent.id!r} met others {_MOST_TRIES} times while it was being sent. Send it again.")
 
 
 def look_back(engine: Engine, snapshot: Snapshot) -> bool:
     """Take what has come for the open waits of a run that this worker is about to park; whether anything has moved."""
     return any(_taken_for(engine, snapshot, listener) for listener in _listening(snapshot))
+
+
+def stop_listening(store: Store, canceled: Head) -> None:
+    """Nobody listens any more for a run that was canceled. Costs a read of the run, and a write for each listener."""
+    loaded = store.load(canceled.run, canceled)
+    if loaded is None:
+        return
+    snapshot = fold(loaded[0], loaded[1].values())
+    for record in snapshot.records.values():
+        if (listener := listener_of(snapshot, record)) is not None:
+            store.unlisten(listener)
 
 
 def listener_of(snapshot: Snapshot, record: StepRecord) -> Listener | None:
@@ -124,6 +152,48 @@ def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:
     return False
 
 
+def _offered(
+    engine: Engine,
+    listeners: tuple[Listener, ...],
+    sent: Sent,
+    tried: set[str],
+    *,
+    here: bool,
+    deadline: datetime | None,
+) -> tuple[EventReceipt | None, InvalidPayload | None]:
+    """The receipt of the oldest wait that took the event; else why the oldest one that is open did not.
+
+    Raises: EventGone.
+    """
+    misfit: tuple[Listener, InvalidPayload] | None = None
+    for listener in listeners:
+        place = f"{listener.run.id}#{listener.wait}"
+        if place in tried:
+            continue
+        try:
+            if _settles(engine, listener, sent, here=here, deadline=deadline):
+                run_id, wait = listener.run.id, listener.wait
+                return EventReceipt(event_id=sent.id, verdict="applied", run_id=run_id, wait=wait), None
+        except InvalidPayload as error:
+            misfit = misfit or (listener, error)
+        tried.add(place)
+    if misfit is None:
+        return None, None
+    receipts.refuse(engine, misfit[0].run, _answer(misfit[0], sent), misfit[1])
+    return None, misfit[1]
+
+
+def _starts(engine: Engine, first: Head, sent: Sent | None, *, here: bool, deadline: datetime | None) -> bool:
+    """Whether the run was started, together with ``sent`` unless that is kept already. Raises: EventGone."""
+    standing = engine.store.peek(first.run)
+    if standing is not None and not standing.is_expired(engine.clock.now()):
+        return False
+    try:
+        return engine.start(first, here=here, deadline=deadline, sent=sent)[1]
+    except RunExists:
+        return False  # another event was faster
+
+
 def _settles(engine: Engine, listener: Listener, sent: Sent, *, here: bool, deadline: datetime | None) -> bool:
     """Whether the wait took the event; a listener whose wait is over is removed.
 
@@ -133,7 +203,7 @@ def _settles(engine: Engine, listener: Listener, sent: Sent, *, here: bool, dead
         _settle(engine, listener, sent, here=here, deadline=deadline)
     except InvalidPayload:
         raise
-    except (DefinitionChanged, WorkflowNotFound):
+    except (DefinitionChanged, WorkflowNotFound, BlobLost):
         return False
     except RequestError:
         if _is_over(engine, listener):
@@ -151,10 +221,14 @@ def _settle(
     here: bool,
     deadline: datetime | None = None,
 ) -> None:
-    topic = listener.topic
-    resume = Resume(wait=listener.wait, listens=(topic.event, topic.key), digest=sent.digest, via="event")
     taken = replace(sent, taker=(listener.run.id, listener.wait))
+    resume = _answer(listener, sent)
     engine.resume(run or listener.run, sent.data, resume, here=here, deadline=deadline, taken=taken)
+
+
+def _answer(listener: Listener, sent: Sent) -> Resume:
+    topic = listener.topic
+    return Resume(wait=listener.wait, listens=(topic.event, topic.key), digest=sent.digest, via="event")
 
 
 def _is_over(engine: Engine, listener: Listener) -> bool:
@@ -173,11 +247,43 @@ def _is_over(engine: Engine, listener: Listener) -> bool:
     return record is not None and listener_of(snapshot, record) != listener
 
 
-def _sent_before(engine: Engine, standing: Sent) -> EventReceipt:
-    """The first sender may have died before its hint."""
-    assert standing.taker is not None
-    run_id, wait = standing.taker
+def _told(engine: Engine, standing: Sent, began: str | None) -> EventReceipt:
+    """What became of an event that stands there; ``began``: of the run that this very call has started."""
+    if began is not None:
+        return _of_started(standing.id, began, standing.taker)
+    taker = standing.taker or (None if standing.starts is None else (standing.starts, None))
+    if taker is None:
+        return EventReceipt(event_id=standing.id, verdict="buffered")
+    run_id, wait = taker
     head = engine.store.peek(RunRef(standing.topic.tenant, run_id))
     if head is not None:
-        engine.hint_again(head)
+        engine.hint_again(head)  # the first sender may have died before its hint
+        if wait is not None:
+            _repeat(engine, head, standing, wait)
     return EventReceipt(event_id=standing.id, verdict="duplicate", run_id=run_id, wait=wait)
+
+
+def _repeat(engine: Engine, head: Head, standing: Sent, wait: str) -> None:
+    """A copy of an event is a copy of the answer that it was."""
+    first = Receipt(verdict="duplicate", wait=wait, at=standing.at, step=dotted(wait_place(wait)[0]))
+    copy = Resume(wait=wait, idempotency_key=standing.id, digest=standing.digest, via="event")
+    receipts.repeat(engine, head, copy, first)
+
+
+def receipt_of(engine: Engine, topic: Topic, event_id: str) -> EventReceipt:
+    """What has become of an event. Raises: EventNotFound."""
+    for sent in engine.store.mail(topic, engine.clock.now()).events:
+        if sent.id == event_id:
+            run_id, wait = sent.taker or (sent.starts, None)
+            verdict: Literal["applied", "started", "buffered"] = "buffered"
+            if run_id is not None:
+                verdict = "started" if wait is None else "applied"
+            return EventReceipt(
+                event_id=event_id, verdict=verdict, run_id=run_id, wait=wait, at=sent.at, until=sent.until
+            )
+    raise EventNotFound(topic.event, topic.key, event_id)
+
+
+def _of_started(id: str, began: str, taker: tuple[str | None, str | None] | None) -> EventReceipt:
+    run_id, wait = taker or (None, None)
+    return EventReceipt(event_id=id, verdict="started", run_id=began, wait=wait if run_id == began else None)

@@ -93,10 +93,10 @@ STEP_CHANGES: Mapping[Outcome | None, frozenset[Outcome]] = {
     Outcome.ERR: frozenset(),
     Outcome.SKIP: frozenset(),
     Outcome.SUSP: frozenset({Outcome.SUSP, Outcome.RESU, Outcome.OK, Outcome.ERR}),
-    Outcome.RESU: _ENDS | {Outcome.SUSP, Outcome.RETRY},
+    Outcome.RESU: _ENDS | {Outcome.SUSP, Outcome.RETRY, Outcome.START},
     Outcome.SLP: frozenset(),
-    Outcome.RETRY: _ENDS | {Outcome.SUSP, Outcome.RETRY},
-    Outcome.START: _ENDS | {Outcome.START},
+    Outcome.RETRY: _ENDS | {Outcome.SUSP, Outcome.RETRY, Outcome.START},
+    Outcome.START: _ENDS | {Outcome.START, Outcome.SUSP, Outcome.RETRY},
 }
 """From each committed outcome (``None``: nothing yet), the outcomes that one write may lead to."""
 
@@ -131,7 +131,22 @@ class Answer:
     by: str | None = None
     via: str = "python"
     idempotency_key: str | None = None
+    on_behalf_of: str | None = None
+    """The approver in whose place somebody voted to whom the vote was handed."""
     timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delegation:
+    """A vote was handed over: somebody answers in the place of an approver."""
+
+    seat: str
+    """The approver whose vote it is."""
+    by: str
+    """Who handed it over: the approver, or whom he had handed it to."""
+    to: str
+    at: datetime
+    via: str = "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +172,12 @@ class Terms:
     """An event of this name and key answers, too."""
     notify: str | None = None
     """Name of a function in the step's module that tells somebody."""
+    allow_self: bool = True
+    """Whether whoever started the run may answer."""
     remind: tuple[timedelta, ...] = ()
     """How long after its beginning the suspension is told of again, growing."""
+    escalate: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    """By reminder, growing: who may answer as well from its time on."""
 
     def rungs(self, began: datetime, now: datetime) -> tuple[int, datetime | None]:
         """How many reminders are due by ``now``, and when the next one is."""
@@ -214,7 +233,10 @@ class StepRecord:
     at: datetime
     started_at: datetime
     output: Json = None
-    """ok, bail: the result. start: the container's input (nested), carried value (loop) or items (foreach)."""
+    """ok, bail: the result. start: the container's input (nested), carried value (loop) or items (foreach).
+
+    A step that runs at most once has a ``start`` too, without any: one of its passes has begun.
+    """
     failure: StepFailure | None = None
     delta: Delta = NO_CHANGE
     attempt: int = 1
@@ -229,8 +251,10 @@ class StepRecord:
     """susp: what else the step has asked for."""
     votes: tuple[Answer, ...] = ()
     """Answers that have been counted: those before the last one that a quorum needs, and that one."""
+    delegations: tuple[Delegation, ...] = ()
+    """Votes that were handed over, in order."""
     began: int | None = None
-    """susp, rewritten by a vote: the generation in which the suspension began."""
+    """susp, rewritten by a vote or because one was handed over: the generation in which the suspension began."""
     given: tuple[Json] | None = None
     """retry: the input that time travel gave the step, instead of what stands before it."""
     answer: Answer | None = None
@@ -311,6 +335,8 @@ class Head:
     owner: str | None = None
     lease_until: datetime | None = None
     incarnation: int = 1
+    effects: int | None = None
+    """The incarnation whose idempotency keys the steps are given, after a redrive; None: this one's own."""
     wake: datetime | None = None
     due: datetime | None = None
     """When the sweeper must send a hint; present only while somebody must act."""
@@ -322,6 +348,9 @@ class Head:
     failure: StepFailure | None = None
     blocked: str | None = None
     resource_id: str | None = None
+    started_by: str | None = None
+    """Who started the run, as its caller said; kept for life."""
+    canceled_by: str | None = None
     state: Mapping[str, Json] = field(default_factory=dict)
     request_context: Mapping[str, Json] = field(default_factory=dict)
     trace: Trace = NO_TRACE
@@ -462,18 +491,25 @@ class Wait(Generic[P]):
     deadline: datetime | None = None
     since: datetime | None = None
     approvers: Sequence[str] = ()
-    """Who may answer; empty: anybody."""
+    """Who may answer, with whom votes were handed to in the place of who did; empty: anybody. For ``notify`` those as
+    well who may since this reminder or an earlier one."""
     quorum: int = 1
     """How many different people must answer."""
+    delegated: Mapping[str, str] = field(default_factory=dict)
+    """By approver who has handed over his vote: who answers in his place."""
+    escalates: Sequence[tuple[datetime, Sequence[str]]] = ()
+    """From when on who else may answer."""
+    allow_self: bool = True
+    """Whether whoever started the run may answer."""
     answered_by: Sequence[str] = ()
     """Whose answers have been counted so far."""
     reminder: int = 0
     """For ``notify``: which reminder this is, from 1; 0 the first time."""
 
     @staticmethod
-    def of(head: Head, record: StepRecord) -> Wait[Json]:
-        """The wait that a suspended record of a run stands for."""
-        terms = record.terms or Terms()
+    def of(head: Head, record: StepRecord, reminder: int = 0) -> Wait[Json]:
+        """The wait that a suspended record of a run stands for; ``reminder``: as this one shows it."""
+        terms, seats = record.terms or Terms(), seats_of(record, reminder)
         return Wait(
             id=wait_id(record, head.incarnation),
             run_id=head.run.id if head.part is None else head.part.top,
@@ -483,10 +519,22 @@ class Wait(Generic[P]):
             payload=record.shown,
             deadline=record.until,
             since=record.at,
-            approvers=terms.approvers,
+            approvers=tuple(dict.fromkeys(seats.values())),
             quorum=terms.quorum,
+            delegated={owner: holder for owner, holder in seats.items() if owner != holder},
+            escalates=[(record.at + terms.remind[rung - 1], names) for rung, names in terms.escalate],
+            allow_self=terms.allow_self,
+            reminder=reminder,
             answered_by=tuple(vote.by or "" for vote in record.votes),
         )
+
+
+def seats_of(record: StepRecord, rung: int) -> dict[str, str]:
+    """By approver, who answers in his place or is he himself; ``rung``: how many reminders are due."""
+    terms = record.terms or Terms()
+    added = [name for number, names in terms.escalate if number <= rung for name in names]
+    seats = {name: name for name in (*terms.approvers, *added)}
+    return seats | {d.seat: d.to for d in record.delegations if d.seat in seats}
 
 
 def wait_id(record: StepRecord, incarnation: int) -> str:
@@ -502,16 +550,56 @@ def wait_place(wait: str) -> tuple[StepKey, int]:
     return StepKey(key), int(life) if life.isdecimal() else int(not life)
 
 
+Verdict: TypeAlias = Literal["applied", "counted", "delegated", "duplicate", "stale", "rejected"]
+"""What became of an arrival.
+
+``counted``: others have to answer as well before the step goes on. ``delegated``: a vote was handed over.
+``duplicate``: it had come before. ``stale``: the suspension was over already. ``rejected``: it cannot be meant, or its
+data does not fit.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What became of one arrival: stored proof, the same for every copy of it."""
+    """What became of one arrival: stored proof, the same for every copy of it.
 
-    verdict: Literal["applied", "counted", "duplicate"]
-    """``counted``: others have to answer as well before the step goes on."""
+    Example:
+        >>> from flowcore import App, StepContext, step, workflow
+        >>> @step
+        ... def ask(order: str, ctx: StepContext[bool]) -> bool:
+        ...     return ctx.suspend() if ctx.resume_data is None else ctx.resume_data
+        >>> run = App(workflow("w", input=str, output=bool).then(ask).commit()).workflow("w").create_run()
+        >>> _ = run.start("A-17")
+        >>> _ = run.resume(True, by="ada")
+        >>> [(receipt.verdict, receipt.by) for receipt in run.receipts()]
+        [('applied', 'ada')]
+    """
+
+    verdict: Verdict
     wait: str
+    """The suspension it was for; empty when it named none that ever was."""
     at: datetime
+    """When it came; a ``duplicate`` that a caller is given says when the first one did."""
     by: str | None = None
     via: str = "python"
+    step: str | None = None
+    """Dotted id of the step that was meant, where that is known."""
+    idempotency_key: str | None = None
+    """Of an event its id."""
+    reason: str | None = None
+    """stale, rejected: the ``code`` of the error that the caller was told."""
+    errors: tuple[Mapping[str, Json], ...] = ()
+    """rejected: the first fields that did not fit, each with ``path`` and ``message``."""
+    on_behalf_of: str | None = None
+    """The approver whose vote it was, where somebody else gave it."""
+    to: str | None = None
+    """delegated: whom the vote was handed to."""
+    winner: Mapping[str, Json] | None = None
+    """stale: ``at``, ``by`` and ``via`` of what settled the suspension."""
+    times: int = 1
+    """How often the same came: repeats are counted here, not listed."""
+    last_at: datetime | None = None
+    """When it came last, if it came more than once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -549,6 +637,8 @@ class Sent:
     """How long it is kept: for a wait that comes later, and to know its copies."""
     taker: tuple[str, str] | None = None
     """The run and the wait it has settled."""
+    starts: str | None = None
+    """The run that was started together with it, because there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -561,7 +651,7 @@ class Mail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventReceipt:
-    """What became of an event: it settled a wait, or it is kept for one; ``duplicate``: it had done so before.
+    """What became of an event: it settled a wait, is kept for one, or started a run; ``duplicate``: had done so before.
 
     Example:
         >>> from flowcore.model import EventReceipt
@@ -570,9 +660,13 @@ class EventReceipt:
     """
 
     event_id: str
-    verdict: Literal["applied", "buffered", "duplicate"]
+    verdict: Literal["applied", "buffered", "started", "duplicate"]
     run_id: str | None = None
     wait: str | None = None
+    """Which it has settled; of a run that it started as well, if that came to wait for it in the call."""
+    at: datetime | None = None
+    """When it came. Told by ``app.event``, as is how long it is kept."""
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the engine needs from the world, as promises: store, queue, scheduler, clock, ids.
+"""What the engine needs from the world, as promises: store, blobs, queue, scheduler, clock, ids.
 
 The engine knows these and never an adapter. Every promise is in a docstring here and is held by the contract suite in
 ``flowcore.testing.contract``; a new adapter starts by passing that suite. All ports are synchronous and safe to call
@@ -22,6 +22,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunSummary,
     Sent,
@@ -72,6 +73,8 @@ class EventTaken:
 
 
 Records: TypeAlias = Mapping[StepKey, StepRecord]
+Batch: TypeAlias = Sequence[tuple[StepRecord, StepRecord | None]]
+"""Records to be written, each with the one that stands at its key; None: nothing does. No key is there twice."""
 
 
 class Mailbox(Protocol):
@@ -133,12 +136,22 @@ class Store(Mailbox, Joins, Protocol):
     Raises (all methods): ``StoreUnavailable`` or ``Throttled`` when the table gives no answer after the adapter's own
     tries; the write may or may not have happened then. Before any write: ``PayloadTooLarge``, and ``InvalidPayload``
     for a value that is not JSON (NaN, a lone surrogate). ``InvariantError`` for what a later flowcore stored.
+
+    A field of a head or a record that lies elsewhere (``flowcore.parcels``) is stored as its parcel, whatever else it
+    may have at hand, and read as that parcel again; looking at it raises ``BlobMissing`` until it is bound to blobs.
     """
 
     def start(self, head: Head) -> Head | None:
         """Put ``head`` if the run does not exist; return None when put, else the head that stands there.
 
         A head with a ``part`` appears in no listing.
+        """
+        ...
+
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """In one transaction: put ``head`` if the run does not exist, ``sent`` if none of its id is at its topic.
+
+        None when both are put. Else neither is, and what stands there is returned: the event, if one does.
         """
         ...
 
@@ -173,12 +186,20 @@ class Store(Mailbox, Joins, Protocol):
         """Write one record: if absent when ``prior`` is None, else if outcome and gen still are ``prior``'s."""
         ...
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``.
 
-        What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, resource,
-        trace and tags, and what it is a part of.
+        What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, who started
+        it, resource, trace and tags, and what it is a part of.
+
+        With ``batch`` its records are written in the same transaction, each under the condition of ``commit``: all or
+        nothing. Up to 64 of them, that ``weigh`` up to 1 MB together; ``load`` gives them like any others, however they
+        are kept. Of several conditions that fail the head's is told. ``RecordMoved`` comes with a batch alone.
         """
+        ...
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """Bytes that ``record`` would take, judged without a request. Raises what writing it would raise."""
         ...
 
     def resume(
@@ -208,11 +229,26 @@ class Store(Mailbox, Joins, Protocol):
         """
         ...
 
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+    def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """Set CANCELED, version + 1, epoch + 1; remove due, lease, wake and what tells of waits; unless it has ended.
+
+        ``by`` becomes ``canceled_by``.
 
         Returns the head after the call, canceled or ended otherwise; None when there is no such run.
         """
+        ...
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """Keep ``receipt`` beside the run that was created when ``born``, where ``load`` does not read it.
+
+        A slot holds one receipt. What comes there again under the same ``id`` is counted: ``times`` grows by one and
+        ``last_at`` is the new one's ``at``; the rest stays. False, and nothing is written, where another id stands.
+        Goes with ``delete``; a later run of the same id never sees it.
+        """
+        ...
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """Every receipt kept by ``note``, strongly consistent, in no particular order."""
         ...
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
@@ -249,6 +285,40 @@ class Store(Mailbox, Joins, Protocol):
         ...
 
 
+class Blobs(Protocol):
+    """Where values lie that are too large for the store. A key is written once and holds what was written, or nothing.
+
+    Keys are made of ``[A-Za-z0-9._:@/-]``, no part between two slashes begins with a dot, at most 400 characters.
+    Raises (all methods): ``BlobsUnavailable`` when there is no answer after the adapter's own tries; the write may or
+    may not have happened then.
+    """
+
+    @property
+    def name(self) -> str:
+        """What parcels call it: of an S3 bucket its name."""
+        ...
+
+    def put(self, key: str, content: bytes, *, sha256: str) -> None:
+        """Keep ``content`` whole under ``key``, or not at all: nobody ever reads a part of it.
+
+        ``sha256`` is its hash in hexadecimal; what differs from it on arrival is not kept. Putting the same again
+        changes nothing. Once it has returned, every reader finds it.
+        """
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """What is kept under ``key``; None when there is nothing. Not verified: whoever asks knows the hash."""
+        ...
+
+    def keys(self, prefix: str) -> Sequence[str]:
+        """Up to 1,000 of the keys that begin with ``prefix``, which ends in a slash; empty only when there are none."""
+        ...
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove these, at most 1,000; what is not there is no error."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
     """A message that asks somebody to look at a run. It carries no truth: late, early and double ones do no harm."""
@@ -269,6 +339,30 @@ class Queue(Protocol):
 
         Raises: QueueUnavailable.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A message that was set aside because no worker got through with it."""
+
+    id: str
+    """The message's own."""
+    handle: str
+    """By which whoever has taken it can remove it."""
+    hint: Hint | None
+    """None: it is no hint."""
+
+
+class DeadLetters(Protocol):
+    """Messages that were delivered so often in vain that they were set aside. Raises: QueueUnavailable."""
+
+    def take(self, limit: int) -> Sequence[Letter]:
+        """Up to ``limit`` of them, from 1 to 10; others do not see them for a while. Empty: none is left to be seen."""
+        ...
+
+    def discard(self, letter: Letter) -> None:
+        """Remove one that was taken."""
         ...
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
+from flowcore import receipts
 from flowcore.authoring.graph import Graph
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow
@@ -22,10 +23,12 @@ from flowcore.core.admit import Resume
 from flowcore.core.events import Event, events
 from flowcore.core.rewind import Given
 from flowcore.core.view import StepResult
+from flowcore.delegation import delegate
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
-from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Wait
+from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
+from flowcore.redrive import redrive
 from flowcore.tracing import Tracing, accepted, begun
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ T = TypeVar("T")
 
 UNSET: Any = object()
 """Stands for an argument that was left out, where None is a value."""
+_LONGEST_CANCELER = 200
+"""Characters that find room in any head, however full it is."""
 _POLL = timedelta(milliseconds=200)
 _ANYTHING: Shape[Any] = Shape(Any)
 _CONTEXT: Shape[dict[str, Any]] = Shape(dict[str, Any])
@@ -76,6 +81,9 @@ class RunResult(Generic[Out]):
     blocked: str | None = None
     """Why the code at hand cannot go on with this run; its status is ``paused`` then."""
     resource_id: str | None = None
+    started_by: str | None = None
+    """Who started the run, as ``start(by=)`` said; over HTTP whoever the gateway has verified."""
+    canceled_by: str | None = None
     trace_id: str | None = None
     """The trace that the run was started in."""
     tags: list[str] = field(default_factory=list)
@@ -180,6 +188,7 @@ class Run(Generic[In, Out]):
         state: Mapping[str, Any] | None = None,
         request_context: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
+        by: str | None = None,
         tracing: Tracing | None = None,
         wait: timedelta | None = None,
         per_step: bool = False,
@@ -191,6 +200,7 @@ class Run(Generic[In, Out]):
             state: the state the run begins with.
             request_context: values every step can read and change.
             idempotency_key: stands for the run id when none was given: the same key is the same run.
+            by: who starts it, kept for life: ``ctx.suspend(allow_self=False)`` does not let that person answer.
             tracing: the trace the run belongs to, and its tags; see ``flowcore.tracing.Tracing``.
             wait: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
@@ -199,23 +209,18 @@ class Run(Generic[In, Out]):
         workflow = self._workflow
         if workflow is None:
             raise MalformedRequest("This handle knows no workflow; start runs with app.workflow(id).create_run()")
-        _check_text(idempotency_key=idempotency_key)
+        _check_text(idempotency_key=idempotency_key, by=by)
         if idempotency_key is not None and not self._id_given:
             self._ref = RunRef(self._ref.tenant, f"k-{digest([self._ref.tenant, workflow.id, idempotency_key])}")
-        graph, now = workflow.compiled, self._app.clock.now()
-        accepted = graph.takes.accept(f"input of workflow {workflow.id!r}", input)
-        head = Head(
-            run=self._ref,
-            workflow=workflow.id,
-            definition=graph.fingerprint,
-            input=accepted,
-            input_hash=digest(accepted),
-            status=RunStatus.QUEUED,
-            created_at=now,
-            updated_at=now,
+        head = new_head(
+            self._ref,
+            workflow,
+            input,
+            now=self._app.clock.now(),
             resource_id=self._resource_id,
-            state=graph.state.accept(*_named_values(f"initial state of workflow {workflow.id!r}", state)),
-            request_context=_accepted_context(graph, request_context),
+            started_by=by,
+            state=state,
+            request_context=request_context,
             trace=begun(tracing, self._tags),
         )
         here, deadline = self._pace(wait)
@@ -280,6 +285,38 @@ class Run(Generic[In, Out]):
         )
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
 
+    def delegate(
+        self,
+        *,
+        by: str | None,
+        to: str,
+        step: Step[Any, Any, Any, Any] | str | list[str] | None = None,
+        label: str | None = None,
+        wait: str | None = None,
+        index: int | None = None,
+        via: str = "python",
+    ) -> RunResult[Out]:
+        """Hand the vote of an approver to somebody else, who may hand it on; the suspension stays as it is.
+
+        Whoever gets it votes under his own name, in the approver's place: a person counts once, and so does a vote.
+        Doing it twice is doing it once. ``receipt`` says ``delegated``, and so does ``receipts()``.
+
+        Args:
+            by: whose vote it is now: an approver, or whom one has handed it to.
+            to: who is to vote; must not have a vote there already.
+            step, label, wait, index: which suspension, as for ``resume``; left out: the only one open.
+            via: over which channel.
+        Raises: RunNotFound; NotAnApprover when ``by`` has no vote there; AlreadyResumed when he has voted;
+            CannotDelegate; NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel, IndexOutOfRange, MalformedRequest.
+        """
+        _check_text(by=by, to=to, label=label, wait=wait, via=via)
+        _check_count(index=index)
+        named = Resume(
+            step=_dotted(step), label=label, wait=wait, index=index, digest=digest(["delegate", to]), by=by, via=via
+        )
+        snapshot, receipt = delegate(self._app.engine, self._existing(), named, to)
+        return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
+
     def restart(self) -> RunResult[Out]:
         """Have a run under way driven anew from where it stands; finished steps are not repeated, sleeps go on.
 
@@ -302,6 +339,18 @@ class Run(Generic[In, Out]):
         here, deadline = self._pace(None)
         engine = self._app.engine
         return self._seen(engine.unpause(self._existing(), here=here or per_step, deadline=deadline, per_step=per_step))
+
+    def unblock(self) -> RunResult[Out]:
+        """Have a run judged anew that stood still because the code did not fit (``blocked`` says why).
+
+        To be called after a deploy that mends it: hints, also late ones, do not take such a run up. It goes on where it
+        stood, or stands still again with the reason of today. ``flowcore.ops.unblock`` does it for all that would go
+        on.
+
+        Raises: RunNotFound; NotBlocked.
+        """
+        here, deadline = self._pace(None)
+        return self._seen(self._app.engine.unblock(self._existing(), here=here, deadline=deadline))
 
     def time_travel(
         self,
@@ -333,6 +382,23 @@ class Run(Generic[In, Out]):
         )
         return self._seen(snapshot)
 
+    def redrive(self) -> RunResult[Out]:
+        """Have a failed run go on from what has failed; everything else that was committed is kept.
+
+        Every step that failed is called again, with its retries from the beginning, the idempotency key it had, what
+        its ``ctx.once`` stored and the answer it was resumed with: several arms or items of a foreach all of them. The
+        run has a new life then: links to suspensions that were open when it failed answer no more, they suspend anew.
+        Also a step that runs at most once and failed with ``MayHaveRun`` is called again: see first how far it came.
+
+        A run that failed without a step: whose output did not fit is brought to its end again, with the type at hand;
+        one that was handed on too often goes on; one whose failure could not be stored calls that step again.
+
+        Raises: RunNotFound; NotFailed, also when the same was asked for twice and the other was faster;
+            DefinitionChanged when the code at hand does not fit what the run has done. The run is untouched then.
+        """
+        here, deadline = self._pace(None)
+        return self._seen(redrive(self._app.engine, self._existing(), here=here, deadline=deadline))
+
     def fork(
         self,
         step: Step[Any, Any, Any, Any] | str | list[str],
@@ -363,9 +429,14 @@ class Run(Generic[In, Out]):
         """Remove the run and all it holds; one under way is canceled first. Raises: RunNotFound."""
         self._app.engine.delete(self._existing())
 
-    def cancel(self) -> RunResult[Out]:
-        """Stop the run for good, from any process. An ended run keeps its status. Raises: RunNotFound."""
-        self._app.engine.cancel(self._existing())
+    def cancel(self, *, by: str | None = None) -> RunResult[Out]:
+        """Stop the run for good, from any process. An ended run keeps its status. Raises: RunNotFound.
+
+        Args:
+            by: who cancels, shown as ``canceled_by``; the first 200 characters are kept.
+        """
+        _check_text(by=by)
+        self._app.engine.cancel(self._existing(), by=None if by is None else by[:_LONGEST_CANCELER])
         return self.result()
 
     @overload
@@ -442,6 +513,15 @@ class Run(Generic[In, Out]):
                 return
             self._let_pass(head, until)
 
+    def receipts(self) -> list[Receipt]:
+        """What became of each answer that has come for this run, the newest last. Raises: RunNotFound.
+
+        What counted is told by the run's own records. A copy, an answer that came too late or did not fit is kept
+        beside them: once, then counted in ``times``; at most 200 of them, what comes beyond that is counted in one
+        more. They go with the run.
+        """
+        return receipts.of(self._app.engine, self._existing())
+
     def _let_pass(self, head: Head, until: datetime | None) -> None:
         """Wait a little, or here, where nobody else fires it, for the run's wake; at most ``until``."""
         app = self._app
@@ -487,6 +567,38 @@ class Run(Generic[In, Out]):
         if graph is not None and (graph.fans_out or view.has_unloaded(snapshot, graph)):
             snapshot = self._app.engine.read(snapshot.head.run)
         return replace(result_of(graph, snapshot), receipt=receipt, replayed=replayed)
+
+
+def new_head(
+    ref: RunRef,
+    workflow: Workflow[Any, Any],
+    input: Any,
+    *,
+    now: datetime,
+    resource_id: str | None,
+    started_by: str | None = None,
+    state: Mapping[str, Any] | None,
+    request_context: Mapping[str, Any] | None,
+    trace: Trace,
+) -> Head:
+    """The head that a run begins with, not yet stored. Raises: InvalidPayload."""
+    graph = workflow.compiled
+    accepted = graph.takes.accept(f"input of workflow {workflow.id!r}", input)
+    return Head(
+        run=ref,
+        workflow=workflow.id,
+        definition=graph.fingerprint,
+        input=accepted,
+        input_hash=digest(accepted),
+        status=RunStatus.QUEUED,
+        created_at=now,
+        updated_at=now,
+        resource_id=resource_id,
+        started_by=started_by,
+        state=graph.state.accept(*_named_values(f"initial state of workflow {workflow.id!r}", state)),
+        request_context=_accepted_context(graph, request_context),
+        trace=trace,
+    )
 
 
 def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:

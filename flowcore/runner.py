@@ -46,6 +46,7 @@ from flowcore.core.actions import (
     Advance,
     Broken,
     Done,
+    Doubt,
     Ended,
     Enter,
     Evaluate,
@@ -70,9 +71,9 @@ from flowcore.core.evolve import (
 from flowcore.core.fan import opening, shard_size, tolerated
 from flowcore.core.retry import is_retried, pause
 from flowcore.errors import InvariantError, StepTimeout
-from flowcore.failures import Unfit, decoded, encoded, failure_of, fitted, is_outcome
+from flowcore.failures import Unfit, Unread, decoded, encoded, failure_of, fitted, is_outcome, read
 from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, key_mistake, scope_of, turn_number, turn_of
-from flowcore.model import Answer, Json, StepFailure, StepRecord, Wait
+from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord, Wait
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
 from flowcore.terms import agreed, notifier
@@ -136,18 +137,18 @@ class Runner:
                     return await self._enter(action, view, call, started)
                 case Advance():
                     return await self._advance(action, view, call, started)
-                case Leave():
+                case Leave() | Gather():
                     return _left(action, started)
-                case Gather():
-                    return _not_performed(place)
                 case TimeOut():
                     return _lapsed(action, view, started)
                 case GiveUp():
                     return _failed(action, _logged(_crashed(action), view, place.key), started)
+                case Doubt():
+                    return _failed(action, _logged(_in_doubt(action), view, place.key), started)
                 case _:
                     assert_never(action)
         except Unfit as unfit:
-            return _failed(action, _logged(unfit.failure, view, place.key), started)
+            return _unfit(action, unfit, view, started)
         except BaseException as error:
             if not is_outcome(error):
                 raise
@@ -180,7 +181,7 @@ class Runner:
         assert isinstance(node, StepNode)
         step = node.step
         attempt = _attempt(action)
-        value = decoded(step.input, action.value, f"input of step {node.id!r}")
+        value = _read_input(step.input, action, f"input of step {node.id!r}")
         decoded(step.request_context, view.request_context, f"request context of step {node.id!r}")
         context = self._context(place, prior, attempt, view)
         try:
@@ -219,10 +220,10 @@ class Runner:
             resource_id=view.resource_id,
             attempt=attempt,
             idempotency_key=view.idempotency_key,
-            resume_data=decoded(step.resume, answer.data, f"resume data of step {node.id!r}")
+            resume_data=read(step.resume, answer.data, f"resume data of step {node.id!r}")
             if answer and answered
             else None,
-            suspend_data=decoded(step.suspend, prior.payload, f"suspend data of step {node.id!r}")
+            suspend_data=read(step.suspend, prior.payload, f"suspend data of step {node.id!r}")
             if prior and asked and prior.payload is not None
             else None,
             votes=_votes(node, prior),
@@ -272,7 +273,7 @@ class Runner:
     def tell(self, node: StepNode, name: str, wait: Wait[Json]) -> None:
         """Call what a step wants called once its suspension is stored. Raises: whatever it raises."""
         payload = wait.payload
-        shown = None if payload is None else decoded(node.step.suspend, payload, f"suspend payload of {node.id!r}")
+        shown = None if payload is None else read(node.step.suspend, payload, f"suspend payload of {node.id!r}")
         came = notifier(node, name)(replace(wait, payload=shown))
         if inspect.isawaitable(came):
             self.await_(came)
@@ -386,7 +387,7 @@ class Runner:
         iteration: int | None = None,
     ) -> Any:
         place = action.place
-        value = decoded(takes, action.value, f"input of {place.node.id!r}")
+        value = read(takes, action.value, f"input of {place.node.id!r}")
         if not function.takes_context:
             return await call(function.call, value)
         return await call(function.call, value, _function_context(place, view, iteration))
@@ -456,10 +457,6 @@ class _Caller:
         return result
 
 
-def _not_performed(place: Place) -> StepEvent:
-    raise InvariantError(f"{place.key!r} calls nothing that an author wrote")
-
-
 def _too_few(node: ForeachNode, total: int) -> StepFailure:
     message = f"foreach {node.id!r} needs {node.min_successful} items to succeed and has {total}"
     return StepFailure(type="TooFewItems", message=message)
@@ -478,6 +475,16 @@ def _once_key(place: Place, key: Any) -> str:
         f"the key given to ctx.once in {dotted(place.key)!r} must be text of 1 to {LONGEST_ONCE_KEY} characters, "
         f"it is {str(key)[:50]!r} ({type(key).__name__})"
     )
+
+
+def _read_input(shape: Shape[Any], action: RunStep, subject: str) -> Any:
+    """What the step begins with. One that has begun before was given it then, so a deploy has changed the type."""
+    try:
+        return read(shape, action.value, subject)
+    except Unread as unread:
+        began = action.prior is not None and action.prior.outcome is not Outcome.START
+        is_sure = unread.is_sure or began
+        raise Unread(unread.failure, is_sure=is_sure) from None
 
 
 def _attempt(action: RunStep) -> int:
@@ -504,6 +511,13 @@ def _failed(action: Action, failure: StepFailure, started: datetime) -> Failed:
     return Failed(key=key, failure=failure, started_at=started, closes=_closed_by(action))
 
 
+def _unfit(action: Action, unfit: Unfit, view: View, started: datetime) -> Failed:
+    if isinstance(unfit, Unread) and unfit.is_sure:
+        return replace(_failed(action, unfit.failure, started), unread="surely")
+    failed = _failed(action, _logged(unfit.failure, view, action.place.key), started)
+    return replace(failed, unread="perhaps") if isinstance(unfit, Unread) else failed
+
+
 def _closed_by(action: Action) -> Scope | None:
     """The scope that is never loaded again once ``action`` is done or has failed."""
     match action:
@@ -519,7 +533,16 @@ def _crashed(action: GiveUp) -> StepFailure:
     where = dotted(action.place.key)
     return StepFailure(
         type="ExecutorCrashed",
-        message=f"{action.claims} workers in a row took up {where!r} and none of them came back; it is given up.",
+        message=f"{action.deaths} workers in a row took up {where!r} and none of them came back; it is given up.",
+    )
+
+
+def _in_doubt(action: Doubt) -> StepFailure:
+    where = dotted(action.place.key)
+    return StepFailure(
+        type="MayHaveRun",
+        message=f"a worker began {where!r} and did not come back; the step runs at most once, so it is not run again. "
+        "Find out how far it came, then travel in time to it or behind it.",
     )
 
 
@@ -552,7 +575,13 @@ def _votes(node: StepNode, prior: StepRecord | None) -> tuple[Vote[Any], ...]:
     subject = f"resume data of step {node.id!r}"
     votes = prior.votes if prior is not None else ()
     return tuple(
-        Vote(by=vote.by or "", at=vote.at, data=decoded(node.step.resume, vote.data, subject)) for vote in votes
+        Vote(
+            by=vote.by or "",
+            at=vote.at,
+            data=read(node.step.resume, vote.data, subject),
+            on_behalf_of=vote.on_behalf_of,
+        )
+        for vote in votes
     )
 
 
@@ -564,7 +593,9 @@ def _timed_out(wait: str, now: datetime) -> Answer:
     return Answer(wait=wait, data=None, digest=digest(None), at=now, via="timeout", timed_out=True)
 
 
-def _left(action: Leave, started: datetime) -> StepEvent:
+def _left(action: Leave | Gather, started: datetime) -> StepEvent:
+    if isinstance(action, Gather):
+        raise InvariantError(f"looking after the children of {action.place.key!r} calls nothing that an author wrote")
     place, result = action.place, action.result
     match result:
         case Done() | Ended():

@@ -8,35 +8,54 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from threading import Lock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, assert_never
 from urllib.parse import quote
 
 from flowcore.authoring.graph import BranchNode, Graph, StepNode
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import heads
-from flowcore.core.actions import Action, Broken, Done, Ended, Finish, Gather, Park, Run, RunStep
+from flowcore.core.actions import Action, Broken, Done, Ended, Finish, Gather, Park, Place, Run, RunStep
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Passed, decide
-from flowcore.core.evolve import Adopted, Failed, Skipped, StepEvent, context_at, evolve, kept, state_at
+from flowcore.core.evolve import (
+    Adopted,
+    Begun,
+    Failed,
+    FailedOnce,
+    Skipped,
+    StepEvent,
+    Suspended,
+    context_at,
+    evolve,
+    kept,
+    state_at,
+)
 from flowcore.errors import (
+    BlobLost,
     InvalidPayload,
     OutsideError,
     PayloadTooLarge,
 )
 from flowcore.fanout import PATIENCE, close, deliver, gather, unpark, waits_in_children
+from flowcore.hold import Hold, KeptBack
 from flowcore.hooks import lease, tell
-from flowcore.keys import RunRef, StepKey, dotted, emit_of, inside, once_of, step_of, told_of
+from flowcore.keys import RunRef, StepKey, dotted, emit_of, inside, once_of, parents_of, step_of, told_of
 from flowcore.mailbox import listener_of, look_back
+from flowcore.migrations import registered
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
+from flowcore.parcels import brought, replace
+from flowcore.pmap import PMap
 from flowcore.ports import HeadMoved, RecordMoved, Written
+from flowcore.receipts import remember
+from flowcore.renewal import Outdated, is_step, outdated, renewed_snapshot, renewed_state
 from flowcore.runner import Runner, View, conclude, is_async
 from flowcore.spans import Stretch, with_id
-from flowcore.tries import Try, time_for
+from flowcore.tries import Try, is_at_most_once, time_for
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -70,17 +89,20 @@ class Pace:
     """Times in a row a run may be handed on before it is held to go in circles."""
 
 
-class _Fenced(Exception):
-    """This worker no longer holds the run: write nothing more. Never leaves this module."""
+class _Fenced(BaseException):
+    """This worker no longer holds the run: write nothing more. Never leaves this module.
+
+    A ``BaseException``: inside a step it is no failure of the step, nor for it to catch.
+    """
 
 
 class _Unanswered(BaseException):
-    """The store gave no answer inside a step. A ``BaseException``: it is no failure of the step, nor for it to catch.
+    """The store gave no answer inside a step, or has lost it.
 
-    Never leaves this module.
+    A ``BaseException``: it is no failure of the step, nor for it to catch. Never leaves this module.
     """
 
-    def __init__(self, error: OutsideError) -> None:
+    def __init__(self, error: OutsideError | BlobLost) -> None:
         super().__init__(str(error))
         self.error = error
 
@@ -105,6 +127,10 @@ class Session:
         self.runner = Runner(engine.clock, engine.ids, engine.loop.wait_for)
         self.looked_at: datetime | None = engine.clock.now()
         self.is_lost = False
+        self.hold = Hold(engine.store, snapshot.head)
+        self.kept_back = KeptBack()
+        self.begun_once: set[StepKey] = set()
+        self.writing = RLock()
         self.kept: dict[StepKey, StepRecord] = {}
         self.last_seq = 0
         self.order = Lock()
@@ -113,6 +139,8 @@ class Session:
         self.turns = 0
         self.children: list[RunRef] = []
         """Those to be driven in this process, because no queue brings them to another."""
+        self.outdated: dict[StepKey, str] = {}
+        """Places that are not begun here, because what is stored for them fits no more, with the reason."""
 
     def run(self) -> Snapshot:
         """Turn after turn, until there is nothing left to do here."""
@@ -124,10 +152,31 @@ class Session:
         except _Fenced:
             self._tell_of_stretch("lost")
             return self.engine.read_again(self.snapshot)
+        except BlobLost as lost:
+            return self._without(lost)
         except _Unanswered as unanswered:
+            if isinstance(unanswered.error, BlobLost):
+                return self._without(unanswered.error)
             raise unanswered.error from None
         finally:
             self.crew.dismiss()
+        self._tell_of_stretch(self.snapshot.head.public_status)
+        return self.snapshot
+
+    def _without(self, lost: BlobLost) -> Snapshot:
+        """A large value is needed that is gone: the run is blocked until it is there again; nothing else is lost.
+
+        What is under way is waited for; what cannot be committed any more is done again, as after a crash.
+        """
+        try:
+            while self.underway:
+                self._collect(None)
+        except (BlobLost, _Unanswered):
+            pass
+        except _Fenced:
+            self._tell_of_stretch("lost")
+            return self.engine.read(self.snapshot.head.run)
+        self.snapshot = self.engine.blocked(self.snapshot, str(lost))
         self._tell_of_stretch(self.snapshot.head.public_status)
         return self.snapshot
 
@@ -149,19 +198,21 @@ class Session:
 
     def _turn(self) -> bool:
         """Decide once and act on it; whether the session is over."""
+        self._catch_up()
         decision = decide(self.graph, self.snapshot, self._now(), self.passed)
+        goes_on = bool(self.underway) or isinstance(decision, Run)
+        if (goes_on and self.kept_back.has_question) or self.kept_back.is_to_be_told:
+            self._flush()
+            return False
         match decision:
+            case Run(actions, _) if self._is_blocked(actions):
+                return self._block(next(iter(self.outdated.values())))
             case Run(actions, _) if gathers := [action for action in actions if isinstance(action, Gather)]:
                 return self._gather(gathers)
             case Run(actions, _) if self.per_step:
                 return self._step_once(actions)
             case Run(actions, retry):
-                fresh = [action for action in actions if action.place.key not in self.underway]
-                fitting = [action for action in fresh if self._has_time_for(action)]
-                if fresh and not fitting:
-                    return self._hand_on() if not self.underway else self._collect(None)
-                self._perform(fitting, retry)
-                return False
+                return self._go_on(actions, retry)
             case Park() | Finish() if self.underway:
                 return self._collect(None)
             case Park(_, _, retry) if retry is not None and self._is_near(retry):
@@ -180,6 +231,16 @@ class Session:
             case _:
                 assert_never(decision)
 
+    def _go_on(self, actions: tuple[Action, ...], retry: datetime | None) -> bool:
+        """Do what is not under way yet, as far as there is time for it."""
+        fresh = [action for action in actions if action.place.key not in self.underway]
+        fresh = [action for action in fresh if action.place.key not in self.outdated]
+        fitting = [action for action in fresh if self._has_time_for(action)]
+        if fresh and not fitting:
+            return self._hand_on() if not self.underway else self._collect(None)
+        self._perform(fitting, retry)
+        return False
+
     def _park(self, status: RunStatus, wake: datetime | None, waits: list[StepRecord]) -> bool:
         """Give the run back until ``wake``. Children wake it themselves; that they are looked after needs no hint."""
         head, now = self.snapshot.head, self._now()
@@ -190,6 +251,9 @@ class Session:
 
     def _gather(self, gathers: list[Gather]) -> bool:
         """Look after the children of distributed foreaches, unless there is no time left for that."""
+        if self.kept_back:  # children read what is stored
+            self._flush()
+            return False
         for action in gathers:
             self._look_up()
             gathered = gather(self.engine, self.snapshot, action, is_late=self._is_out_of_time)
@@ -199,29 +263,59 @@ class Session:
                 return self._hand_on()
         return False
 
+    def _is_blocked(self, actions: tuple[Action, ...]) -> bool:
+        """Whether nothing is left to do but what cannot be begun with what is stored for it."""
+        return bool(self.outdated) and not self.underway and all(a.place.key in self.outdated for a in actions)
+
+    def _block(self, reason: str) -> bool:
+        _LOGGER.error("run is blocked", extra={"run_id": self.snapshot.head.run.id, "reason": reason})
+        return self._release(heads.blocked(self.snapshot.head, self._now(), reason))
+
     def _step_once(self, actions: tuple[Action, ...]) -> bool:
         """One step, with the bookkeeping in front of it; then the run is paused for whoever debugs it."""
         if self.is_stepped:
             return self._release(heads.paused(self.snapshot.head, self._now()))
-        action = next((action for action in actions if not isinstance(action, RunStep)), actions[0])
+        ready = [action for action in actions if action.place.key not in self.outdated]
+        action = next((action for action in ready if not isinstance(action, RunStep)), ready[0])
         self._perform([action], None)
         while self.underway:
             self._collect(None)
         self.is_stepped = isinstance(action, RunStep)
         return False
 
-    def _perform(self, fresh: list[Action], retry: datetime | None) -> None:
+    def _perform(self, candidates: list[Action], retry: datetime | None) -> None:
+        fresh = [action for action in candidates if self._can_read_state(action)]
         self.turns += bool(fresh)
         if len(fresh) == 1 and not self.underway and not is_async(fresh[0]) and time_for(fresh[0]) is None:
-            action = fresh[0]
             self._look_up()
-            prior = self.snapshot.records.get(action.place.key)
-            self._commit(self.runner.perform(action, self._view(action)), prior)
+            action = self._begun(fresh[0])
+            if action is not None:
+                prior = self.snapshot.records.get(action.place.key)
+                self._commit(self.runner.perform(action, self._view(action)), prior)
             return
-        for action in fresh:
+        for candidate in fresh:
             self._look_up()
-            self._start(action)
-        self._collect(retry)
+            action = self._begun(candidate)
+            if action is not None:
+                self._start(action)
+        if self.underway:
+            self._collect(retry)
+
+    def _begun(self, action: Action) -> Action | None:
+        """The action, once it is written down that it begins if it may begin once only; None: another was faster."""
+        if not is_at_most_once(action):
+            return action
+        key, held = action.place.key, self.snapshot.head
+        prior = self.snapshot.records.get(key)
+        attempt = 0 if prior is None else prior.attempt
+        self.begun_once.add(key)
+        self._write(Begun(key=key, attempt=attempt, started_at=self.engine.clock.now()), prior)
+        record = self.snapshot.records.get(key)
+        if record is None or record.outcome is not Outcome.START:
+            return None
+        if record.epoch > held.epoch:
+            raise _Fenced  # in the eyes of this worker whoever has begun it would be dead
+        return replace(action, prior=record) if record.epoch == held.epoch else None
 
     def _start(self, action: Action) -> None:
         key = action.place.key
@@ -265,12 +359,42 @@ class Session:
         """Make one outcome durable; if another worker was faster, what it committed is adopted."""
         if self.snapshot.records.get(_key_of(event)) is not prior:
             return
+        if isinstance(event, Failed) and (reason := outdated(self.graph, self.snapshot, event)) is not None:
+            self._leave_alone(event, prior, reason)
+            return
         self._look_up()
         try:
             self._write(event, prior)
         except (PayloadTooLarge, InvalidPayload, NotJsonError) as error:
             failure = StepFailure(type=type(error).__name__, message=str(error), step=dotted(_key_of(event)))
             self._fail(Failed(key=_key_of(event), failure=failure, started_at=self._now()), prior)
+
+    def _leave_alone(self, event: Failed, prior: StepRecord | None, reason: str) -> None:
+        """Begin a place no more in this process: a deploy has to bring what can read what is stored for it."""
+        self.outdated[event.key] = reason
+        if prior is not None and prior.outcome is Outcome.START and is_step(self.graph, event.key):
+            # It may run at most once, and it was written down that it begins. It has not been called.
+            now = self._now()
+            again = FailedOnce(key=event.key, failure=event.failure, started_at=now, attempt=prior.attempt, until=now)
+            self._write(again, prior)
+
+    def _can_read_state(self, action: Action) -> bool:
+        """Whether the shared values are such as the place can be given; if not, it is left alone."""
+        if registered():
+            try:
+                self._state_at(action)
+            except Outdated as error:
+                self.outdated[action.place.key] = str(error)
+        return action.place.key not in self.outdated
+
+    def _state_at(self, action: Action) -> Mapping[str, Json]:
+        """The shared values as the place takes them. Raises: Outdated."""
+        place = action.place
+        shape = place.graph.state
+        if isinstance(place.node, StepNode) and place.node.step.state.type is not Any:
+            shape = place.node.step.state
+        state: Mapping[str, Json] = renewed_state(shape, state_at(self.snapshot, place.key), place.graph.id)
+        return state
 
     def _fail(self, event: Failed, prior: StepRecord | None) -> None:
         """Store that a place has failed; where not even that can be stored, the run fails. Raises: _Fenced then."""
@@ -281,31 +405,94 @@ class Session:
             raise _Fenced from None
 
     def _write(self, event: StepEvent, prior: StepRecord | None) -> None:
+        with self.writing:
+            self._write_alone(event, prior)
+
+    def _write_alone(self, event: StepEvent, prior: StepRecord | None) -> None:
         head = self.snapshot.head
         with self.order:
             last = max(self.snapshot.last_seq, self.last_seq)
             after = evolve(replace(self.snapshot, last_seq=last), event, self._now())
             self.last_seq = after.last_seq
         record = after.records[_key_of(event)]
+        if prior is not None and isinstance(event, Suspended):
+            remember(self.engine, head, [prior])
         if record.is_settled and self.graph.fans_out:
             close(self.engine, self.graph, self.snapshot, record.key)
         listener = listener_of(after, record)
         if listener is not None:
             self.engine.store.listen(listener)
+        if self._is_kept_back(prior):
+            self.kept_back.add(record, prior, self.engine.store.weigh(head.run, head.incarnation, record))
+            self._happened(event, after)
+            if self.kept_back.is_full or record.key in self.begun_once:
+                self._flush()
+            return
         written = self.engine.store.commit(head.run, head.incarnation, record, prior)
         match written:
             case Written():
-                self.snapshot = after
+                self._happened(event, after)
                 if record.topic is None:  # otherwise the event may be there already
                     self._notify(record)
-                if self.stretch is not None:
-                    self.stretch.step(self.graph, event, after, self.engine.clock.now())
             case RecordMoved(standing):
                 if standing is None:
                     raise _Fenced
-                self.snapshot = evolve(self.snapshot, Adopted(record=standing), self._now())
+                adopted = self._renewed(Snapshot(head=head, records=PMap({standing.key: standing})))
+                self.snapshot = evolve(self.snapshot, Adopted(record=adopted.records[standing.key]), self._now())
             case _:
                 assert_never(written)
+
+    def _happened(self, event: StepEvent, after: Snapshot) -> None:
+        self.snapshot = after
+        if self.stretch is not None:
+            self.stretch.step(self.graph, event, after, self.engine.clock.now())
+
+    def _is_kept_back(self, prior: StepRecord | None) -> bool:
+        """Whether an outcome may be stored later. Not one of a stored suspension: others may settle it meanwhile."""
+        if self.graph.durability == "step":
+            return False
+        return prior is None or prior.outcome is not Outcome.SUSP or prior.key in self.kept_back
+
+    def _flush(self) -> None:
+        """Store what is kept back, and go on. Raises: _Fenced when the run is no longer held."""
+        with self.writing:
+            self._flush_alone()
+
+    def _flush_alone(self) -> None:
+        batch = self.kept_back.batch()
+        written = self.hold.renew(self._now(), batch=batch)
+        match written:
+            case Written():
+                self.kept_back.clear()
+                self._catch_up()
+                for record, _ in batch:
+                    if record.topic is None:
+                        self._notify(record)
+            case HeadMoved():
+                self.is_lost = True
+                raise _Fenced
+            case RecordMoved():
+                self._start_over()
+            case _:
+                assert_never(written)
+
+    def _start_over(self) -> None:
+        """Somebody who does not hold the run has written what is kept back: believe what is stored."""
+        self.kept_back.clear()
+        self.passed = Passed()
+        self._take_up(self.engine.store.peek(self.snapshot.head.run))
+
+    def _catch_up(self) -> None:
+        """Believe the head as this worker has written it, unless others have written it as well."""
+        with self.writing:
+            self._catch_up_alone()
+
+    def _catch_up_alone(self) -> None:
+        held, standing = self.snapshot.head, self.hold.standing
+        if not self.hold.has_moved and standing.version != held.version:
+            known = replace(held, version=standing.version, updated_at=standing.updated_at)
+            own = replace(known, lease_until=standing.lease_until, due=standing.due)
+            self.snapshot = self.snapshot.with_head(own)
 
     def _notify(self, record: StepRecord) -> datetime | None:
         """See that whoever must answer has been told of a suspension; when there is something to tell again."""
@@ -313,7 +500,7 @@ class Session:
         if terms is None or terms.notify is None:
             return None
         reminder, following = terms.rungs(record.at, self._now())
-        wait = replace(Wait.of(self.snapshot.head, record), reminder=reminder)
+        wait = Wait.of(self.snapshot.head, record, reminder)
         told = told_of(record.key, f"{wait.id.rsplit('@', 1)[1]}.{reminder}")
         if told in self.kept or told in self.snapshot.records or self._tell(record, terms.notify, wait, told):
             return following
@@ -345,6 +532,7 @@ class Session:
         known = self.kept.get(key) or self.snapshot.records.get(key)
         if known is not None:
             return known.output
+        self._store_around(key)
         head = self.snapshot.head
         record = kept(self.snapshot, key, make(), self._now())
         try:
@@ -357,11 +545,21 @@ class Session:
         heed()
         return record.output
 
+    def _store_around(self, key: StepKey) -> None:
+        """See that what is stored at ``key`` will be found: a container that is kept back opens no scope."""
+        if not any(container in self.kept_back for container in parents_of(key)):
+            return
+        try:
+            self._flush()
+        except OutsideError as error:
+            raise _Unanswered(error) from error
+
     def _emit(self, key: StepKey, data: Json, heed: Callable[[], None]) -> None:
         """``ctx.emit``: one more stored thing; ordered after all before it, and before the step's outcome."""
         heed()
         if key in self.kept or key in self.snapshot.records:
             return
+        self._store_around(key)
         head = self.snapshot.head
         with self.order:
             self.last_seq = max(self.snapshot.last_seq, self.last_seq) + 1
@@ -401,17 +599,25 @@ class Session:
 
     def _release(self, head: Head, *, hint: bool = True) -> bool:
         """Give the run back as ``head``. If somebody resumed meanwhile, go on with what they brought instead."""
+        if self.hold.has_moved:
+            self._take_up(self.hold.standing)
+            return False
         held = self.snapshot.head
         if head.part is None:
             head = heads.kept_for(head, self.engine.retention_of(head.workflow))
             head = heads.owing(head, self.graph.hooks, lease(self.engine, self._now(), self.deadline))
         else:
+            if self.kept_back:  # what is handed in must not be more than what is stored
+                self._flush()
+                return False
             self.looked_at = None
             self._look_up()
             deliver(self.engine, self.graph, self.snapshot, head)
-        written = self.engine.store.release(head, epoch=held.epoch, version=held.version)
+        batch = {"batch": self.kept_back.batch()} if self.kept_back else {}
+        written = self.engine.store.release(head, epoch=held.epoch, version=held.version, **batch)
         match written:
             case Written():
+                self.kept_back.clear()
                 self.snapshot = self.snapshot.with_head(head)
                 if hint and (head.wake is not None or head.status is RunStatus.QUEUED):
                     self.engine.hints.send(head.run, at=head.wake or self._now(), version=head.version)
@@ -421,18 +627,34 @@ class Session:
             case HeadMoved(moved):
                 self._take_up(moved)
                 return False
+            case RecordMoved():
+                self._start_over()
+                return False
             case _:
                 assert_never(written)
 
     def _take_up(self, moved: Head | None) -> None:
         """Load again under the head that stands there now. Raises: _Fenced if it is no longer ours."""
         held = self.snapshot.head
-        if moved is None or moved.epoch != held.epoch or moved.status is not RunStatus.RUNNING:
+        if moved is None or not self.hold.is_ours(moved):
             raise _Fenced
-        loaded = self.engine.loaded(replace(moved, definition=held.definition))
+        if self.kept_back:
+            self.hold.standing, self.hold.has_moved = moved, True
+            self._flush()
+            moved = self.hold.standing
+        self.hold.read_under(moved)
+        loaded = self.engine.load_held(replace(moved, definition=held.definition))
         if loaded is None:
             raise _Fenced
-        self.snapshot = loaded
+        self.snapshot = self._renewed(loaded)
+
+    def _renewed(self, snapshot: Snapshot) -> Snapshot:
+        """What was read, as today's types take it. Raises: _Fenced, once the run stands still, where they do not."""
+        try:
+            return renewed_snapshot(self.graph, snapshot)
+        except Outdated as error:
+            self._block(str(error))
+            raise _Fenced from None
 
     def _look_up(self) -> None:
         """Read the head, at most once a ``peek``, to notice a cancel or a new holder. Raises: _Fenced.
@@ -461,24 +683,23 @@ class Session:
 
     def _view(self, action: Action, try_: Try | None = None) -> View:
         snapshot, place = self.snapshot, action.place
-        head = snapshot.head
         heed = _go_on if try_ is None else try_.heed
+        prior = snapshot.records.get(place.key)
+        if prior is not None:
+            brought(prior)  # here, where a value that is lost blocks the run; in the runner it would fail the step
 
         def result_of(step: str) -> tuple[Shape[Any], Json] | None:
-            node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
-            record = snapshot.records.get(key)
-            if record is None and "." in step:  # inside a container; a finished one is not loaded
-                record = self.engine.read(head.run).records.get(key)
-            if node is None or isinstance(node, BranchNode) or record is None or not _has_output(record):
-                return None
-            return (_ANYTHING if record.outcome is Outcome.BAIL else node.gives), record.output
+            try:
+                return self._result_of(snapshot, place, step)
+            except (OutsideError, BlobLost) as error:
+                raise _Unanswered(error) from error
 
         return View(
             run_id=snapshot.root.run.id,
             workflow_id=place.graph.id,
             resource_id=snapshot.root.resource_id,
             idempotency_key=idempotency_key(snapshot.root, place.key),
-            state=state_at(snapshot, place.key),
+            state=self._state_at(action),
             request_context=context_at(snapshot, place.key),
             result_of=result_of,
             once=lambda name, make: self._once(once_of(place.key, quote(name, safe="")), make, heed),
@@ -487,6 +708,15 @@ class Session:
             cancelled=try_ or self,
             heed=heed,
         )
+
+    def _result_of(self, snapshot: Snapshot, place: Place, step: str) -> tuple[Shape[Any], Json] | None:
+        node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
+        record = snapshot.records.get(key)
+        if record is None and "." in step:  # inside a container; a finished one is not loaded
+            record = self._renewed(self.engine.read(snapshot.head.run)).records.get(key)
+        if node is None or isinstance(node, BranchNode) or record is None or not _has_output(record):
+            return None
+        return (_ANYTHING if record.outcome is Outcome.BAIL else node.gives), record.output
 
     def _remaining(self) -> timedelta:
         if self.deadline is None:
@@ -523,7 +753,8 @@ class Session:
 def idempotency_key(head: Head, key: StepKey) -> str:
     """The name of one effect: the same on each try of one place of one run, different everywhere else."""
     tenant = "" if head.run.tenant == "default" else f"{head.run.tenant}/"
-    again = "" if head.incarnation == 1 else f"~{head.incarnation}"
+    life = head.effects or head.incarnation
+    again = "" if life == 1 else f"~{life}"
     full = f"{tenant}{head.run.id}{again}/{key}"
     return full if len(full) <= 200 else f"{full[:150]}-{digest(full)}"
 

@@ -30,6 +30,8 @@ class Settings:
     schedule_group: str
     schedule_role_arn: str
     region: str
+    bucket: str | None = None
+    """Where large values lie; None: a value has to fit into an item."""
     retention: timedelta | None = None
     """How long ended runs are kept whose workflow does not say; None: as the App says."""
     clock_offset: timedelta = timedelta(0)
@@ -51,6 +53,7 @@ class Settings:
             schedule_group=found["FLOWCORE_SCHEDULE_GROUP"],
             schedule_role_arn=found["FLOWCORE_SCHEDULE_ROLE_ARN"],
             region=found["AWS_REGION"],
+            bucket=found.get("FLOWCORE_BUCKET") or None,
             retention=timedelta(days=days) if (days := float(found.get("FLOWCORE_RETENTION_DAYS") or 0)) else None,
             clock_offset=timedelta(seconds=float(found.get("FLOWCORE_CLOCK_OFFSET") or 0)),
         )
@@ -62,6 +65,7 @@ def _malformed(found: Mapping[str, str]) -> list[str]:
         "FLOWCORE_APP": (r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "module:attribute"),
         "FLOWCORE_QUEUE_URL": (r"https?://[^/]+/.+/[^/]+", "a URL that ends in /account/queue-name"),
         "FLOWCORE_SCHEDULE_ROLE_ARN": (r"arn:[\w-]+:iam::\d*:role/.+", "the ARN of a role"),
+        "FLOWCORE_BUCKET": (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of an S3 bucket"),
         "FLOWCORE_RETENTION_DAYS": (r"\d+(\.\d+)?", "a number of days, 0 to keep runs for ever"),
         "FLOWCORE_CLOCK_OFFSET": (r"-?\d+(\.\d+)?", "a number of seconds"),
     }

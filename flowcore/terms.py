@@ -7,7 +7,7 @@ because something stored says so.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -27,16 +27,21 @@ def agreed(node: StepNode, signal: SuspendSignal) -> Terms | None:
     """The terms of a suspension; None when it has none. Raises: ValueError, TypeError for what cannot be meant."""
     asked, where = signal.asked, f"step {node.id!r} suspends with"
     approvers = _approvers(asked.approvers, where)
+    reminders = _reminders(asked.remind, where, is_told=asked.notify is not None)
+    escalate = _escalation(asked.escalate, approvers, len(reminders), where)
+    named = {*approvers, *(name for _, names in escalate for name in names)}
     quorum = asked.quorum
     if type(quorum) is not int or not 1 <= quorum <= MOST_APPROVERS:
         raise ValueError(f"{where} quorum={quorum!r}; give a number from 1 to {MOST_APPROVERS}")
-    if approvers and quorum > len(approvers):
-        raise ValueError(f"{where} quorum={quorum}, but names only {len(approvers)} approvers")
+    if approvers and quorum > len(named):
+        raise ValueError(f"{where} quorum={quorum}, but names only {len(named)} approvers")
     if asked.on_timeout is not None and signal.timeout is None:
         raise ValueError(f"{where} on_timeout= and without timeout=; say when it is to happen")
-    if asked.key is not None and (approvers or quorum > 1):
+    if not isinstance(asked.allow_self, bool):
+        raise TypeError(f"{where} allow_self={asked.allow_self!r}; give True or False")
+    if asked.key is not None and (approvers or quorum > 1 or not asked.allow_self):
         raise ValueError(
-            f"{where} key= together with approvers= or quorum=; an event has no name: choose one of the two"
+            f"{where} key= together with approvers=, quorum= or allow_self=; an event has no name: choose one"
         )
     if asked.veto is not None and not isinstance(asked.veto, str):
         raise TypeError(f"{where} veto={asked.veto!r}; give the name of a field of the answer")
@@ -44,10 +49,12 @@ def agreed(node: StepNode, signal: SuspendSignal) -> Terms | None:
         approvers=approvers,
         quorum=quorum,
         veto=asked.veto,
+        allow_self=asked.allow_self,
         lapse=_lapse(node, asked.on_timeout),
         listens=None if asked.key is None else _listens(signal.label or node.id, asked.key, where),
         notify=None if asked.notify is None else _name_of(node, asked.notify, where),
-        remind=_reminders(asked.remind, where, is_told=asked.notify is not None),
+        remind=reminders,
+        escalate=escalate,
     )
     return None if terms == Terms() else terms
 
@@ -68,6 +75,21 @@ def _approvers(approvers: Any, where: str) -> tuple[str, ...]:
     if len(names) > MOST_APPROVERS or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{where} approvers that are not 1 to {MOST_APPROVERS} names")
     return names
+
+
+def _escalation(
+    escalate: Any, approvers: tuple[str, ...], reminders: int, where: str
+) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    if not isinstance(escalate, Mapping):
+        raise TypeError(f"{where} escalate={escalate!r}; give a dict from the number of a reminder to names")
+    if not escalate:
+        return ()
+    if not approvers:
+        raise ValueError(f"{where} escalate= and without approvers=; everybody may answer already")
+    for rung in escalate:
+        if type(rung) is not int or not 1 <= rung <= reminders:
+            raise ValueError(f"{where} escalate= at reminder {rung!r}; remind= has {reminders}, counted from 1")
+    return tuple((rung, _approvers(escalate[rung], where)) for rung in sorted(escalate))
 
 
 def _reminders(remind: Any, where: str, *, is_told: bool) -> tuple[timedelta, ...]:

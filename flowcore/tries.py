@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 from flowcore.authoring.context import Flag, LateSignal
 from flowcore.authoring.graph import StepNode
@@ -22,6 +22,12 @@ def time_for(action: Action) -> timedelta | None:
     """How long one try of ``action`` may take; None: as long as it likes."""
     node = action.place.node
     return node.step.timeout if isinstance(action, RunStep) and isinstance(node, StepNode) else None
+
+
+def is_at_most_once(action: Action) -> TypeGuard[RunStep]:
+    """Whether ``action`` calls a step that must not be called again when its worker dies in it."""
+    node = action.place.node
+    return isinstance(action, RunStep) and isinstance(node, StepNode) and node.step.semantics == "at_most_once"
 
 
 class Try:

@@ -11,8 +11,9 @@ from functools import cache
 
 from flowcore.adapters.aws import dynamo_client, scheduler_client, sqs_client
 from flowcore.adapters.dynamodb import DynamoStore
+from flowcore.adapters.s3 import S3Blobs
 from flowcore.adapters.scheduler import EventBridgeScheduler
-from flowcore.adapters.sqs import SqsQueue, queue_arn
+from flowcore.adapters.sqs import SqsDeadLetters, SqsQueue, queue_arn
 from flowcore.adapters.system import SystemClock, SystemIds
 from flowcore.app import App
 from flowcore.errors import SettingsError
@@ -21,7 +22,7 @@ from flowcore.settings import Settings
 
 @cache
 def served_app() -> App:
-    """The author's App (``FLOWCORE_APP``) on DynamoDB, SQS and EventBridge Scheduler. Raises: SettingsError."""
+    """The author's App (``FLOWCORE_APP``) on DynamoDB, S3, SQS and EventBridge Scheduler. Raises: SettingsError."""
     settings = Settings.read()
     clock, ids = SystemClock(settings.clock_offset), SystemIds()
     arn = queue_arn(settings.queue_url, region=settings.region, role_arn=settings.schedule_role_arn)
@@ -35,10 +36,17 @@ def served_app() -> App:
             arn,
             clock=clock,
         ),
+        blobs=None if settings.bucket is None else S3Blobs(settings.bucket, region=settings.region),
         clock=clock,
         ids=ids,
         retention=settings.retention,
     )
+
+
+def dead_letters() -> SqsDeadLetters:
+    """What this deployment has set aside, for ``flowcore.ops.redrive_dead_letters``. Raises: SettingsError."""
+    settings = Settings.read()
+    return SqsDeadLetters.of(sqs_client(region=settings.region), settings.queue_url)
 
 
 def load_app(name: str) -> App:

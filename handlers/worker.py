@@ -38,7 +38,7 @@ def look(record: SQSRecord, lambda_context: LambdaContext) -> None:
     deadline = app.clock.now() + timedelta(milliseconds=lambda_context.get_remaining_time_in_millis())
     head = app.look(hint.run, deadline=deadline)
     logger.info("looked", extra={"run_id": hint.run.id, "status": head.public_status if head else "gone"})
-    metrics.add_metric(name="HintsHandled", unit=MetricUnit.Count, value=1)
+    metrics.add_metric(name="HintsHandled" if head else "HintsForNobody", unit=MetricUnit.Count, value=1)
 
 
 @metrics.log_metrics

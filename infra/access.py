@@ -30,6 +30,10 @@ _ITEMS = _grant(
     "dynamodb:Query",
     "dynamodb:UpdateItem",
 )
+_VALUES = (
+    _grant("values", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"),
+    _grant("bucket", "s3:ListBucket"),
+)
 _SEND = _grant("queue", "sqs:SendMessage")
 _SCHEDULES = _grant("schedules", "scheduler:CreateSchedule", "scheduler:DeleteSchedule")
 _PASS = _grant("schedule role", "iam:PassRole")
@@ -41,9 +45,18 @@ def _logs(of: str) -> Grant:
 
 GRANTS: Mapping[str, tuple[Grant, ...]] = MappingProxyType(
     {
-        "ApiRole": (_ITEMS, _grant("list-index", "dynamodb:Query"), _SEND, _SCHEDULES, _PASS, _logs("api logs")),
+        "ApiRole": (
+            _ITEMS,
+            *_VALUES,
+            _grant("list-index", "dynamodb:Query"),
+            _SEND,
+            _SCHEDULES,
+            _PASS,
+            _logs("api logs"),
+        ),
         "WorkerRole": (
             _ITEMS,
+            *_VALUES,
             _grant("queue", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"),
             _SCHEDULES,
             _PASS,

@@ -21,6 +21,7 @@ ENVIRONMENT = (
     "FLOWCORE_QUEUE_URL",
     "FLOWCORE_SCHEDULE_GROUP",
     "FLOWCORE_SCHEDULE_ROLE_ARN",
+    "FLOWCORE_BUCKET",
     "FLOWCORE_RETENTION_DAYS",
 )
 """Set on every function, and nothing else: a setting that only one function has is a setting nobody finds."""
@@ -32,9 +33,12 @@ ROUTES = (
     "GET /v1/runs/{run}",
     "GET /v1/runs/{run}/graph",
     "GET /v1/runs/{run}/events",
+    "GET /v1/runs/{run}/receipts",
     "POST /v1/events",
     "POST /v1/runs/{run}/resume",
+    "POST /v1/runs/{run}/delegate",
     "POST /v1/runs/{run}/cancel",
+    "POST /v1/runs/{run}/redrive",
     "GET /v1/workflows",
     "GET /v1/workflows/{workflow}",
     "GET /v1/workflows/{workflow}/graph",

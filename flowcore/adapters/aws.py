@@ -36,9 +36,22 @@ class DynamoClient(Protocol):
 
 
 class SqsClient(Protocol):
-    """The SQS operation that flowcore uses."""
+    """The SQS operations that flowcore uses; all but the first for dead letters only."""
 
     def send_message(self, **request: Any) -> Reply: ...
+    def receive_message(self, **request: Any) -> Reply: ...
+    def delete_message(self, **request: Any) -> Reply: ...
+    def get_queue_attributes(self, **request: Any) -> Reply: ...
+    def get_queue_url(self, **request: Any) -> Reply: ...
+
+
+class S3Client(Protocol):
+    """The S3 operations that flowcore uses."""
+
+    def put_object(self, **request: Any) -> Reply: ...
+    def get_object(self, **request: Any) -> Reply: ...
+    def list_objects_v2(self, **request: Any) -> Reply: ...
+    def delete_objects(self, **request: Any) -> Reply: ...
 
 
 class SchedulerClient(Protocol):
@@ -56,6 +69,11 @@ def dynamo_client(*, region: str | None = None, endpoint: str | None = None) -> 
 def sqs_client(*, region: str | None = None, endpoint: str | None = None) -> SqsClient:
     """A client for ``SqsQueue``."""
     return cast("SqsClient", _client("sqs", region, endpoint))
+
+
+def s3_client(*, region: str | None = None, endpoint: str | None = None) -> S3Client:
+    """A client for ``S3Blobs``."""
+    return cast("S3Client", _client("s3", region, endpoint))
 
 
 def scheduler_client(*, region: str | None = None, endpoint: str | None = None) -> SchedulerClient:

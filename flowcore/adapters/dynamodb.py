@@ -19,7 +19,8 @@ from itertools import islice
 from typing import Any
 
 from flowcore.adapters.aws import AwsError, ClientError, DynamoClient, Reply, code_of, is_silence
-from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, instant_of, number, text
+from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, instant_of, item_size, number, text
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
 from flowcore.adapters.dynamodb_items import (
     DUE_INDEX,
     HEAD_KEY,
@@ -60,6 +61,7 @@ from flowcore.adapters.dynamodb_mail import (
     taker_key,
     topic_partition,
 )
+from flowcore.adapters.dynamodb_notes import decode_note, encode_note, notes_prefix
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
 from flowcore.errors import FlowcoreError, InvariantError, StoreUnavailable, Throttled
 from flowcore.keys import ROOT, RunRef, Scope, StepKey
@@ -72,6 +74,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunStatus,
     RunSummary,
@@ -79,7 +82,7 @@ from flowcore.model import (
     StepRecord,
     Topic,
 )
-from flowcore.ports import Claimed, EventTaken, HeadMoved, Ids, NotClaimable, RecordMoved, Records, Written
+from flowcore.ports import Batch, Claimed, EventTaken, HeadMoved, Ids, NotClaimable, RecordMoved, Records, Written
 
 _ABSENT = "attribute_not_exists(#pk)"
 """Nobody has made this item yet."""
@@ -89,6 +92,8 @@ _AS_FOUND = "#lc = :lc"
 """Nobody has written the item since it was read."""
 _UNTAKEN = "attribute_not_exists(#tk)"
 """The event has settled no wait yet; or it is not here at all, which is as good."""
+_SAME_NOTE = f"{_ABSENT} OR (#h = :h AND #lc <> :lc)"
+"""The slot is free, or holds the same receipt, which this very write has not counted yet."""
 _SAME_RECORD = "#o = :outcome AND #g = :gen"
 """The record is still the occurrence that the writer decided upon."""
 _SAME_VERSION = "#ver = :version"
@@ -177,6 +182,17 @@ class DynamoStore:
         verdict = self._put(encode_head(head, token), token, _ABSENT, {})
         return _head_in(verdict) if isinstance(verdict, _Refused) else None
 
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        token = self._ids.fresh()
+        run = self._putting(encode_head(head, token), _ABSENT, {})
+        event = self._putting(encode_sent(sent, token, SCHEMA), _ABSENT, {})
+        try:
+            self._transact(token, [{"Put": run}, {"Put": event}])
+        except ClientError as error:
+            return _start_refused(error, token, sent)
+        return None
+
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
     ) -> Claimed | NotClaimable:
@@ -210,11 +226,13 @@ class DynamoStore:
             prefix = incarnation_prefix(incarnation) if everything else scope_prefix(incarnation, own_scope(head))
             root = list(self._partition(run, "begins_with(#sk, :prefix)", prefix=prefix))
         if everything:
-            return head, {record.key: record for record in map(decode_record, root)}
-        return head, gather(
-            root,
-            lambda scope: self._partition(run, "begins_with(#sk, :prefix)", prefix=scope_prefix(incarnation, scope)),
-        )
+            return head, {record.key: record for record in decode_all(root)}
+
+        def read(scope: Scope) -> Iterator[StepRecord]:
+            prefix = scope_prefix(incarnation, scope)
+            return decode_all(self._partition(run, "begins_with(#sk, :prefix)", prefix=prefix))
+
+        return head, gather(decode_all(root), read)
 
     def peek(self, run: RunRef) -> Head | None:
         """See ``Store.peek``."""
@@ -233,13 +251,29 @@ class DynamoStore:
             verdict = self._put(item, token, _SAME_RECORD, _occurrence(prior))
         return Written() if isinstance(verdict, _Done) else RecordMoved(_record_in(verdict.item))
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
-        """See ``Store.release``."""
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
+        """See ``Store.release``. One request; a batch makes it a transaction, in which each item costs double."""
         token = self._ids.fresh()
         held = {":epoch": number(epoch), ":version": number(version), **_statuses(RunStatus.RUNNING)}
         update = self._updating(head.run, replacement(head, token), _STILL_HELD, held)
-        verdict = self._write(self._client.update_item, token, **update)
-        return Written() if isinstance(verdict, _Done) else HeadMoved(_head_in(verdict))
+        if not batch:
+            verdict = self._write(self._client.update_item, token, **update)
+            return Written() if isinstance(verdict, _Done) else HeadMoved(_head_in(verdict))
+        puts = [
+            {"Put": self._putting(item, *((_ABSENT, {}) if prior is None else (_SAME_RECORD, _occurrence(prior))))}
+            for item, _, prior in encode_batch(head.run, head.incarnation, batch, token)
+        ]
+        try:
+            self._ask(
+                self._client.transact_write_items, TransactItems=[{"Update": update}, *puts], ClientRequestToken=token
+            )
+        except ClientError as error:
+            return _batch_refused(error, token)
+        return Written()
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """See ``Store.weigh``."""
+        return item_size(encode_record(run, incarnation, record, "0" * 26))
 
     def move(self, head: Head, *, version: int) -> Written | HeadMoved:
         """See ``Store.move``."""
@@ -271,18 +305,36 @@ class DynamoStore:
             event = self._putting(encode_sent(taken, token, SCHEMA), _UNTAKEN, {})
             changes += [{"Put": event}, {"Delete": {"TableName": self._table, "Key": taker_key(taken)}}]
         try:
-            self._ask(self._client.transact_write_items, TransactItems=changes, ClientRequestToken=token)
+            self._transact(token, changes)
         except ClientError as error:
             return _resume_refused(error, token, taken)
         return Written()
 
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+    def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """See ``Store.cancel``."""
         token = self._ids.fresh()
         verdict = self._advance(
-            run, lambda clock: canceling(clock=clock, token=token), token, _NOT_ENDED, _statuses(*TERMINAL), now
+            run, lambda clock: canceling(by=by, clock=clock, token=token), token, _NOT_ENDED, _statuses(*TERMINAL), now
         )
         return _head_in(verdict)
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``. One update, whether it comes for the first time or again."""
+        token = self._ids.fresh()
+        item = encode_note(born, slot, id, receipt, token, SCHEMA)
+        key = {"pk": text(partition_of(run)), "sk": item["sk"]}
+        first = [f"#{name} = if_not_exists(#{name}, :{name})" for name in ("v", "h", "rc")]
+        expression = f"SET {', '.join(first)}, #ua = :ua, #lc = :lc, #n = if_not_exists(#n, :zero) + :n"
+        values = {":zero": number(0), **{f":{name}": value for name, value in item.items() if name != "sk"}}
+        guarded = _guarded(values, UpdateExpression=expression, ConditionExpression=_SAME_NOTE)
+        verdict = self._write(self._client.update_item, token, TableName=self._table, Key=key, **guarded)
+        return isinstance(verdict, _Done)
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        return [
+            decode_note(item) for item in self._partition(run, "begins_with(#sk, :prefix)", prefix=notes_prefix(born))
+        ]
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``; the longest overdue first."""
@@ -354,7 +406,7 @@ class DynamoStore:
     def scope(self, run: RunRef, incarnation: int, scope: Scope) -> Records:
         """See ``Joins.scope``."""
         found = self._partition(run, "begins_with(#sk, :prefix)", prefix=scope_prefix(incarnation, scope))
-        return {record.key: record for record in map(decode_record, found)}
+        return {record.key: record for record in decode_all(found)}
 
     def listen(self, listener: Listener) -> None:
         """See ``Mailbox.listen``."""
@@ -502,6 +554,10 @@ class DynamoStore:
             return _Done(item) if _is_mine(item, token) else _Refused(item)
         return _Done(reply.get("Attributes"))
 
+    def _transact(self, token: str, changes: list[dict[str, Any]]) -> None:
+        """All of these, or none. Raises: ClientError when a condition does not hold."""
+        self._ask(self._client.transact_write_items, TransactItems=changes, ClientRequestToken=token)
+
     def _putting(self, item: Item, condition: str, values: Mapping[str, Attribute]) -> dict[str, Any]:
         return {"TableName": self._table, "Item": item, **_guarded(values, ConditionExpression=condition)}
 
@@ -634,6 +690,28 @@ def _resume_refused(error: Exception, token: str, taken: Sent | None) -> Written
     if taken is not None and others[0]["Code"] == _REFUSED:
         return EventTaken(decode_sent(taken.topic, others[0]["Item"]))
     return HeadMoved(decode_head(head["Item"]) if "Item" in head else None)
+
+
+def _batch_refused(error: Exception, token: str) -> Written | HeadMoved | RecordMoved:
+    """What a canceled release means. The head is looked at first: whoever has lost it has nothing to write."""
+    reasons = _cancellations(error)
+    if any(_is_mine(reason.get("Item"), token) for reason in reasons):
+        return Written()
+    head, *records = reasons
+    if head["Code"] == _REFUSED:
+        return HeadMoved(decode_head(head["Item"]) if "Item" in head else None)
+    item = next(reason.get("Item") for reason in records if reason["Code"] == _REFUSED)
+    return RecordMoved(None if item is None else next(decode_all([item])))
+
+
+def _start_refused(error: Exception, token: str, sent: Sent) -> Head | Sent | None:
+    """What a canceled transaction means: the event stands there, or the run does, or it was us."""
+    run, event = (reason.get("Item") for reason in _cancellations(error))
+    if _is_mine(run, token) or _is_mine(event, token):
+        return None
+    if event is not None:
+        return decode_sent(sent.topic, event)
+    return None if run is None else decode_head(run)
 
 
 def _head_in(verdict: _Done | _Refused) -> Head | None:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from flowcore.errors import InvalidPayload, PayloadTooLarge
 from flowcore.model import Json
+from flowcore.parcels import Parcel
 
 Attribute: TypeAlias = Mapping[str, Any]
 """``{"S": str}``, ``{"N": digits}``, ``{"B": bytes}`` or, in joins, ``{"NS": [digits, ...]}``."""
@@ -62,6 +63,23 @@ def instant(value: datetime) -> Attribute:
     return number(to_ms(value))
 
 
+_PARCEL = "@"
+"""How the text of a parcel begins; no JSON text does."""
+
+
+def json_of(subject: str, value: Json) -> tuple[str, bytes]:
+    """``value`` as compact JSON, and the same as bytes.
+
+    Raises:
+        InvalidPayload: the value is not JSON: NaN, a lone surrogate, a type JSON does not have, endless nesting.
+    """
+    try:
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return written, written.encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidPayload(subject, [{"path": "", "message": f"is not JSON: {error}"}]) from error
+
+
 def payload(subject: str, value: Json) -> Attribute:
     """``value`` as one JSON string, compressed when it is long and that makes it shorter.
 
@@ -69,14 +87,10 @@ def payload(subject: str, value: Json) -> Attribute:
         subject: what the value is, for the message of an error: ``"The input of run 'r-1'"``.
 
     Raises:
-        InvalidPayload: the value is not JSON: NaN, a lone surrogate, a type JSON does not have, endless nesting.
+        InvalidPayload: the value is not JSON, see ``json_of``.
         PayloadTooLarge: the JSON is longer than ``PAYLOAD_LIMIT``.
     """
-    try:
-        written = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        raw = written.encode()
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidPayload(subject, [{"path": "", "message": f"is not JSON: {error}"}]) from error
+    written, raw = json_of(subject, value)
     if len(raw) > PAYLOAD_LIMIT:
         raise PayloadTooLarge(subject, len(raw), PAYLOAD_LIMIT)
     if len(raw) > COMPRESS_ABOVE:
@@ -87,10 +101,24 @@ def payload(subject: str, value: Json) -> Attribute:
 
 
 def value_of(attribute: Attribute) -> Json:
-    """The value that ``payload`` wrote; a new one with each call, so nobody shares it."""
+    """The value that ``payload`` wrote; a new one with each call, so nobody shares it. ``J``: one that is read."""
+    if "J" in attribute:
+        return attribute["J"]
     if "B" in attribute:
         return json.loads(zlib.decompress(attribute["B"]))
     return json.loads(attribute["S"])
+
+
+def parcel(value: Parcel) -> Attribute:
+    """Instead of a payload: where it lies."""
+    listed = [value.store, value.key, value.sha256, value.size]
+    return {"S": _PARCEL + json.dumps(listed, ensure_ascii=False, separators=(",", ":"))}
+
+
+def parcel_of(attribute: Attribute) -> Parcel | None:
+    """What ``parcel`` wrote; None when the payload itself is here."""
+    written = attribute.get("S")
+    return Parcel(*json.loads(written[1:])) if written is not None and written[0] == _PARCEL else None
 
 
 def int_of(attribute: Attribute) -> int:

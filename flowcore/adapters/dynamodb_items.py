@@ -28,6 +28,8 @@ from flowcore.adapters.dynamodb_attributes import (
     int_of,
     item_size,
     number,
+    parcel,
+    parcel_of,
     payload,
     text,
     to_ms,
@@ -39,6 +41,8 @@ from flowcore.adapters.dynamodb_values import (
     answers_of,
     asked_json,
     asked_of,
+    delegations_json,
+    delegations_of,
     delta_json,
     delta_of,
     failure_json,
@@ -53,8 +57,8 @@ from flowcore.adapters.dynamodb_values import (
     trace_json,
     trace_of,
 )
-from flowcore.errors import InvalidPayload, InvariantError, PayloadTooLarge
-from flowcore.keys import ROOT, RunRef, Scope, StepKey, scope_of
+from flowcore.errors import BlobMissing, InvalidPayload, InvariantError, PayloadTooLarge
+from flowcore.keys import ROOT, RunRef, Scope, StepKey, dotted, scope_of
 from flowcore.model import (
     Head,
     Json,
@@ -64,6 +68,7 @@ from flowcore.model import (
     RunSummary,
     StepRecord,
 )
+from flowcore.parcels import Fetch, Parcel, lazily, nearby, parcels_in
 
 SCHEMA = 1
 """Version of the item form written here, in attribute ``v``. Items of a later one are refused, never guessed at."""
@@ -183,12 +188,12 @@ def _shard_of(partition: str) -> int:
 
 # -- the head ---------------------------------------------------------------------------------------------------------
 
-_FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "tr", "tg", "tm", "lsh", "lsk", "po"})
+_FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "sb", "tr", "tg", "tm", "lsh", "lsk", "po"})
 """What no update ever writes again: a run keeps its name, input, trace, tags, place in listings and what it is of."""
 _REMOVABLE = frozenset(
     {
-        *("own", "lx", "inc", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"),
-        *("tc", "sw", "dl", "xp"),
+        *("own", "lx", "inc", "ik", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"),
+        *("tc", "sw", "dl", "xp", "cb"),
     },
 )
 """What an update removes when it is at its default, so that nothing of the former head shows through."""
@@ -200,7 +205,8 @@ def encode_head(head: Head, token: str) -> Item:
     Raises:
         InvalidPayload, PayloadTooLarge: see ``payload``; or the whole item is too large.
     """
-    item = {**_head_facts(head), **_head_payloads(head), "lc": text(token)}
+    near = nearby(head)
+    item = {**_head_facts(near), **_head_payloads(near), **_parcels(head, HEAD_PAYLOADS), "lc": text(token)}
     _refuse_oversize(f"Run {head.run.id!r}, with its input, state and result,", item, ITEM_LIMIT - _HEAD_ROOM)
     return item
 
@@ -219,6 +225,7 @@ def _head_facts(head: Head) -> Item:
         own=_text(head.owner),
         lx=_instant(head.lease_until),
         inc=_unless(1, head.incarnation),
+        ik=None if head.effects is None else number(head.effects),
         wf=text(head.workflow),
         dv=text(head.definition),
         inh=text(head.input_hash),
@@ -231,6 +238,8 @@ def _head_facts(head: Head) -> Item:
         hop=_unless(0, head.hops),
         blk=_text(head.blocked),
         rs=_text(head.resource_id),
+        sb=_text(head.started_by),
+        cb=_text(head.canceled_by),
         tr=_text(head.trace.trace_id),
         tg=_text(_tags_text(head.trace.tags)),
         sw=_instant(head.waiting_since),
@@ -262,7 +271,10 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
     Raises:
         InvariantError: a later flowcore wrote it.
     """
-    _refuse_later(item)
+    refuse_later(item)
+    if far := _far_in(item, HEAD_PAYLOADS):
+        near = decode_head({name: value for name, value in item.items() if HEAD_PAYLOADS.get(name) not in far})
+        return lazily(near, far, _unbound(near.run, None))
     return Head(
         run=run_of(item["pk"]["S"]),
         workflow=item["wf"]["S"],
@@ -277,6 +289,7 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
         owner=_read(item, "own", _str_of, None),
         lease_until=_read(item, "lx", instant_of, None),
         incarnation=_read(item, "inc", int_of, 1),
+        effects=_read(item, "ik", int_of, None),
         wake=_read(item, "wake", instant_of, None),
         due=_read(item, "due", instant_of, None),
         attempts=_read(item, "att", int_of, 0),
@@ -284,6 +297,8 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
         output=_read(item, "res", value_of, None),
         failure=failure_of(_read(item, "err", value_of, None)),
         blocked=_read(item, "blk", _str_of, None),
+        started_by=_read(item, "sb", _str_of, None),
+        canceled_by=_read(item, "cb", _str_of, None),
         resource_id=_read(item, "rs", _str_of, None),
         state=_read(item, "sta", value_of, {}),
         request_context=_read(item, "ctx", value_of, {}),
@@ -375,9 +390,9 @@ def claiming(
     return Change(put, grow=("ver", "ep", "att"), drop=("wake", "ob", "sw", "dl"))
 
 
-def canceling(*, clock: datetime | None, token: str) -> Change:
+def canceling(*, by: str | None, clock: datetime | None, token: str) -> Change:
     """Somebody ends the run. ``clock`` is the run's new time, None to leave the one it has."""
-    put = _present(st=text(RunStatus.CANCELED), ps=text("canceled"), ua=_instant(clock), lc=text(token))
+    put = _present(st=text(RunStatus.CANCELED), ps=text("canceled"), cb=_text(by), ua=_instant(clock), lc=text(token))
     return Change(put, grow=("ver", "ep"), drop=("due", "dsh", "own", "lx", "wake", "ob", "sw", "dl"))
 
 
@@ -391,6 +406,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         InvalidPayload, PayloadTooLarge: see ``payload``; or the whole item or its key is too large.
     """
     place = f"of step {record.key!r} in run {run.id!r}"
+    far, record = _parcels(record, RECORD_PAYLOADS), nearby(record)
     item = _present(
         pk=text(partition_of(run)),
         sk=text(record_key(incarnation, record.key)),
@@ -411,6 +427,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         ev=_payload("", list(record.listens) if record.listens else None),
         tm=_payload(f"What is to happen {place}", terms_json(record.terms)),
         vo=_payload(f"The votes {place}", [answer_json(answer) for answer in record.votes] or None),
+        dg=_payload(f"The delegations {place}", delegations_json(record.delegations)),
         bg=number(record.began) if record.began is not None else None,
         gi=_payload(f"The given input {place}", list(record.given) if record.given else None),
         an=_payload(f"The answer {place}", answer_json(record.answer)),
@@ -420,6 +437,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         c=number(record.count) if record.count is not None else None,
         lc=text(token),
     )
+    item |= far
     _refuse_oversize(f"The record {place}", item, ITEM_LIMIT)
     return item
 
@@ -430,11 +448,19 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
     Raises:
         InvariantError: a later flowcore wrote it.
     """
-    _refuse_later(item)
+    refuse_later(item)
+    return decode_item(item)
+
+
+def decode_item(item: Mapping[str, Attribute], key: StepKey | None = None) -> StepRecord:
+    """The same, of whatever version; ``key`` where the item has no sort key."""
+    if far := _far_in(item, RECORD_PAYLOADS):
+        near = decode_item({name: value for name, value in item.items() if RECORD_PAYLOADS.get(name) not in far}, key)
+        return lazily(near, far, _unbound(run_of(item["pk"]["S"]), near.key))
     at = instant_of(item["at"])
     known = {field: decode(item[name]) for name, (field, decode) in _OPTIONAL.items() if name in item}
     return StepRecord(
-        key=step_key_of(item["sk"]["S"]),
+        key=step_key_of(item["sk"]["S"]) if key is None else key,
         outcome=Outcome(item["o"]["S"]),
         gen=int_of(item["g"]),
         seq=int_of(item["sq"]),
@@ -444,14 +470,14 @@ def decode_record(item: Mapping[str, Attribute]) -> StepRecord:
     )
 
 
-def gather(root: Iterable[Item], read: Callable[[Scope], Iterable[Item]]) -> dict[StepKey, StepRecord]:
+def gather(root: Iterable[StepRecord], read: Callable[[Scope], Iterable[StepRecord]]) -> dict[StepKey, StepRecord]:
     """The records in ``root`` and in every scope that a record still at work opens, read one scope after another."""
     records: dict[StepKey, StepRecord] = {}
-    found: Iterable[Item] = root
+    found: Iterable[StepRecord] = root
     unread: list[Scope] = []
     seen = {ROOT}
     while True:
-        for record in map(decode_record, found):
+        for record in found:
             records[record.key] = record
             if record.opens is not None and not record.is_settled and record.opens not in seen:
                 seen.add(record.opens)
@@ -473,6 +499,7 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
     "ev": ("listens", lambda attribute: pair_of(value_of(attribute))),
     "tm": ("terms", lambda attribute: terms_of(value_of(attribute))),
     "vo": ("votes", lambda attribute: answers_of(value_of(attribute))),
+    "dg": ("delegations", lambda attribute: delegations_of(value_of(attribute))),
     "bg": ("began", int_of),
     "gi": ("given", lambda attribute: given_of(value_of(attribute))),
     "an": ("answer", lambda attribute: answer_of(value_of(attribute))),
@@ -483,6 +510,47 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
 }
 """The field that an attribute holds which a record may leave out. Most records leave out most of them, so only what is
 there is looked at: a store reads far more records than it does anything else."""
+
+
+PAYLOADS = frozenset({"out", "err", "d", "sp", "ev", "tm", "vo", "dg", "gi", "an", "aq", "pa"})
+"""Attributes of a record that ``payload`` writes."""
+
+
+# -- payloads that lie elsewhere --------------------------------------------------------------------------------------
+
+HEAD_PAYLOADS: Mapping[str, str] = {"in": "input", "res": "output", "sta": "state", "ctx": "request_context"}
+"""Attributes of a head that may hold a parcel instead, with their fields."""
+RECORD_PAYLOADS: Mapping[str, str] = {
+    "out": "output",
+    "sp": "payload",
+    "d": "delta",
+    "tm": "terms",
+    "vo": "votes",
+    "gi": "given",
+    "an": "answer",
+}
+"""The same of a record."""
+
+
+def _parcels(value: Head | StepRecord, payloads: Mapping[str, str]) -> Item:
+    far = parcels_in(value)
+    return {name: parcel(far[field]) for name, field in payloads.items() if field in far} if far else {}
+
+
+def _far_in(item: Mapping[str, Attribute], payloads: Mapping[str, str]) -> dict[str, Parcel]:
+    found = {field: parcel_of(item[name]) for name, field in payloads.items() if name in item}
+    return {field: there for field, there in found.items() if there is not None}
+
+
+def _unbound(run: RunRef, key: StepKey | None) -> Fetch:
+    """What to raise for a payload that lies elsewhere, where nobody knows a blob store."""
+
+    def refuse(field: str, there: Parcel) -> Json:
+        step = None if key is None else dotted(key)
+        why = f"it lies in the blob store {there.store!r}, and this App was given none: App(blobs=...)."
+        raise BlobMissing(field, run_id=run.id, step=step, key=there.key, why=why)
+
+    return refuse
 
 
 # -- attributes that may be absent ------------------------------------------------------------------------------------
@@ -529,7 +597,8 @@ def _refuse_oversize(subject: str, item: Item, limit: int) -> None:
         raise PayloadTooLarge(subject, size, limit)
 
 
-def _refuse_later(item: Mapping[str, Attribute]) -> None:
+def refuse_later(item: Mapping[str, Attribute]) -> None:
+    """Raises: InvariantError for an item that a later flowcore wrote."""
     found = int_of(item["v"])
     if found > SCHEMA:
         raise InvariantError(

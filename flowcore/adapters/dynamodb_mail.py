@@ -72,6 +72,8 @@ def encode_sent(sent: Sent, token: str, schema: int) -> Item:
         "ttl": _ttl(sent.until),
         "lc": text(token),
     }
+    if sent.starts is not None:
+        item["sr"] = text(sent.starts)
     if sent.taker is not None:
         return item | {"tk": payload(subject, list(sent.taker))}
     item["in"] = payload(subject, sent.data)
@@ -91,6 +93,7 @@ def decode_sent(topic: Topic, item: Mapping[str, Attribute]) -> Sent:
         at=instant_of(item["at"]),
         until=instant_of(item["u"]),
         taker=None if taker is None else (taker[0], taker[1]),
+        starts=item["sr"]["S"] if "sr" in item else None,
     )
 
 

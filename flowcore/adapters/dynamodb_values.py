@@ -11,7 +11,20 @@ from datetime import datetime, timedelta
 
 from flowcore.adapters.dynamodb_attributes import from_ms, to_ms
 from flowcore.keys import StepKey
-from flowcore.model import NO_CHANGE, Answer, Delta, Json, Lapse, Part, StepFailure, StepRecord, Terms, Trace
+from flowcore.model import (
+    NO_CHANGE,
+    Answer,
+    Delegation,
+    Delta,
+    Json,
+    Lapse,
+    Part,
+    Receipt,
+    StepFailure,
+    StepRecord,
+    Terms,
+    Trace,
+)
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -95,6 +108,7 @@ def answer_json(answer: Answer | None) -> Json:
         by=answer.by,
         via=answer.via,
         k=answer.idempotency_key,
+        f=answer.on_behalf_of,
         to=answer.timed_out or None,
     )
 
@@ -111,7 +125,44 @@ def answer_of(value: Json) -> Answer | None:
         by=value.get("by"),
         via=value["via"],
         idempotency_key=value.get("k"),
+        on_behalf_of=value.get("f"),
         timed_out=value.get("to", False),
+    )
+
+
+def receipt_json(receipt: Receipt) -> Json:
+    """One receipt, but for how often it came."""
+    return dense(
+        v=receipt.verdict,
+        w=receipt.wait or None,
+        at=to_ms(receipt.at),
+        by=receipt.by,
+        via=receipt.via,
+        s=receipt.step,
+        k=receipt.idempotency_key,
+        r=receipt.reason,
+        f=receipt.on_behalf_of,
+        to=receipt.to,
+        e=[dict(row) for row in receipt.errors] or None,
+        x=None if receipt.winner is None else dict(receipt.winner),
+    )
+
+
+def receipt_of(value: Json) -> Receipt:
+    """The receipt that ``receipt_json`` wrote."""
+    return Receipt(
+        verdict=value["v"],
+        wait=value.get("w", ""),
+        at=from_ms(value["at"]),
+        by=value.get("by"),
+        via=value["via"],
+        step=value.get("s"),
+        idempotency_key=value.get("k"),
+        reason=value.get("r"),
+        on_behalf_of=value.get("f"),
+        to=value.get("to"),
+        errors=tuple(value.get("e", ())),
+        winner=value.get("x"),
     )
 
 
@@ -135,11 +186,13 @@ def terms_json(terms: Terms | None) -> Json:
         for name, value in {
             "a": list(terms.approvers) or None,
             "q": None if terms.quorum == 1 else terms.quorum,
+            "s": None if terms.allow_self else False,
             "v": terms.veto,
             "l": lapse,
             "e": list(terms.listens) if terms.listens else None,
             "n": terms.notify,
             "r": [pause // _MILLISECOND for pause in terms.remind] or None,
+            "x": [[rung, list(names)] for rung, names in terms.escalate] or None,
         }.items()
         if value is not None
     }
@@ -151,12 +204,24 @@ def terms_of(value: Json) -> Terms:
     return Terms(
         approvers=tuple(value.get("a", ())),
         quorum=value.get("q", 1),
+        allow_self=value.get("s", True),
         veto=value.get("v"),
         lapse=None if lapse is None else Lapse(given_of(lapse or None)),
         listens=pair_of(value.get("e")),
         notify=value.get("n"),
         remind=tuple(pause * _MILLISECOND for pause in value.get("r", ())),
+        escalate=tuple((rung, tuple(names)) for rung, names in value.get("x", ())),
     )
+
+
+def delegations_json(delegations: Sequence[Delegation]) -> Json:
+    """Votes that were handed over."""
+    return [[each.seat, each.by, each.to, to_ms(each.at), each.via] for each in delegations] or None
+
+
+def delegations_of(values: Sequence[Json]) -> tuple[Delegation, ...]:
+    """What ``delegations_json`` wrote."""
+    return tuple(Delegation(seat=seat, by=by, to=to, at=from_ms(at), via=via) for seat, by, to, at, via in values)
 
 
 def pair_of(value: Json) -> tuple[str, str] | None:

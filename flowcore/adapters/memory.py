@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from itertools import count
 from threading import RLock
 
-from flowcore.adapters.dynamodb_attributes import Item, instant_of, number, text
+from flowcore.adapters.dynamodb_attributes import Item, instant_of, item_size, number, text
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
 from flowcore.adapters.dynamodb_items import (
     SCHEMA,
     Change,
@@ -35,6 +36,7 @@ from flowcore.adapters.dynamodb_items import (
 )
 from flowcore.adapters.dynamodb_joins import decode_join, encode_join, growing, join_key, joins_prefix
 from flowcore.adapters.dynamodb_mail import decode_sent, encode_listener, encode_sent, listener_key, mail_of, taker_key
+from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note, notes_prefix
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
 from flowcore.errors import InvariantError
 from flowcore.keys import RunRef, Scope, StepKey, scope_of
@@ -47,6 +49,7 @@ from flowcore.model import (
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunStatus,
     RunSummary,
@@ -54,7 +57,18 @@ from flowcore.model import (
     StepRecord,
     Topic,
 )
-from flowcore.ports import Claimed, Clock, EventTaken, HeadMoved, Hint, NotClaimable, RecordMoved, Records, Written
+from flowcore.ports import (
+    Batch,
+    Claimed,
+    Clock,
+    EventTaken,
+    HeadMoved,
+    Hint,
+    NotClaimable,
+    RecordMoved,
+    Records,
+    Written,
+)
 
 
 class MemoryStore:
@@ -70,6 +84,8 @@ class MemoryStore:
         """Partition key, then prefix of a scope, then sort key: a scope is read without a look at the others."""
         self._joins: dict[str, dict[str, Item]] = {}
         """Partition key, then sort key."""
+        self._notes: dict[str, dict[str, Item]] = {}
+        """Partition key, then sort key: the receipts beside each run."""
         self._due: dict[str, datetime] = {}
         self._listed: dict[str, dict[str, str]] = {}
         """Tenant, then list key, then partition key."""
@@ -87,6 +103,15 @@ class MemoryStore:
             if head.part is None:
                 self._listed.setdefault(head.run.tenant, {})[item["lsk"]["S"]] = item["pk"]["S"]
             return None
+
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        with self._lock:
+            encode_sent(sent, "", SCHEMA)  # refuses what cannot be kept, before anything is
+            item = self._mail.get(sent.topic, {}).get(f"V#{sent.id}")
+            if item is not None:
+                return decode_sent(sent.topic, item)
+            return self.start(head) or self.keep(sent)
 
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
@@ -114,10 +139,10 @@ class MemoryStore:
             if everything:
                 own = incarnation_prefix(incarnation)
                 found = [item for prefix, scope in scopes.items() if prefix.startswith(own) for item in _sorted(scope)]
-                return head, {record.key: record for record in map(decode_record, found)}
+                return head, {record.key: record for record in decode_all(found)}
 
-            def read(scope: Scope) -> Iterator[Item]:
-                return _sorted(scopes.get(scope_prefix(incarnation, scope), {}))
+            def read(scope: Scope) -> Iterator[StepRecord]:
+                return decode_all(_sorted(scopes.get(scope_prefix(incarnation, scope), {})))
 
             return head, gather(read(own_scope(head)), read)
 
@@ -140,17 +165,28 @@ class MemoryStore:
             scope[item["sk"]["S"]] = item
             return Written()
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
         with self._lock:
-            change = replacement(head, next(self._tokens))
+            token = next(self._tokens)
+            change, items = replacement(head, token), encode_batch(head.run, head.incarnation, batch, token)
             item = self._heads.get(partition_of(head.run))
             standing = None if item is None else decode_head(item)
             held = (RunStatus.RUNNING, epoch, version)
             if item is None or standing is None or (standing.status, standing.epoch, standing.version) != held:
                 return HeadMoved(standing)
+            for record_item, record, prior in items:
+                there = self._scope_of(head.run, head.incarnation, record).get(record_item["sk"]["S"])
+                if not _is_still(there, prior):
+                    return RecordMoved(None if there is None else next(decode_all([there])))
             self._apply(item, change)
+            for record_item, record, _ in items:
+                self._scope_of(head.run, head.incarnation, record)[record_item["sk"]["S"]] = record_item
             return Written()
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """See ``Store.weigh``."""
+        return item_size(encode_record(run, incarnation, record, "0" * 26))
 
     def move(self, head: Head, *, version: int) -> Written | HeadMoved:
         """See ``Store.move``."""
@@ -170,6 +206,7 @@ class MemoryStore:
                 return False
             self._scopes.pop(partition, None)
             self._joins.pop(partition, None)
+            self._notes.pop(partition, None)
             self._due.pop(partition, None)
             item = self._heads.pop(partition, None)
             if item is not None and "lsk" in item:
@@ -198,7 +235,7 @@ class MemoryStore:
             scope[item["sk"]["S"]] = item
             return Written()
 
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+    def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """See ``Store.cancel``."""
         with self._lock:
             item = self._heads.get(partition_of(run))
@@ -208,7 +245,24 @@ class MemoryStore:
             if head.status in TERMINAL:
                 return head
             clock = now if head.updated_at <= now else None
-            return self._apply(item, canceling(clock=clock, token=next(self._tokens)))
+            return self._apply(item, canceling(by=by, clock=clock, token=next(self._tokens)))
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``."""
+        with self._lock:
+            item = {"pk": text(partition_of(run)), **encode_note(born, slot, id, receipt, next(self._tokens), SCHEMA)}
+            notes = self._notes.setdefault(item["pk"]["S"], {})
+            standing = notes.get(item["sk"]["S"])
+            if standing is not None and standing["h"] != item["h"]:
+                return False
+            notes[item["sk"]["S"]] = item if standing is None else counted(standing, item)
+            return True
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        with self._lock:
+            notes, prefix = self._notes.get(partition_of(run), {}), notes_prefix(born)
+            return [decode_note(item) for key, item in notes.items() if key.startswith(prefix)]
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``; the longest overdue first."""
@@ -277,7 +331,7 @@ class MemoryStore:
         """See ``Joins.scope``."""
         with self._lock:
             items = self._scopes.get(partition_of(run), {}).get(scope_prefix(incarnation, scope), {})
-            return {record.key: record for record in map(decode_record, _sorted(items))}
+            return {record.key: record for record in decode_all(_sorted(items))}
 
     def listen(self, listener: Listener) -> None:
         """See ``Mailbox.listen``."""
@@ -309,7 +363,8 @@ class MemoryStore:
             records = [item for run in self._scopes.values() for scope in run.values() for item in scope.values()]
             mail = [item for topic in self._mail.values() for item in topic.values()]
             joins = [item for run in self._joins.values() for item in run.values()]
-            return [dict(item) for item in (*self._heads.values(), *records, *joins, *mail)]
+            notes = [item for run in self._notes.values() for item in run.values()]
+            return [dict(item) for item in (*self._heads.values(), *records, *joins, *mail, *notes)]
 
     def _taken_before(self, event: Sent) -> Sent | None:
         item = self._mail.get(event.topic, {}).get(f"V#{event.id}")

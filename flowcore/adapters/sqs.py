@@ -6,15 +6,18 @@ The queue is a standard one: it may deliver twice and in any order, and the engi
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from flowcore.adapters.aws import AwsError, SqsClient
+from flowcore.adapters.aws import AwsError, Reply, SqsClient
 from flowcore.adapters.dynamodb_attributes import from_ms, to_ms
-from flowcore.errors import InvariantError, MalformedRequest, QueueUnavailable
+from flowcore.errors import InvariantError, MalformedRequest, QueueUnavailable, SettingsError
 from flowcore.keys import RunRef, is_run_id
-from flowcore.ports import Hint
+from flowcore.ports import Hint, Letter
 
 _FORM = 1
+_HIDDEN_S = 300
+"""How long a dead letter that somebody has taken is not seen by others."""
 _LATEST_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, which is the last a ``datetime`` can be."""
 
@@ -67,3 +70,60 @@ class SqsQueue:
             self._client.send_message(QueueUrl=self._url, MessageBody=encode_hint(hint), DelaySeconds=delay_s)
         except AwsError as error:
             raise QueueUnavailable(f"Queue {self._url!r} took no message: {error}") from error
+
+
+class SqsDeadLetters:
+    """``flowcore.ports.DeadLetters`` on the dead letter queue of a work queue."""
+
+    def __init__(self, client: SqsClient, queue_url: str, *, look_s: int = 1) -> None:
+        """The dead letters at ``queue_url``; ``of`` finds them by the work queue.
+
+        Args:
+            look_s: seconds that a look takes which finds nothing. With 0, SQS asks only some of its servers, and may
+                say that there is nothing where there is something.
+        """
+        self._client = client
+        self._url = queue_url
+        self._look_s = look_s
+
+    @classmethod
+    def of(cls, client: SqsClient, work_queue_url: str, *, look_s: int = 1) -> SqsDeadLetters:
+        """Those of the queue at ``work_queue_url``, as its redrive policy says.
+
+        Raises: QueueUnavailable; SettingsError when the queue has no dead letter queue.
+        """
+        try:
+            told = client.get_queue_attributes(QueueUrl=work_queue_url, AttributeNames=["RedrivePolicy"])
+            policy = json.loads(told.get("Attributes", {}).get("RedrivePolicy", "{}"))
+            if "deadLetterTargetArn" not in policy:
+                raise SettingsError(f"Queue {work_queue_url!r} has no dead letter queue; give it a RedrivePolicy.")
+            *_, account, name = policy["deadLetterTargetArn"].split(":")
+            url = client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
+        except AwsError as error:
+            raise QueueUnavailable(f"The dead letters of {work_queue_url!r} cannot be found: {error}") from error
+        return cls(client, url, look_s=look_s)
+
+    def take(self, limit: int) -> Sequence[Letter]:
+        """See ``DeadLetters.take``."""
+        try:
+            reply = self._client.receive_message(
+                QueueUrl=self._url, MaxNumberOfMessages=limit, VisibilityTimeout=_HIDDEN_S, WaitTimeSeconds=self._look_s
+            )
+        except AwsError as error:
+            raise QueueUnavailable(f"Queue {self._url!r} gives no messages: {error}") from error
+        return [_letter(message) for message in reply.get("Messages", [])]
+
+    def discard(self, letter: Letter) -> None:
+        """See ``DeadLetters.discard``."""
+        try:
+            self._client.delete_message(QueueUrl=self._url, ReceiptHandle=letter.handle)
+        except AwsError as error:
+            raise QueueUnavailable(f"Queue {self._url!r} keeps message {letter.id!r}: {error}") from error
+
+
+def _letter(message: Reply) -> Letter:
+    try:
+        hint = decode_hint(message["Body"])
+    except MalformedRequest:
+        hint = None
+    return Letter(id=message["MessageId"], handle=message["ReceiptHandle"], hint=hint)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias, get_origin
+from typing import Any, Literal, TypeAlias, get_args, get_origin
 
 from pydantic import ValidationError
 from typing_extensions import TypedDict, is_typeddict
@@ -24,6 +24,7 @@ from flowcore.authoring.graph import (
     Body,
     BranchNode,
     Constant,
+    Durability,
     EventNode,
     ForeachNode,
     Function,
@@ -47,7 +48,7 @@ from flowcore.authoring.graph import (
 )
 from flowcore.authoring.step import Step, return_type, takes_context
 from flowcore.codec import NotJsonError, Shape, Unchecked, field_errors, settled
-from flowcore.errors import DefinitionError, Mistake
+from flowcore.errors import DefinitionError, Mistake, StepTimeout
 from flowcore.keys import event_mistake, is_entry_id, key_mistake
 
 MOST_ENTRIES = 5_000
@@ -78,6 +79,7 @@ class Options:
     metadata: Mapping[str, Any]
     hooks: Hooks
     retention: timedelta | None = None
+    durability: Durability = "step"
     validate_inputs: bool = True
     validate_outputs: bool = True
     mistakes: tuple[str, ...] = ()
@@ -125,6 +127,7 @@ def compile_workflow(definition: Definition) -> Graph:
         metadata=definition.options.metadata,
         hooks=definition.options.hooks,
         retention=definition.options.retention,
+        durability=definition.options.durability,
         by_id={node.id: node for node in entries(nodes)},
         fans_out=any(fans_out(node) for node in entries(nodes)),
     )
@@ -199,16 +202,10 @@ class _Compiler:
         step = self._with_our_doors(step)
         self._check_on_timeout(step, id)
         options = self.definition.options
-        retry = Retry(
-            retries=options.retries if step.retries is None else step.retries,
-            backoff=step.backoff or options.backoff,
-            on=step.retry_on,
-            never_on=step.no_retry_on,
-        )
         return StepNode(
             id=id,
             step=step,
-            retry=retry,
+            retry=_retry(step, options),
             takes=step.input,
             gives=step.output,
             description=description or step.description,
@@ -510,6 +507,18 @@ def _shown(thing: Any) -> str:
     return f"{getattr(thing, '__name__', None) or repr(thing)[:80]} ({type(thing).__name__})"
 
 
+def _retry(step: Step[Any, Any, Any, Any], options: Options) -> Retry:
+    """How the step is tried again. At most once: only where its author asks, and never when it may still be at work."""
+    is_careful = step.semantics == "at_most_once"
+    usual = 0 if is_careful else options.retries
+    return Retry(
+        retries=usual if step.retries is None else step.retries,
+        backoff=step.backoff or options.backoff,
+        on=step.retry_on,
+        never_on=(*step.no_retry_on, StepTimeout) if is_careful else step.no_retry_on,
+    )
+
+
 def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mistake]:
     if not is_entry_id(definition.id):
         what = f"{definition.id!r} cannot be a workflow id; use 1-64 ASCII letters, digits, '_' or '-'"
@@ -519,6 +528,9 @@ def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mi
         yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
     if definition.options.retention is not None and definition.options.retention <= timedelta(0):
         yield Mistake(definition.id, f"keeps its runs for {definition.options.retention}; retention= must be positive")
+    if definition.options.durability not in get_args(Durability):
+        what = f"durability={definition.options.durability!r} is none of {', '.join(get_args(Durability))}"
+        yield Mistake(definition.id, what)
     for id, count in Counter(node.id for node in entries(nodes)).items():
         if count > 1:
             yield Mistake(

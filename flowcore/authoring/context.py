@@ -39,6 +39,8 @@ class Asked:
     approvers: Sequence[str] = ()
     quorum: int = 1
     veto: str | None = None
+    allow_self: bool = True
+    escalate: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,8 @@ class Vote(Generic[T]):
     by: str
     at: datetime
     data: T
+    on_behalf_of: str | None = None
+    """The approver in whose place ``by`` voted."""
 
 
 class SuspendSignal(BaseException):
@@ -222,6 +226,8 @@ class StepContext(Generic[Resume, Suspend, State]):
         approvers: Sequence[str] = (),
         quorum: int = 1,
         veto: str | None = None,
+        allow_self: bool = True,
+        escalate: Mapping[int, Sequence[str]] | None = None,
     ) -> NoReturn:
         """Stop here until somebody answers; the step then starts from its top with ``resume_data``.
 
@@ -238,10 +244,14 @@ class StepContext(Generic[Resume, Suspend, State]):
                 is called again where it failed or its worker died; not once it has returned.
             remind: how long after the suspension ``notify`` is called once more, with ``wait.reminder`` 1, 2, ...; it
                 may write to somebody else then. Of several that are due at once only the last is called.
+            escalate: who may answer as well from which reminder on: ``{2: ["boss@example.com"]}``. Together with
+                ``approvers``. From its time on, whenever ``notify`` is called for it.
             approvers: who may answer, by the name that ``resume(by=)`` gives; empty: anybody.
             quorum: how many different people must answer; ``votes`` holds what all of them said.
             veto: name of a field of the answer. One in which it is false, empty or missing settles the suspension
                 alone, whatever the quorum.
+            allow_self: False: whoever started the run (``start(by=)``) may not answer; nobody may where that is not
+                known, nor may an answer without a name.
         Raises: TypeError for an argument of the wrong type.
         """
         _refuse_misfit("timeout", timeout, timedelta, "a timedelta, for instance timedelta(days=3)")
@@ -254,6 +264,8 @@ class StepContext(Generic[Resume, Suspend, State]):
             approvers=approvers,
             quorum=quorum,
             veto=veto,
+            allow_self=allow_self,
+            escalate={} if escalate is None else escalate,
         )
         self.left_by = "ctx.suspend()"
         raise SuspendSignal(payload, timeout, label, asked)

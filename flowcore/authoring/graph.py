@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from flowcore.authoring.step import Step
     from flowcore.codec import Shape
 
+
+Durability: TypeAlias = Literal["step", "boundary"]
+"""``step``: each outcome is stored before the next step begins. ``boundary``: all of them when the run stops."""
 
 _CENTURY = timedelta(days=36_525)
 
@@ -265,6 +268,8 @@ class Graph:
     """How long its ended runs are kept; no part of the fingerprint. None: as the App says."""
     fans_out: bool = False
     """Whether it, or a workflow inside it, has a distributed foreach."""
+    durability: Durability = "step"
+    """When outcomes of its runs become durable; no part of the fingerprint, and nothing to whom it is a step of."""
 
     def called_at(self, path: str) -> Node | None:
         """The node at a dotted path; of a loop or foreach, which share it with their body, the body."""

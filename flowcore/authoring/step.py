@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import FrameType
-from typing import Any, Generic, Protocol, overload
+from typing import Any, Generic, Literal, Protocol, TypeAlias, get_args, overload
 
 from typing_extensions import TypeVar
 
@@ -34,6 +34,7 @@ _S = TypeVar("_S")
 _T = TypeVar("_T")
 
 FAIL = "fail"
+Semantics: TypeAlias = Literal["at_least_once", "at_most_once"]
 UNDECLARED: Any = Any
 """The type of a door about which the author said nothing: everything is accepted there."""
 
@@ -69,6 +70,8 @@ class Step(Generic[In, Out, Resume, Suspend]):
     """How long one try may take; None: as long as the worker lives."""
     on_timeout: Any = FAIL
     """The output when the last try has timed out; ``"fail"``: the step fails then."""
+    semantics: Semantics = "at_least_once"
+    """What becomes of a step whose worker dies in it: it runs again, or it fails with ``MayHaveRun``."""
     description: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -125,6 +128,7 @@ def step(
     no_retry_on: Sequence[type[BaseException]] = (),
     timeout: timedelta | None = None,
     on_timeout: Any = FAIL,
+    semantics: Semantics = "at_least_once",
     metadata: Mapping[str, Any] | None = None,
 ) -> _Decorator: ...
 
@@ -138,16 +142,21 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     Args:
         options: ``id, description, input, output, resume, suspend, state, request_context, retries, backoff, retry_on,
-            no_retry_on, timeout, on_timeout, metadata``. ``request_context`` is a type that the request context must
-            fit when the step begins; ``retries`` counts further tries after the first; ``backoff`` is the pause before
-            the second try (a ``timedelta``) or a whole ``Backoff``; ``timeout`` is how long one try may take, and
-            ``on_timeout`` the step's output when no try is left after one that took longer (``"fail"``, the default:
-            the step fails).
+            no_retry_on, timeout, on_timeout, semantics, metadata``. ``request_context`` is a type that the request
+            context must fit when the step begins; ``retries`` counts further tries after the first; ``backoff`` is the
+            pause before the second try (a ``timedelta``) or a whole ``Backoff``; ``timeout`` is how long one try may
+            take, and ``on_timeout`` the step's output when no try is left after one that took longer (``"fail"``, the
+            default: the step fails).
 
     A try that reaches its ``timeout`` has failed with ``StepTimeout``, and is tried again as ``retries``, ``retry_on``
     and ``no_retry_on`` say. A coroutine is cancelled then. A thread cannot be: what the function still returns is
     dropped, ``ctx.cancelled`` is set, and ``ctx.once``, ``ctx.emit`` and ``ctx.set_state`` stop it for good; what a
     ``ctx.once`` begun in time has done is kept, so that the next try does not do it again.
+
+    With ``semantics="at_most_once"`` it is written down before each call that the step begins. When its worker dies in
+    it, the step is not called again but fails with ``MayHaveRun``; so it does when it was about to begin. An exception
+    is a known outcome: it is retried as the step's own ``retries=`` say, not those of the workflow. A try that has
+    timed out is never retried, for it may still be at work. An answer to a suspension begins the step again.
 
     Raises: DefinitionError for an id or a signature that cannot be used.
 
@@ -206,6 +215,7 @@ def _step_of(
     no_retry_on: Sequence[type[BaseException]] = (),
     timeout: timedelta | None = None,
     on_timeout: Any = FAIL,
+    semantics: Semantics = "at_least_once",
     metadata: Mapping[str, Any] | None = None,
 ) -> Step[Any, Any, Any, Any]:
     name = _checked_id(str(getattr(function, "__name__", type(function).__name__)) if id is None else id)
@@ -214,7 +224,10 @@ def _step_of(
     first = hints.get(parameters[0]) if parameters else None
     context = hints.get(parameters[1]) if len(parameters) > 1 else None
     declared = _doors(context)
-    if mistakes := list(_misused(name, retries, backoff, retry_on, no_retry_on, timeout, on_timeout)):
+    mistakes = list(_misused(name, retries, backoff, retry_on, no_retry_on, timeout, on_timeout))
+    if semantics not in get_args(Semantics):
+        mistakes.append(Mistake(name, f"semantics={semantics!r} is none of {', '.join(get_args(Semantics))}"))
+    if mistakes:
         raise DefinitionError(name, mistakes, is_step=True)
     return Step(
         id=name,
@@ -232,6 +245,7 @@ def _step_of(
         no_retry_on=tuple(no_retry_on),
         timeout=timeout,
         on_timeout=on_timeout,
+        semantics=semantics,
         description=description or inspect.cleandoc(function.__doc__ or "").split("\n", 1)[0],
         metadata=dict(metadata or {}),
     )

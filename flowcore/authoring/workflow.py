@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 
 from flowcore.authoring.compile import MISSING, Definition, Entry, Kind, Options, compile_workflow
 from flowcore.authoring.context import FunctionContext
-from flowcore.authoring.graph import Backoff, Graph, Hooks
+from flowcore.authoring.graph import Backoff, Durability, Graph, Hooks
 from flowcore.authoring.step import Step, misused_retries
 from flowcore.codec import Shape, Unchecked
 
@@ -382,6 +382,7 @@ def workflow(
     on_finish: Hook | None = None,
     on_error: Hook | None = None,
     retention: timedelta | None = None,
+    durability: Durability = "step",
 ) -> WorkflowBuilder[I, O, I]: ...
 @overload
 def workflow(
@@ -402,6 +403,7 @@ def workflow(
     on_finish: Hook | None = None,
     on_error: Hook | None = None,
     retention: timedelta | None = None,
+    durability: Durability = "step",
 ) -> WorkflowBuilder[Any, Any, Any]: ...
 
 
@@ -423,6 +425,7 @@ def workflow(
     on_finish: Hook | None = None,
     on_error: Hook | None = None,
     retention: timedelta | None = None,
+    durability: Durability = "step",
 ) -> WorkflowBuilder[Any, Any, Any]:
     """Begin a workflow.
 
@@ -445,6 +448,11 @@ def workflow(
         on_error: called with the ``RunResult`` when a run has failed; ``on_finish`` is called as well, after it.
         retention: how long a run is kept after it has ended; then it counts as gone and is removed. Left out: as the
             App or the deployment says, for ever unless told otherwise. A run that has not ended is never removed.
+        durability: ``"step"``: each outcome is stored before the next step begins. ``"boundary"``: outcomes are kept in
+            memory and stored together when the run suspends, sleeps, waits for a retry, is handed on or ends, in one
+            request. A worker that dies loses those since then, and their steps run again; all else is the same. A step
+            with ``semantics="at_most_once"``, ``ctx.once`` and ``ctx.emit`` are stored at once all the same. What a
+            workflow says that is a step of another does not count.
 
     What ``on_suspend``, ``on_finish`` and ``on_error`` raise is logged and changes nothing. Each is called once per
     outcome, however often hints are delivered and however many workers look; only a worker (or a store) that dies
@@ -473,6 +481,7 @@ def workflow(
         metadata=dict(metadata or {}),
         hooks=Hooks(on_start=on_start, on_suspend=on_suspend, on_finish=on_finish, on_error=on_error),
         retention=retention,
+        durability=durability,
     )
     return WorkflowBuilder(Definition(id=id, description=description, options=options))
 

@@ -92,10 +92,17 @@ class GiveUp:
     """Workers die of this place again and again: fail it."""
 
     place: Place
-    claims: int
+    deaths: int
 
 
-Action: TypeAlias = RunStep | Evaluate | Enter | Advance | Leave | Gather | TimeOut | GiveUp
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A worker that is gone has begun this step, which runs at most once: fail it, for nobody knows how far it came."""
+
+    place: Place
+
+
+Action: TypeAlias = RunStep | Evaluate | Enter | Advance | Leave | Gather | TimeOut | GiveUp | Doubt
 
 
 @dataclass(frozen=True, slots=True)

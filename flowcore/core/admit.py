@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from flowcore.authoring.graph import Graph
+from flowcore.core.evolve import answers_of
+from flowcore.core.seats import Given, Seat, Turned, seat_for
 from flowcore.errors import (
     AlreadyResumed,
     AmbiguousWait,
     IdempotencyKeyReused,
     IndexOutOfRange,
-    NotAnApprover,
     NotSuspended,
     RequestError,
     RunFinished,
@@ -24,7 +26,21 @@ from flowcore.errors import (
     UnknownStep,
 )
 from flowcore.keys import StepKey, dotted, index_of, parents_of, path_of
-from flowcore.model import Answer, Json, Outcome, Receipt, RunStatus, Snapshot, StepRecord, Terms, Trace, Wait, wait_id
+from flowcore.model import (
+    Answer,
+    Json,
+    Outcome,
+    Receipt,
+    RunStatus,
+    Snapshot,
+    StepRecord,
+    Terms,
+    Trace,
+    Wait,
+    wait_id,
+    wait_place,
+)
+from flowcore.parcels import replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +71,8 @@ class Meant:
     """These suspensions take the answer; several only for the items of one foreach."""
 
     records: tuple[StepRecord, ...]
+    seats: tuple[str | None, ...] = ()
+    """For each the approver whose vote it is, where it is not the one who answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +92,10 @@ class Refused:
 Verdict: TypeAlias = Meant | Repeated | Refused
 
 
-def admit(graph: Graph, snapshot: Snapshot, resume: Resume) -> Verdict:
+def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime | None = None) -> Verdict:
     """Which suspension ``resume`` settles, or why none.
+
+    ``now``, which says who may answer by now, is the run's own clock; left out, when the head was written.
 
     The snapshot should hold every record of the run for the refusals to be precise; the records of its open scopes are
     enough to take a good answer.
@@ -84,9 +104,7 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume) -> Verdict:
         return repeated
     verdict = _meant(graph, snapshot, resume)
     if isinstance(verdict, Meant):
-        for record in verdict.records:
-            if (not_theirs := _voted(snapshot, record, resume)) is not None:
-                return not_theirs
+        return _seated(snapshot, verdict.records, resume, now or snapshot.head.updated_at)
     return verdict
 
 
@@ -97,20 +115,35 @@ def settles(record: StepRecord, answer: Answer) -> bool:
     return is_vetoed or len(record.votes) + 1 >= terms.quorum
 
 
-def _voted(snapshot: Snapshot, record: StepRecord, resume: Resume) -> Repeated | Refused | None:
-    """Why this caller cannot answer this suspension (again); None when he can."""
-    terms, run_id, step = record.terms or Terms(), snapshot.head.run.id, dotted(record.key)
-    if (terms.approvers and resume.by not in terms.approvers) or (terms.quorum > 1 and resume.by is None):
-        return Refused(NotAnApprover(run_id, step, resume.by))
-    for vote in record.votes:
-        if vote.by == resume.by:
-            is_same = vote.digest == resume.digest
-            told = receipt_of(vote, verdict="duplicate")
-            return Repeated(told) if is_same else Refused(AlreadyResumed(run_id, step, _winner(vote)))
-    return None
+def meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> StepRecord | RequestError:
+    """The one suspension that ``resume`` names, or why there is none, whoever may answer it."""
+    verdict = _meant(graph, snapshot, resume)
+    if isinstance(verdict, Meant) and len(verdict.records) > 1:
+        lines = [wait_line(snapshot, record) for record in verdict.records]
+        return AmbiguousWait(snapshot.head.run.id, lines)
+    return verdict.records[0] if isinstance(verdict, Meant) else verdict.error
 
 
-def _meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> Verdict:
+def _seated(
+    snapshot: Snapshot, records: tuple[StepRecord, ...], resume: Resume, now: datetime
+) -> Meant | Repeated | Refused:
+    """Whether this caller can answer these suspensions (still), and for whom."""
+    seats: list[str | None] = []
+    for record in records:
+        match seat_for(snapshot.head, record, resume.by, now):
+            case Turned(error):
+                return Refused(error)
+            case Given(vote) if vote.digest == resume.digest:
+                return Repeated(receipt_of(vote, verdict="duplicate"))
+            case Given(vote):
+                run_id, step = snapshot.head.run.id, dotted(record.key)
+                return Refused(AlreadyResumed(run_id, step, _winner(vote), wait=vote.wait))
+            case Seat(owner):
+                seats.append(None if owner == resume.by else owner)
+    return Meant(records, tuple(seats))
+
+
+def _meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> Meant | Refused:
     waiting = open_waits(snapshot)
     if resume.wait is not None:
         chosen = [
@@ -156,7 +189,16 @@ def is_abandoned(snapshot: Snapshot, key: StepKey) -> bool:
 
 def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplicate"] = "applied") -> Receipt:
     """The proof of what ``answer`` settled, when, and by whom."""
-    return Receipt(verdict=verdict, wait=answer.wait, at=answer.at, by=answer.by, via=answer.via)
+    return Receipt(
+        verdict=verdict,
+        wait=answer.wait,
+        at=answer.at,
+        by=answer.by,
+        via=answer.via,
+        step=dotted(wait_place(answer.wait)[0]),
+        idempotency_key=answer.idempotency_key,
+        on_behalf_of=answer.on_behalf_of,
+    )
 
 
 def _repeated(snapshot: Snapshot, resume: Resume) -> Repeated | Refused | None:
@@ -203,7 +245,7 @@ def _without_items(key: StepKey) -> str:
     return ".".join(part.split("[", 1)[0] for part in path_of(key))
 
 
-def _item(waiting: Sequence[StepRecord], resume: Resume) -> Verdict:
+def _item(waiting: Sequence[StepRecord], resume: Resume) -> Meant | Refused:
     chosen = [record for record in waiting if index_of(record.key) == resume.index]
     if len(chosen) == 1:
         return Meant((chosen[0],))
@@ -211,7 +253,7 @@ def _item(waiting: Sequence[StepRecord], resume: Resume) -> Verdict:
     return Refused(IndexOutOfRange(resume.step or resume.label or "the open foreach", resume.index or 0, indexes))
 
 
-def _single(snapshot: Snapshot, waiting: Sequence[StepRecord]) -> Verdict:
+def _single(snapshot: Snapshot, waiting: Sequence[StepRecord]) -> Meant | Refused:
     if not waiting:
         return Refused(_nothing_open(snapshot))
     if len(waiting) == 1:
@@ -248,7 +290,7 @@ def _already(snapshot: Snapshot, record: StepRecord) -> RequestError:
             if head.is_terminal
             else NotSuspended(head.run.id, head.public_status)
         )
-    return AlreadyResumed(head.run.id, dotted(record.key), _winner(answer))
+    return AlreadyResumed(head.run.id, dotted(record.key), _winner(answer), wait=answer.wait)
 
 
 def _winner(answer: Answer) -> dict[str, Any]:
@@ -256,12 +298,31 @@ def _winner(answer: Answer) -> dict[str, Any]:
 
 
 def _settled_wait(snapshot: Snapshot, wait: str) -> RequestError:
-    record = snapshot.records.get(StepKey(wait.rsplit("@", 1)[0]))
-    if snapshot.head.is_terminal and (record is None or record.answer is None):
-        return RunFinished(snapshot.head.run.id, snapshot.head.public_status)
-    if record is None or record.answer is None:
-        return NotSuspended(snapshot.head.run.id, snapshot.head.public_status, step=wait, open_steps=_open(snapshot))
-    return _already(snapshot, record)
+    """Why this very suspension is not open: what has settled it is told, if the run still knows."""
+    head, (key, life) = snapshot.head, wait_place(wait)
+    record = snapshot.records.get(key)
+    if record is not None and head.status is not RunStatus.CANCELED:
+        lapsed = lapse_of(record, head.incarnation)
+        known = (*record.spent, *answers_of(record), *([] if lapsed is None else [lapsed]))
+        settled_it = [answer for answer in known if answer.wait == wait]
+        if settled_it:
+            return AlreadyResumed(head.run.id, dotted(key), _winner(settled_it[-1]), wait=wait)
+        if record.answer is not None and life == head.incarnation:
+            return _already(snapshot, record)
+    if head.is_terminal:
+        return RunFinished(head.run.id, head.public_status)
+    return NotSuspended(head.run.id, head.public_status, step=wait, open_steps=_open(snapshot))
+
+
+def lapse_of(record: StepRecord, incarnation: int) -> Answer | None:
+    """The deadline as the answer that it was, where it has settled a suspension without a call of its step."""
+    had_one = record.listens is not None or (record.terms is not None and record.terms.lapse is not None)
+    gave_up = record.failure is not None and record.failure.type == "ExecutorCrashed"
+    if record.answer is not None or not record.is_settled or not had_one or gave_up:
+        return None
+    began = replace(record, gen=record.gen - len(record.votes) - len(record.delegations) - 1)
+    wait = wait_id(began, incarnation)
+    return Answer(wait=wait, data=None, digest="", at=record.at, via="timeout", timed_out=True)
 
 
 def _no_label(snapshot: Snapshot, label: str) -> RequestError:

@@ -51,6 +51,8 @@ def _fits(record: StepRecord, node: Node) -> bool:
             return isinstance(node, EventNode)
         case Outcome.SUSP | Outcome.RESU | Outcome.RETRY:
             return isinstance(node, (StepNode, LoopNode, ForeachNode))
+        case Outcome.START if record.opens is None:
+            return isinstance(node, (StepNode, LoopNode, ForeachNode))
         case Outcome.START:
             return isinstance(node, (NestedNode, LoopNode, ForeachNode))
         case _:

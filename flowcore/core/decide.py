@@ -39,6 +39,7 @@ from flowcore.core.actions import (
     Broken,
     Decision,
     Done,
+    Doubt,
     Ended,
     Enter,
     Evaluate,
@@ -225,8 +226,9 @@ def decide(graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed | Non
         case Ended(value):
             return Finish(Done(value))
         case Live() | Held() if walk.actions:
-            if _is_poisoned(snapshot):
-                return Run((GiveUp(walk.actions[0].place, head.attempts),), None)
+            deaths = _deaths(snapshot)
+            if deaths is not None:
+                return Run((GiveUp(walk.actions[0].place, deaths),), None)
             return Run(tuple(walk.actions), walk.retry)
         case Live() if walk.joins:
             return Park(RunStatus.JOINING, walk.wake, walk.retry)
@@ -244,13 +246,14 @@ class _Walk:
     """One pass over the tree: collects what is ready and when the next pause ends."""
 
     __slots__ = (
-        *("actions", "fans", "incarnation", "joins", "now", "own", "part", "passed", "records", "retry", "share"),
-        "wake",
+        *("actions", "epoch", "fans", "incarnation", "joins", "now", "own", "part", "passed", "records", "retry"),
+        *("share", "wake"),
     )
 
     def __init__(self, snapshot: Snapshot, now: datetime, passed: Passed) -> None:
         self.records = snapshot.records
         self.incarnation = snapshot.head.incarnation
+        self.epoch = snapshot.head.epoch
         self.now = now
         self.passed = passed
         self.actions: list[Action] = []
@@ -269,6 +272,8 @@ class _Walk:
         done, value = self.passed.prefixes.get(home, (0, value))
         for position in range(done, len(graph.nodes)):
             node = graph.nodes[position]
+            if self._is_long_passed(graph.nodes[position : position + 2], home):
+                continue
             place = Place(key=inside(home, node.id), node=node, graph=graph, home=home, init=init)
             result = self.visit(place, value)
             if not isinstance(result, Done):
@@ -276,6 +281,18 @@ class _Walk:
             value = result.value
             self.passed.prefixes[home] = (position + 1, value)
         return Done(value)
+
+    def _is_long_passed(self, nodes: Sequence[Node], home: Scope) -> bool:
+        """Whether a node's output went into the next one, which has an output of its own: nobody looks at it again.
+
+        So an output that lies elsewhere is not fetched for a run that is further on.
+        """
+        return len(nodes) == 2 and all(
+            isinstance(node, (StepNode, MapNode, NestedNode, LoopNode, ForeachNode))
+            and (record := self.records.get(inside(home, node.id))) is not None
+            and record.outcome is Outcome.OK
+            for node in nodes
+        )
 
     def visit(self, place: Place, value: Json) -> Result:
         """One node, wherever it stands."""
@@ -316,6 +333,10 @@ class _Walk:
                 return LIVE
             case Outcome.SUSP:
                 return self._held(place, record)
+            case Outcome.START if record.epoch < self.epoch:
+                return self._ask(Doubt(place))
+            case Outcome.START:
+                return self._ask(RunStep(place, _input(record, value), record))
             case _:
                 return _settled(record, value)
 
@@ -552,10 +573,11 @@ def _settled(record: StepRecord, value: Json) -> Done | Ended | Broken:
             )
 
 
-def _is_poisoned(snapshot: Snapshot) -> bool:
-    """Whether the last claims all ended without a clean release and without a single record."""
+def _deaths(snapshot: Snapshot) -> int | None:
+    """How many workers have died here, if the last claims all ended without a clean release and a single record."""
     head = snapshot.head
     if head.attempts <= MOST_CLAIMS:
-        return False
+        return None
     progress = max((record.epoch for record in snapshot.records.values()), default=0)
-    return head.epoch - progress > MOST_CLAIMS
+    # This claim is not one of them; the one that has made the last record is.
+    return min(head.attempts - 1, head.epoch - progress) if head.epoch - progress > MOST_CLAIMS else None

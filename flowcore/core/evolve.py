@@ -7,9 +7,9 @@ Knows no clock and no store. An outcome changes only along a row of ``STEP_CHANG
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias, assert_never
+from typing import Literal, TypeAlias, assert_never
 
 from flowcore.errors import InvariantError
 from flowcore.keys import Scope, StepKey, scope_of, scopes_of
@@ -17,6 +17,7 @@ from flowcore.model import (
     NO_CHANGE,
     STEP_CHANGES,
     Answer,
+    Delegation,
     Delta,
     Head,
     Json,
@@ -26,6 +27,7 @@ from flowcore.model import (
     StepRecord,
     Terms,
 )
+from flowcore.parcels import inherit, replace
 from flowcore.pmap import PMap
 
 
@@ -73,6 +75,8 @@ class Failed:
     attempt: int = 1
     closes: Scope | None = None
     """The scope that is never loaded again; what succeeded in it keeps its changes to the shared values."""
+    unread: Literal["no", "perhaps", "surely"] = "no"
+    """Whether nothing was called, because a deploy has changed the type of what was stored for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +126,14 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delegated:
+    """Somebody else votes in the place of an approver; the suspension stays open."""
+
+    key: StepKey
+    delegation: Delegation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
     """An entry that waited for an event has got one; its data is the entry's output."""
 
@@ -154,6 +166,15 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A step that runs at most once is about to be called; ``attempt`` tries of this pass are over."""
+
+    key: StepKey
+    attempt: int
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
     """An entry that was inserted in front of what the run had reached when it took over a new definition."""
 
@@ -168,7 +189,18 @@ class Adopted:
 
 
 Happened: TypeAlias = (
-    Succeeded | Failed | FailedOnce | Suspended | Answered | Counted | Received | FellAsleep | Opened | Skipped
+    Succeeded
+    | Failed
+    | FailedOnce
+    | Suspended
+    | Answered
+    | Counted
+    | Delegated
+    | Received
+    | FellAsleep
+    | Begun
+    | Opened
+    | Skipped
 )
 """What this worker makes a record of."""
 StepEvent: TypeAlias = Happened | Adopted
@@ -238,26 +270,16 @@ def _record(snapshot: Snapshot, event: Happened, at: datetime) -> StepRecord:
     return _filled(snapshot, event, fresh, prior)
 
 
+_REMEMBERED = (
+    *("payload", "answer", "asked", "spent", "label", "delta", "count", "given", "listens", "terms", "votes"),
+    "delegations",
+)
+"""What a record hands down to the one that takes its place."""
+
+
 def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepRecord | None) -> StepRecord:
     """``fresh`` with what the event says, and with what the place must not forget."""
-    memory = (
-        fresh
-        if prior is None
-        else replace(
-            fresh,
-            payload=prior.payload,
-            answer=prior.answer,
-            asked=prior.asked,
-            spent=prior.spent,
-            label=prior.label,
-            delta=prior.delta,
-            count=prior.count,
-            given=prior.given,
-            listens=prior.listens,
-            terms=prior.terms,
-            votes=prior.votes,
-        )
-    )
+    memory = fresh if prior is None else inherit(fresh, prior, _REMEMBERED)
     match event:
         case Succeeded():
             delta = memory.delta.merged(event.changes.stamped(fresh.seq)).merged(_changes_in(snapshot, event.closes))
@@ -275,20 +297,18 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 listens=event.listens,
                 terms=event.terms,
                 votes=(),
+                delegations=(),
                 until=event.until,
                 answer=None,
                 asked=None,
                 spent=_spent(memory),
                 delta=memory.delta.merged(event.changes.stamped(fresh.seq)),
             )
-        case Counted():
-            assert prior is not None  # the table of changes has seen to it
-            began = prior.gen if prior.began is None else prior.began
-            votes = (*prior.votes, event.answer)
-            return replace(memory, at=prior.at, until=prior.until, votes=votes, began=began)
+        case Counted() | Delegated():
+            return _still(memory, prior, event)
         case Answered():
-            votes = (*memory.votes, event.answer) if memory.terms is not None and memory.terms.quorum > 1 else ()
-            memory = replace(memory, votes=votes)
+            is_vote = memory.terms is not None and memory.terms.quorum > 1 and not event.answer.timed_out
+            memory = replace(memory, votes=(*memory.votes, event.answer) if is_vote else memory.votes)
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
             return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta, asked=asked)
@@ -301,6 +321,8 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
         case Opened():
             delta = memory.delta.merged(_changes_in(snapshot, event.closes))
             return replace(memory, output=event.value, opens=event.opens, count=event.count, delta=delta)
+        case Begun():
+            return replace(memory, attempt=event.attempt)
         case Skipped():
             return memory
         case _:
@@ -317,13 +339,13 @@ def _outcome(event: Happened) -> Outcome:
             return Outcome.ERR
         case FailedOnce():
             return Outcome.RETRY
-        case Suspended() | Counted():
+        case Suspended() | Counted() | Delegated():
             return Outcome.SUSP
         case Answered():
             return Outcome.RESU
         case FellAsleep():
             return Outcome.SLP
-        case Opened():
+        case Opened() | Begun():
             return Outcome.START
         case Skipped():
             return Outcome.SKIP
@@ -331,11 +353,26 @@ def _outcome(event: Happened) -> Outcome:
             assert_never(event)
 
 
+def _still(memory: StepRecord, prior: StepRecord | None, event: Counted | Delegated) -> StepRecord:
+    """A suspension that is rewritten is the same one: it keeps its id, its beginning and its deadline."""
+    assert prior is not None  # the table of changes has seen to it
+    began = prior.gen if prior.began is None else prior.began
+    same = replace(memory, at=prior.at, until=prior.until, began=began)
+    if isinstance(event, Counted):
+        return replace(same, votes=(*memory.votes, event.answer))
+    return replace(same, delegations=(*memory.delegations, event.delegation))
+
+
 def _spent(record: StepRecord) -> tuple[Answer, ...]:
     """Earlier answers that carried a key: a late copy of one must not pass for the answer to the next suspension."""
-    if record.answer is None or record.answer.idempotency_key is None:
-        return record.spent
-    return (*record.spent, replace(record.answer, data=None))
+    given = answers_of(record)
+    return (*record.spent, *(replace(answer, data=None) for answer in given if answer.idempotency_key is not None))
+
+
+def answers_of(record: StepRecord) -> tuple[Answer, ...]:
+    """Every answer to the last suspension at a place, the one that settled it last."""
+    answer = record.answer
+    return record.votes if answer is None or answer in record.votes else (*record.votes, answer)
 
 
 def _changes_in(snapshot: Snapshot, scope: Scope | None) -> Delta:

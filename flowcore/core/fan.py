@@ -7,11 +7,11 @@ and the length of its list, so whoever comes later names the same children.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from flowcore.authoring.graph import ForeachNode
 from flowcore.keys import StepKey, item_number
 from flowcore.model import Delta, Fan, Join, Json, Outcome, Snapshot, StepRecord
+from flowcore.parcels import replace
 
 CHUNK = 200
 """Items of one join: with every item in two sets its item stays below a write unit."""

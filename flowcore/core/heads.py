@@ -8,13 +8,13 @@ that somebody must act upon is never without it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from flowcore.authoring.graph import Hooks
 from flowcore.errors import InvariantError
 from flowcore.model import RUN_CHANGES, Head, Json, RunStatus, StepFailure, StepRecord
+from flowcore.parcels import replace
 
 QUEUED_GRACE = timedelta(seconds=5)
 """How long a hint may be on its way before the sweeper sends another."""
@@ -54,6 +54,11 @@ def held(head: Head, now: datetime, *, owner: str, lease_until: datetime) -> Hea
         wake=None,
         due=lease_until + LEASE_GRACE,
     )
+
+
+def renewed(head: Head, now: datetime) -> Head:
+    """Whoever drives the run goes on driving it; written together with what it has done so far."""
+    return _moved(head, RunStatus.RUNNING, now)
 
 
 def parked(
@@ -147,6 +152,7 @@ def reborn(head: Head, now: datetime, incarnation: int) -> Head:
         epoch=head.epoch + 1,
         updated_at=max(head.updated_at, now),
         incarnation=incarnation,
+        effects=None,
         owner=None,
         lease_until=None,
         attempts=0,
@@ -156,6 +162,7 @@ def reborn(head: Head, now: datetime, incarnation: int) -> Head:
         output=None,
         failure=None,
         blocked=None,
+        canceled_by=None,
         waiting_since=None,
         deadline=None,
         expires_at=None,
@@ -163,10 +170,23 @@ def reborn(head: Head, now: datetime, incarnation: int) -> Head:
     )
 
 
-def canceled(head: Head, now: datetime) -> Head:
+def redriven(head: Head, now: datetime, incarnation: int) -> Head:
+    """A failed run goes on in a new life; what its steps did outside is known there under the keys of the old one."""
+    return replace(reborn(head, now, incarnation), effects=head.effects or head.incarnation)
+
+
+def canceled(head: Head, now: datetime, by: str | None = None) -> Head:
     """Canceled; whoever drives the run is fenced off by the new epoch."""
     return _moved(
-        head, RunStatus.CANCELED, now, epoch=head.epoch + 1, owner=None, lease_until=None, wake=None, due=None
+        head,
+        RunStatus.CANCELED,
+        now,
+        epoch=head.epoch + 1,
+        owner=None,
+        lease_until=None,
+        wake=None,
+        due=None,
+        canceled_by=by,
     )
 
 

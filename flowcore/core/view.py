@@ -62,7 +62,7 @@ def steps(graph: Graph | None, snapshot: Snapshot) -> dict[str, StepResult]:
     Without a graph (the workflow is not served here) inputs are missing.
     """
     inside_of = _unrest(snapshot)
-    flow = dict(_inputs(graph, ROOT, snapshot.head.input, snapshot)) if graph is not None else {}
+    flow = {} if graph is None else dict(inputs(graph, snapshot))
     found: dict[str, StepResult] = {}
     settled_last = sorted(snapshot.records.values(), key=lambda record: (record.seq, record.key))
     for record in settled_last:
@@ -188,6 +188,11 @@ def _unrest(snapshot: Snapshot) -> Mapping[StepKey, set[Outcome]]:
 
 
 # -- what went into each node -----------------------------------------------------------------------------------------
+
+
+def inputs(graph: Graph, snapshot: Snapshot) -> Iterator[tuple[StepKey, Json]]:
+    """The value that reached each node of the run, as far as records tell."""
+    return _inputs(graph, ROOT, snapshot.head.input, snapshot)
 
 
 def _inputs(graph: Graph, home: Scope, value: Json, snapshot: Snapshot) -> Iterator[tuple[StepKey, Json]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from flowcore.app import ServedWorkflow
 from flowcore.authoring.workflow import Workflow
 from flowcore.core.events import Event, failure_json
 from flowcore.core.view import StepResult
+from flowcore.errors import MalformedRequest
 from flowcore.fields import FIELDS
 from flowcore.model import EventReceipt, Json, Page, Receipt, RunSummary, Wait
 from flowcore.run import RunResult
@@ -51,12 +52,36 @@ class ResumeBody(_Body):
     include_resume_labels: bool = False
 
 
+class StartIfAbsent(_Body):
+    """The run that an event starts; without ``run_id`` one for each name and key."""
+
+    workflow: str
+    input: Any = None
+    run_id: str | None = None
+    resource_id: str | None = None
+    tags: list[str] = []
+    state: dict[str, Any] | None = None
+    request_context: dict[str, Any] | None = None
+
+
+class DelegateBody(_Body):
+    """Hand the caller's vote to somebody else; at most one of ``wait``, ``step`` and ``label`` says in which wait."""
+
+    to: str
+    wait: str | None = None
+    step: str | list[str] | None = None
+    label: str | None = None
+    index: int | None = None
+
+
 class EventBody(_Body):
     """Tell whoever waits for it that something has happened."""
 
     name: str
     key: str
     data: Any = None
+    start_if_absent: StartIfAbsent | None = None
+    """The run to start when nobody waits and there is none of its id."""
 
 
 SHOWN = tuple(name for name in FIELDS if name not in ("state", "request_context", "resume_labels", "blocked"))
@@ -154,6 +179,9 @@ def wait_json(wait: Wait[Json]) -> dict[str, Json]:
         "approvers": list(wait.approvers),
         "quorum": wait.quorum,
         "answered_by": list(wait.answered_by),
+        "delegated": dict(wait.delegated),
+        "escalates": [{"at": _instant(at), "approvers": list(names)} for at, names in wait.escalates],
+        "allow_self": wait.allow_self,
     }
 
 
@@ -172,10 +200,28 @@ def receipt_json(receipt: Receipt) -> dict[str, Json]:
     return {
         "verdict": receipt.verdict,
         "wait": receipt.wait,
+        "step": receipt.step,
         "at": _instant(receipt.at),
         "by": receipt.by,
         "via": receipt.via,
+        "idempotency_key": receipt.idempotency_key,
+        "reason": receipt.reason,
+        "errors": [dict(row) for row in receipt.errors],
+        "winner": receipt.winner,
+        "on_behalf_of": receipt.on_behalf_of,
+        "to": receipt.to,
+        "times": receipt.times,
+        "last_at": _instant(receipt.last_at),
     }
+
+
+def receipts_json(receipts: Sequence[Receipt], limit: int, cursor: str | None) -> dict[str, Json]:
+    """A part of a run's receipts, which grow only at their end. Raises: MalformedRequest for a foreign cursor."""
+    if cursor is not None and not (cursor.isascii() and cursor.isdigit()):
+        raise MalformedRequest(f"{cursor!r} is no cursor of this listing")
+    first = int(cursor or 0)
+    items = [receipt_json(receipt) for receipt in receipts[first : first + limit]]
+    return {"items": items, "cursor": str(first + limit) if first + limit < len(receipts) else None}
 
 
 def _step(step: StepResult) -> dict[str, Json]:

@@ -23,6 +23,7 @@ RETRY_AFTER_S = 1
 _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.RunNotFound, HTTPStatus.NOT_FOUND),
     (errors.WorkflowNotFound, HTTPStatus.NOT_FOUND),
+    (errors.EventNotFound, HTTPStatus.NOT_FOUND),
     (errors.MalformedRequest, HTTPStatus.BAD_REQUEST),
     (errors.InvalidPayload, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IdempotencyKeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -32,6 +33,7 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.IndexOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.NotAnApprover, HTTPStatus.FORBIDDEN),
     (errors.RequestError, HTTPStatus.CONFLICT),
+    (errors.BlobLost, HTTPStatus.CONFLICT),
     (errors.CapacityError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (errors.Throttled, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.ConflictError, HTTPStatus.SERVICE_UNAVAILABLE),

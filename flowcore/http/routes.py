@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal, cast
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.api_gateway import BaseRouter, Router
 from aws_lambda_powertools.event_handler.openapi.params import Query
+from pydantic import ValidationError
 
 from flowcore.app import App
 from flowcore.authoring.workflow import Workflow
 from flowcore.http.bodies import (
+    DelegateBody,
     EventBody,
     ResumeBody,
     StartBody,
@@ -27,11 +29,13 @@ from flowcore.http.bodies import (
     fields_json,
     graph_json,
     page_json,
+    receipts_json,
     run_json,
     workflow_json,
 )
 from flowcore.model import Json
 from flowcore.run import Run, RunResult
+from flowcore.starting import Start
 from flowcore.tracing import Tracing, from_traceparent
 
 LONGEST_WAIT = timedelta(seconds=25)
@@ -126,6 +130,12 @@ def _about_runs(router: Router, app: App) -> None:
     def list_events(run_id: str, after: Annotated[int, Query(ge=0)] = 0) -> Response[str]:
         return _json(HTTPStatus.OK, {"items": [event_json(event) for event in app.run(run_id).events(after)]})
 
+    @router.get("/v1/runs/<run_id>/receipts")
+    def list_receipts(
+        run_id: str, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None
+    ) -> Response[str]:
+        return _json(HTTPStatus.OK, receipts_json(app.run(run_id).receipts(), limit, cursor))
+
 
 def _changes(router: Router, app: App) -> None:
     @router.post("/v1/workflows/<workflow>/runs")
@@ -137,6 +147,7 @@ def _changes(router: Router, app: App) -> None:
             state=body.state,
             request_context=body.request_context,
             idempotency_key=_header(router, "idempotency-key"),
+            by=caller_of(router.current_event.raw_event),
             tracing=_traced(body.tracing, _header(router, "traceparent")),
             wait=wait,
         )
@@ -163,13 +174,28 @@ def _changes(router: Router, app: App) -> None:
         also = _asked_besides(body.include_state, body.include_resume_labels)
         return _done(app, result, also, waited=wait is not None)
 
+    @router.post("/v1/runs/<run_id>/delegate")
+    def delegate_vote(run_id: str, body: DelegateBody) -> Response[str]:
+        by, run = caller_of(router.current_event.raw_event), app.run(run_id)
+        result = run.delegate(
+            by=by, to=body.to, step=body.step, label=body.label, wait=body.wait, index=body.index, via="http"
+        )
+        return _json(HTTPStatus.OK, _shown(app, result), {"Idempotent-Replayed": "true"} if result.replayed else {})
+
     @router.post("/v1/runs/<run_id>/cancel")
     def cancel_run(run_id: str) -> Response[str]:
-        return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel()))
+        by = caller_of(router.current_event.raw_event)
+        return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel(by=by)))
+
+    @router.post("/v1/runs/<run_id>/redrive")
+    def redrive_run(run_id: str) -> Response[str]:
+        return _done(app, app.run(run_id).redrive(), [], waited=False)
 
     @router.post("/v1/events")
     def send_event(body: EventBody) -> Response[str]:
-        receipt = app.send_event(body.name, body.key, body.data, event_id=_header(router, "idempotency-key"))
+        id, start = _header(router, "idempotency-key"), body.start_if_absent
+        absent = None if start is None else Start(**dict(start))
+        receipt = app.send_event(body.name, body.key, body.data, event_id=id, start_if_absent=absent)
         replayed = receipt.verdict == "duplicate"
         headers = {"Idempotent-Replayed": "true"} if replayed else {}
         status = HTTPStatus.OK if replayed else HTTPStatus.ACCEPTED
@@ -220,7 +246,12 @@ def _plain_output(app: App, workflow: str, status: str, output: Any) -> Json:
     served = app.workflows.get(workflow)
     if status != "success":
         return None
-    return output if served is None else served.compiled.gives.encode(output)
+    if served is None:
+        return output
+    try:
+        return served.compiled.gives.encode(output)
+    except ValidationError:  # a deploy has changed its type since; the output is plain then
+        return output
 
 
 def _done(

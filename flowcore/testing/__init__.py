@@ -7,6 +7,7 @@ from flowcore.testing.clock import SeededIds, ShiftedClock, VirtualClock
 from flowcore.testing.explore import Diverged, Exploration, explore
 from flowcore.testing.faults import Fault, FaultyStore, LossyQueue, LossyScheduler, Unruly, WorkerDied
 from flowcore.testing.generate import Sample, sample
+from flowcore.testing.lag import LaggingStore
 from flowcore.testing.local import LocalApp
 from flowcore.testing.oracle import Told, tell
 from flowcore.testing.schedule import Strike
@@ -16,6 +17,7 @@ __all__ = [
     "Exploration",
     "Fault",
     "FaultyStore",
+    "LaggingStore",
     "LocalApp",
     "LossyQueue",
     "LossyScheduler",

@@ -76,7 +76,7 @@ class VirtualClock:
 
 
 class ShiftedClock:
-    """Another machine's clock: always ``offset`` away from the clock it follows."""
+    """Another machine's clock: ``offset`` away from the clock it follows, until it jumps."""
 
     def __init__(self, clock: VirtualClock, offset: timedelta) -> None:
         self._clock = clock
@@ -89,6 +89,10 @@ class ShiftedClock:
     def wait_until(self, instant: datetime) -> None:
         """See ``Clock.wait_until``."""
         self._clock.wait_until(instant - self._offset)
+
+    def jump(self, by: timedelta) -> None:
+        """Set this clock on, or back, as a time server that corrects it would; the one it follows stays."""
+        self._offset += by
 
     def alarm(self, instant: datetime, ring: Callable[[], None]) -> AbstractContextManager[None]:
         """See ``VirtualClock.alarm``."""

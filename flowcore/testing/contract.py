@@ -43,6 +43,7 @@ from flowcore.model import (
     Outcome,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunStatus,
     RunSummary,
@@ -118,6 +119,12 @@ def a_sent(id: str, **changes: Any) -> Sent:
 def an_answer(data: Json, **changes: Any) -> Answer:
     """An answer to the suspension at ``approve``."""
     return replace(Answer(wait="approve@0", data=data, digest="d-1", at=NOW), **changes)
+
+
+def a_receipt(**changes: Any) -> Receipt:
+    """Of an answer that came too late."""
+    plain = Receipt(verdict="stale", wait="approve@0", at=NOW, by="ann", via="http", reason="already-resumed")
+    return replace(plain, **changes)
 
 
 def a_started(key: str, opens: str, **changes: Any) -> StepRecord:
@@ -414,6 +421,86 @@ class StoreContract:
         assert store.release(a_head(version=2, epoch=1), epoch=1, version=1) == HeadMoved(standing)
         assert store.peek(RUN) == standing
 
+    def test_release_writes_a_batch_with_the_head(self, store: Store) -> None:
+        """Records of several scopes, some of them over others, are loaded like any that were written alone."""
+        store.start(a_running_head())
+        asked = a_record("ask", Outcome.RESU, gen=1)
+        commit_all(store, keyed(asked))
+        written = keyed(
+            a_record("a", output={"deep": [1, 1.5, "ü", None, True]}, delta=Delta(state={"n": (1, 2)}), seq=2),
+            a_record("b", Outcome.ERR, failure=StepFailure(type="E", message="m"), attempt=3, seq=3),
+            a_record("c", Outcome.SLP, until=NOW + SECOND, seq=4),
+            a_record("d", Outcome.SKIP, seq=5),
+            a_record("ask", gen=4, output="yes", answer=an_answer("yes"), asked=(1, NOW, 2), seq=6),
+            a_started("poll", "poll#3", count=3, seq=7),
+            a_record("poll#3/x", output="x", started_at=NOW - SECOND, seq=8),
+            a_record("poll#3/y", Outcome.BAIL, output="y", seq=9),
+            a_record("large", output=noise(200_000), seq=10),
+            a_record("approve", Outcome.SUSP, payload={"why": 1}, label="boss", seq=11),
+        )
+        closed = keyed(a_record("done/x", output=1, seq=12), a_record("done/y", output=2, seq=13))
+        left = a_suspended_head(version=2)
+        priors = {StepKey("ask"): asked}
+        batch = [(record, priors.get(key)) for key, record in {**written, **closed}.items()]
+        assert store.release(left, epoch=1, version=1, batch=batch) == Written()
+        assert store.load(RUN) == (left, written)
+        assert store.load(RUN, left) == (left, written)
+        assert store.load(RUN, everything=True) == (left, {**written, **closed})
+
+    def test_a_batch_goes_with_its_head_or_not_at_all(self, store: Store) -> None:
+        """Whoever has lost the run writes nothing; and nothing is written where a record has moved."""
+        store.start(a_running_head(epoch=2))
+        standing = a_record("approve", Outcome.SUSP, gen=3)
+        store.commit(RUN, 1, standing, None)
+        batch = [(a_record("a"), None), (a_record("b"), None)]
+        left = a_head(version=2, epoch=1)
+        assert store.release(left, epoch=1, version=1, batch=batch) == HeadMoved(a_running_head(epoch=2))
+        moved = [*batch, (a_record("approve", gen=3), a_record("approve", Outcome.SUSP, gen=2))]
+        assert store.release(a_head(version=2, epoch=2), epoch=2, version=1, batch=moved) == RecordMoved(standing)
+        both = store.release(a_head(version=2, epoch=1), epoch=1, version=1, batch=moved)
+        assert both == HeadMoved(a_running_head(epoch=2))
+        assert store.load(RUN) == (a_running_head(epoch=2), keyed(standing))
+
+    def test_a_batch_may_be_as_large_as_it_is_promised(self, store: Store) -> None:
+        """64 records that weigh a megabyte together."""
+        store.start(a_running_head())
+        records = keyed(*[a_record(f"s{number}", output=noise(24_000 + number), seq=number) for number in range(64)])
+        assert 800_000 < sum(store.weigh(RUN, 1, record) for record in records.values()) < 2**20
+        batch = [(record, None) for record in records.values()]
+        left = a_head(version=2, epoch=1)
+        assert store.release(left, epoch=1, version=1, batch=batch) == Written()
+        assert store.load(RUN) == (left, records)
+
+    def test_batch_after_batch_adds_up(self, store: Store) -> None:
+        """What a later one holds stands beside what an earlier one held, and a single record beside both."""
+        store.start(a_running_head())
+        for version in (1, 2, 3):
+            batch = [(a_record(f"{part}{version}", seq=2 * version + (part == "b")), None) for part in "ab"]
+            head = a_running_head(version=version + 1)
+            assert store.release(head, epoch=1, version=version, batch=batch) == Written()
+        store.commit(RUN, 1, a_record("c"), None)
+        loaded = store.load(RUN)
+        assert loaded is not None
+        assert {"a1", "b1", "a2", "b2", "a3", "b3", "c"} == loaded[1].keys()
+
+    def test_a_run_is_deleted_with_its_batches(self, store: Store) -> None:
+        """A new run of that id finds nothing of them."""
+        store.start(a_running_head())
+        store.release(
+            a_head(version=2, epoch=1), epoch=1, version=1, batch=[(a_record("a"), None), (a_record("b"), None)]
+        )
+        assert store.delete(RUN)
+        store.start(a_head())
+        assert store.load(RUN, everything=True) == (a_head(), {})
+
+    def test_weigh_refuses_what_cannot_be_written(self, store: Store) -> None:
+        """Before anybody keeps it for later."""
+        assert 60 < store.weigh(RUN, 1, a_record()) < 300
+        with pytest.raises(PayloadTooLarge):
+            store.weigh(RUN, 1, a_record(output="x" * 400_000))
+        with pytest.raises(InvalidPayload):
+            store.weigh(RUN, 1, a_record(output=float("nan")))
+
     def test_release_of_no_run_is_refused(self, store: Store) -> None:
         """A deleted run does not come back."""
         assert store.release(a_head(), epoch=1, version=1) == HeadMoved(None)
@@ -503,6 +590,47 @@ class StoreContract:
         store.keep(a_sent("e-1"))
         store.listen(a_listener())
         assert store.mail(other, NOW) == Mail()
+
+    def test_start_with_puts_the_run_and_the_event(self, store: Store) -> None:
+        """Both are there afterwards, and the run is listed like any other."""
+        head, sent = a_head(), a_sent("e-1", starts="r-1")
+        assert store.start_with(head, sent) is None
+        assert store.load(RUN) == (head, {})
+        assert store.mail(TOPIC, NOW) == Mail(events=(sent,))
+        assert [RUN.id] == [summary.run_id for summary in store.list_runs("acme")]
+
+    def test_start_with_puts_neither_where_the_run_stands(self, store: Store) -> None:
+        """The head in its way is told."""
+        store.start(a_suspended_head())
+        assert store.start_with(a_head(), a_sent("e-1")) == a_suspended_head()
+        assert store.mail(TOPIC, NOW) == Mail()
+
+    @pytest.mark.parametrize("is_started", [False, True], ids=["no run", "and the run"])
+    def test_start_with_puts_neither_where_the_event_stands(self, store: Store, is_started: bool) -> None:
+        """The event in its way is told, also where the run is there as well."""
+        first = a_sent("e-1", data=1, starts="r-0")
+        store.keep(first)
+        if is_started:
+            store.start(a_suspended_head())
+        assert store.start_with(a_head(), a_sent("e-1", data=2, digest="d-2")) == first
+        assert (store.peek(RUN) is not None) is is_started
+        assert store.mail(TOPIC, NOW).events == (first,)
+
+    def test_start_with_an_event_too_large_puts_neither(self, store: Store) -> None:
+        """It is refused before anything is written."""
+        with pytest.raises(PayloadTooLarge):
+            store.start_with(a_head(), a_sent("e-1", data=noise(500_000)))
+        assert (store.peek(RUN), store.mail(TOPIC, NOW)) == (None, Mail())
+
+    def test_one_of_8_events_starts_the_run(self, store: Store) -> None:
+        """The others learn what stands there, and have kept nothing."""
+        with racing(8) as race:
+            calls = [partial(store.start_with, a_head(input=n), a_sent(f"e-{n}")) for n in range(8)]
+            verdicts = race(calls)
+        standing = store.peek(RUN)
+        assert standing is not None
+        assert [None] == [verdict for verdict in verdicts if verdict != standing]
+        assert [f"e-{standing.input}"] == [event.id for event in store.mail(TOPIC, NOW).events]
 
     @pytest.mark.parametrize("is_kept", [True, False], ids=["kept before", "straight from its sender"])
     def test_resume_takes_the_event_that_settles_it(self, store: Store, is_kept: bool) -> None:
@@ -614,6 +742,15 @@ class StoreContract:
         assert canceled is not None
         assert (RunStatus.CANCELED, ahead) == (canceled.status, canceled.updated_at)
 
+    def test_cancel_keeps_who_did_it(self, store: Store) -> None:
+        """And who started the run; whoever comes second changes nothing."""
+        store.start(a_head(started_by="ann"))
+        for by in ("bob", "eve"):
+            store.cancel(RUN, now=NOW, by=by)
+            head = store.peek(RUN)
+            assert head is not None
+            assert ("ann", "bob") == (head.started_by, head.canceled_by)
+
     def test_cancel_of_no_run_is_none(self, store: Store) -> None:
         """And makes none."""
         assert store.cancel(RUN, now=NOW) is None
@@ -669,6 +806,31 @@ class StoreContract:
         assert store.delete(RUN, last=a_suspended_head(version=4))
         assert store.load(RUN, everything=True) is None
         assert not store.delete(RUN, last=a_suspended_head(version=4))
+
+    def test_note_keeps_a_receipt_and_counts_the_same_again(self, store: Store) -> None:
+        """Another one is refused where one stands; the first one's words stay."""
+        store.start(a_head())
+        first, later = a_receipt(), a_receipt(at=NOW + SECOND, by="eve")
+        assert store.note(RUN, NOW, "r001", "id-1", first)
+        assert [first] == list(store.notes(RUN, NOW))
+        assert not store.note(RUN, NOW, "r001", "id-2", later)
+        assert [first] == list(store.notes(RUN, NOW))
+        for _ in range(2):
+            assert store.note(RUN, NOW, "r001", "id-1", later)
+        assert store.note(RUN, NOW, "r~", "id-2", later)
+        again = replace(first, times=3, last_at=later.at)
+        assert [again, later] == sorted(store.notes(RUN, NOW), key=lambda receipt: receipt.at)
+
+    def test_notes_are_no_part_of_what_is_loaded(self, store: Store) -> None:
+        """Neither of the run, nor of a later run of its id, nor of another one; and they go with it."""
+        store.start(a_head())
+        store.note(RUN, NOW, "r001", "id-1", a_receipt())
+        for everything in (False, True):
+            assert (a_head(), {}) == store.load(RUN, everything=everything)
+        assert [] == list(store.notes(RUN, NOW + SECOND))
+        assert [] == list(store.notes(replace(RUN, id="r-12"), NOW))
+        store.delete(RUN)
+        assert [] == list(store.notes(RUN, NOW))
 
     def test_due_finds_what_is_overdue(self, store: Store) -> None:
         """Strictly before now, the longest overdue first, no more than asked for."""

@@ -14,23 +14,28 @@ from enum import StrEnum
 from itertools import count
 from typing import Any, TypeAlias, TypeVar
 
-from flowcore.errors import StoreUnavailable
+from flowcore.errors import BlobsUnavailable, StoreUnavailable, Throttled
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     EVERY_RUN,
+    RUN_CHANGES,
     Head,
     Join,
     Listener,
     Mail,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunSummary,
     Sent,
     StepRecord,
     Topic,
 )
+from flowcore.parcels import replace
 from flowcore.ports import (
+    Batch,
+    Blobs,
     Claimed,
     EventTaken,
     HeadMoved,
@@ -48,8 +53,8 @@ T = TypeVar("T")
 
 WRITES = frozenset(
     {
-        *("start", "claim", "commit", "release", "move", "delete", "resume", "cancel", "listen", "unlisten", "keep"),
-        *("open_join", "join"),
+        *("start", "start_with", "claim", "commit", "release", "move", "delete", "resume", "cancel"),
+        *("listen", "unlisten", "keep", "note", "open_join", "join"),
     }
 )
 """The store's calls that change something."""
@@ -70,6 +75,12 @@ class Fault(StrEnum):
     """The store does not answer; the call never happened."""
     REPLY_LOST = "reply-lost"
     """The store does not answer; the call happened all the same."""
+    THROTTLED = "throttled"
+    """The store has too much to do and gives up trying; the call never happened."""
+    CONFLICT = "conflict"
+    """Somebody else writes the same head just before: all that is left of a ``TransactionConflict`` once an adapter has
+    tried again. The head stands one version further, otherwise as it was; a write that rests on the version is refused.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +93,8 @@ class Call:
     run: RunRef | None = None
     record: StepRecord | None = None
     """What a commit or a resume is about to write."""
+    batch: Sequence[StepRecord] = ()
+    """What a release is about to write beside the head."""
 
 
 Script: TypeAlias = Callable[[Call], Fault | None]
@@ -128,6 +141,10 @@ class FaultyStore:
         """See ``Store.start``."""
         return self._call("start", lambda: self.inner.start(head), head.run)
 
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        return self._call("start_with", lambda: self.inner.start_with(head, sent), head.run)
+
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
     ) -> Claimed | NotClaimable:
@@ -150,9 +167,19 @@ class FaultyStore:
         """See ``Store.commit``."""
         return self._call("commit", lambda: self.inner.commit(run, incarnation, record, prior), run, record)
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
-        return self._call("release", lambda: self.inner.release(head, epoch=epoch, version=version), head.run)
+        written = {"batch": batch} if batch else {}
+        return self._call(
+            "release",
+            lambda: self.inner.release(head, epoch=epoch, version=version, **written),
+            head.run,
+            batch=[record for record, _ in batch],
+        )
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """See ``Store.weigh``; nothing can go wrong with it."""
+        return self.inner.weigh(run, incarnation, record)
 
     def resume(
         self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
@@ -205,9 +232,17 @@ class FaultyStore:
         """See ``Store.delete``."""
         return self._call("delete", lambda: self.inner.delete(run, last=last), run)
 
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+    def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """See ``Store.cancel``."""
-        return self._call("cancel", lambda: self.inner.cancel(run, now=now), run)
+        return self._call("cancel", lambda: self.inner.cancel(run, now=now, by=by), run)
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``."""
+        return self._call("note", lambda: self.inner.note(run, born, slot, id, receipt), run)
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        return self._call("notes", lambda: self.inner.notes(run, born), run)
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""
@@ -222,9 +257,14 @@ class FaultyStore:
         return self._call("count_runs", lambda: self.inner.count_runs(tenant, wanted))
 
     def _call(
-        self, verb: str, happen: Callable[[], T], run: RunRef | None = None, record: StepRecord | None = None
+        self,
+        verb: str,
+        happen: Callable[[], T],
+        run: RunRef | None = None,
+        record: StepRecord | None = None,
+        batch: Sequence[StepRecord] = (),
     ) -> T:
-        fault = self.script(Call(number=next(self._numbers), verb=verb, run=run, record=record))
+        fault = self.script(Call(number=next(self._numbers), verb=verb, run=run, record=record, batch=batch))
         match fault:
             case None:
                 return happen()
@@ -232,12 +272,23 @@ class FaultyStore:
                 raise WorkerDied(f"before {verb} of {run}")
             case Fault.FAILS:
                 raise StoreUnavailable(f"no answer to {verb} of {run}")
+            case Fault.THROTTLED:
+                raise Throttled(f"too busy for {verb} of {run}")
+            case Fault.CONFLICT:
+                self._overtake(run)
+                return happen()
             case Fault.DIES_AFTER:
                 happen()
                 raise WorkerDied(f"after {verb} of {run}")
             case Fault.REPLY_LOST:
                 happen()
                 raise StoreUnavailable(f"no answer to {verb} of {run}")
+
+    def _overtake(self, run: RunRef | None) -> None:
+        """Another write of the run's head, as an answer to another branch of a run under way is one."""
+        head = None if run is None else self.inner.peek(run)
+        if head is not None and head.status in RUN_CHANGES[head.status]:
+            self.inner.move(replace(head, version=head.version + 1), version=head.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,3 +344,75 @@ class LossyScheduler:
     def unschedule(self, run: RunRef, *, version: int) -> None:
         """See ``Scheduler.unschedule``."""
         self.inner.unschedule(run, version=version)
+
+
+class BlobFault(StrEnum):
+    """What becomes of one call to the blob store."""
+
+    FAILS = "fails"
+    """It does not answer; the call never happened."""
+    REPLY_LOST = "reply-lost"
+    """It does not answer; the call happened all the same."""
+    MISSING = "missing"
+    """Of a get: nothing is there."""
+    ALTERED = "altered"
+    """Of a get: what is there has another first byte than what was put."""
+    CUT = "cut"
+    """Of a get: the last byte is not there."""
+
+
+BlobScript: TypeAlias = Callable[[str, str], BlobFault | None]
+
+
+class FaultyBlobs:
+    """Any ``Blobs``, with faults where ``script`` asks for them: it sees each call's verb and key, or prefix."""
+
+    def __init__(self, blobs: Blobs, script: BlobScript | None = None) -> None:
+        self.inner = blobs
+        self.script = script or (lambda *_: None)
+        self.calls: list[tuple[str, str]] = []
+        """Verb and key, or prefix, or first key, of every call."""
+
+    @property
+    def name(self) -> str:
+        """See ``Blobs.name``."""
+        return self.inner.name
+
+    def put(self, key: str, content: bytes, *, sha256: str) -> None:
+        """See ``Blobs.put``."""
+        self._call("put", key, lambda: self.inner.put(key, content, sha256=sha256))
+
+    def get(self, key: str) -> bytes | None:
+        """See ``Blobs.get``."""
+        return self._call("get", key, lambda: self.inner.get(key))
+
+    def keys(self, prefix: str) -> Sequence[str]:
+        """See ``Blobs.keys``."""
+        return self._call("keys", prefix, lambda: self.inner.keys(prefix))
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See ``Blobs.delete``."""
+        self._call("delete", keys[0] if keys else "", lambda: self.inner.delete(keys))
+
+    def _call(self, verb: str, key: str, happen: Callable[[], T]) -> T:
+        self.calls.append((verb, key))
+        fault = self.script(verb, key)
+        if fault is BlobFault.FAILS:
+            raise BlobsUnavailable(f"no answer to {verb} of {key}")
+        reply = happen()
+        if fault is BlobFault.REPLY_LOST:
+            raise BlobsUnavailable(f"no answer to {verb} of {key}")
+        spoilt: T = _spoilt(reply, fault)
+        return spoilt
+
+
+def _spoilt(reply: Any, fault: BlobFault | None) -> Any:
+    if not isinstance(reply, bytes) or fault is None:
+        return reply
+    match fault:
+        case BlobFault.MISSING:
+            return None
+        case BlobFault.ALTERED:
+            return bytes([reply[0] ^ 1]) + reply[1:]
+        case _:
+            return reply[:-1]

@@ -1,6 +1,8 @@
 """What must hold of a run after every write, whoever wrote it: checked while it happens, by a store that watches.
 
-The checks are plain functions of what stood there before and after, so any store can be held to them.
+The checks are plain functions of what stood there before and after, so any store can be held to them. Each sentence
+begins with the name of the rule in ``INVARIANTS`` that is broken. What a store cannot see (which input a step got, what
+a caller was told, what an undisturbed run becomes) is checked by ``explore``, under the same names.
 """
 
 from __future__ import annotations
@@ -12,18 +14,19 @@ from functools import partial
 from threading import RLock
 from typing import Any, TypeVar
 
-from flowcore.authoring.graph import Graph
-from flowcore.core.actions import Finish, Park
+from flowcore.authoring.graph import BranchNode, Graph, NestedNode
+from flowcore.core.actions import Decision, Finish, Park, Run
 from flowcore.core.decide import decide
 from flowcore.core.evolve import fold
-from flowcore.core.fan import fans_of
-from flowcore.keys import RunRef, Scope, StepKey, item_of
+from flowcore.core.fan import shard_of
+from flowcore.keys import RunRef, Scope, StepKey, dotted, inside, item_of, scope_of
 from flowcore.model import (
     EVERY_RUN,
     RUN_CHANGES,
     SELF_MOVING,
     STEP_CHANGES,
     TERMINAL,
+    Answer,
     Head,
     Join,
     Listener,
@@ -31,6 +34,7 @@ from flowcore.model import (
     Outcome,
     Page,
     PublicStatus,
+    Receipt,
     RunFilter,
     RunStatus,
     RunSummary,
@@ -38,9 +42,30 @@ from flowcore.model import (
     StepRecord,
     Topic,
 )
-from flowcore.ports import Claimed, EventTaken, HeadMoved, NotClaimable, RecordMoved, Records, Store, Written
+from flowcore.ports import Batch, Claimed, EventTaken, HeadMoved, NotClaimable, RecordMoved, Records, Store, Written
 
 T = TypeVar("T")
+
+
+INVARIANTS: Mapping[str, str] = {
+    "I1": "what is settled never changes, and a place changes only along its table",
+    "I2": "a branch is decided once, and only what it chose has run",
+    "I3": "a suspension, and an event, is settled once",
+    "I4": "whoever has to move by itself has an instant at which the sweeper looks, and nobody else has",
+    "I5": "who is suspended has somebody to ask and nothing to do",
+    "I6": "who has ended has an outcome for all that was reached",
+    "I7": "what a place is given is what was committed before it",
+    "I8": "who has ended stays so, and a run changes only along its table",
+    "I9": "version, epoch and the run's own clock only grow, and only who holds a lease runs",
+    "I10": "whatever goes wrong, the run becomes what it becomes undisturbed",
+    "I11": "each place has one idempotency key, and each key one place",
+    "I12": "whose answer is told to be applied is whose answer is stored",
+}
+"""The rules by name."""
+
+
+_WITHOUT_RECORD = frozenset({"PayloadTooLarge", "InvalidPayload", "TooManyHops"})
+"""Failures of whole runs: what failed could not be stored at its place, or has none."""
 
 
 class Violation(AssertionError):  # it is named in tests as what it is
@@ -50,70 +75,101 @@ class Violation(AssertionError):  # it is named in tests as what it is
 def head_violations(before: Head | None, after: Head) -> Iterator[str]:
     """What a head must never do, given the one it replaced (None: the run is new)."""
     if after.status in SELF_MOVING and after.due is None:
-        yield f"{after.status} without due: nobody would look again"
+        yield f"I4 {after.status} without due: nobody would look again"
     yield from _due_violations(after)
     if (after.status is RunStatus.RUNNING) is not (after.owner is not None and after.lease_until is not None):
-        yield f"{after.status} with owner {after.owner!r} and lease {after.lease_until}"
+        yield f"I9 {after.status} with owner {after.owner!r} and lease {after.lease_until}"
     if before is None:
         return
     is_told = bool(before.outbox) and after.status is before.status
     if after.status not in RUN_CHANGES[before.status] and after.incarnation == before.incarnation and not is_told:
-        yield f"{before.status} became {after.status}"
+        yield f"I8 {before.status} became {after.status}"
     if after.version != before.version + 1:
-        yield f"version {before.version} became {after.version}"
+        yield f"I9 version {before.version} became {after.version}"
     if after.epoch < before.epoch:
-        yield f"epoch {before.epoch} became {after.epoch}"
+        yield f"I9 epoch {before.epoch} became {after.epoch}"
     if after.updated_at < before.updated_at:
-        yield f"the run's clock went back from {before.updated_at} to {after.updated_at}"
+        yield f"I9 the run's clock went back from {before.updated_at} to {after.updated_at}"
 
 
 def _due_violations(head: Head) -> Iterator[str]:
     """A run that nobody has to look at must not be found by the sweeper; one that owes hooks must."""
     if head.outbox:
         if head.status not in (*TERMINAL, RunStatus.SUSPENDED) or head.due is None:
-            yield f"{head.status} with due {head.due} owes {head.outbox}: nobody would call them"
+            yield f"I4 {head.status} with due {head.due} owes {head.outbox}: nobody would call them"
     elif head.status is RunStatus.SUSPENDED:
         if (head.due is None) is not (head.wake is None):
-            yield "SUSPENDED with a deadline and without due, or the other way round"
+            yield "I4 SUSPENDED with a deadline and without due, or the other way round"
     elif head.is_terminal and head.expires_at is not None:
         if head.due is None or head.due < head.expires_at:
-            yield f"{head.status} with due {head.due}, and it expires at {head.expires_at}"
+            yield f"I4 {head.status} with due {head.due}, and it expires at {head.expires_at}"
     elif head.status not in SELF_MOVING and head.due is not None:
-        yield f"{head.status} with due: the sweeper would never stop"
+        yield f"I4 {head.status} with due: the sweeper would never stop"
 
 
-def record_violations(before: StepRecord | None, after: StepRecord) -> Iterator[str]:
-    """What a record must never do, given the one it replaced (None: the first one at its key)."""
+def record_violations(before: StepRecord | None, after: StepRecord, *, skips: bool = False) -> Iterator[str]:
+    """What a record must never do, given the one it replaced (None: the first one at its key).
+
+    Args:
+        skips: those in between may never have been written.
+    """
     was = None if before is None else before.outcome
     if after.outcome not in STEP_CHANGES[was]:
-        yield f"{after.key!r} went from {was} to {after.outcome}"
-    if before is not None and after.gen != before.gen + 1:
-        yield f"{after.key!r} went from generation {before.gen} to {after.gen}"
+        yield f"I1 {after.key!r} went from {was} to {after.outcome}"
+    if before is not None and not (after.gen == before.gen + 1 or (skips and after.gen > before.gen)):
+        yield f"I3 {after.key!r} went from generation {before.gen} to {after.gen}"
     if before is not None and after.seq <= before.seq:
-        yield f"{after.key!r} was decided upon after {before.seq}, yet stamped {after.seq}"
+        yield f"I7 {after.key!r} was decided upon after {before.seq}, yet stamped {after.seq}"
     if (after.outcome is Outcome.RESU) and after.answer is None:
-        yield f"{after.key!r} is resumed without an answer"
+        yield f"I12 {after.key!r} is resumed without an answer"
 
 
-def run_violations(graph: Graph, head: Head, records: Records, joins: Sequence[Join] = ()) -> Iterator[str]:
+def branch_violations(graph: Graph, records: Records) -> Iterator[str]:
+    """Arms that have run although no decision chose them."""
+    for key in records:
+        above, _, name = dotted(key).rpartition(".")
+        container = graph.called_at(above) if above else None
+        nodes = container.graph.nodes if isinstance(container, NestedNode) else () if above else graph.nodes
+        for node in nodes:
+            if isinstance(node, BranchNode) and name in [arm.id for arm in node.nodes]:
+                decision = records.get(inside(scope_of(key), node.id))
+                if decision is None or (isinstance(decision.output, list) and name not in decision.output):
+                    yield f"I2 {key!r} has run, which branch {node.id!r} did not choose"
+
+
+def run_violations(graph: Graph, head: Head, records: Records) -> Iterator[str]:
     """What a run at rest must be: parked and ended heads say exactly what their records say.
 
-    A child says nothing by itself; of a run with children, the joins say what they wait for.
+    A child says nothing by itself, and of a run that waits for its children only they know.
     """
     if head.part is not None:
         return
-    snapshot = replace(fold(head, records.values()), fans=fans_of(joins))
+    snapshot = fold(head, records.values())
+    yield from branch_violations(graph, records)
+    if any(shard_of(record) is not None for record in records.values()):
+        return
     if head.status is RunStatus.SUSPENDED:
-        waits = any(record.outcome is Outcome.SUSP for record in records.values())
-        if not waits and not any(fan.asking for fan in snapshot.fans.values()):
-            yield "SUSPENDED, but nobody can answer"
+        if not any(record.outcome is Outcome.SUSP for record in records.values()):
+            yield "I5 SUSPENDED, but nobody can answer"
         decision = decide(graph, snapshot, head.updated_at)
         if not isinstance(decision, Park):
-            yield f"SUSPENDED, but there is something to do: {decision}"
+            yield f"I5 SUSPENDED, but there is something to do: {_told(decision)}"
     if head.status in (RunStatus.SUCCESS, RunStatus.FAILED):
         decision = decide(graph, snapshot, datetime.max.replace(tzinfo=head.updated_at.tzinfo))
-        if not isinstance(decision, Finish):
-            yield f"{head.status}, but its records say otherwise: {decision}"
+        is_unstorable = head.failure is not None and head.failure.type in _WITHOUT_RECORD
+        if not isinstance(decision, Finish) and not is_unstorable:
+            yield f"I6 {head.status}, but its records say otherwise: {_told(decision)}"
+
+
+def _told(decision: Decision) -> str:
+    """A decision in few words: the graph in it would fill pages."""
+    match decision:
+        case Run(actions, _):
+            return ", ".join(f"{type(action).__name__} {action.place.key!r}" for action in actions[:5])
+        case Park(status, wake, _):
+            return f"{status} until {wake}"
+        case Finish():
+            return "it is over"
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -128,6 +184,8 @@ class WatchedStore:
     """With a run's workflow here, what it looks like at rest is checked as well."""
     answers: dict[tuple[RunRef, int, StepKey, int], str] = field(default_factory=dict)
     """By run, incarnation, key and generation: the digest of the one answer."""
+    settled: dict[tuple[RunRef, str], Answer] = field(default_factory=dict)
+    """By run and wait: the answer that settled it."""
     records: dict[tuple[RunRef, int, StepKey], StepRecord] = field(default_factory=dict)
     """By run, incarnation and key: what was last written there."""
     done: dict[tuple[RunRef, int, StepKey, int], frozenset[int]] = field(default_factory=dict)
@@ -139,6 +197,10 @@ class WatchedStore:
     def start(self, head: Head) -> Head | None:
         """See ``Store.start``."""
         return self._watched(head.run, lambda: self.inner.start(head))
+
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        return self._watched(head.run, lambda: self.inner.start_with(head, sent))
 
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
@@ -161,12 +223,22 @@ class WatchedStore:
         with self._lock:
             reply = self.inner.commit(run, incarnation, record, prior)
             if isinstance(reply, Written):
-                self._judge(run, self._noted(run, incarnation, record))
+                self._judge(run, self._noted(run, incarnation, record, prior))
+                self._judge(run, self._moved_at_rest(run, incarnation, record))
             return reply
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
-        return self._watched(head.run, lambda: self.inner.release(head, epoch=epoch, version=version))
+        written = {"batch": batch} if batch else {}
+        with self._lock:
+            reply = self._watched(head.run, lambda: self.inner.release(head, epoch=epoch, version=version, **written))
+            for record, prior in batch if isinstance(reply, Written) else ():
+                self._judge(head.run, self._noted(head.run, head.incarnation, record, prior, skips=True))
+            return reply
+
+    def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
+        """See ``Store.weigh``."""
+        return self.inner.weigh(run, incarnation, record)
 
     def resume(
         self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
@@ -176,7 +248,7 @@ class WatchedStore:
             write = partial(self.inner.resume, head, record, version=version, prior=prior, taken=taken)
             reply = self._watched(head.run, write)
             if isinstance(reply, Written):
-                self._judge(head.run, self._noted(head.run, head.incarnation, record))
+                self._judge(head.run, self._noted(head.run, head.incarnation, record, prior))
                 self._judge(head.run, self._taken(taken))
             return reply
 
@@ -227,11 +299,20 @@ class WatchedStore:
             if is_gone:
                 self.records = {place: record for place, record in self.records.items() if place[0] != run}
                 self.answers = {place: answer for place, answer in self.answers.items() if place[0] != run}
+                self.settled = {place: answer for place, answer in self.settled.items() if place[0] != run}
             return is_gone
 
-    def cancel(self, run: RunRef, *, now: datetime) -> Head | None:
+    def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """See ``Store.cancel``."""
-        return self._watched(run, lambda: self.inner.cancel(run, now=now))
+        return self._watched(run, lambda: self.inner.cancel(run, now=now, by=by))
+
+    def note(self, run: RunRef, born: datetime, slot: str, id: str, receipt: Receipt) -> bool:
+        """See ``Store.note``."""
+        return self.inner.note(run, born, slot, id, receipt)
+
+    def notes(self, run: RunRef, born: datetime) -> Sequence[Receipt]:
+        """See ``Store.notes``."""
+        return self.inner.notes(run, born)
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""
@@ -245,15 +326,26 @@ class WatchedStore:
         """See ``Store.count_runs``."""
         return self.inner.count_runs(tenant, wanted)
 
-    def audit(self, run: RunRef) -> None:
-        """Whether the run's records are exactly what was written. Raises: Violation."""
+    def audit(self, run: RunRef, *, alone: bool = True) -> None:
+        """Whether the run's records are what was written. Raises: Violation.
+
+        Args:
+            alone: nobody has written past this watcher; otherwise others may have, but not over what was settled.
+        """
         loaded = self.inner.load(run, everything=True)
         if loaded is None:
             return
         standing = {(run, loaded[0].incarnation, key): record for key, record in loaded[1].items()}
         ours = {place: r for place, r in self.records.items() if place[:2] == (run, loaded[0].incarnation)}
-        changed = [key for key in standing.keys() | ours.keys() if standing.get(key) != ours.get(key)]
-        self._judge(run, (f"{key!r} changed without a write" for _, _, key in changed))
+        asked = standing.keys() | ours.keys() if alone else {place for place, r in ours.items() if r.is_settled}
+        changed = [key for key in asked if standing.get(key) != ours.get(key)]
+        self._judge(run, (f"I1 {key!r} changed without a write" for _, _, key in changed))
+        self._judge(run, self._found_at_rest(loaded[0]))
+
+    def audit_all(self) -> None:
+        """``audit`` of every run that was written through this watcher, or past it. Raises: Violation."""
+        for run in {run for run, _, _ in self.records}:
+            self.audit(run, alone=False)
 
     def _watched(self, run: RunRef, write: Callable[[], T]) -> T:
         with self._lock:
@@ -266,20 +358,40 @@ class WatchedStore:
 
     def _head_found(self, before: Head | None, after: Head) -> Iterator[str]:
         yield from head_violations(before, after)
-        graph = self.graphs.get(after.workflow)
-        if graph is not None and after.status in (RunStatus.SUSPENDED, *TERMINAL):
-            loaded = self.inner.load(after.run, after)
-            joins = self.inner.joins(after.run, after.incarnation) if graph.fans_out else ()
-            yield from run_violations(graph, after, loaded[1] if loaded else {}, joins)
+        yield from self._found_at_rest(after)
 
-    def _noted(self, run: RunRef, incarnation: int, record: StepRecord) -> Iterator[str]:
-        before = self.records.get((run, incarnation, record.key))
+    def _moved_at_rest(self, run: RunRef, incarnation: int, record: StepRecord) -> Iterator[str]:
+        """A record by itself must not give a suspended run something to do: nobody would look."""
+        if record.outcome is not Outcome.RESU and not record.is_settled:
+            return
+        head = self.inner.peek(run)
+        if head is not None and head.incarnation == incarnation and head.status is RunStatus.SUSPENDED:
+            yield from self._found_at_rest(head)
+
+    def _found_at_rest(self, head: Head) -> Iterator[str]:
+        graph = self.graphs.get(head.workflow)
+        if graph is None or graph.fingerprint != head.definition:
+            return  # judged by other code, its records may well say something else
+        if head.status in (RunStatus.SUSPENDED, *TERMINAL):
+            loaded = self.inner.load(head.run, head)
+            yield from run_violations(graph, head, loaded[1] if loaded else {})
+
+    def _noted(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, *, skips: bool = False
+    ) -> Iterator[str]:
+        before = self.records.get((run, incarnation, record.key), prior)
+        if before is not None and prior is not None and before.gen < prior.gen:
+            before = prior  # somebody has written past this watcher
         self.records[run, incarnation, record.key] = record
-        yield from record_violations(before, record)
+        yield from record_violations(before, record, skips=skips)
         if record.outcome is Outcome.RESU and record.answer is not None:
             occurrence = (run, incarnation, record.key, record.gen)
             if self.answers.setdefault(occurrence, record.answer.digest) != record.answer.digest:
-                yield f"{record.key!r} was answered twice in generation {record.gen}"
+                yield f"I3 {record.key!r} was answered twice in generation {record.gen}"
+        if record.answer is not None:
+            first = self.settled.setdefault((run, record.answer.wait), record.answer)
+            if replace(first, data=None) != replace(record.answer, data=None):
+                yield f"I12 {record.answer.wait!r} was settled by {first} and by {record.answer}"
 
     def _untrue(self, run: RunRef, join: Join) -> Iterator[str]:
         """An item counts as done only when its record stands in the run, and a join never forgets one."""
@@ -297,7 +409,7 @@ class WatchedStore:
         if taken is not None and taken.taker is not None:
             first = self.takers.setdefault((taken.topic, taken.id), taken.taker)
             if first != taken.taker:
-                yield f"event {taken.id!r} settled {first} and {taken.taker}"
+                yield f"I3 event {taken.id!r} settled {first} and {taken.taker}"
 
     def _judge(self, run: RunRef, found: Iterator[str]) -> None:
         broken = list(found)

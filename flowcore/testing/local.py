@@ -6,11 +6,13 @@ is fired in order, each at its own instant: sleeps, timeouts, retries, and the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.app import App
@@ -18,11 +20,12 @@ from flowcore.authoring.graph import Graph
 from flowcore.engine import Engine
 from flowcore.keys import RunRef, StepKey, dotted, is_once
 from flowcore.model import Snapshot
-from flowcore.ports import Ids, Store
+from flowcore.ports import Blobs, Ids, Store
 from flowcore.session import Pace
 from flowcore.testing.clock import VirtualClock
 from flowcore.testing.crew import VirtualCrew
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied
+from flowcore.testing.invariants import WatchedStore
 
 SWEEP_EVERY = timedelta(minutes=1)
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -30,10 +33,17 @@ _MS = timedelta(milliseconds=1)
 
 _schedulers: WeakKeyDictionary[Store, MemoryScheduler] = WeakKeyDictionary()
 """One per store: what one LocalApp has scheduled, every other one on that store fires at the right instant."""
+_watchers: WeakKeyDictionary[Store, ref[WatchedStore]] = WeakKeyDictionary()
+"""One per store, as long as a LocalApp on it lives."""
+_called: ContextVar[list[WatchedStore] | None] = ContextVar("_called", default=None)
+"""Every watcher, while somebody wants to audit them all."""
 
 
 class LocalApp(App):
     """An App's workflows on memory and virtual time.
+
+    On a plain ``MemoryStore`` every write is held to the rules of ``flowcore.testing.invariants``: a broken one raises
+    ``Violation`` where it is broken.
 
     Args:
         app: whose workflows to serve; it is not changed.
@@ -67,6 +77,7 @@ class LocalApp(App):
         clock: VirtualClock | None = None,
         queue: MemoryQueue | None = None,
         scheduler: MemoryScheduler | None = None,
+        blobs: Blobs | None = None,
         ids: Ids | None = None,
         pace: Pace | None = None,
     ) -> None:
@@ -77,16 +88,19 @@ class LocalApp(App):
             store=store,
             scheduler=scheduler or _schedulers.setdefault(store, MemoryScheduler()),
             queue=queue,
+            blobs=blobs or app.blobs,
             clock=self._virtual,
             ids=ids or app.ids,
             pace=pace or app.engine.pace,
             retention=app.engine.retention,
             tracer=app.engine.tracer,
+            largest_value=app.largest_value,
         )
         self._crashes: list[tuple[str, Fault]] = []
         self._swept_at: datetime | None = None
         given = {field.name: getattr(self.engine, field.name) for field in fields(self.engine)}
-        ours = {"store": FaultyStore(store, self._crash), "crew": lambda loop: VirtualCrew(loop, self._virtual)}
+        watched = _watched(self.store, self.engine.graphs)
+        ours = {"store": FaultyStore(watched, self._crash), "crew": lambda loop: VirtualCrew(loop, self._virtual)}
         self.engine = _MortalEngine(**{**given, **ours})
 
     # -- time -------------------------------------------------------------------------------------------------------
@@ -182,13 +196,40 @@ class LocalApp(App):
         return earliest if self._swept_at is None else max(earliest, self._swept_at + SWEEP_EVERY)
 
     def _crash(self, call: Call) -> Fault | None:
-        if call.verb != "commit" or call.record is None or is_once(call.record.key):
-            return None
+        written = [*call.batch, *([call.record] if call.verb == "commit" and call.record is not None else [])]
         for crash in self._crashes:
-            if _is_meant(call.record.key, crash[0]):
+            if any(_is_meant(record.key, crash[0]) for record in written if not is_once(record.key)):
                 self._crashes.remove(crash)
                 return crash[1]
         return None
+
+
+@contextmanager
+def audited() -> Iterator[None]:
+    """At the end, every run that a ``LocalApp`` made inside has written is audited. Raises: Violation."""
+    watchers: list[WatchedStore] = []
+    token = _called.set(watchers)
+    try:
+        yield
+        for watched in watchers:
+            watched.audit_all()
+    finally:
+        _called.reset(token)
+
+
+def _watched(store: Store, graphs: Mapping[str, Graph]) -> Store:
+    """The store, watched if it is a plain one: what wraps it counts calls, and a watcher makes some of its own."""
+    if type(store) is not MemoryStore:
+        return store
+    known = _watchers.get(store)
+    watched = None if known is None else known()
+    if watched is None:
+        watched = WatchedStore(store)
+        _watchers[store] = ref(watched)
+        if (watchers := _called.get()) is not None:
+            watchers.append(watched)
+    watched.graphs.update(graphs)
+    return watched
 
 
 class _MortalEngine(Engine):

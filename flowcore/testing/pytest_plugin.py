@@ -1,15 +1,18 @@
-"""A pytest fixture for authors: ``from flowcore.testing.pytest_plugin import local_app`` in a ``conftest.py``."""
+"""pytest fixtures: ``from flowcore.testing.pytest_plugin import audited_runs, local_app`` in your ``conftest.py``.
+
+``audited_runs`` need not be asked for: where it is imported, runs of every ``LocalApp`` are audited after each test.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from flowcore.app import App
 from flowcore.authoring.workflow import Workflow
-from flowcore.testing.local import LocalApp
+from flowcore.testing.local import LocalApp, audited
 
 
 @pytest.fixture
@@ -21,3 +24,10 @@ def local_app() -> Callable[..., LocalApp]:
         return LocalApp(app, **options)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def audited_runs() -> Iterator[None]:
+    """Whatever a test did: its runs must be as the protocol allows."""
+    with audited():
+        yield

@@ -23,11 +23,11 @@ from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow
 
 N = TypeVar("N", bound=Node)
-Spy = Callable[[StepContext[Any, Any, Any]], None]
+Spy = Callable[[Any, StepContext[Any, Any, Any]], None]
 
 
 def spied(workflow: Workflow[Any, Any], spy: Spy) -> Workflow[Any, Any]:
-    """The same workflow, under the same fingerprint; ``spy`` is called with the context of each step that begins."""
+    """The same workflow, under the same fingerprint; ``spy`` gets input and context of each step that begins."""
     return replace(workflow, compiled=_graph(workflow.compiled, spy))
 
 
@@ -55,7 +55,7 @@ def _node(node: N, spy: Spy) -> N:
 
 def _step(step: Step[Any, Any, Any, Any], spy: Spy) -> Step[Any, Any, Any, Any]:
     def called(value: Any, ctx: StepContext[Any, Any, Any]) -> Any:
-        spy(ctx)
+        spy(value, ctx)
         return step.execute(value, ctx) if step.takes_context else step.execute(value)
 
     async def awaited(value: Any, ctx: StepContext[Any, Any, Any]) -> Any:

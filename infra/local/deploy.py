@@ -59,6 +59,7 @@ class Deployment:
         self._intrinsics = Intrinsics(template, self)
         self._makers: Mapping[str, Callable[[str, dict[str, Any]], Made]] = {
             "AWS::DynamoDB::Table": self._table,
+            "AWS::S3::Bucket": self._bucket,
             "AWS::SQS::Queue": self._queue,
             "AWS::IAM::Role": self._role,
             "AWS::Scheduler::ScheduleGroup": self._schedule_group,
@@ -148,6 +149,13 @@ class Deployment:
         if recovery := properties.get("PointInTimeRecoverySpecification"):
             dynamodb.update_continuous_backups(TableName=table, PointInTimeRecoverySpecification=recovery)
         return Made(ref=table, attributes={"Arn": described["TableArn"]})
+
+    def _bucket(self, name: str, properties: dict[str, Any]) -> Made:
+        bucket = self._physical_name(name, properties, "BucketName").lower()
+        there = {} if self._region == "us-east-1" else {"LocationConstraint": self._region}
+        options = {"CreateBucketConfiguration": there} if there else {}
+        self._client("s3").create_bucket(Bucket=bucket, **options)
+        return Made(ref=bucket, attributes={"Arn": f"arn:aws:s3:::{bucket}"})
 
     def _queue(self, name: str, properties: dict[str, Any]) -> Made:
         sqs = self._client("sqs")
@@ -244,6 +252,7 @@ _NOT_NEEDED = frozenset(
         "AWS::Lambda::EventSourceMapping",
         "AWS::Lambda::Permission",
         "AWS::Logs::LogGroup",
+        "AWS::S3::BucketPolicy",
     }
 )
 """Read for what they say, or of no consequence on one machine; nothing is created for them."""

@@ -19,8 +19,8 @@ from flowcore import App, RunResult, Workflow
 from flowcore.adapters.memory import MemoryScheduler
 from flowcore.authoring.workflow import WorkflowBuilder
 from flowcore.keys import RunRef, dotted
-from flowcore.model import Head, RunStatus, StepRecord
-from flowcore.ports import RecordMoved, Store, Written
+from flowcore.model import Head, RunStatus, Sent, StepRecord
+from flowcore.ports import Batch, HeadMoved, RecordMoved, Store, Written
 from flowcore.run import Run
 from flowcore.session import Pace
 from flowcore.testing import LocalApp, SeededIds, VirtualClock
@@ -97,6 +97,12 @@ class ObservedStore:
         self._heads = {}
         return self._store.start(head)
 
+    def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
+        """See ``Store.start_with``."""
+        self._runs.append(head.run)
+        self._heads = {}
+        return self._store.start_with(head, sent)
+
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""
         heads = [head for run in dict.fromkeys(self._runs) if (head := self.peek(run)) is not None]
@@ -110,6 +116,14 @@ class ObservedStore:
         written = self._store.commit(run, incarnation, record, prior)
         self.committed(dotted(record.key)).set()
         return written
+
+    def release(self, head: Head, *, epoch: int, version: int, **written: Batch) -> Written | HeadMoved | RecordMoved:
+        """See ``Store.release``."""
+        self._heads = {}
+        released = self._store.release(head, epoch=epoch, version=version, **written)
+        for record, _ in written.get("batch", ()):
+            self.committed(dotted(record.key)).set()
+        return released
 
     def committed(self, step: str) -> Event:
         """Set once something has been committed at ``step`` (dotted id)."""

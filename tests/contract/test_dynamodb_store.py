@@ -127,6 +127,11 @@ def _release(store: Store) -> Any:
     return store.release(a_suspended_head(version=2), epoch=1, version=1)
 
 
+def _release_batch(store: Store) -> Any:
+    batch = [(a_record("a"), None), (a_record("b"), None)]
+    return store.release(a_suspended_head(version=2), epoch=1, version=1, batch=batch)
+
+
 def _resume(store: Store) -> Any:
     head = a_head(version=4, epoch=1)
     return store.resume(head, a_record("approve", Outcome.RESU, gen=1), version=3, prior=a_suspension())
@@ -142,9 +147,10 @@ def _resume(store: Store) -> Any:
         (lambda store: None, _commit),
         (suspend, _rewrite),
         (lambda store: store.start(a_running_head()), _release),
+        (lambda store: store.start(a_running_head()), _release_batch),
         (suspend, _resume),
     ],
-    ids=["start", "claim", "claim behind", "cancel", "commit", "rewrite", "release", "resume"],
+    ids=["start", "claim", "claim behind", "cancel", "commit", "rewrite", "release", "release with a batch", "resume"],
 )
 def test_a_write_whose_reply_was_lost_is_known_again(
     client: Any, table: str, prepare: Callable[[Store], Any], write: Callable[[Store], Any]

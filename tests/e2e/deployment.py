@@ -55,6 +55,8 @@ class Deployment:
     group: str
     patch: pytest.MonkeyPatch
     offset: timedelta = timedelta(0)
+    caller: str | None = None
+    """Whom the gateway has verified, as the subject of a token."""
     functions: dict[str, ModuleType] = field(default_factory=dict)
 
     def start_cold(self) -> None:
@@ -91,6 +93,7 @@ class Deployment:
                     "userAgent": "test",
                     "protocol": "HTTP/1.1",
                 },
+                **({"authorizer": {"jwt": {"claims": {"sub": self.caller}}}} if self.caller else {}),
                 "requestId": "request-1",
                 "stage": "$default",
             },

@@ -45,6 +45,20 @@ def test_events_carry_a_run_to_its_end(shop: Deployment) -> None:
     assert (run["status"], run["output"]) == ("success", "parcel-A-17 was taken by ada")
 
 
+def test_event_starts_the_run_it_is_for(shop: Deployment) -> None:
+    """The first one starts it and settles its wait, a copy is known, and the next one finds it waiting."""
+    start = {"workflow": "order", "input": ORDER, "resource_id": "shop", "tags": ["web"]}
+    body = {"name": "order.paid", "key": "A-17", "data": {"cents": 990}, "start_if_absent": start}
+    first = shop.call("POST", "/v1/events", body, {"Idempotency-Key": "pay-1"})
+    assert (first.status, first.body["verdict"], first.body["wait"]) == (202, "started", None)
+    shop.settle()
+    again = shop.call("POST", "/v1/events", body, {"Idempotency-Key": "pay-1"})
+    assert (again.status, again.body["verdict"], again.body["run_id"]) == (200, "duplicate", first.body["run_id"])
+    run = shop.call("GET", f"/v1/runs/{first.body['run_id']}").body
+    assert (run["status"], run["resource_id"], run["tags"]) == ("suspended", "shop", ["web"])
+    assert told(shop, "parcel.delivered", "parcel-A-17", {"signed_by": "ada"}).body["verdict"] == "applied"
+
+
 @pytest.mark.parametrize(
     ("body", "id", "status", "type"),
     [
@@ -52,6 +66,8 @@ def test_events_carry_a_run_to_its_end(shop: Deployment) -> None:
         ({"name": "order.paid", "key": ""}, None, 400, "malformed-request"),
         ({"name": "order.paid", "key": "A-17"}, "no/id", 400, "malformed-request"),
         ({"name": "order.paid"}, None, 422, "invalid-input"),
+        ({"name": "a", "key": "b", "start_if_absent": {"workflow": "?"}}, None, 404, "workflow-not-found"),
+        ({"name": "a", "key": "b", "start_if_absent": {"workflow": "order"}}, None, 422, "invalid-input"),
         ({"name": "order.paid", "key": "A-17", "data": {"cents": "?"}}, None, 422, "invalid-input"),
         ({"name": "order.paid", "key": "A-17", "data": {"cents": 2}}, "used", 422, "idempotency-key-reused"),
     ],

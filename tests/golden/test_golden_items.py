@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, value_of
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
 from flowcore.adapters.dynamodb_items import (
     LIST_INDEX,
     decode_head,
@@ -23,13 +24,16 @@ from flowcore.adapters.dynamodb_items import (
     encode_head,
     encode_record,
 )
+from flowcore.adapters.dynamodb_notes import decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     Answer,
+    Delegation,
     Delta,
     Head,
     Lapse,
     Outcome,
+    Receipt,
     RunStatus,
     RunSummary,
     StepFailure,
@@ -37,6 +41,7 @@ from flowcore.model import (
     Terms,
     Trace,
 )
+from flowcore.parcels import Parcel, lazily
 
 GOLDEN = json.loads(Path(__file__).with_name("items-v1.json").read_text())
 RUN = RunRef("acme", "order-7")
@@ -59,6 +64,15 @@ def _head(status: RunStatus, **changes: Any) -> Head:
 def _record(outcome: Outcome, key: str = "pay", **changes: Any) -> StepRecord:
     plain: dict[str, Any] = {"seq": 3, "epoch": 1, "at": LATER, "started_at": NOW}
     return StepRecord(**{"key": StepKey(key), "outcome": outcome, **plain, **changes})
+
+
+def _parcel(name: str) -> Parcel:
+    """Where a large value lies; two of one name are the same value."""
+    return Parcel("acme-values", f"t-acme/r-order-7/01jnz6q0000000000000000000-{name * 64}", name * 64, 70_001)
+
+
+def _nobody(name: str, parcel: Parcel) -> Any:
+    raise AssertionError(f"nobody asked for {name}")
 
 
 HEADS = {
@@ -99,10 +113,17 @@ HEADS = {
         deadline=LATER,
     ),
     "head that expires": _head(RunStatus.SUCCESS, version=5, epoch=2, due=LATER, expires_at=LATER),
+    "head redriven": _head(RunStatus.QUEUED, version=7, epoch=3, incarnation=815, effects=1, due=LATER),
     "head that owes hooks": _head(
         RunStatus.FAILED, version=5, epoch=2, failure=FAILURE, due=LATER, outbox=("on_error", "on_finish")
     ),
+    "head canceled, by whom": _head(RunStatus.CANCELED, version=4, epoch=2, started_by="ann", canceled_by="bob"),
     "head with a long input": _head(RunStatus.QUEUED, input="long " * 2_000),
+    "head whose values lie elsewhere": lazily(
+        _head(RunStatus.SUCCESS, version=5, epoch=2),
+        {"input": _parcel("a"), "output": _parcel("b"), "state": _parcel("c"), "request_context": _parcel("d")},
+        _nobody,
+    ),
 }
 RECORDS = {
     "record ok": _record(Outcome.OK, output={"id": "ch_1"}, started_at=LATER),
@@ -133,6 +154,21 @@ RECORDS = {
         ),
         votes=(Answer(wait="pay@2", data={"approved": True}, digest="d-1", at=NOW, by="ann"),),
     ),
+    "record susp, delegated": _record(
+        Outcome.SUSP,
+        gen=4,
+        began=2,
+        terms=Terms(
+            approvers=("ann", "bob"),
+            quorum=2,
+            allow_self=False,
+            notify="ask",
+            remind=(timedelta(hours=4),),
+            escalate=((1, ("boss",)),),
+        ),
+        votes=(Answer(wait="pay@2", data=True, digest="d-1", at=NOW, by="eve", on_behalf_of="ann"),),
+        delegations=(Delegation(seat="ann", by="ann", to="eve", at=NOW, via="http"),),
+    ),
     "record susp, that fails": _record(Outcome.SUSP, until=LATER, terms=Terms(lapse=Lapse(None))),
     "record susp, for an event": _record(Outcome.SUSP, "child/payment", listens=("order.paid", "A#17"), until=LATER),
     "record resu": _record(
@@ -153,7 +189,49 @@ RECORDS = {
     "record retry": _record(Outcome.RETRY, gen=1, attempt=2, until=LATER, failure=FAILURE),
     "record start, nested": _record(Outcome.START, "child", opens=Scope("child"), output={"a": 1}),
     "record start, loop": _record(Outcome.START, "poll", gen=2, opens=Scope("poll#3"), count=3, output=0),
+    "record start, of a step": _record(Outcome.START, attempt=0),
+    "record ok, that lies elsewhere": lazily(
+        _record(Outcome.OK), {"output": _parcel("a"), "delta": _parcel("b"), "given": _parcel("c")}, _nobody
+    ),
+    "record resu, that lies elsewhere": lazily(
+        _record(Outcome.RESU, gen=3),
+        {"payload": _parcel("a"), "answer": _parcel("b"), "terms": _parcel("c"), "votes": _parcel("d")},
+        _nobody,
+    ),
     "record start, items": _record(Outcome.START, "child/fan", opens=Scope("child/fan"), count=0, output=[1, 2]),
+}
+
+FOLD = (
+    _record(Outcome.OK, "a", output={"id": 1.5}, seq=7, started_at=LATER, delta=Delta(state={"n": (7, 2)})),
+    _record(Outcome.ERR, "b", failure=FAILURE, attempt=3, seq=8),
+    _record(Outcome.SLP, "nap", until=LATER, seq=9),
+    _record(Outcome.SKIP, "c", seq=10),
+    _record(Outcome.BAIL, "d", gen=2, output=None, label="boss", opens=Scope("d"), count=3, seq=11),
+)
+
+
+RECEIPTS = {
+    "receipt delegated": Receipt(
+        verdict="delegated", wait="pay@2", at=LATER, by="eve", step="pay", on_behalf_of="ann", to="dan"
+    ),
+    "receipt stale": Receipt(
+        verdict="stale",
+        wait="pay@2",
+        at=LATER,
+        by="ann",
+        via="http",
+        step="pay",
+        idempotency_key="k-1",
+        reason="already-resumed",
+        winner={"at": "2026-03-01T12:00:00.123+00:00", "by": "bob", "via": "link"},
+    ),
+    "receipt rejected": Receipt(
+        verdict="rejected",
+        wait="",
+        at=LATER,
+        reason="invalid-input",
+        errors=({"path": "amount", "message": "Field required"},),
+    ),
 }
 
 
@@ -169,7 +247,24 @@ def test_records_are_read_as_they_were_meant(name: str) -> None:
     assert RECORDS[name] == decode_record(_item(name))
 
 
-@pytest.mark.parametrize("name", [*HEADS, *RECORDS])
+def test_a_fold_is_read_as_it_was_meant() -> None:
+    """Several outcomes in one item, every field of each."""
+    assert list(FOLD) == list(decode_all([_item("fold")]))
+
+
+def test_the_same_fold_is_still_written() -> None:
+    """Attribute by attribute."""
+    ((item, first, prior),) = encode_batch(RUN, 2, [(record, None) for record in FOLD], "token")
+    assert (_item("fold"), FOLD[0], None) == (item, first, prior)
+
+
+@pytest.mark.parametrize("name", RECEIPTS)
+def test_receipts_are_read_as_they_were_meant(name: str) -> None:
+    """Every field."""
+    assert RECEIPTS[name] == decode_note(_item(name))
+
+
+@pytest.mark.parametrize("name", [*HEADS, *RECORDS, *RECEIPTS])
 def test_the_same_items_are_still_written(name: str) -> None:
     """Attribute by attribute; a compressed payload by what is in it, as compressors may differ."""
     assert {key: _opened(value) for key, value in _item(name).items()} == {
@@ -193,7 +288,7 @@ def test_every_status_and_outcome_is_there() -> None:
     """And nothing in the file is left unread."""
     assert set(RunStatus) == {head.status for head in HEADS.values()}
     assert set(Outcome) == {record.outcome for record in RECORDS.values()}
-    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys()
+    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys() | RECEIPTS.keys() | {"fold"}
 
 
 def _item(name: str) -> Item:
@@ -203,6 +298,8 @@ def _item(name: str) -> Item:
 def _written(name: str) -> Item:
     if name in HEADS:
         return encode_head(HEADS[name], "token")
+    if name in RECEIPTS:
+        return encode_note(NOW, "r017", "0f3a", RECEIPTS[name], "token", 1)
     return encode_record(RUN, 2, RECORDS[name], "token")
 
 

@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # A row knows itself and the rows above it. A room that stands nowhere is an error, so a new module has to be placed.
 # "flowcore" is the package's own __init__: it offers what a user writes workflows with, hence no adapters.
 LAYERS = (
-    ("flowcore.errors", "flowcore.keys", "flowcore.pmap"),
+    ("flowcore.errors", "flowcore.keys", "flowcore.pmap", "flowcore.parcels"),
     ("flowcore.model",),
-    ("flowcore.codec", "flowcore.ports"),
+    ("flowcore.codec", "flowcore.ports", "flowcore.migrations"),
     ("flowcore.authoring", "flowcore.core"),
     (
         *(
@@ -29,9 +29,17 @@ LAYERS = (
             "flowcore.crew",
             "flowcore.tries",
         ),
-        *("flowcore.hints", "flowcore.hooks", "flowcore.mailbox", "flowcore.tracing", "flowcore.spans"),
-        "flowcore.fields",
-        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.app", "flowcore"),
+        *(
+            "flowcore.fanout",
+            "flowcore.hints",
+            "flowcore.hold",
+            "flowcore.hooks",
+            "flowcore.mailbox",
+            "flowcore.receipts",
+        ),
+        *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
+        "flowcore.renewal",
+        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
         *("flowcore.settings", "flowcore.links", "flowcore.webhooks"),
@@ -44,7 +52,7 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 
 # The one way against the picture: an App without ports is its own composition root, so that a script works at once.
 # It may know what makes a process without AWS, and imports that inside App.__init__, where nobody else pays for it.
-COMPOSITION = {"flowcore.app": ("flowcore.adapters.memory", "flowcore.adapters.system")}
+COMPOSITION = {"flowcore.app": ("flowcore.adapters.memory", "flowcore.adapters.system", "flowcore.adapters.roomy")}
 
 # What only some may import: (the name, the rooms that may, why).
 RESERVED = (
@@ -60,7 +68,7 @@ RESERVED = (
 
 # core/ is pure: of ours it knows these; of Python the standard library without what brings in IO, time or chance.
 CORE_KNOWS = (
-    *("flowcore.errors", "flowcore.keys", "flowcore.pmap", "flowcore.model"),
+    *("flowcore.errors", "flowcore.keys", "flowcore.pmap", "flowcore.parcels", "flowcore.model"),
     *("flowcore.authoring.graph", "flowcore.core"),
 )
 IMPURE = frozenset({"asyncio", "logging", "os", "random", "secrets", "socket", "threading", "time", "uuid"})

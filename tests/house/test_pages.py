@@ -24,7 +24,7 @@ MOST_TEXTS = 3
 
 LANGUAGES = {"python", "console", "json", "yaml", "mermaid", "text"}
 ROUTES = re.findall(r'@router\.(get|post)\("([^"]+)"\)', (ROOT / "flowcore/http/routes.py").read_text(encoding="utf-8"))
-BODIES = {"/events": EventBody, "/runs": StartBody, "/resume": ResumeBody, "/cancel": None}
+BODIES = {"/events": EventBody, "/runs": StartBody, "/resume": ResumeBody, "/cancel": None, "/redrive": None}
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,8 @@ RESOURCE_NAMES = {
     "Table.Arn": "table",
     "Table/index/list-index": "list-index",
     "Table/index/due-index": "due-index",
+    "Values.Arn": "bucket",
+    "Values.Arn/*": "values",
     "WorkQueue.Arn": "queue",
     "schedule/ScheduleGroup/*": "schedules",
     "ScheduleRole.Arn": "schedule role",
@@ -107,6 +109,30 @@ def test_table_is_recoverable_encrypted_and_kept() -> None:
     assert "true" == table["DeletionProtectionEnabled"]
     written = expanded()["Resources"]["Table"]
     assert ("Retain", "Retain") == (written["DeletionPolicy"], written["UpdateReplacePolicy"])
+
+
+def test_bucket_is_private_encrypted_and_kept() -> None:
+    """No public access whatever a policy says, only over TLS, and what was deleted can be restored with the table."""
+    bucket = only("AWS::S3::Bucket")
+    assert {True} == set(bucket["PublicAccessBlockConfiguration"].values())
+    assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+    [rule] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert "AES256" == rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"]
+    assert "BucketOwnerEnforced" == bucket["OwnershipControls"]["Rules"][0]["ObjectOwnership"]
+    assert "Enabled" == bucket["VersioningConfiguration"]["Status"]
+    written = expanded()["Resources"]["Values"]
+    assert ("Retain", "Retain") == (written["DeletionPolicy"], written["UpdateReplacePolicy"])
+    [denied] = only("AWS::S3::BucketPolicy")["PolicyDocument"]["Statement"]
+    assert ("Deny", "*", "s3:*") == (denied["Effect"], denied["Principal"], denied["Action"])
+    assert ["Values.Arn", "Values.Arn/*"] == denied["Resource"]
+    assert {"Bool": {"aws:SecureTransport": "false"}} == denied["Condition"]
+
+
+def test_bucket_forgets_what_nobody_needs() -> None:
+    """Parts of an upload that broke off after a day, deleted values after the table's recovery has forgotten them."""
+    aborted, deleted = only("AWS::S3::Bucket")["LifecycleConfiguration"]["Rules"]
+    assert {"DaysAfterInitiation": 1} == aborted["AbortIncompleteMultipartUpload"]
+    assert {"NoncurrentDays": 35} == deleted["NoncurrentVersionExpiration"]
 
 
 def test_functions_have_the_handlers_described_as_data() -> None:

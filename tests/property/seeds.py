@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from flowcore.adapters.aws import dynamo_client
 from flowcore.adapters.dynamodb import DynamoStore
+from flowcore.authoring.graph import Durability
 from flowcore.ports import Store
 from flowcore.testing import SeededIds
 from flowcore.testing.generate import GENERATOR
@@ -34,19 +35,21 @@ def kept_seeds(store: StoreName) -> list[int]:
     return [kept.seed for kept in sorted(_kept()) if (kept.generator, kept.store) == (GENERATOR, store)]
 
 
-def bad_ones(seeds: Iterable[int], store: StoreName = "memory") -> dict[int, list[str]]:
+def bad_ones(
+    seeds: Iterable[int], store: StoreName = "memory", durability: Durability = "step"
+) -> dict[int, list[str]]:
     """What went wrong, by seed; seeds that fail are kept for good."""
     with _on(store) as stores, _quiet():
-        bad = {seed: wrong for seed in seeds if (wrong := _wrong(seed, next(stores)))}
+        bad = {seed: wrong for seed in seeds if (wrong := _wrong(seed, next(stores), durability))}
     if fresh := {Kept(GENERATOR, store, seed) for seed in bad} - _kept():
         with KEPT.open("a", encoding="utf-8") as file:
             file.writelines(f"{kept.generator} {kept.store} {kept.seed}\n" for kept in sorted(fresh))
     return bad
 
 
-def _wrong(seed: int, store: Store | None) -> list[str]:
+def _wrong(seed: int, store: Store | None, durability: Durability) -> list[str]:
     try:
-        return verdict(seed, store)
+        return verdict(seed, store, durability)
     except Exception as error:  # noqa: BLE001  # whatever happens is a finding about this seed
         return [f"{type(error).__name__}: {error}"]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.app import App
+from flowcore.authoring.graph import Durability
 from flowcore.core.admit import open_waits
 from flowcore.errors import OutsideError, RequestError, RunNotFound
 from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once
@@ -43,6 +44,8 @@ TURNS = 3_000
 """Far more than any sample needs, though every stale hint takes one: a run that is not over by then is stuck."""
 MOST_CLAIMS_IN_A_ROW = 3
 """Without a write in between that tells of progress; more than five are a poisonous step, and rightly given up."""
+STRIKES = (Fault.DIES_BEFORE, Fault.DIES_AFTER, Fault.FAILS, Fault.REPLY_LOST)
+"""What may become of one call; that others write in between, the interludes see to."""
 
 
 @dataclass
@@ -79,10 +82,10 @@ def weather(chance: random.Random) -> Weather:
 class Storm:
     """One run of one sample, driven to its end."""
 
-    def __init__(self, seed: int, store: Store | None = None) -> None:
+    def __init__(self, seed: int, store: Store | None = None, durability: Durability = "step") -> None:
         """The storm of ``seed`` over an empty store; in memory when none is given."""
         self.chance = random.Random(seed * 2 + 1)
-        self.sample: Sample = sample(seed)
+        self.sample: Sample = _made_durable(sample(seed), durability)
         self.weather = weather(self.chance)
         self.clock = VirtualClock()
         self.store = store or MemoryStore()
@@ -136,7 +139,7 @@ class Storm:
         return fault
 
     def _fault(self) -> Fault | None:
-        return self.chance.choice(tuple(Fault)) if self.chance.random() < self.weather.faults else None
+        return self.chance.choice(STRIKES) if self.chance.random() < self.weather.faults else None
 
     def _time_passes(self) -> None:
         if self.weather.short_lived:
@@ -337,9 +340,14 @@ def _unequal(what: str, found: dict[str, Any], expected: dict[str, Any]) -> Iter
             yield f"{what} {name!r} is {one!r}, not {other!r}"
 
 
-def verdict(seed: int, store: Store | None = None) -> list[str]:
+def _made_durable(drawn: Sample, durability: Durability) -> Sample:
+    workflow = drawn.workflow
+    return replace(drawn, workflow=replace(workflow, compiled=replace(workflow.compiled, durability=durability)))
+
+
+def verdict(seed: int, store: Store | None = None, durability: Durability = "step") -> list[str]:
     """What went wrong with the workflow of that seed in the storm of that seed; empty when all is well."""
-    storm = Storm(seed, store)
+    storm = Storm(seed, store, durability)
     effects = storm.sample.effects
     told = tell(
         storm.sample.workflow.compiled,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
 from flowcore.adapters.dynamodb_items import (
     decode_head,
     decode_record,
@@ -18,8 +19,23 @@ from flowcore.adapters.dynamodb_items import (
     replacement,
     step_key_of,
 )
+from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
-from flowcore.model import Answer, Delta, Head, Lapse, Outcome, RunStatus, StepFailure, StepRecord, Terms, Trace
+from flowcore.model import (
+    Answer,
+    Delegation,
+    Delta,
+    Head,
+    Lapse,
+    Outcome,
+    Receipt,
+    RunStatus,
+    StepFailure,
+    StepRecord,
+    Terms,
+    Trace,
+    Verdict,
+)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -61,6 +77,7 @@ ANSWER: dict[str, Any] = {
     "by": st.none() | texts,
     "via": texts,
     "idempotency_key": st.none() | texts,
+    "on_behalf_of": st.none() | texts,
     "timed_out": st.booleans(),
 }
 answers = st.builds(Answer, **ANSWER)
@@ -69,15 +86,33 @@ DELTA: dict[str, Any] = {
     "context": st.dictionaries(texts, st.tuples(counts, values) | st.tuples(counts), max_size=3),
 }
 deltas = st.builds(Delta, **DELTA)
+DELEGATION: dict[str, Any] = {"seat": texts, "by": texts, "to": texts, "at": instants, "via": texts}
 TERMS: dict[str, Any] = {
     "approvers": st.lists(texts, max_size=2).map(tuple),
     "quorum": counts,
     "veto": st.none() | texts,
+    "allow_self": st.booleans(),
+    "escalate": st.lists(st.tuples(counts, st.lists(texts, max_size=2).map(tuple)), max_size=2).map(tuple),
     "lapse": st.none() | st.builds(Lapse, st.none() | st.tuples(values)),
     "listens": st.none() | st.tuples(texts, texts),
     "notify": st.none() | texts,
     "remind": st.lists(st.integers(0, 10**12).map(lambda ms: timedelta(milliseconds=ms)), max_size=2).map(tuple),
 }
+RECEIPT: dict[str, Any] = {
+    "verdict": st.sampled_from(get_args(Verdict)),
+    "wait": texts,
+    "at": instants,
+    "by": st.none() | texts,
+    "via": texts,
+    "step": st.none() | texts,
+    "idempotency_key": st.none() | texts,
+    "reason": st.none() | texts,
+    "on_behalf_of": st.none() | texts,
+    "to": st.none() | texts,
+    "errors": st.lists(st.fixed_dictionaries({"path": texts, "message": texts}), max_size=2).map(tuple),
+    "winner": st.none() | changes,
+}
+receipts = st.builds(Receipt, **RECEIPT)
 RECORD: dict[str, Any] = {
     "key": keys,
     "outcome": st.sampled_from(Outcome),
@@ -96,6 +131,7 @@ RECORD: dict[str, Any] = {
     "listens": st.none() | st.tuples(texts, texts),
     "terms": st.none() | st.builds(Terms, **TERMS),
     "votes": st.lists(answers, max_size=2).map(tuple),
+    "delegations": st.lists(st.builds(Delegation, **DELEGATION), max_size=2).map(tuple),
     "began": st.none() | counts,
     "given": st.none() | st.tuples(values),
     "answer": st.none() | answers,
@@ -127,6 +163,7 @@ HEAD: dict[str, Any] = {
     "owner": st.none() | texts,
     "lease_until": maybe_instants,
     "incarnation": counts,
+    "effects": st.none() | counts,
     "wake": maybe_instants,
     "due": maybe_instants,
     "attempts": counts,
@@ -135,6 +172,8 @@ HEAD: dict[str, Any] = {
     "failure": st.none() | failures,
     "blocked": st.none() | texts,
     "resource_id": st.none() | texts,
+    "started_by": st.none() | texts,
+    "canceled_by": st.none() | texts,
     "state": changes,
     "request_context": changes,
     "trace": st.builds(Trace, **TRACE),
@@ -163,6 +202,26 @@ def test_a_record_round_trips(run: RunRef, incarnation: int, record: StepRecord)
     assert _exact(record) == _exact(found)
 
 
+@given(instants, names, receipts, receipts)
+def test_a_receipt_round_trips(born: datetime, slot: str, receipt: Receipt, again: Receipt) -> None:
+    """Every field; of the same that came again the time alone is kept."""
+    first = encode_note(born, slot, "id", receipt, "t", 1)
+    assert receipt == decode_note(first)
+    assert _exact(receipt) == _exact(decode_note(first))
+    expected = replace(receipt, times=2, last_at=again.at)
+    assert expected == decode_note(counted(first, encode_note(born, slot, "id", again, "u", 1)))
+
+
+@given(runs, st.integers(1, 12_000), st.lists(records, min_size=2, max_size=3, unique_by=lambda record: record.key))
+def test_folded_records_round_trip(run: RunRef, incarnation: int, drawn: list[StepRecord]) -> None:
+    """Every field, exactly, of several in one item; whichever scopes they lie in."""
+    settled = {record.key: replace(record, outcome=Outcome.OK, seq=number) for number, record in enumerate(drawn)}
+    written = encode_batch(run, incarnation, [(record, None) for record in settled.values()], "t")
+    found = {record.key: record for record in decode_all(item for item, _, _ in written)}
+    assert settled == found
+    assert {key: _exact(record) for key, record in settled.items()} == {key: _exact(r) for key, r in found.items()}
+
+
 @given(heads, heads)
 def test_a_replaced_head_is_the_new_one(before: Head, after: Head) -> None:
     """Only what a run keeps for life is left of the old one, and no attribute is left over."""
@@ -174,7 +233,7 @@ def test_a_replaced_head_is_the_new_one(before: Head, after: Head) -> None:
     assert encode_head(expected, "t").keys() == changed.keys()
 
 
-FIXED = ("run", "workflow", "input", "input_hash", "created_at", "resource_id", "trace")
+FIXED = ("run", "workflow", "input", "input_hash", "created_at", "resource_id", "started_by", "trace")
 
 
 @given(st.integers(1, 12_000), keys)
@@ -192,10 +251,13 @@ def test_every_field_is_drawn() -> None:
         (StepFailure, FAILURE),
         (Answer, ANSWER),
         (Delta, DELTA),
+        (Delegation, DELEGATION),
+        (Terms, TERMS),
+        (Receipt, {**RECEIPT, "times": 2, "last_at": instants}),
     ):
         assert {each.name for each in fields(model)} == drawn.keys()
 
 
-def _exact(value: Head | StepRecord) -> str:
+def _exact(value: Head | StepRecord | Receipt) -> str:
     """Tells 1 from 1.0 and from True."""
     return repr([getattr(value, each.name) for each in fields(value)])

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from flowcore import App, RunResult, StepContext, step, workflow
+from flowcore.adapters.aws import dynamo_client
+from flowcore.adapters.dynamodb import DynamoStore
 from flowcore.errors import AlreadyResumed
+from flowcore.ports import Store
+from flowcore.testing import SeededIds
 from flowcore.testing.contract import racing
+from flowcore.testing.moto import REGION, StrictClient, fresh_table, locked_moto
+from tests.property.rows import told
 
 RACERS = 32
 
@@ -27,13 +35,39 @@ def pass_on(value: int) -> int:
     return value
 
 
-@pytest.mark.slow
-def test_one_of_32_racing_resumes_wins() -> None:
-    """200 times: one result, 31 times AlreadyResumed with the winner that the run really took."""
-    app = App(workflow("w", input=int, output=int).then(ask).then(pass_on).commit())
+WAITING = workflow("w", input=int, output=int).then(ask).then(pass_on).commit()
+
+
+def bad_rounds(rounds: int, store: Store | None = None) -> list[str]:
+    """What went wrong in so many races."""
+    app = App(WAITING, store=store)
     with racing(RACERS) as race:
-        for turn in range(200):
-            assert [] == one_race(app, f"r-{turn}", race)
+        return [wrong for turn in range(rounds) for wrong in one_race(app, f"r-{turn}", race)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [200, pytest.param(5_000, marks=pytest.mark.proof)])
+def test_one_of_32_racing_resumes_wins(rounds: int) -> None:
+    """Each time: one result, 31 times AlreadyResumed with the winner that the run really took."""
+    began = time.monotonic()
+    bad = bad_rounds(rounds)
+    told("resumes", rounds, len(bad), time.monotonic() - began)
+    assert [] == bad
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [5, pytest.param(100, marks=pytest.mark.proof)])
+def test_one_of_32_racing_resumes_wins_on_dynamodb(rounds: int) -> None:
+    """The same over boto3 and the real adapter; a fresh table every few races, because moto copies it each time."""
+    began, bad = time.monotonic(), list[str]()
+    with locked_moto(), ExitStack() as tables:
+        client = StrictClient(dynamo_client(region=REGION))
+        for _ in range(0, rounds, 5):
+            tables.close()
+            table = tables.enter_context(fresh_table(client))
+            bad += bad_rounds(5, DynamoStore(client, table, SeededIds(), pause=lambda _: None))
+    told("resumes-moto", rounds, len(bad), time.monotonic() - began)
+    assert [] == bad
 
 
 def one_race(app: App, run_id: str, race: Any) -> list[str]:

@@ -15,14 +15,16 @@ from tests.property.seeds import StoreName, bad_ones, kept_seeds
 
 SEEDS = 2_000
 GATE = 10_000
+ON_BOUNDARIES = 60
 ON_MOTO = 12
 CHUNK = 100
 
 
 @pytest.mark.parametrize("store", ["memory", pytest.param("moto", marks=pytest.mark.slow)])
 def test_kept_seeds_agree_with_the_oracle(store: StoreName) -> None:
-    """What has failed once does not fail again."""
+    """What has failed once does not fail again, however it is stored."""
     assert {} == bad_ones(kept_seeds(store), store)
+    assert {} == bad_ones(kept_seeds(store), store, "boundary")
 
 
 def test_the_first_seeds_agree_with_the_oracle() -> None:
@@ -43,6 +45,27 @@ def test_random_runs_agree_with_the_oracle(first: int) -> None:
 def test_more_random_runs_agree_with_the_oracle(first: int) -> None:
     """The same, for as many as a change has to pass."""
     assert {} == bad_ones(range(first, first + 2 * CHUNK))
+
+
+@pytest.mark.slow
+def test_random_runs_that_are_stored_at_boundaries_agree_with_the_oracle() -> None:
+    """What is kept in memory is lost with its worker, and nothing else: the run becomes the same."""
+    assert {} == bad_ones(range(ON_BOUNDARIES), durability="boundary")
+
+
+@pytest.mark.slow
+@pytest.mark.gate
+@pytest.mark.parametrize("first", range(ON_BOUNDARIES, GATE // 2, 2 * CHUNK))
+def test_more_random_runs_that_are_stored_at_boundaries_agree(first: int) -> None:
+    """The same, for as many as a change has to pass."""
+    assert {} == bad_ones(range(first, first + 2 * CHUNK), durability="boundary")
+
+
+@pytest.mark.slow
+@pytest.mark.gate
+def test_random_runs_stored_at_boundaries_on_dynamodb_agree() -> None:
+    """Transactions and folds over the real adapter."""
+    assert {} == bad_ones(range(100, 100 + ON_MOTO // 2), "moto", "boundary")
 
 
 @pytest.mark.slow

@@ -168,7 +168,8 @@ PLACES: dict[str, Snapshot] = {
 def test_a_repeated_answer_is_told_the_first_receipt(run: Snapshot, asked: dict[str, Any]) -> None:
     """Wherever the run stands now; a late copy never settles a later suspension of the same step."""
     verdict = admit(GRAPH, run, Resume(digest="d-1", idempotency_key="k-1", **asked))
-    assert Repeated(Receipt(verdict="duplicate", wait="boss@0", at=NOW, by="ann", via="http")) == verdict
+    told = Receipt(verdict="duplicate", wait="boss@0", at=NOW, by="ann", via="http", step="boss", idempotency_key="k-1")
+    assert Repeated(told) == verdict
 
 
 @pytest.mark.parametrize("run", PLACES.values(), ids=PLACES)
@@ -195,7 +196,7 @@ def test_open_waits_are_the_oldest_first() -> None:
 def test_receipt_of_an_applied_answer() -> None:
     """Stored proof: which suspension, when, who, over which channel."""
     later = an_answer(1, at=NOW + timedelta(seconds=1))
-    assert Receipt(verdict="applied", wait="charge@0", at=later.at) == receipt_of(later)
+    assert Receipt(verdict="applied", wait="charge@0", at=later.at, step="charge") == receipt_of(later)
 
 
 def test_an_event_settles_a_wait_for_that_event_only() -> None:

@@ -99,6 +99,9 @@ ROWS: list[tuple[str, list[StepRecord], Told]] = [
     ("step", [x(RESU)], (run_step("x", 1),)),
     ("step", [x(RETRY, until=LATER)], WAITING),
     ("step", [x(RETRY, until=NOW)], (run_step("x", 1),)),
+    ("step", [x(START)], (run_step("x", 1),)),
+    ("step", [x(START, epoch=0)], (("Doubt", "x", None),)),
+    ("step", [x(START, given=(7,))], (run_step("x", 7),)),
     ("map", [], (("Evaluate", "x", 1),)),
     ("map", [x(OK)], ONWARDS),
     ("map", [x(ERR)], FAILED),
@@ -374,7 +377,7 @@ def test_a_poisoned_run_that_only_waits_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("name", "record"),
     [
-        ("step", x(START)),
+        ("map", x(START)),
         ("step", x(SLP, until=LATER)),
         ("step", x(ERR, failure=None)),
         ("map", x(SUSP)),

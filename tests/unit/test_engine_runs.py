@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import pytest
 
-from flowcore import App, FlowcoreError, StepContext, Workflow, create_step
-from flowcore.adapters.memory import MemoryQueue, MemoryScheduler
+from flowcore import App, Backoff, FlowcoreError, StepContext, Workflow, create_step
+from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.errors import (
     AlreadyResumed,
     AmbiguousWait,
@@ -31,7 +31,7 @@ from flowcore.errors import (
 from flowcore.model import RunStatus
 from flowcore.ports import Hint
 from flowcore.session import Pace
-from tests.builders import NOW, RUN, VirtualClock, a_step, a_workflow, an_app, pass_time
+from tests.builders import NOW, RUN, CountedIds, VirtualClock, a_step, a_workflow, an_app, pass_time
 
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
 Build = Callable[[Any], Any]
@@ -553,6 +553,56 @@ def test_a_run_that_is_only_handed_on_is_ended() -> None:
         app.look(RUN, deadline=app.clock.now() + SECOND)
     done = app.run("r-1").result()
     assert ("failed", "TooManyHops") == (done.status, done.error and done.error.type)
+
+
+def test_a_run_that_outlives_a_hundred_workers_goes_on() -> None:
+    """Far more than the 16 hops after which Lambda, unless told otherwise, takes a chain of messages for a loop."""
+    steps = [a_step(f"s{number}", lambda value: value + 1) for number in range(101)]
+
+    def chained(builder: Any) -> Any:
+        for one in steps:
+            builder = builder.then(one)
+        return builder
+
+    app, queue = queued_app(chained, most_turns=1)
+    app.workflow("flow").create_run("r-1").start(0)
+    hops = []
+    while hints := queue.pop_due(app.clock.now()):
+        hops += [head.hops for hint in hints if (head := app.look(hint.run)) is not None]
+    assert ("success", 101) == (app.run("r-1").result().status, app.run("r-1").result().output)
+    assert [*range(1, 101), 100] == hops
+
+
+def test_ten_thousand_hops_are_the_usual_bound() -> None:
+    """A run of days in workers of minutes stays far below."""
+    assert 10_000 == Pace().most_hops
+
+
+def test_a_retry_hours_away_is_parked() -> None:
+    """No worker waits for it: the run is given back, and a schedule brings the next one."""
+    waited: list[datetime] = []
+
+    class Impatient(VirtualClock):
+        def wait_until(self, instant: datetime) -> None:
+            waited.append(instant)
+            super().wait_until(instant)
+
+    def fails_once(value: int, ctx: StepContext[Any]) -> int:
+        if ctx.attempt == 1:
+            raise ValueError("not yet")
+        return value
+
+    pause = Backoff(initial=6 * HOUR, jitter=False, maximum=DAY)
+    flow = a_workflow(lambda w: w.then(a_step("x", fails_once, retries=1, backoff=pause)))
+    scheduler = MemoryScheduler()
+    app = App(flow, store=MemoryStore(), scheduler=scheduler, clock=Impatient(), ids=CountedIds())
+    parked = app.workflow("flow").create_run("r-1").start(1)
+    head = app.store.peek(RUN)
+    assert ("waiting", []) == (parked.status, waited)
+    assert head is not None
+    assert (NOW + 6 * HOUR, None, NOW + 6 * HOUR) == (head.wake, head.owner, scheduler.next_at())
+    pass_time(app, 6 * HOUR)
+    assert ("success", 2) == (app.run("r-1").result().status, app.run("r-1").result().steps["x"].attempts)
 
 
 def test_steps_know_how_long_they_may_take() -> None:

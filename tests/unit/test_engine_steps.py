@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from flowcore import App, Backoff, RunResult, StepContext, create_step, otherwise, workflow
 from flowcore.errors import InvalidPayload
 from flowcore.session import Pace
+from flowcore.testing import LocalApp
 from tests.builders import NOW, a_step, a_workflow, an_app, pass_time
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
@@ -397,6 +398,30 @@ def test_once_survives_a_retry_and_a_suspension() -> None:
     done = app.resume("r-1", 1)
     assert ("success", [None, 7, 7], ["mail", "failed", "other"]) == (done.status, done.output, calls)
     assert ["x"] == list(done.steps)
+
+
+def test_once_survives_a_crash_and_a_run_that_is_handed_on() -> None:
+    """The worker dies behind the effect, and each of the following ones does a single turn: nobody repeats it."""
+    calls: list[str] = []
+
+    def pay() -> str:
+        calls.append("paid")
+        return "paid"
+
+    def execute(value: int, ctx: StepContext[Any, Any]) -> Any:
+        stored = ctx.once("pay", pay)
+        return ctx.resume_data or ctx.suspend(stored)
+
+    flow = a_workflow(lambda w: w.then(a_step("a")).then(create_step(id="x", execute=execute, resume=Any)))
+    local = LocalApp(App(flow), pace=Pace(most_turns=1, lease=MINUTE), queue=None)
+    local.crash_before("x")
+    local.workflow("flow").create_run("r-1").start(1)
+    local.advance(hours=1)
+    waiting = local.run("r-1").result()
+    assert ("suspended", "paid") == (waiting.status, waiting.waits[0].payload)
+    local.resume("r-1", "thanks")
+    local.advance(hours=1)
+    assert ("success", ["paid"]) == (local.run("r-1").result().status, calls)
 
 
 def test_once_is_per_item() -> None:

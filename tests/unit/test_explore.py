@@ -14,7 +14,7 @@ from flowcore.adapters.memory import MemoryStore
 from flowcore.authoring.workflow import Workflow
 from flowcore.keys import RunRef
 from flowcore.model import Head, RunStatus, StepRecord
-from flowcore.ports import HeadMoved, RecordMoved, Written
+from flowcore.ports import Batch, HeadMoved, RecordMoved, Written
 from flowcore.testing import Diverged, Strike, explore
 from flowcore.testing.schedule import smallest
 
@@ -65,11 +65,11 @@ def pay(first: Any) -> Workflow[int, Any]:
 
 
 def test_explore_tries_every_single_fault() -> None:
-    """Five at each write, three at each hint, and the undisturbed run."""
+    """Nine at each write and a tenth where one can answer, two at each read, four at each hint; the undisturbed run."""
     done = explore(pay(charge_once), 5, answers={"approve": True}, before=receipts.clear, effects=receipts.copy)
 
     assert {"note": 6, "again": 6} == done.result.output
-    assert 1 + 5 * done.writes + 3 * done.hints == done.schedules
+    assert 1 + 9 * done.writes + 2 + 2 * done.reads + 4 * done.hints == done.schedules
     assert {"explored/charge_once": 5} == receipts
 
 
@@ -145,7 +145,7 @@ class Broken(MemoryStore):
             return written
         return super().commit(run, incarnation, record, prior)
 
-    def release(self, head: Head, *, epoch: int, version: int) -> Written | HeadMoved:
+    def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """Perhaps: a sleeping run is not to be looked for; or any holder may give the run back."""
         if self.rule == "no due on a sleep" and head.status is RunStatus.WAITING:
             head = replace(head, due=None)
@@ -154,7 +154,7 @@ class Broken(MemoryStore):
             return self.move(
                 replace(head, version=standing.version + 1, epoch=standing.epoch), version=standing.version
             )
-        return super().release(head, epoch=epoch, version=version)
+        return super().release(head, epoch=epoch, version=version, batch=batch)
 
 
 @pytest.mark.parametrize("rule", ["last writer wins", "no due on a sleep", "no fence"])
@@ -213,7 +213,8 @@ def test_events_and_quorums_inside_other_workflows_are_answered() -> None:
     )
     flow = workflow("w", input=str).then(child)
 
-    assert ["ada", "grace"] == explore(flow, "o-1", answers={"payment": "much", "agree": True}).result.output
+    asked: dict[str, Any] = {"answers": {"payment": "much", "agree": True}, "blows": ["reply-lost", "answered"]}
+    assert ["ada", "grace"] == explore(flow, "o-1", **asked).result.output
 
 
 def test_a_suspension_that_nobody_answers_is_an_error() -> None:

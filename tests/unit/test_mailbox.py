@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from flowcore import App, DefinitionError, RunResult, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
-from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, StoreUnavailable
+from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, OutsideError
 from flowcore.keys import RunRef
 from flowcore.model import EventReceipt, Listener, Mail, Topic
 from flowcore.testing import LocalApp, VirtualClock
@@ -216,6 +216,29 @@ def test_runs_that_are_over_take_no_event(end: str) -> None:
     assert [] == listeners(app)
 
 
+def test_canceled_run_listens_no_more() -> None:
+    """At once, without an event; also where the wait stands in a nested workflow."""
+    inner = workflow("inner", input=str).wait_for_event("order.paid", key="A-17").commit()
+    app = local(workflow("w", input=str).then(inner))
+    run = waiting(app)
+    assert ["r"] == listeners(app)
+    run.cancel()
+    assert [] == listeners(app)
+
+
+@pytest.mark.parametrize("verb", ["load", "unlisten"])
+def test_cancel_does_not_depend_on_who_listens(verb: str) -> None:
+    """Where the store does not answer afterwards, the run is canceled all the same; the next event drops the rest."""
+    store = MemoryStore()
+    app = local(order(), store=store)
+    waiting(app)
+    deaf = local(order(), store=FaultyStore(store, lambda call: Fault.FAILS if call.verb == verb else None))
+    assert "canceled" == deaf.engine.cancel(RunRef("default", "r")).public_status
+    assert ["r"] == listeners(app)
+    assert "buffered" == app.send_event("order.paid", "A-17", {"cents": 1}).verdict
+    assert [] == listeners(app)
+
+
 def test_time_travel_waits_anew() -> None:
     """The new life has a wait of its own; the old one's listener is dropped."""
     app = local(workflow("w", input=str).then(note).wait_for_event("order.paid", key="A-17", id="payment").then(book))
@@ -372,12 +395,12 @@ def play(order_: str, script: Script = lambda _: None) -> Played:
     }
     for act in order_.split():
         for _ in range(5):
-            with suppress(WorkerDied, StoreUnavailable):
+            with suppress(WorkerDied, OutsideError):
                 acts[act]()
                 break
     made = len(calls)
     for _ in range(20):
-        with suppress(WorkerDied, StoreUnavailable):
+        with suppress(WorkerDied, OutsideError):
             app.advance(hours=1)
     calm = LocalApp(app, store=watched, clock=app.clock)
     return Played(calm.run("r").result(), watched.mail(PAID, app.clock.now()), calls[:made])
@@ -424,3 +447,21 @@ def meet(outer: str, inner: str, number: int) -> RunResult[Any]:
         acts(other)[inner]()
     app.advance(hours=1)
     return other.run("r").result()
+
+
+def test_wait_that_opens_while_its_event_is_being_kept_gets_it() -> None:
+    """Its worker listened before the sender looked, and looked for mail itself just before the event was kept."""
+    watched, clock = WatchedStore(MemoryStore()), VirtualClock()
+    dies = at_call(1, Fault.DIES_AFTER, verbs=frozenset({"listen"}))
+    waiting(local(order(), store=FaultyStore(watched, dies), clock=clock))
+    other = local(order(), store=watched, clock=clock)
+
+    def parks(call: Call) -> None:
+        if call.verb == "keep":
+            clock.forward(HOUR)
+            other.look(RunRef("default", "r"))
+            assert "suspended" == other.run("r").result().status
+
+    sender = local(order(), store=FaultyStore(watched, parks), clock=clock)
+    assert "applied" == sender.send_event("order.paid", "A-17", {"cents": 1}).verdict
+    assert ("success", 1) == (other.run("r").result().status, other.run("r").result().output)

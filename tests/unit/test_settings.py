@@ -27,6 +27,15 @@ def test_complete_environment_is_read() -> None:
     assert timedelta(0) == settings.clock_offset
 
 
+def test_bucket_is_optional_and_named_as_s3_names_them() -> None:
+    """Without one a value has to fit into an item, as it does in a deployment made before there was a bucket."""
+    assert None is Settings.read(COMPLETE).bucket
+    assert None is Settings.read({**COMPLETE, "FLOWCORE_BUCKET": ""}).bucket
+    assert "my-values.eu" == Settings.read({**COMPLETE, "FLOWCORE_BUCKET": "my-values.eu"}).bucket
+    with pytest.raises(SettingsError, match="FLOWCORE_BUCKET is 's3://values', which is not the name"):
+        Settings.read({**COMPLETE, "FLOWCORE_BUCKET": "s3://values"})
+
+
 def test_region_may_come_from_the_default_region() -> None:
     """Outside Lambda only AWS_DEFAULT_REGION is usual."""
     environ = {**COMPLETE, "AWS_DEFAULT_REGION": "eu-west-1"}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
 
 import pytest
 
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
-from flowcore.errors import StoreUnavailable
+from flowcore.errors import StoreUnavailable, Throttled
 from flowcore.model import Head, Outcome, RunStatus, StepRecord
-from flowcore.ports import Hint
+from flowcore.ports import HeadMoved, Hint, Written
 from flowcore.testing import (
     Fault,
     FaultyStore,
+    LaggingStore,
     LossyQueue,
     LossyScheduler,
     SeededIds,
@@ -37,6 +39,7 @@ SECOND = timedelta(seconds=1)
         (Fault.DIES_AFTER, WorkerDied, True),
         (Fault.FAILS, StoreUnavailable, False),
         (Fault.REPLY_LOST, StoreUnavailable, True),
+        (Fault.THROTTLED, Throttled, False),
     ],
 )
 def test_a_fault_strikes_one_call(fault: Fault, raised: type[BaseException], happened: bool) -> None:
@@ -52,11 +55,22 @@ def test_a_fault_strikes_one_call(fault: Fault, raised: type[BaseException], hap
     assert "canceled" == store.list_runs(RUN.tenant).items[0].status
 
 
+@pytest.mark.parametrize(("head", "overtaken"), [(a_running_head(version=3), True), (a_suspended_head(), False)])
+def test_a_conflict_is_somebody_elses_write_just_before(head: Head, overtaken: bool) -> None:
+    """Of the head alone, where one may leave it as it is; the call itself is judged by what stands there then."""
+    store = FaultyStore(MemoryStore(), at_call(1, Fault.CONFLICT, verbs=frozenset({"move"})))
+    store.start(head)
+    moved = replace(head, version=4)
+    assert (HeadMoved(moved) if overtaken else Written()) == store.move(moved, version=3)
+    assert moved == store.peek(RUN)
+
+
 def test_faults_by_chance_are_counted_and_repeatable() -> None:
     """The same seed strikes the same calls, and no more of them than allowed."""
 
     def struck(most: int) -> list[int]:
-        store, found = FaultyStore(MemoryStore(), by_chance(random.Random(7), 0.5, most=most)), []
+        script = by_chance(random.Random(7), 0.5, faults=[Fault.FAILS, Fault.DIES_AFTER], most=most)
+        store, found = FaultyStore(MemoryStore(), script), []
         for number in range(50):
             try:
                 store.cancel(RUN, now=NOW)
@@ -132,6 +146,31 @@ def test_a_shifted_clock_stays_its_distance_away() -> None:
     assert NOW + 600 * SECOND == ahead.now()
     ahead.wait_until(NOW + 700 * SECOND)
     assert (NOW + 100 * SECOND, NOW + 700 * SECOND) == (clock.now(), ahead.now())
+
+
+def test_a_shifted_clock_may_jump() -> None:
+    """Back, too; the one it follows goes on as it was."""
+    clock = VirtualClock()
+    other = ShiftedClock(clock, timedelta(minutes=10))
+    other.jump(timedelta(minutes=-25))
+    assert timedelta(minutes=-15) == other.now() - clock.now()
+
+
+def test_an_index_lags_by_time_and_by_writes() -> None:
+    """Reads of the item itself are never late."""
+    clock = VirtualClock(NOW)
+    store = LaggingStore(MemoryStore(), clock, lag=10 * SECOND, writes=1)
+    store.start(a_head(due=NOW))
+    assert a_head(due=NOW) == store.peek(RUN)
+    clock.forward(seconds=10)
+    assert [] == store.due(clock.now(), limit=9)
+    store.cancel(RUN, now=NOW)
+    assert [RUN] == store.due(clock.now(), limit=9)
+    assert ["pending"] == [run.status for run in store.list_runs(RUN.tenant)]
+    store.delete(RUN)
+    clock.forward(seconds=10)
+    assert {"canceled": 1} == store.count_runs(RUN.tenant)
+    assert [] == store.due(clock.now(), limit=9)
 
 
 def test_seeded_ids_repeat_and_rise() -> None:

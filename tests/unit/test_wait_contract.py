@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from flowcore import App, StepContext, Wait, step, workflow
 from flowcore.adapters.memory import MemoryStore
-from flowcore.errors import AlreadyResumed, InvalidPayload, NotAnApprover, StoreUnavailable
+from flowcore.errors import AlreadyResumed, InvalidPayload, NotAnApprover, OutsideError
 from flowcore.keys import RunRef
 from flowcore.model import Outcome
 from flowcore.testing import LocalApp
@@ -324,11 +324,11 @@ def test_notify_happens_whatever_dies(fault: Fault) -> None:
         watched = WatchedStore(MemoryStore())
         app = local(FaultyStore(watched, at_call(number, fault, verbs=every)))
         for _ in range(3):
-            with suppress(WorkerDied, StoreUnavailable):
+            with suppress(WorkerDied, OutsideError):
                 app.workflow(FLOW).create_run("r").start(1)
                 break
         for _ in range(5):
-            with suppress(WorkerDied, StoreUnavailable):
+            with suppress(WorkerDied, OutsideError):
                 app.advance(hours=1)
         assert "suspended" == LocalApp(App(FLOW), store=watched, clock=app.clock).run("r").result().status
         assert len(TOLD) in (1, 2), f"{fault} at call {number}"

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from flowcore import App, otherwise, step, workflow
+from flowcore import App, Start, otherwise, step, workflow
 
 
 class Both(BaseModel):
@@ -73,3 +73,5 @@ workflow("from-text", input=str, output=str).then(text_flow)  # error
 app = App(text_flow)
 app.workflow(text_flow).create_run().start("wrong")  # error
 number: int | None = app.workflow(text_flow).create_run().start(1).output  # error
+
+Start(workflow("shouted", input=int, output=str).then(shout).commit(), "not a number")  # error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from flowcore import App, RunResult, step, workflow
+from flowcore import App, RunResult, Start, step, workflow
 from flowcore.fields import RunFields
 from flowcore.ports import Span
 from flowcore.tracing import Tracing
@@ -34,4 +34,6 @@ tracing: Tracing = {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "tags": ["eu
 assert_type(run.start(21, tracing=tracing), RunResult[int])
 assert_type(run.result(), RunResult[int])
 assert_type(run.result(fields=["status", "output"]), RunFields)
+app.send_event("doubled", "a", start_if_absent=Start(flow, 21, run_id="r-2", tags=["eu"]))
+app.send_event("doubled", "a", start_if_absent=Start("twice", 21))
 app.list_runs(status=["success", "failed"], tag="eu")

@@ -1,4 +1,4 @@
-"""What an operator asks of a deployment: a pure judgement of each run, and a thin loop around it."""
+"""What is wrong with the open runs: a pure judgement of each, and a thin loop around it."""
 
 from __future__ import annotations
 

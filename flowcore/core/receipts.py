@@ -1,0 +1,145 @@
+"""What became of each arrival at a run: told by its records where an answer counted, and made here where none did.
+
+Pure. A receipt that no record tells has to be kept beside the run; ``slots_for`` says where, so that whoever sends
+whatever he likes fills a bounded number of places, and whatever comes again is counted and not listed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hashlib import sha256
+
+from flowcore.core.admit import Resume, lapse_of, receipt_of
+from flowcore.core.evolve import answers_of
+from flowcore.errors import AlreadyResumed, InvalidPayload, NotSuspended, RequestError, RunFinished
+from flowcore.keys import dotted
+from flowcore.model import Delegation, Json, Outcome, Receipt, Snapshot, StepRecord, Verdict, wait_id, wait_place
+
+_COUNTED = ("applied", "counted", "delegated")
+MOST_KEPT = 200
+"""Places for arrivals that changed nothing, in one run; what finds no place is counted in one more."""
+MOST_LOOKS = 4
+"""Places that one arrival may be kept at: others may have taken the first."""
+MOST_ERRORS = 10
+LONGEST_ERROR = 200
+"""Of what did not fit only so many rows, of so many characters each, are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for receipts beside a run, and under which id a receipt is known there."""
+
+    name: str
+    id: str
+
+
+# -- what records tell ------------------------------------------------------------------------------------------------
+
+
+def of_run(snapshot: Snapshot) -> list[Receipt]:
+    """The receipt of every answer that the run's records know, the newest last."""
+    records = sorted(snapshot.records.values(), key=lambda record: record.seq)
+    return in_order(receipt for record in records for receipt in of_record(record, snapshot.head.incarnation))
+
+
+def of_record(record: StepRecord, incarnation: int) -> Iterator[Receipt]:
+    """The receipts of all answers that one record knows: those to its last suspension, and earlier ones with a key."""
+    yield from (receipt_of(answer) for answer in record.spent)
+    yield from (delegated(record, incarnation, delegation) for delegation in record.delegations)
+    settled = record.outcome is not Outcome.SUSP
+    answers = answers_of(record)
+    for place, answer in enumerate(answers, start=1):
+        yield receipt_of(answer, verdict="applied" if settled and place == len(answers) else "counted")
+    lapsed = lapse_of(record, incarnation)
+    if lapsed is not None:
+        yield receipt_of(lapsed)
+
+
+def delegated(
+    record: StepRecord, incarnation: int, delegation: Delegation, *, verdict: Verdict = "delegated"
+) -> Receipt:
+    """The receipt of a vote that was handed over."""
+    answers = answers_of(record)
+    return Receipt(
+        verdict=verdict,
+        wait=answers[0].wait if answers else wait_id(record, incarnation),
+        at=delegation.at,
+        by=delegation.by,
+        via=delegation.via,
+        step=dotted(record.key),
+        to=delegation.to,
+        on_behalf_of=None if delegation.seat == delegation.by else delegation.seat,
+    )
+
+
+def in_order(receipts: Iterable[Receipt]) -> list[Receipt]:
+    """Each once, the newest last; of what is told twice the first counts: what was written down before a record forgot.
+
+    Of what came at the same instant those that counted are the first.
+    """
+    found: dict[str, Receipt] = {}
+    for receipt in receipts:
+        found.setdefault(_identity(receipt, exact=True), receipt)
+    return sorted(found.values(), key=lambda receipt: (receipt.at, receipt.verdict not in _COUNTED))
+
+
+# -- what they do not tell --------------------------------------------------------------------------------------------
+
+
+def refused(resume: Resume, error: RequestError, at: datetime) -> Receipt:
+    """The receipt of an answer that was not taken."""
+    wait = error.wait or resume.wait or ""
+    late = isinstance(error, (AlreadyResumed, RunFinished)) or (isinstance(error, NotSuspended) and wait != "")
+    return Receipt(
+        verdict="stale" if late else "rejected",
+        wait=wait,
+        at=at,
+        by=resume.by,
+        via=resume.via,
+        step=dotted(wait_place(wait)[0]) if wait else resume.step,
+        idempotency_key=resume.idempotency_key,
+        reason=error.code,
+        errors=tuple(_brief(row) for row in error.errors[:MOST_ERRORS]) if isinstance(error, InvalidPayload) else (),
+        winner=error.winner if isinstance(error, AlreadyResumed) else None,
+    )
+
+
+def repeated(first: Receipt, resume: Resume, at: datetime) -> Receipt:
+    """The receipt of a copy of an answer that was taken before."""
+    return replace(first, at=at, by=resume.by, via=resume.via, idempotency_key=resume.idempotency_key)
+
+
+def slots_for(receipt: Receipt, digest: str) -> Sequence[Slot]:
+    """Where a receipt may be kept, in the order in which to try; the last one takes everything.
+
+    Args:
+        digest: of the data, for arrivals that carry no key.
+    """
+    id = _hashed(_identity(receipt, exact=False), receipt.idempotency_key or digest)
+    first = int(id, 16) % MOST_KEPT
+    places = ((first + look * look) % MOST_KEPT for look in range(MOST_LOOKS))
+    return [*(Slot(f"r{place:03}", id) for place in places), Slot("r~", "many")]
+
+
+def slot_of(receipt: Receipt) -> Slot:
+    """Where the receipt of an answer that counted is kept, before the record that tells it forgets."""
+    id = _hashed(_identity(receipt, exact=True), "")
+    return Slot(f"a{id}", id)
+
+
+def _identity(receipt: Receipt, *, exact: bool) -> str:
+    """What makes two receipts the same: for whoever counts repeats without the time."""
+    verdict = "counted" if receipt.verdict in _COUNTED else receipt.verdict  # a record may not know any more which
+    said = [verdict, receipt.wait, receipt.step, receipt.by, receipt.via, receipt.reason, receipt.to]
+    return json.dumps([*said, receipt.at.isoformat(), receipt.idempotency_key] if exact else said)
+
+
+def _hashed(identity: str, more: str) -> str:
+    return sha256(f"{identity}\n{more}".encode("utf-8", "replace")).hexdigest()[:24]
+
+
+def _brief(row: Json) -> dict[str, str]:
+    return {name: str(row.get(name, ""))[:LONGEST_ERROR] for name in ("path", "message")}

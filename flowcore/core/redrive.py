@@ -1,0 +1,113 @@
+"""Going on with a run that has failed: which of its records the new life begins with.
+
+Pure: reads a whole run, gives every record that it has, with what has failed made ready to be tried again. Whatever was
+committed before stays: outputs, answers, stored side effects, changes of state. A run whose steps have all succeeded,
+and which failed for another reason, keeps everything and comes to its end once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from flowcore.authoring.graph import BranchNode, ForeachNode, Graph, LoopNode, NestedNode, Node, ParallelNode
+from flowcore.core.fan import opening, shard_size
+from flowcore.core.view import passed_on
+from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, scope_of, turn_of
+from flowcore.model import Json, Outcome, Snapshot, StepRecord
+from flowcore.parcels import replace
+
+
+def redriven(graph: Graph, snapshot: Snapshot, now: datetime) -> list[StepRecord]:
+    """The records with which a failed run goes on, in the order in which they were written.
+
+    A step that has failed has none and begins like new, with two exceptions: the answer to its last suspension is kept,
+    and so is an input that time travel gave it. A container that has failed is open again, and in it what has failed.
+
+    Args:
+        snapshot: with every record of the run.
+    """
+    walk = _Walk(snapshot, now)
+    walk.scope(graph, ROOT, snapshot.head.input)
+    return sorted(walk.kept.values(), key=lambda record: (record.seq, record.key))
+
+
+class _Walk:
+    """One walk over the tree, down into every container that is open or has failed."""
+
+    def __init__(self, snapshot: Snapshot, now: datetime) -> None:
+        self.snapshot = snapshot
+        self.now = now
+        self.kept: dict[StepKey, StepRecord] = {
+            key: _due_again(record, now) if record.outcome is Outcome.RESU else record
+            for key, record in snapshot.records.items()
+        }
+
+    def scope(self, graph: Graph, home: Scope, value: Json) -> None:
+        """The nodes of one workflow, as far as the run has come."""
+        for node in graph.nodes:
+            self._node(node, inside(home, node.id), home, value)
+            has_passed, given = passed_on(node, home, value, self.snapshot)
+            if has_passed:  # what a deploy has inserted since has no record, and will be skipped
+                value = given
+
+    def _node(self, node: Node, key: StepKey, home: Scope, value: Json) -> None:
+        if isinstance(node, (ParallelNode, BranchNode)):
+            for arm in node.arms if isinstance(node, ParallelNode) else node.nodes:
+                self._node(arm, inside(home, arm.id), home, value)
+        record = self.snapshot.records.get(key)
+        if record is None or record.outcome not in (Outcome.ERR, Outcome.START):
+            return
+        # A container that was never open has failed as it was entered; there is nothing in it to go on with. A step
+        # that has begun, may begin once only and has not failed stays in doubt.
+        was_open = record.outcome is Outcome.START or record.gen > 0
+        if not isinstance(node, (NestedNode, LoopNode, ForeachNode)) or not was_open:
+            if record.outcome is Outcome.ERR:
+                self._begin_anew(record)
+        elif isinstance(node, NestedNode):
+            self._nested(node, record, value)
+        elif isinstance(node, LoopNode):
+            self._loop(node, record, home, value)
+        else:
+            self._items(node, record, home, value if isinstance(value, list) else ())
+
+    def _begin_anew(self, record: StepRecord) -> None:
+        del self.kept[record.key]
+        if record.answer is not None or record.given is not None:
+            self.kept[record.key] = _due_again(replace(record, attempt=0), self.now)
+
+    def _nested(self, node: NestedNode, record: StepRecord, value: Json) -> None:
+        entered = record.output if record.outcome is Outcome.START else value
+        inner = Scope(record.key)
+        self._open(record, entered, None if inner == scope_of(record.key) else inner)
+        self.scope(node.graph, inner, entered)
+
+    def _loop(self, node: LoopNode, record: StepRecord, home: Scope, value: Json) -> None:
+        """The turn that has failed begins with what the one before it gave."""
+        turn = record.count or 1
+        before = self.snapshot.records.get(turn_of(record.key, turn - 1))
+        carried = record.output if record.outcome is Outcome.START else value if before is None else before.output
+        key = turn_of(record.key, turn)
+        self._open(record, carried, scope_of(key))
+        self._node(node.body, key, home, carried)
+
+    def _items(self, node: ForeachNode, record: StepRecord, home: Scope, items: Sequence[Json]) -> None:
+        if node.distributed and items:
+            self._open(record, opening(shard_size(node.shard, len(items), record.count or 1)), None)
+            for key in [key for key in self.kept if key.startswith(f"{record.key}[")]:
+                if not self.kept[key].is_settled or self.kept[key].outcome is Outcome.ERR:
+                    del self.kept[key]  # its child begins anew, with whatever else it has done
+            return
+        self._open(record, None, Scope(record.key))
+        for index, item in enumerate(items):
+            self._node(node.body, item_of(record.key, index), home, item)
+
+    def _open(self, record: StepRecord, value: Json, opens: Scope | None) -> None:
+        if record.outcome is Outcome.ERR:
+            again = replace(record, outcome=Outcome.START, failure=None, output=value, opens=opens, at=self.now)
+            self.kept[record.key] = again
+
+
+def _due_again(record: StepRecord, now: datetime) -> StepRecord:
+    """The step is called once more with what it was given; nothing in a new life begins as resumed, hence a retry."""
+    return replace(record, outcome=Outcome.RETRY, failure=None, at=now, until=now)

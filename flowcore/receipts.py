@@ -1,0 +1,95 @@
+"""Keeps the receipts that no record tells, and reads all of a run's: what came, when, from whom, what became of it.
+
+An answer that counted is told by the run's own records, so the ordinary path writes nothing more. What changed nothing
+(a copy, an answer too late or not fit) is written beside the run: once, then counted, in a bounded number of places.
+What a record is about to forget is written down first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from flowcore.core.admit import Resume
+from flowcore.core.receipts import in_order, of_record, of_run, refused, repeated, slot_of, slots_for
+from flowcore.errors import DefinitionChanged, FlowcoreError, RequestError, RunNotFound, WorkflowNotFound
+from flowcore.keys import RunRef
+from flowcore.model import Head, Json, Receipt, StepRecord
+
+if TYPE_CHECKING:
+    from flowcore.engine import Engine
+
+_LOGGER = logging.getLogger("flowcore.receipts")
+
+
+def of(engine: Engine, run: RunRef) -> list[Receipt]:
+    """Every receipt of a run, the newest last. Raises: RunNotFound."""
+    snapshot = engine.read(run)
+    return in_order([*engine.store.notes(run, snapshot.head.created_at), *of_run(snapshot)])
+
+
+def arrive(
+    engine: Engine, run: RunRef, data: Json, resume: Resume, *, here: bool = False, deadline: datetime | None = None
+) -> Receipt:
+    """Take an answer that came as a message: its receipt is stored when this returns, whatever it says.
+
+    So the message may be acknowledged: another delivery of it would be told the same.
+
+    Raises: RunNotFound, DefinitionChanged and WorkflowNotFound, which a start or a deploy may cure: deliver it again,
+        as with every error that is ``retryable``.
+    """
+    try:
+        receipt = engine.take(run, data, resume, here=here, deadline=deadline)[1]
+    except (RunNotFound, DefinitionChanged, WorkflowNotFound):
+        raise
+    except RequestError as error:
+        head = engine.peek(run)
+        receipt = refused(resume, error, _time_of(engine, head))
+        _keep(engine, head, receipt, resume.digest)
+    else:
+        if receipt.verdict == "duplicate":
+            head = engine.peek(run)
+            _keep(engine, head, repeated(receipt, resume, _time_of(engine, head)), resume.digest)
+    return receipt
+
+
+def refuse(engine: Engine, run: RunRef, resume: Resume, error: RequestError) -> None:
+    """Keep the receipt of an answer that was not taken, if that can be done; its sender is told the error anyway."""
+    if isinstance(error, RunNotFound):
+        return
+    try:
+        head = engine.peek(run)
+        _keep(engine, head, refused(resume, error, _time_of(engine, head)), resume.digest)
+    except FlowcoreError as lost:
+        _lost(run, error.code, lost)
+
+
+def repeat(engine: Engine, head: Head, resume: Resume, first: Receipt) -> None:
+    """Keep the receipt of a copy of an answer, if that can be done."""
+    try:
+        _keep(engine, head, repeated(first, resume, _time_of(engine, head)), resume.digest)
+    except FlowcoreError as lost:
+        _lost(head.run, first.verdict, lost)
+
+
+def remember(engine: Engine, head: Head, records: Iterable[StepRecord]) -> None:
+    """Write down what records tell of answers that counted, before they forget it. Raises: OutsideError."""
+    for record in records:
+        for receipt in of_record(record, head.incarnation):
+            slot = slot_of(receipt)
+            engine.store.note(head.run, head.created_at, slot.name, slot.id, receipt)
+
+
+def _keep(engine: Engine, head: Head, receipt: Receipt, digest: str) -> None:
+    slots = slots_for(receipt, digest)
+    any(engine.store.note(head.run, head.created_at, slot.name, slot.id, receipt) for slot in slots)
+
+
+def _time_of(engine: Engine, head: Head) -> datetime:
+    return max(engine.clock.now(), head.updated_at)
+
+
+def _lost(run: RunRef, what: str, error: FlowcoreError) -> None:
+    _LOGGER.warning("a receipt is lost", extra={"run_id": run.id, "receipt": what, "error_type": type(error).__name__})

@@ -1,0 +1,80 @@
+"""Going on with a failed run: a new life that begins with everything the old one has committed.
+
+The records of the new life are written first, the head last and on condition that nobody wrote it meanwhile. Whoever
+dies in between leaves a failed run, and records that nobody will read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from flowcore import receipts
+from flowcore.authoring.graph import Graph, NestedNode
+from flowcore.core import heads
+from flowcore.core.compat import conflict
+from flowcore.core.redrive import redriven
+from flowcore.errors import ConflictError, DefinitionChanged, NotFailed
+from flowcore.failures import Unfit, fitted
+from flowcore.keys import RunRef, dotted
+from flowcore.mailbox import listener_of
+from flowcore.model import Outcome, RunStatus, Snapshot, StepRecord
+from flowcore.parcels import replace
+from flowcore.ports import Written
+
+if TYPE_CHECKING:
+    from flowcore.engine import Engine
+
+_MOST_TRIES = 5
+"""Times it is begun again because somebody wrote the head of a failed run meanwhile: its hooks have been called."""
+
+
+def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
+    """Have a failed run go on. Raises: RunNotFound, WorkflowNotFound, NotFailed, DefinitionChanged."""
+    for _ in range(_MOST_TRIES):
+        snapshot = engine.read(run)
+        head, now = snapshot.head, engine.time_of(snapshot)
+        if head.status is not RunStatus.FAILED:
+            raise NotFailed(run.id, head.public_status)
+        graph = engine.graph(head.workflow)
+        reason = conflict(graph, snapshot)
+        if reason is not None:
+            raise DefinitionChanged(run.id, reason)
+        moved = heads.redriven(head, now, engine.next_life(head))
+        receipts.remember(engine, head, snapshot.records.values())
+        begin_life(engine, snapshot.with_head(moved), _entered(graph, redriven(graph, snapshot, now)))
+        if isinstance(engine.store.move(moved, version=head.version), Written):
+            return engine.looked_at(moved, here=here, deadline=deadline)
+    raise ConflictError(f"Run {run.id!r} moved {_MOST_TRIES} times while it was being redriven. Try again.")
+
+
+def begin_life(engine: Engine, snapshot: Snapshot, records: list[StepRecord]) -> None:
+    """Write what a run begins its new life with, under the incarnation of ``snapshot``'s head.
+
+    Suspensions have other ids in it, so who waits for an event listens anew.
+    """
+    head = snapshot.head
+    for record in records:
+        listener = listener_of(snapshot, record)
+        if listener is not None:
+            engine.store.listen(listener)
+        engine.store.commit(head.run, head.incarnation, record, None)
+
+
+def _entered(graph: Graph, records: list[StepRecord]) -> list[StepRecord]:
+    """The records, with the input of every nested workflow that is open as the workflow takes it."""
+    return list(_each_entered(graph, records))
+
+
+def _each_entered(graph: Graph, records: list[StepRecord]) -> Iterator[StepRecord]:
+    for record in records:
+        node = graph.called_at(dotted(record.key)) if record.outcome is Outcome.START else None
+        # Of a loop or a foreach this is the body; its own record counts its turns, or its slots.
+        if not isinstance(node, NestedNode) or record.count is not None:
+            yield record
+            continue
+        try:
+            yield replace(record, output=fitted(node.takes, record.output, f"input of {node.id!r}"))
+        except Unfit:  # it did fit when the workflow was entered; its steps will tell what no longer does
+            yield record

@@ -1,0 +1,179 @@
+"""Each place for large values keeps the promises of the port; and what only one behind a network must do."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from flowcore.adapters.aws import ClientError, s3_client
+from flowcore.adapters.blobs import FolderBlobs, MemoryBlobs
+from flowcore.adapters.memory import MemoryStore
+from flowcore.adapters.roomy import RoomyStore
+from flowcore.adapters.s3 import S3Blobs
+from flowcore.errors import BlobsUnavailable, PayloadTooLarge
+from flowcore.ports import Blobs, Store
+from flowcore.testing import SeededIds
+from flowcore.testing.contract import RUN, StoreContract, a_head, a_suspension
+from flowcore.testing.contract_blobs import BlobsContract, put
+from flowcore.testing.moto import REGION
+
+
+class TestMemoryBlobs(BlobsContract):
+    """``MemoryBlobs`` is one."""
+
+    @pytest.fixture
+    def blobs(self) -> Blobs:
+        return MemoryBlobs(page=3)
+
+
+class TestFolderBlobs(BlobsContract):
+    """``FolderBlobs`` is one."""
+
+    @pytest.fixture
+    def blobs(self, tmp_path: Path) -> Blobs:
+        return FolderBlobs(tmp_path / "values", page=3)
+
+
+class TestS3Blobs(BlobsContract):
+    """``S3Blobs`` is one."""
+
+    @pytest.fixture
+    def blobs(self, aws: None) -> Iterator[Blobs]:
+        client: Any = s3_client(region=REGION)
+        client.create_bucket(Bucket="values", CreateBucketConfiguration={"LocationConstraint": REGION})
+        blobs = S3Blobs("values", region=REGION, page=3)
+        yield blobs
+        while keys := blobs.keys(""):
+            blobs.delete(keys)
+        client.delete_bucket(Bucket="values")
+
+    def test_what_is_not_what_it_should_be_is_not_kept(self, blobs: Blobs) -> None:
+        """S3 itself compares the hash, which moto does not: so here, that it is told it."""
+        told = []
+
+        class Told:
+            def put_object(self, **request: Any) -> dict[str, Any]:
+                told.append(request["ChecksumSHA256"])
+                return {}
+
+            def __getattr__(self, name: str) -> Any:
+                raise AssertionError(name)
+
+        put(S3Blobs("values", make=Told), "a/b", b"large")
+        assert [b64encode(sha256(b"large").digest()).decode()] == told
+
+
+class TestRoomyStore(StoreContract):
+    """``RoomyStore`` is a store, whatever it wraps; its race is that of the store in it."""
+
+    race_rounds = 2
+
+    @pytest.fixture
+    def store(self) -> Store:
+        return RoomyStore(MemoryStore(), MemoryBlobs(), SeededIds())
+
+    def test_too_large_values_are_refused(self, store: Store) -> None:
+        """Only above a limit that is set for that; nothing is written then, in either store."""
+        small = RoomyStore(MemoryStore(), blobs := MemoryBlobs(), SeededIds(), largest=100_000)
+        with pytest.raises(PayloadTooLarge, match="input of run 'r-1'"):
+            small.start(replace(a_head(), input="x" * 100_000))
+        with pytest.raises(PayloadTooLarge, match="suspend payload of step 'approve'"):
+            small.commit(RUN, 1, replace(a_suspension(), output="y" * 90_000, payload="x" * 100_000), None)
+        assert (None, {}) == (small.peek(RUN), blobs.kept)
+
+
+def test_s3_makes_no_client_before_it_is_needed() -> None:
+    """Most workers never see a large value, and S3's client costs a cold start more than all the others together."""
+
+    def make() -> Any:
+        raise AssertionError("nobody has asked for anything yet")
+
+    blobs = S3Blobs("values", make=make)
+    assert blobs.name == "values"
+    blobs.delete([])
+
+
+@pytest.mark.parametrize("verb", ["put", "get", "keys", "delete"])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        EndpointConnectionError(endpoint_url="https://s3"),
+        ClientError({"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "PutObject"),
+        ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "GetObject"),
+        ClientError({"Error": {"Code": "NoSuchBucket"}, "ResponseMetadata": {"HTTPStatusCode": 404}}, "GetObject"),
+    ],
+    ids=lambda error: getattr(error, "response", {}).get("Error", {}).get("Code", "silence"),
+)
+def test_s3_that_does_not_answer_is_unavailable(verb: str, trouble: Exception) -> None:
+    """Nothing of boto3 comes out, and no trouble is taken for a value that is missing."""
+
+    class Silent:
+        def __getattr__(self, name: str) -> Any:
+            def fail(**request: Any) -> Any:
+                raise trouble
+
+            return fail
+
+    blobs = S3Blobs("values", make=Silent)
+    calls: dict[str, Callable[[], Any]] = {
+        "put": lambda: put(blobs, "a/b"),
+        "get": lambda: blobs.get("a/b"),
+        "keys": lambda: blobs.keys("a/"),
+        "delete": lambda: blobs.delete(["a/b"]),
+    }
+    with pytest.raises(BlobsUnavailable, match="'values'"):
+        calls[verb]()
+
+
+def test_s3_that_keeps_an_object_is_unavailable() -> None:
+    """S3 answers a deletion with 200 and a list of what it did not delete."""
+
+    class Keeping:
+        def delete_objects(self, **request: Any) -> dict[str, Any]:
+            return {"Errors": [{"Key": "a/b", "Code": "InternalError"}]}
+
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(name)
+
+    with pytest.raises(BlobsUnavailable, match="InternalError"):
+        S3Blobs("values", make=Keeping).delete(["a/b"])
+
+
+def test_folder_is_read_by_another_process(tmp_path: Path) -> None:
+    """It knows nothing that is not in the folder."""
+    put(FolderBlobs(tmp_path), "a/b")
+    assert b'"large"' == FolderBlobs(tmp_path).get("a/b")
+
+
+def test_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
+    """A full or read-only disk is trouble of the kind that passes."""
+    (tmp_path / "file").write_text("in the way")
+    blobs = FolderBlobs(tmp_path / "file")
+    with pytest.raises(BlobsUnavailable):
+        put(blobs, "a/b")
+    with pytest.raises(BlobsUnavailable):
+        blobs.get("a/b")
+
+
+def test_folder_shows_no_half_written_file(tmp_path: Path) -> None:
+    """What a dead writer has left is no key, and no reader finds it."""
+    blobs = FolderBlobs(tmp_path)
+    put(blobs, "a/b")
+    (tmp_path / ".half").write_bytes(b'"la')
+    assert ["a/b"] == list(blobs.keys("a/"))
+    assert {".half", "a"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_folder_leaves_nothing_beside_a_file_it_could_not_place(tmp_path: Path) -> None:
+    """Otherwise a disk that is nearly full would fill up with tries."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(BlobsUnavailable):
+        FolderBlobs(tmp_path).put("a/b", b"1", sha256=sha256(b"1").hexdigest())
+    assert ["a"] == [path.name for path in tmp_path.iterdir()]

@@ -1,0 +1,128 @@
+"""The rows of the proof: what each says, how much of it every check and the long run try, and what they have found.
+
+Whatever proves a row tells it with ``told``: one line on the screen, and one in the file that ``FLOWCORE_PROOF`` names.
+``make prove`` begins that file anew, and ``python -m tests.property.rows FILE`` ends it: the whole table, and exit code
+1 if anything was bad or a row is missing. With ``--page`` the table goes into ``docs/reliability.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing that is proven by trying it many times."""
+
+    what: str
+    unit: str
+    check: str
+    """How much of it every change has to pass, with ``make check``."""
+    long: int
+    """How many the long run has to try."""
+
+
+ROWS: Mapping[str, Row] = {
+    "storms": Row("random workflows through random storms, in memory", "storms", "10,000", 20_000),
+    "storms-moto": Row("the same on DynamoDB as moto plays it", "storms", "12", 500),
+    "resumes": Row("32 people answer at once: one wins, the others learn who", "rounds", "200", 5_000),
+    "resumes-moto": Row("the same on DynamoDB as moto plays it", "rounds", "5", 100),
+}
+"""In the order of the page; a proof that is not here cannot be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one proof has found: how many were tried, how many were bad, and how it can be had again."""
+
+    row: str
+    count: int
+    bad: int
+    seconds: float
+    seed: str
+    date: str
+    machine: str
+
+    def __str__(self) -> str:
+        row = ROWS[self.row]
+        return f"PROOF {self.row}: {row.what}: {self.count:,} {row.unit}, {self.bad} bad, {self.seconds:.0f} s"
+
+
+def told(row: str, count: int, bad: int, seconds: float, *, seed: str = "") -> None:
+    """Tell what was found, on the screen and to the file that gathers the rows.
+
+    Args:
+        row: a key of ``ROWS``.
+        seed: what was drawn at random, so that the same can be tried again.
+    """
+    machine = f"Python {platform.python_version()}, {os.cpu_count()} cores"
+    found = Found(row, count, bad, round(seconds, 1), seed, f"{datetime.now(UTC):%Y-%m-%d}", machine)
+    print(f"\n{found}", flush=True)
+    if (file := os.environ.get("FLOWCORE_PROOF")) and count:
+        with Path(file).open("a", encoding="utf-8") as rows:
+            rows.write(json.dumps(asdict(found)) + "\n")
+
+
+def read(lines: Iterable[str]) -> dict[str, Found]:
+    """What a file of rows says, by row; pieces of one row are added up."""
+    found: dict[str, Found] = {}
+    for piece in (Found(**json.loads(line)) for line in lines if line.strip()):
+        before = found.get(piece.row)
+        found[piece.row] = piece if before is None else _added(before, piece)
+    return found
+
+
+def _added(one: Found, other: Found) -> Found:
+    seed = ", ".join(dict.fromkeys(filter(None, [one.seed, other.seed])))
+    sums = one.count + other.count, one.bad + other.bad, one.seconds + other.seconds
+    return Found(one.row, *sums, seed, max(one.date, other.date), other.machine)
+
+
+def table(found: Mapping[str, Found]) -> str:
+    """The rows as a table of the page, with what was found of each."""
+    return "\n".join(_lines(found)) + "\n"
+
+
+def _lines(found: Mapping[str, Found]) -> Iterator[str]:
+    yield "| what is tried | every check | long run | bad | seconds | seed | when, on what |"
+    yield "| --- | ---: | ---: | ---: | ---: | --- | --- |"
+    for name, row in ROWS.items():
+        if (one := found.get(name)) is None:
+            yield f"| {row.what} | {row.check} | {row.long:,} {row.unit} to be tried | | | | |"
+        else:
+            figures = f"{one.count:,} {row.unit} | {one.bad} | {one.seconds:,.0f} | {one.seed}"
+            yield f"| {row.what} | {row.check} | {figures} | {one.date}, {one.machine} |"
+
+
+def main() -> int:
+    """Print the table of a file; 1 if something was bad, or a row has not been tried as often as it has to be."""
+    parser = argparse.ArgumentParser(prog="python -m tests.property.rows", description=main.__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--page", action="store_true", help="write the table into docs/reliability.md")
+    asked = parser.parse_args()
+    found = read(asked.file.read_text("utf-8").splitlines() if asked.file.exists() else ())
+    print(*found.values(), sep="\n")
+    few = [f"{name}: {one.count:,}" for name, row in ROWS.items() if (one := found.get(name)) and one.count < row.long]
+    missing = [name for name in ROWS if name not in found]
+    if few or missing:
+        print("tried less often than the long run has to:", *few, *(f"{name}: 0" for name in missing), sep="\n  ")
+    if asked.page:
+        page = PAGE.read_text("utf-8")
+        before, rest = page.split(BEGIN)
+        PAGE.write_text(before + BEGIN + table(found) + END + rest.split(END)[1], "utf-8")
+    return int(bool(missing or any(one.bad for one in found.values())))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Twelve workflows under every fault at every operation of the store: each becomes what it becomes undisturbed.
+
+``make check`` tries every single fault, ``make prove`` every pair of the five kinds that a store can come to.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from flowcore.testing import Strike
+from flowcore.testing.schedule import Blow
+from tests.canonical import CANONICAL
+
+FIVE_KINDS: tuple[Blow, ...] = ("dies-before", "dies-after", "reply-lost", "throttled", "conflict")
+
+
+@pytest.mark.slow
+@pytest.mark.gate
+@pytest.mark.parametrize("name", CANONICAL)
+def test_a_canonical_workflow_bears_every_single_fault(name: str) -> None:
+    """At each write, read and hint; the marks that its steps leave outside are the same."""
+    done = CANONICAL[name].explored()
+    print(f"\n{name}: {done.schedules} schedules, {done.writes} writes, {done.reads} reads, {done.hints} hints")
+    assert "success" == done.result.status
+
+
+@pytest.mark.slow
+@pytest.mark.proof
+@pytest.mark.parametrize("name", CANONICAL)
+def test_a_canonical_workflow_bears_every_pair_of_faults(name: str) -> None:
+    """Of the five kinds, at each two writes."""
+    done = CANONICAL[name].explored(blows=FIVE_KINDS, faults=2)
+    print(f"\n{name}: {done.schedules} schedules with up to two faults")
+    assert done.schedules > 5 * done.writes
+
+
+@pytest.mark.parametrize("name", CANONICAL)
+def test_a_canonical_workflow_bears_dying_in_the_middle(name: str) -> None:
+    """A taste for the quick loop."""
+    assert 2 == CANONICAL[name].explored(schedule=[Strike("dies-after", 4), Strike("reply-lost", 5)]).schedules
+
+
+def test_there_are_twelve_canonical_workflows() -> None:
+    """Whoever adds a shape says so here, and in what the figures claim."""
+    assert 12 == len(CANONICAL)

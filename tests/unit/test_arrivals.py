@@ -1,0 +1,487 @@
+"""What each arrival at a run does, one test for each kind; and that each has a receipt to be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from flowcore import App, StepContext, Wait, step, workflow
+from flowcore.adapters.memory import MemoryQueue, MemoryStore
+from flowcore.codec import digest
+from flowcore.core.admit import Resume
+from flowcore.core.receipts import MOST_KEPT
+from flowcore.errors import (
+    AlreadyResumed,
+    AmbiguousWait,
+    EventNotFound,
+    FlowcoreError,
+    IdempotencyKeyReused,
+    InvalidPayload,
+    NotAnApprover,
+    NotSuspended,
+    RequestError,
+    RunFinished,
+    RunNotFound,
+    StoreUnavailable,
+    UnknownStep,
+)
+from flowcore.keys import RunRef
+from flowcore.model import Receipt, RunStatus
+from flowcore.receipts import arrive
+from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied, at_call
+from flowcore.testing.invariants import WatchedStore
+
+HOUR = timedelta(hours=1)
+RUN = RunRef("default", "r")
+ASKED: dict[str, Any] = {}
+AGAIN: list[dict[str, Any]] = []
+TOLD: list[Wait[Any]] = []
+
+
+class Decision(BaseModel):
+    """What is answered."""
+
+    approved: bool
+
+
+YES, NO, BAD = Decision(approved=True), Decision(approved=False), {"approved": "maybe"}
+
+
+def tell(wait: Wait[Any]) -> None:
+    """Remembers whom a mail would have gone to."""
+    TOLD.append(wait)
+
+
+@step
+def note(value: int) -> int:
+    """Something in front of the question."""
+    return value
+
+
+@step
+def approve(value: int, ctx: StepContext[Decision, str]) -> str:
+    """Suspends as the test says, and once more for each further time that it says."""
+    if ctx.timed_out:
+        return "late"
+    if ctx.resume_data is None:
+        ctx.suspend("?", **ASKED)
+    if AGAIN:
+        ctx.suspend("??", **AGAIN.pop())
+    return f"{ctx.resume_data.approved}"
+
+
+FLOW = workflow("w", input=int, output=str).then(note).then(approve).commit()
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    yield
+    for seen in (ASKED, AGAIN, TOLD):
+        seen.clear()
+
+
+def local(flow: Any = FLOW, **options: Any) -> LocalApp:
+    """An App on virtual time, over a store that is watched."""
+    return LocalApp(App(flow), **{"store": WatchedStore(MemoryStore()), **options})
+
+
+def asked(app: LocalApp, **options: Any) -> Any:
+    """A run that is suspended with these options."""
+    ASKED.update(options)
+    run = app.workflow(FLOW).create_run("r")
+    run.start(1)
+    return run
+
+
+def verdicts(run: Any) -> list[str]:
+    """What became of everything that has come, in order."""
+    return [receipt.verdict for receipt in run.receipts()]
+
+
+def refused(kind: type[FlowcoreError], call: Callable[[], Any]) -> Any:
+    """The error that a call is told."""
+    with pytest.raises(kind) as told:
+        call()
+    return told.value
+
+
+# -- one row of the table each ----------------------------------------------------------------------------------------
+
+
+def test_row_resume_with_valid_data_is_applied() -> None:
+    """The receipt says when, by whom, over which channel and for which suspension; it costs no write of its own."""
+    calls: list[Call] = []
+    app = local(store=FaultyStore(MemoryStore(), calls.append))
+    run = asked(app)
+    wait = run.result().waits[0].id
+    app.advance(hours=1)
+    told = run.resume(YES, by="ada", via="mail", idempotency_key="k-1").receipt
+    expected = Receipt(
+        verdict="applied",
+        wait=wait,
+        at=app.clock.now(),
+        by="ada",
+        via="mail",
+        step="approve",
+        idempotency_key="k-1",
+    )
+    assert expected == told
+    assert [expected] == run.receipts()
+    assert "note" not in {call.verb for call in calls}
+
+
+def test_row_same_idempotency_key_again_is_the_first_receipt() -> None:
+    """At any time; each copy is counted, and the wake is sent again where the run has not moved."""
+    clock = VirtualClock()
+    queue = MemoryQueue(clock)
+    app = local(clock=clock, queue=queue)
+    run = asked(app)
+    app.run_until_idle()
+    first = run.resume(YES, by="ada", idempotency_key="k-1").receipt
+    hints = len(queue.sent)
+    app.clock.forward(minutes=1)
+    copy = run.resume(YES, by="ada", idempotency_key="k-1").receipt
+    assert ("duplicate", first.wait, first.at, hints + 1) == (copy.verdict, copy.wait, copy.at, len(queue.sent))
+    app.run_until_idle()
+    run.resume(YES, idempotency_key="k-1")
+    run.resume(YES, by="ada", idempotency_key="k-1")
+    assert ["applied", "duplicate", "duplicate"] == verdicts(run)
+    assert [("ada", 1), ("ada", 2), (None, 1)] == [(receipt.by, receipt.times) for receipt in run.receipts()]
+
+
+def test_row_another_caller_is_stale_with_the_winner() -> None:
+    """Both in what he is told and in what is stored."""
+    run = asked(local())
+    wait = run.result().waits[0].id
+    run.resume(YES, by="ada", wait=wait)
+    error = refused(AlreadyResumed, lambda: run.resume(NO, by="bob", wait=wait))
+    stale = run.receipts()[-1]
+    assert ("stale", wait, "bob", "already-resumed") == (stale.verdict, stale.wait, stale.by, stale.reason)
+    assert "ada" == stale.winner["by"] == error.winner["by"]
+    assert "True" == run.result().output
+
+
+def test_row_data_that_does_not_fit_is_rejected_with_its_fields() -> None:
+    """The run is untouched and the key is not used up: the corrected answer is applied under it."""
+    run = asked(local())
+    before = run.result()
+    refused(InvalidPayload, lambda: run.resume(BAD, by="ada", idempotency_key="k-1"))
+    (rejected,) = run.receipts()
+    assert ("rejected", before.waits[0].id, "invalid-input") == (rejected.verdict, rejected.wait, rejected.reason)
+    assert ["approved"] == [row["path"] for row in rejected.errors]
+    assert "maybe" not in str(rejected)
+    assert before == run.result()
+    assert "applied" == run.resume(YES, by="ada", idempotency_key="k-1").receipt.verdict
+    refused(IdempotencyKeyReused, lambda: run.resume(NO, by="ada", idempotency_key="k-1"))
+    assert ["applied", "rejected", "rejected"] == verdicts(run)
+
+
+def test_row_event_before_its_wait_is_buffered_and_taken() -> None:
+    """What became of it can be read under its id, before and afterwards, and so can how long it is kept."""
+    app = local()
+    app.send_event("approve", "A-17", {"approved": True}, event_id="e-1")
+    early = app.event("approve", "A-17", "e-1")
+    assert ("buffered", None, app.clock.now()) == (early.verdict, early.wait, early.at)
+    app.clock.forward(hours=1)
+    run = asked(app, key="A-17")
+    (receipt,) = run.receipts()
+    late = app.event("approve", "A-17", "e-1")
+    assert ("applied", "event", receipt.wait, "r") == (receipt.verdict, receipt.via, late.wait, late.run_id)
+    assert (early.at, early.until) == (late.at, late.until)
+    app.send_event("approve", "A-17", {"approved": True}, event_id="e-1")
+    assert ["applied", "duplicate"] == verdicts(run)
+    app.clock.forward(days=8)
+    refused(EventNotFound, lambda: app.event("approve", "A-17", "e-1"))
+
+
+def test_row_event_for_a_run_that_is_not_started_is_buffered() -> None:
+    """The run that comes takes it, and never stands still."""
+    app = local()
+    assert "buffered" == app.send_event("approve", "A-17", {"approved": True}).verdict
+    assert "success" == asked(app, key="A-17").result().status
+
+
+def test_row_timer_of_an_old_epoch_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """The deadline of a suspension that was answered finds the next one of the same step, and leaves it alone."""
+    app = local()
+    AGAIN.append({})
+    run = asked(app, timeout=HOUR, on_timeout="late")
+    run.resume(YES)
+    before = run.result()
+    app.clock.forward(hours=2)
+    with caplog.at_level(logging.INFO, logger="flowcore.engine"):
+        app.deliver("r", twice=True)
+    assert (["a hint is stale and dropped"] * 2, "suspended") == (caplog.messages, run.result().status)
+    assert before.waits == run.result().waits
+
+
+@pytest.mark.parametrize(
+    ("on_timeout", "status"),
+    [(None, "success"), ("a value", "success"), ("fail", "failed")],
+    ids=["step", "value", "fail"],
+)
+def test_row_timer_at_the_deadline_settles(on_timeout: Any, status: str) -> None:
+    """By whatever was to happen then; the receipt names the clock, and who comes later is told of it."""
+    app = local()
+    run = asked(app, timeout=HOUR, on_timeout=on_timeout)
+    wait = run.result().waits[0].id
+    app.advance(hours=1)
+    (receipt,) = run.receipts()
+    assert ("applied", wait, "timeout", None) == (receipt.verdict, receipt.wait, receipt.via, receipt.by)
+    assert status == run.result().status
+    assert "timeout" == refused(AlreadyResumed, lambda: run.resume(YES, wait=wait)).winner["via"]
+    assert ["applied", "stale"] == verdicts(run)
+
+
+def test_row_timer_and_answer_race_with_one_winner() -> None:
+    """Whoever comes in between whichever two writes of the timer."""
+    for number in range(1, 12):
+        watched = WatchedStore(MemoryStore())
+        run = asked(local(store=watched), timeout=HOUR, on_timeout="late")
+        between: list[str] = []
+
+        def script(call: Call, number: int = number, between: list[str] = between, run: Any = run) -> None:
+            if call.number == number:
+                with suppress(RequestError):
+                    between.append(run.resume(YES, by="ada").receipt.verdict)
+
+        clock = VirtualClock()
+        clock.forward(hours=1)
+        LocalApp(App(FLOW), store=FaultyStore(watched, script), clock=clock).look(RUN)
+        settled = [receipt for receipt in run.receipts() if receipt.verdict == "applied"]
+        assert 1 == len(settled), f"at call {number}"
+        assert run.result().output == ("True" if between else "late"), f"at call {number}"
+        assert settled[0].via == ("python" if between else "timeout")
+
+
+def test_row_reminder_leaves_the_epoch_alone() -> None:
+    """The suspension that was told of first is the one that is answered, and nothing is received for a reminder."""
+    app = local()
+    run = asked(app, notify=tell, remind=[HOUR, 2 * HOUR])
+    app.advance(hours=2)
+    assert [0, 1, 2] == [wait.reminder for wait in TOLD]
+    assert [] == run.receipts()
+    assert "applied" == run.resume(YES, wait=TOLD[0].id).receipt.verdict
+
+
+def test_row_one_approval_of_several_is_counted() -> None:
+    """Each of a different person; the last of the quorum, or a veto, is applied."""
+    run = asked(local(), quorum=2, veto="approved")
+    wait = run.result().waits[0].id
+    run.resume(YES, by="ada")
+    run.resume(YES, by="ada")
+    refused(NotAnApprover, lambda: run.resume(YES))
+    run.resume(NO, by="bob")
+    assert ["counted", "applied", "duplicate", "rejected"] == verdicts(run)
+    assert [("ada", wait), ("bob", wait), ("ada", wait), (None, wait)] == [(r.by, r.wait) for r in run.receipts()]
+
+
+def test_row_quorum_that_is_short_at_the_deadline_starts_the_step_again() -> None:
+    """The deadline is no vote: those who have answered stay counted."""
+    app = local()
+    run = asked(app, quorum=2, timeout=HOUR)
+    run.resume(YES, by="ada")
+    app.advance(hours=1)
+    assert ("success", "late") == (run.result().status, run.result().output)
+    assert [("counted", "python"), ("applied", "timeout")] == [(r.verdict, r.via) for r in run.receipts()]
+
+
+def test_row_cancel_makes_later_answers_stale() -> None:
+    """The suspension can be answered no more."""
+    run = asked(local())
+    wait = run.result().waits[0].id
+    run.cancel()
+    refused(RunFinished, lambda: run.resume(YES, by="ada", wait=wait))
+    refused(RunFinished, lambda: run.resume(YES, by="ada"))
+    assert [("stale", "run-finished")] * 2 == [(r.verdict, r.reason) for r in run.receipts()]
+
+
+def test_row_answer_to_a_paused_run_is_stored_and_applied_at_unpause() -> None:
+    """Whoever answers is told so at once; the step starts when the operator lets it."""
+    app = local()
+    run = asked(app)
+    run.pause()
+    paused = run.resume(YES, by="ada")
+    assert ("applied", "paused", None) == (paused.receipt.verdict, paused.status, paused.output)
+    app.advance(days=1)
+    assert "paused" == run.result().status
+    refused(AlreadyResumed, lambda: run.resume(NO, by="bob"))
+    assert ("success", "True") == (run.unpause().status, run.result().output)
+    assert ["applied", "stale"] == verdicts(run)
+
+
+def test_row_time_travel_makes_old_links_stale() -> None:
+    """The new life has a suspension and a link of its own; what came in the old one can still be read."""
+    app = local()
+    run = asked(app)
+    old = run.result().waits[0].id
+    run.resume(NO, by="ada", wait=old)
+    app.clock.forward(hours=1)
+    new = run.time_travel("approve").waits[0].id
+    assert old != new
+    refused(NotSuspended, lambda: run.resume(YES, by="bob", wait=old))
+    app.clock.forward(hours=1)
+    assert "True" == run.resume(YES, by="bob", wait=new).output
+    told = [(receipt.verdict, receipt.wait, receipt.by) for receipt in run.receipts()]
+    assert [("applied", old, "ada"), ("stale", old, "bob"), ("applied", new, "bob")] == told
+
+
+def test_row_fork_has_waits_of_its_own() -> None:
+    """An answer to one is none to the other."""
+    app = local()
+    run = asked(app)
+    fork = app.run(run.fork("approve", run_id="f").run_id)
+    run.resume(YES, by="ada")
+    assert "suspended" == fork.result().status
+    assert ("True", []) == (run.result().output, fork.receipts())
+    assert "False" == fork.resume(NO, by="bob").output
+
+
+def test_row_late_copy_of_a_hint_at_an_ended_run_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    """And so is one of a run that is gone."""
+    app = local()
+    run = asked(app)
+    run.resume(YES)
+    with caplog.at_level(logging.INFO, logger="flowcore.engine"):
+        app.deliver("r", twice=True)
+        app.look(RunRef("default", "never"))
+    assert ["a hint is stale and dropped"] * 3 == caplog.messages
+    assert "success" == run.result().status
+
+
+def test_row_crash_between_answer_and_wake_is_swept() -> None:
+    """The answer is stored, so the run goes on; whoever asks again is told that it was applied."""
+    clock = VirtualClock()
+    app = local(clock=clock, queue=MemoryQueue(clock))
+    run = asked(app)
+    app.run_until_idle()
+    died = LocalApp(App(FLOW), clock=clock, store=FaultyStore(app.store, at_call(1, Fault.DIES_AFTER)))
+    died.engine.hints = app.engine.hints
+    with suppress(WorkerDied):
+        died.run("r").resume(YES, by="ada", idempotency_key="k-1")
+    assert RunStatus.RUNNING is app.store.peek(RUN).status  # type: ignore[union-attr]
+    app.advance(hours=1)
+    assert "success" == run.result().status
+    assert "duplicate" == run.resume(YES, by="ada", idempotency_key="k-1").receipt.verdict
+
+
+# -- receipts ---------------------------------------------------------------------------------------------------------
+
+
+def test_answers_that_cannot_be_meant_are_rejected_with_the_reason() -> None:
+    """Whichever it is; those that name no suspension that ever was have none."""
+    both = workflow("both", input=int).parallel(approve, approve.clone(id="other")).commit()
+    run = local(both).workflow(both).create_run("r")
+    run.start(1)
+    refused(AmbiguousWait, lambda: run.resume(YES, by="ada"))
+    refused(UnknownStep, lambda: run.resume(YES, by="ada", step="nope"))
+    refused(NotSuspended, lambda: run.resume(YES, by="ada", wait="approve@7"))
+    expected = [("rejected", "ambiguous-wait", None), ("rejected", "unknown-step", "nope")]
+    assert [*expected, ("stale", "not-suspended", "approve")] == [(r.verdict, r.reason, r.step) for r in run.receipts()]
+
+
+def test_receipts_of_earlier_suspensions_of_a_step_are_kept() -> None:
+    """Though its record knows the last one only: exactly one applied receipt for each suspension, votes beside it."""
+    AGAIN[:] = [{}, {"quorum": 2}]
+    app = local()
+    run = asked(app)
+    for by in ("ada", "bob", "ann", "eve"):
+        app.clock.forward(minutes=1)
+        run.resume(YES, by=by, idempotency_key=None if by == "ada" else f"k-{by}")
+    assert "success" == run.result().status
+    told = [(receipt.verdict, receipt.by) for receipt in run.receipts()]
+    assert [("applied", "ada"), ("counted", "bob"), ("applied", "ann"), ("applied", "eve")] == told
+    applied = [receipt.wait for receipt in run.receipts() if receipt.verdict == "applied"]
+    assert 3 == len(set(applied))
+
+
+def test_late_copy_of_a_vote_is_no_answer_to_the_next_suspension() -> None:
+    """It is known by its key, although the step has suspended again since."""
+    AGAIN.append({})
+    run = asked(local(), quorum=2)
+    run.resume(YES, by="ada", idempotency_key="k-ada")
+    run.resume(YES, by="bob", idempotency_key="k-bob")
+    assert "duplicate" == run.resume(YES, by="ada", idempotency_key="k-ada").receipt.verdict
+    assert "suspended" == run.result().status
+
+
+def test_a_storm_of_answers_fills_a_bounded_number_of_places() -> None:
+    """What comes again is counted; what finds no place is counted together, and nothing is lost of the number."""
+    app = local()
+    run = asked(app)
+    run.resume(YES, by="ada")
+    for number in range(2 * MOST_KEPT):
+        refused(AlreadyResumed, lambda number=number: run.resume(NO, by=f"eve-{number}"))  # type: ignore[misc]
+    for _ in range(10):
+        refused(AlreadyResumed, lambda: run.resume(NO, by="eve-0"))
+    stale = [receipt for receipt in run.receipts() if receipt.verdict == "stale"]
+    assert MOST_KEPT / 2 < len(stale) <= MOST_KEPT + 1
+    assert 2 * MOST_KEPT + 10 == sum(receipt.times for receipt in stale)
+    assert "applied" == run.receipts()[0].verdict
+
+
+@pytest.mark.parametrize("fault", [Fault.FAILS, Fault.REPLY_LOST])
+def test_a_receipt_that_cannot_be_kept_changes_no_answer(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says that one is lost."""
+    store = FaultyStore(MemoryStore(), lambda call: fault if call.verb == "note" else None)
+    run = asked(local(store=store))
+    refused(InvalidPayload, lambda: run.resume(BAD))
+    run.resume(YES, by="ada", idempotency_key="k-1")
+    refused(AlreadyResumed, lambda: run.resume(NO))
+    assert "duplicate" == run.resume(YES, by="ada", idempotency_key="k-1").receipt.verdict
+    assert ["a receipt is lost"] * 3 == caplog.messages
+    assert "True" == run.result().output
+
+
+def test_an_answer_from_a_queue_may_be_acknowledged_once_it_is_taken() -> None:
+    """Whatever is said of it: what is returned is stored."""
+    run = asked(app := local())
+
+    def came(data: Any, by: str, key: str) -> Receipt:
+        resume = Resume(digest=digest(data), by=by, via="sqs", idempotency_key=key)
+        return arrive(app.engine, RUN, data, resume)
+
+    yes = {"approved": True}
+    told = [came(BAD, "ada", "k-1"), came(yes, "ada", "k-1"), came(yes, "ada", "k-1"), came(yes, "bob", "k-2")]
+    assert ["rejected", "applied", "duplicate", "stale"] == [receipt.verdict for receipt in told]
+    assert ["applied", "rejected", "duplicate", "stale"] == verdicts(run)
+    assert {"sqs"} == {receipt.via for receipt in run.receipts()}
+
+
+def test_an_answer_from_a_queue_comes_again_where_its_receipt_cannot_be_kept() -> None:
+    """Or where a start or a deploy may make it fit."""
+    store = FaultyStore(MemoryStore(), lambda call: Fault.FAILS if call.verb == "note" else None)
+    asked(app := local(store=store))
+    refused(StoreUnavailable, lambda: arrive(app.engine, RUN, BAD, Resume(digest="d")))
+    refused(RunNotFound, lambda: arrive(app.engine, RunRef("default", "never"), BAD, Resume(digest="d")))
+
+
+def test_an_event_that_fits_no_wait_is_received_by_the_run_it_would_have_settled() -> None:
+    """With the fields, as any answer."""
+    app = local()
+    run = asked(app, key="A-17")
+    refused(InvalidPayload, lambda: app.send_event("approve", "A-17", BAD, event_id="e-1"))
+    (rejected,) = run.receipts()
+    assert ("rejected", "event", "approved") == (rejected.verdict, rejected.via, rejected.errors[0]["path"])
+
+
+def test_receipts_go_with_their_run() -> None:
+    """A later run of the same id has none of them; of a run that never was there are none to ask for."""
+    app = local()
+    run = asked(app)
+    refused(InvalidPayload, lambda: run.resume(BAD))
+    born = app.engine.peek(RUN).created_at
+    run.delete()
+    refused(RunNotFound, run.receipts)
+    assert [] == list(app.store.notes(RUN, born))
+    app.clock.forward(hours=1)
+    asked(app)
+    app.store.note(RUN, born, "r001", "late", Receipt(verdict="stale", wait="", at=born))
+    assert [] == run.receipts()

@@ -1,0 +1,176 @@
+"""Each rule of the protocol has a name, and a run that breaks it is told so, under that name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flowcore import App, StepContext, otherwise, step, workflow
+from flowcore.adapters.memory import MemoryStore
+from flowcore.keys import RunRef
+from flowcore.model import Head, Outcome, Receipt, RunStatus, Wait
+from flowcore.testing import Diverged, LocalApp, explore
+from flowcore.testing.contract import NOW, RUN, a_head, a_record, a_running_head, an_answer
+from flowcore.testing.invariants import (
+    INVARIANTS,
+    Violation,
+    WatchedStore,
+    branch_violations,
+    head_violations,
+    record_violations,
+    run_violations,
+)
+from flowcore.testing.local import audited
+from flowcore.testing.trial import Asked, Trial
+
+
+@step
+def charge(amount: int) -> int:
+    """Some step."""
+    return amount
+
+
+@step
+def ask(amount: int, ctx: StepContext[int]) -> int:
+    """Waits for somebody."""
+    if ctx.resume_data is None:
+        ctx.suspend()
+    return ctx.resume_data
+
+
+def a_trial(**changes: Any) -> Trial:
+    """A trial of a workflow of one step, not begun."""
+    asked = {"workflow": workflow("w", input=int).then(charge).commit(), "input": 1, "start": {}, "answers": {}}
+    plain = {**asked, "before": None, "effects": None, "outcome": None, "seed": 0, "store": MemoryStore}
+    return Trial(Asked(**{**plain, **changes}), ())
+
+
+def diverged() -> Iterable[str]:
+    """An effect that happens twice."""
+    charged: list[int] = []
+
+    @step
+    def again(amount: int) -> int:
+        charged.append(amount)
+        return amount
+
+    with pytest.raises(Diverged) as found:
+        explore(workflow("w", input=int).then(again), 1, before=charged.clear, effects=charged.copy)
+    return [f"I10 {found.value}"]
+
+
+def begun(*places: tuple[str, int, Any]) -> Iterable[str]:
+    """What is wrong with steps that begin with such a key, turn and input."""
+    trial = a_trial()
+    trial.watched.start(replace(a_head(trial.run), workflow="w", input=1, due=NOW))
+    for key, turn, value in places:
+        context: Any = StepContext.__new__(StepContext)
+        told = {"idempotency_key": f"explored/{key}", "workflow_id": "w", "step_id": "charge", "index": None}
+        for name, said in {**told, "iteration": turn}.items():
+            object.__setattr__(context, name, said)
+        trial._begins(value, context)
+    return trial.broken
+
+
+def told_applied() -> Iterable[str]:
+    """Somebody who was told to be applied, though another answer is stored."""
+    trial = a_trial()
+    trial.watched.settled[trial.run, "ask@0"] = an_answer(1, wait="ask@0", by="ada")
+    wait: Wait[Any] = Wait(id="ask@0", run_id="explored", path=["ask"], payload=None)
+    trial._is_kept(Receipt(verdict="applied", wait="ask@0", at=NOW), wait, "grace")
+    return trial.broken
+
+
+GRAPH = (
+    workflow("w", input=int)
+    .branch((lambda n: n > 0, charge), (otherwise, ask))
+    .map(len)
+    .then(charge.clone(id="last"))
+    .commit()
+    .compiled
+)
+DECIDED = a_record(GRAPH.nodes[0].id, output=["charge"])
+HEAD = replace(a_head(), workflow="w", input=1, due=None)
+SUCCESS = replace(HEAD, status=RunStatus.SUCCESS, output=1)
+
+
+def at_rest(head: Head, *records: Any) -> Iterable[str]:
+    """What is wrong with a run at rest."""
+    return run_violations(GRAPH, head, {record.key: record for record in records})
+
+
+BREACHES: list[tuple[str, Callable[[], Iterable[str]]]] = [
+    ("I1", lambda: record_violations(a_record(), a_record(gen=1, seq=2))),
+    ("I2", lambda: branch_violations(GRAPH, {r.key: r for r in (DECIDED, a_record("ask"))})),
+    ("I2", lambda: branch_violations(GRAPH, {"charge": a_record("charge")})),  # type: ignore[dict-item]
+    ("I3", lambda: record_violations(a_record(outcome=Outcome.SUSP), a_record(gen=2, seq=2))),
+    ("I4", lambda: head_violations(None, a_head(due=None))),
+    ("I5", lambda: at_rest(replace(HEAD, status=RunStatus.SUSPENDED), DECIDED, a_record("charge"))),
+    ("I6", lambda: at_rest(SUCCESS, DECIDED, a_record("charge", output=1))),
+    ("I7", lambda: record_violations(a_record(outcome=Outcome.SUSP), a_record(gen=1, seq=1))),
+    ("I7", lambda: begun(("charge", 1, 2))),
+    ("I8", lambda: head_violations(SUCCESS, replace(a_head(), version=2))),
+    ("I9", lambda: head_violations(a_head(), a_running_head(version=3))),
+    ("I10", diverged),
+    ("I11", lambda: begun(("charge", 1, 1), ("charge", 2, 1))),
+    ("I12", told_applied),
+]
+
+
+@pytest.mark.parametrize(("name", "found"), BREACHES)
+def test_a_broken_rule_is_told_by_its_name(name: str, found: Callable[[], Iterable[str]]) -> None:
+    """Whatever else is wrong then."""
+    assert name in [sentence.split()[0] for sentence in found()]
+
+
+def test_every_rule_can_be_broken() -> None:
+    """Each has a name, and a row above."""
+    assert [f"I{number}" for number in range(1, 13)] == list(INVARIANTS)
+    assert {*INVARIANTS} == {name for name, _ in BREACHES}
+
+
+def test_a_local_app_raises_where_a_rule_is_broken() -> None:
+    """Without being asked to: here an answer is stored that moves no head."""
+
+    def tampered() -> None:
+        with audited():
+            app = LocalApp(App(workflow("w", input=int).then(ask).commit()))
+            app.workflow("w").create_run("r").start(1)
+            loaded = app.store.load(RunRef("default", "r"))
+            assert loaded is not None
+            record = next(iter(loaded[1].values()))
+            answered = replace(record, outcome=Outcome.RESU, gen=1, seq=9, answer=an_answer(1, wait="ask@0"))
+            app.engine.store.commit(loaded[0].run, 1, answered, record)
+
+    with pytest.raises(Violation, match="I5 SUSPENDED, but"):
+        tampered()
+
+
+def test_runs_are_audited_when_a_test_is_over() -> None:
+    """What has changed without a write is found then."""
+    store = MemoryStore()
+
+    def tampered() -> None:
+        with audited():
+            app = LocalApp(App(workflow("w", input=int).then(charge).commit()), store=store)
+            app.workflow("w").create_run("r").start(1)
+            scopes = next(iter(store._scopes.values()))
+            item = next(iter(next(iter(scopes.values())).values()))
+            item["by"] = {"N": "99"}
+
+    with pytest.raises(Violation, match="I1 'charge' changed without a write"):
+        tampered()
+
+
+def test_a_watcher_bears_others_that_write_past_it() -> None:
+    """Its rules hold all the same; only what was settled must stand."""
+    store = MemoryStore()
+    watched = WatchedStore(store)
+    watched.start(a_running_head())
+    watched.commit(RUN, 1, a_record(outcome=Outcome.RETRY), None)
+    store.commit(RUN, 1, a_record(outcome=Outcome.RETRY, gen=1, seq=2), a_record(outcome=Outcome.RETRY))
+    watched.commit(RUN, 1, a_record(gen=2, seq=3), a_record(outcome=Outcome.RETRY, gen=1, seq=2))
+    watched.audit_all()

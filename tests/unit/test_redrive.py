@@ -1,0 +1,453 @@
+"""Going on with a failed run: what has failed is done again, what was committed stays."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+
+from flowcore import App, StepContext, create_step, step, workflow
+from flowcore.adapters.memory import MemoryQueue
+from flowcore.core.redrive import redriven
+from flowcore.errors import DefinitionChanged, NotFailed, RunFinished, RunNotFound
+from flowcore.model import Outcome, RunStatus
+from flowcore.session import Pace
+from flowcore.testing import LocalApp, VirtualClock
+from tests.builders import NOW, a_graph, a_record, a_run, a_workflow, an_answer
+
+CALLS: list[Any] = []
+BROKEN: set[Any] = set()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_yet() -> None:
+    CALLS.clear()
+    BROKEN.clear()
+
+
+def work(value: Any) -> Any:
+    """Adds one, unless this value, or everything, is broken."""
+    CALLS.append(value)
+    if value in BROKEN or "all" in BROKEN:
+        raise ValueError(f"{value} is broken")
+    return value + 1
+
+
+@step
+def first(value: int, ctx: StepContext) -> int:
+    """Works, and remembers."""
+    ctx.set_state({"first": value})
+    return int(work(value))
+
+
+@step
+def second(value: int) -> int:
+    """Works."""
+    return int(work(value))
+
+
+@step
+def pay(value: int, ctx: StepContext) -> str:
+    """Does something outside, under its idempotency key."""
+    work(value)
+    return ctx.idempotency_key
+
+
+@step
+def ask(value: int, ctx: StepContext[int]) -> int:
+    """Works with what somebody answers."""
+    if ctx.resume_data is None:
+        ctx.suspend()
+    return int(work(value * ctx.resume_data))
+
+
+def served(*flows: Any, **options: Any) -> LocalApp:
+    """A LocalApp that serves these workflows."""
+    return LocalApp(App(*flows), **options)
+
+
+def failed(app: LocalApp, value: Any = 1, *broken: Any) -> Any:
+    """A run of the App's first workflow that has failed; nothing is broken any more."""
+    BROKEN.update(broken or {value})
+    run = app.workflow(next(iter(app.workflows))).create_run("r")
+    assert "failed" == run.start(value).status
+    BROKEN.clear()
+    CALLS.clear()
+    return run
+
+
+TWO = workflow("two", input=int, output=int).then(first).then(second).commit()
+
+
+def test_redrive_repeats_the_failed_step_alone() -> None:
+    """What stands in front of it keeps its output and its state."""
+    app = served(TWO)
+    failed(app, 1, 2)
+
+    result = app.redrive("r")
+
+    assert ("success", 3, {"first": 1}, [2]) == (result.status, result.output, result.state, CALLS)
+
+
+def test_redrive_of_what_is_still_broken_fails_again_and_can_be_repeated() -> None:
+    """As often as it takes."""
+    run = failed(served(TWO), 1, 2)
+    BROKEN.add(2)
+    assert "failed" == run.redrive().status
+    assert "failed" == run.redrive().status
+    BROKEN.clear()
+
+    assert (3, [2, 2, 2]) == (run.redrive().output, CALLS)
+
+
+def test_redrive_gives_all_retries_again() -> None:
+    """The first try is tried, and those that follow it."""
+    flow = workflow("flow", input=int).then(create_step(id="s", execute=work, retries=2)).commit()
+    run = failed(served(flow))
+    BROKEN.add(1)
+
+    assert ("failed", [1, 1, 1]) == (run.redrive().status, CALLS)
+
+
+def test_redrive_calls_a_step_under_the_idempotency_key_it_had() -> None:
+    """Its effect may have happened before it failed; time travel repeats it on purpose, and has another key."""
+    run = failed(served(workflow("flow", input=int).then(pay).commit()))
+
+    assert "r/pay" == run.redrive().output
+    assert "r/pay" != (other := run.time_travel("pay").output)
+    BROKEN.add("all")
+    run.time_travel("pay")
+    BROKEN.clear()
+    again = run.redrive().output
+    assert again not in ("r/pay", other)
+    assert "/pay" in again
+
+
+def test_redrive_keeps_what_once_stored() -> None:
+    """It happened."""
+    numbers = count(1)
+
+    @step
+    def once(value: int, ctx: StepContext) -> int:
+        number: int = ctx.once("number", lambda: next(numbers))
+        work(value)
+        return number
+
+    run = failed(served(workflow("flow", input=int).then(once).commit()))
+
+    assert (1, 2) == (run.redrive().output, next(numbers))
+
+
+def test_redrive_keeps_the_answer_of_a_step_that_failed_with_it() -> None:
+    """Nobody is asked twice."""
+    app = served(workflow("flow", input=int).then(ask).commit())
+    run = app.workflow("flow").create_run("r")
+    run.start(2)
+    BROKEN.add(20)
+    assert "failed" == run.resume(10, by="boss", idempotency_key="k").status
+    BROKEN.clear()
+
+    assert 21 == run.redrive().output
+    assert "duplicate" == (run.resume(10, idempotency_key="k").receipt or pytest.fail("no receipt")).verdict
+
+
+def test_redrive_keeps_the_input_that_time_travel_gave() -> None:
+    """Not the one in front of the step."""
+    app = served(TWO)
+    run = app.workflow("two").create_run("r")
+    run.start(1)
+    BROKEN.add(70)
+    assert "failed" == run.time_travel("second", input=70).status
+    BROKEN.clear()
+
+    assert 71 == run.redrive().output
+
+
+def test_redrive_asks_anew_where_nobody_answered_in_time() -> None:
+    """With a deadline of its own."""
+
+    @step
+    def wait(value: int, ctx: StepContext[int]) -> int:
+        if ctx.resume_data is None:
+            ctx.suspend(timeout=timedelta(hours=1), on_timeout="fail")
+        return value + ctx.resume_data
+
+    app = served(workflow("flow", input=int).then(wait).commit())
+    run = app.workflow("flow").create_run("r")
+    old = run.start(1).waits[0]
+    app.advance(hours=2)
+    assert "failed" == run.result().status
+
+    new = run.redrive().waits[0]
+
+    assert app.clock.now() + timedelta(hours=1) == new.deadline
+    assert old.id != new.id
+    assert 3 == run.resume(2, wait=new.id).output
+
+
+def test_redrive_repeats_every_arm_that_failed() -> None:
+    """The sibling that succeeded does not run again, the one that waits still does."""
+    arms = [second.clone(id=id) for id in "abc"]
+    app = served(workflow("flow", input=int).parallel(*arms, ask).commit())
+    BROKEN.add(1)
+    run = app.workflow("flow").create_run("r")
+    assert "failed" == run.start(1).status
+    BROKEN.clear()
+    CALLS.clear()
+
+    result = run.redrive()
+
+    assert ("suspended", [1, 1, 1]) == (result.status, CALLS)
+    assert {"a": 2, "b": 2, "c": 2, "ask": 6} == run.resume(5).output
+
+
+def test_redrive_repeats_every_item_that_failed() -> None:
+    """The other items keep their outputs."""
+    app = served(workflow("flow", input=list[int]).foreach(second, concurrency=5).commit())
+    run = failed(app, [1, 2, 3, 4], 2, 4)
+
+    assert ([2, 3, 4, 5], [2, 4]) == (run.redrive().output, CALLS)
+
+
+def test_redrive_leaves_tolerated_items_alone() -> None:
+    """That foreach has succeeded; the step behind it has not."""
+    flow = workflow("flow", input=list[int]).foreach(second, tolerated_failures=1).then(step(id="sum")(sum_))
+    run = failed(served(flow.commit()), [1, 2, 3], 2, "sum")
+
+    assert (6, []) == (run.redrive().output, CALLS)
+
+
+def sum_(values: list[Any]) -> int:
+    """Adds what is there."""
+    if "sum" in BROKEN:
+        raise ValueError("sum")
+    return sum(value or 0 for value in values)
+
+
+CHILD = workflow("child", input=int, output=int).then(first).then(second).commit()
+
+
+def test_redrive_goes_into_nested_workflows() -> None:
+    """The child goes on where it failed."""
+    run = failed(served(workflow("flow", input=int).then(second, id="before").then(CHILD).commit()), 1, 3)
+
+    assert (4, [3], {"first": 2}) == (run.redrive().output, CALLS, run.result().state)
+
+
+def test_redrive_goes_into_the_items_of_a_foreach_of_workflows() -> None:
+    """Each at its own place."""
+    run = failed(served(workflow("flow", input=list[int]).foreach(CHILD, concurrency=3).commit()), [1, 10, 20], 2, 20)
+
+    assert [3, 12, 22] == run.redrive().output
+    assert [2, 20, 21] == sorted(CALLS)
+
+
+@pytest.mark.parametrize("body", [second, CHILD], ids=["step", "workflow"])
+def test_redrive_goes_on_with_the_turn_of_a_loop_that_failed(body: Any) -> None:
+    """The turns before it are over; also when it fails there again."""
+    run = failed(served(workflow("flow", input=int).dountil(body, lambda value: value >= 7).commit()), 1, 5)
+    BROKEN.add(5)
+    assert "failed" == run.redrive().status
+    BROKEN.clear()
+    CALLS.clear()
+
+    assert (7, [5, 6]) == (run.redrive().output, CALLS)
+
+
+def test_redrive_of_a_failed_condition_does_not_repeat_the_turn() -> None:
+    """Only the question is asked again."""
+
+    def is_enough(value: int) -> bool:
+        if "condition" in BROKEN:
+            raise ValueError("condition")
+        return value > 2
+
+    run = failed(served(workflow("flow", input=int).dountil(second, is_enough).commit()), 1, "condition")
+
+    assert (3, [2]) == (run.redrive().output, CALLS)
+
+
+def test_redrive_evaluates_a_failed_branch_again() -> None:
+    """No arm had been chosen."""
+
+    def is_small(value: int) -> bool:
+        if "condition" in BROKEN:
+            raise ValueError("condition")
+        return value < 5
+
+    run = failed(served(workflow("flow", input=int).branch((is_small, second), id="br").commit()), 1, "condition")
+
+    assert {"second": 2} == run.redrive().output
+
+
+def test_redrive_goes_into_the_arm_that_was_chosen() -> None:
+    """The choice stands."""
+    run = failed(served(workflow("flow", input=int).branch((lambda _: True, CHILD)).commit()), 1, 2)
+
+    assert ({"child": 3}, [2]) == (run.redrive().output, CALLS)
+
+
+def test_redrive_of_a_workflow_that_was_never_entered_enters_it() -> None:
+    """Its input did not fit; what gave it is another one now."""
+    app = served(workflow("flow", input=str).then(CHILD).commit())
+    run = app.workflow("flow").create_run("r")
+    assert "failed" == run.start("x").status
+
+    assert "failed" == run.redrive().status
+
+
+def test_redrive_of_an_output_that_did_not_fit_ends_the_run_with_the_type_at_hand() -> None:
+    """No step has failed, none runs again."""
+    app = served(a_workflow(lambda w: w.then(second), input=int, output=str))
+    run = failed(app, 1, "nothing")
+    assert "failed" == run.redrive().status
+    mended = LocalApp(App(workflow("flow", input=int, output=int).then(second).commit()), store=app.store)
+
+    assert (2, []) == (mended.redrive("r").output, CALLS)
+
+
+def test_redrive_of_a_run_that_was_handed_on_too_often_goes_on() -> None:
+    """The count begins anew."""
+    clock = VirtualClock()
+    app = served(TWO, pace=Pace(most_turns=1, most_hops=0), queue=MemoryQueue(clock), clock=clock)
+    run = app.workflow("two").create_run("r")
+    run.start(1)
+    app.run_until_idle()
+    assert "TooManyHops" == (run.result().error or pytest.fail("no error")).type
+    patient = LocalApp(App(TWO), store=app.store, clock=app.clock)
+
+    assert (3, [1, 2]) == (patient.redrive("r").output, CALLS)
+
+
+def test_redrive_of_a_failure_that_could_not_be_stored_calls_the_step_again() -> None:
+    """Its record stands as the answer has left it: nothing in a new life begins as resumed, so it is a retry."""
+    graph = a_graph(lambda w: w.then(ask))
+    resumed = a_record("ask", Outcome.RESU, answer=an_answer(5), gen=1, attempt=0)
+    (kept,) = redriven(graph, a_run(resumed, status=RunStatus.FAILED), NOW)
+
+    assert (Outcome.RETRY, resumed.answer, NOW) == (kept.outcome, kept.answer, kept.until)
+
+
+@pytest.mark.parametrize("status", ["suspended", "success", "canceled", "paused"])
+def test_redrive_of_a_run_that_has_not_failed_is_refused(status: str) -> None:
+    """And tells what it is."""
+    app = served(workflow("flow", input=int).then(ask).commit())
+    run = app.workflow("flow").create_run("r")
+    run.start(1)
+    _ = {"success": lambda: run.resume(1), "canceled": run.cancel, "paused": run.pause}.get(status, run.result)()
+
+    with pytest.raises(NotFailed, match=status) as refused:
+        run.redrive()
+    assert {"run_status": status} == refused.value.details()
+
+
+def test_redrive_asked_for_twice_happens_once() -> None:
+    """The second one is told that there is nothing to redrive any more."""
+    clock = VirtualClock()
+    app = served(TWO, queue=MemoryQueue(clock), clock=clock)
+    run = app.workflow("two").create_run("r")
+    BROKEN.add(2)
+    run.start(1)
+    app.run_until_idle()
+    BROKEN.clear()
+    CALLS.clear()
+
+    assert "running" == run.redrive().status
+    with pytest.raises(NotFailed, match="running"):
+        run.redrive()
+    app.run_until_idle()
+    assert (3, [2]) == (run.result().output, CALLS)
+
+
+def test_two_redrives_at_the_same_time_are_one() -> None:
+    """The slower one loses on the head; what it has written in its own life is never read."""
+    app = served(TWO)
+    run = failed(app, 1, 2)
+    move, races = app.engine.store.move, [True]
+
+    def raced(head: Any, *, version: int) -> Any:
+        if races and races.pop():
+            assert 3 == run.redrive().output
+        return move(head, version=version)
+
+    app.engine.store.move = raced  # type: ignore[method-assign]  # the other one, exactly in between
+
+    with pytest.raises(NotFailed, match="success"):
+        run.redrive()
+    assert [2] == CALLS
+
+
+def test_redrive_under_code_that_does_not_fit_is_refused() -> None:
+    """The run stays failed, and can be redriven by code that does."""
+    app = served(TWO)
+    failed(app, 1, 2)
+    other = LocalApp(App(workflow("two", input=int).then(first, id="renamed").then(second).commit()), store=app.store)
+
+    with pytest.raises(DefinitionChanged, match="'first'"):
+        other.redrive("r")
+    assert 3 == app.redrive("r").output
+
+
+def test_redrive_takes_over_steps_that_a_deploy_has_inserted() -> None:
+    """In front of what was reached: skipped. Behind it: run."""
+    app = served(TWO)
+    failed(app, 1, 2)
+    flow = a_workflow(lambda w: w.then(pay).then(first).then(second).then(second, id="third"), "two")
+
+    result = LocalApp(App(flow), store=app.store).redrive("r")
+
+    assert (4, "skipped", [2, 3]) == (result.output, result.steps["pay"].status, CALLS)
+
+
+def test_redrive_of_no_run_says_so() -> None:
+    """As every verb does."""
+    with pytest.raises(RunNotFound):
+        served(TWO).redrive("nobody")
+
+
+def test_links_of_the_failed_life_answer_no_more() -> None:
+    """The suspension is another one now, and its link another link."""
+    app = served(workflow("flow", input=int).parallel(second, ask).commit())
+    run = app.workflow("flow").create_run("r")
+    BROKEN.add(1)
+    run.start(1)
+    old = next(record for record in app.engine.read(run._existing()).records if record == "ask")
+    with pytest.raises(RunFinished):
+        run.resume(5, wait=f"{old}@0")
+    BROKEN.clear()
+
+    wait = run.redrive().waits[0].id
+    with pytest.raises(Exception, match="not suspended"):
+        run.resume(5, wait=f"{old}@0")
+    assert "success" == run.resume(5, wait=wait).status
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel", "fork"])
+def test_a_wait_for_an_event_is_told_of_it_in_the_new_life(verb: str) -> None:
+    """It stands beside the step that begins again, and listens under its new id."""
+    flow = workflow("flow", input=int).then(child := waiting()).commit()
+    app = served(workflow("flow", input=int).parallel(second, child).commit(), flow.clone(id="other"))
+    run = app.workflow("flow").create_run("r")
+    BROKEN.add(1)
+    assert "failed" == run.start(1).status
+    BROKEN.clear()
+    again = run.redrive() if verb == "redrive" else getattr(run, verb)("second")
+    assert "suspended" == again.status
+
+    assert "applied" == app.send_event("paid", "1", 5).verdict
+    assert {"second": 2, "waiting": 5} == app.run(again.run_id).result().output
+
+
+def waiting() -> Any:
+    """A nested workflow that waits for an event."""
+    return workflow("waiting", input=int).wait_for_event("paid", key=str).commit()
+
+
+def test_a_step_that_runs_at_most_once_is_called_again_only_if_it_has_failed() -> None:
+    """Whoever redrives it has found out how far it came; of one that was never told to have failed nobody has."""
+    graph = a_graph(lambda w: w.parallel(ask, second))
+    begun, failed_ = a_record("ask", Outcome.START), a_record("second", Outcome.ERR, gen=1)
+
+    assert [begun.key] == [kept.key for kept in redriven(graph, a_run(begun, failed_, status=RunStatus.FAILED), NOW)]
