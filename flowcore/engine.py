@@ -698,7 +698,8 @@ class Engine:
         """A child whose run an operator has stopped looks again after a while."""
         held, now = snapshot.head, self.time_of(snapshot)
         head = heads.parked(held, now, RunStatus.WAITING, now + PATIENCE)
-        self.store.release(head, epoch=held.epoch, version=held.version)
+        if isinstance(self.store.release(head, epoch=held.epoch, version=held.version), Written):
+            self.hints.send(head.run, at=now + PATIENCE, version=head.version)
         return head
 
     def _drive(

@@ -22,7 +22,7 @@ from flowcore.core import view
 from flowcore.core.admit import Resume
 from flowcore.core.events import Event, events
 from flowcore.core.rewind import Given
-from flowcore.core.view import StepResult
+from flowcore.core.view import Progress, StepResult
 from flowcore.delegation import delegate
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
@@ -67,7 +67,12 @@ class RunResult(Generic[Out]):
     status: PublicStatus
     input: Json
     steps: Mapping[str, StepResult]
-    """Every step the run has met, by dotted id; a loop's body shows its last turn, foreach items are ``fan[7]``."""
+    """Every step the run has met, by dotted id; a loop's body shows its last turn, foreach items are ``fan[7]``.
+
+    Inside the items of a distributed foreach of more than a hundred workers, steps of nested workflows are left out.
+    """
+    progress: Mapping[str, Progress] = field(default_factory=dict)
+    """How far each distributed foreach is, by dotted id: to be had alone, and cheaply, with ``fields=["progress"]``."""
     output: Out | None = None
     """The validated output; None unless ``status`` is ``success``."""
     error: StepFailure | None = None

@@ -459,8 +459,12 @@ class _Walk:
 
         What lies behind the item that decides how it ends is not waited for.
         """
-        if self.part is not None and self.part.key == place.key:
-            return self._share(place, node, self.part, value)
+        if self.part is not None:
+            if self.part.key == place.key:
+                return self._share(place, node, self.part, value)
+            for index in (index for key, index in items_around(self.part.key) if key == place.key):
+                self._body(place, node.body, item_of(place.key, index), value[index])
+                return LIVE  # the share lies in there; the item itself is another's
         fan = self.fans.get(place.key)
         if fan is None:
             return self._ask(Gather(place, value))

@@ -395,15 +395,17 @@ class WatchedStore:
 
     def _untrue(self, run: RunRef, join: Join) -> Iterator[str]:
         """An item counts as done only when its record stands in the run, and a join never forgets one."""
-        standing = self.inner.scope(run, join.incarnation, Scope(join.key))
-        for index in sorted(join.done):
-            record = standing.get(item_of(join.key, index))
-            if record is None or not record.is_settled:
-                yield f"item {index} of {join.key!r} counts as done and has no outcome"
         place = (run, join.incarnation, join.key, join.chunk)
-        if forgotten := self.done.get(place, frozenset()) - join.done:
-            yield f"items {sorted(forgotten)} of {join.key!r} are done no more"
+        before = self.done.get(place, frozenset())
+        if forgotten := before - join.done:
+            yield f"I1 items {sorted(forgotten)} of {join.key!r} are done no more"
         self.done[place] = join.done
+        for key in (item_of(join.key, index) for index in sorted(join.done - before)):
+            record = self.records.get((run, join.incarnation, key))
+            if record is None:  # written past this watcher
+                record = self.inner.scope(run, join.incarnation, Scope(join.key)).get(key)
+            if record is None or not record.is_settled:
+                yield f"I6 {key!r} counts as done and has no outcome"
 
     def _taken(self, taken: Sent | None) -> Iterator[str]:
         if taken is not None and taken.taker is not None:
