@@ -4,6 +4,7 @@ from flowcore.app import App
 from flowcore.authoring.context import FunctionContext, StepContext
 from flowcore.authoring.graph import Backoff
 from flowcore.authoring.migrate import migrate
+from flowcore.authoring.option import Option
 from flowcore.authoring.step import Step, create_step, step
 from flowcore.authoring.workflow import Workflow, otherwise, workflow
 from flowcore.errors import DefinitionError, FlowcoreError
@@ -17,6 +18,7 @@ __all__ = [
     "DefinitionError",
     "FlowcoreError",
     "FunctionContext",
+    "Option",
     "Run",
     "RunResult",
     "Start",

@@ -7,7 +7,7 @@ end; with one, ``start`` and ``resume`` commit, ask a worker to look, and return
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, overload
@@ -16,6 +16,7 @@ from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
 from flowcore.codec import Shape, digest
 from flowcore.core.view import waits as open_suspensions
+from flowcore.deliveries import Delivery, DeliveryLog, Webhook, found, replay
 from flowcore.engine import Engine
 from flowcore.errors import (
     BlobLost,
@@ -42,7 +43,7 @@ from flowcore.model import (
     Topic,
     Wait,
 )
-from flowcore.ports import Blobs, Clock, Ids, Queue, Scheduler, Store, Tracer
+from flowcore.ports import Blobs, Clock, Ids, LinkMaker, Queue, Scheduler, Store, Tracer
 from flowcore.run import Run, RunResult
 from flowcore.session import Pace
 from flowcore.starting import Start, first_head
@@ -77,6 +78,9 @@ class App:
             next: the sweeper, or a start of the same id. A run that has not ended is never removed.
         tracer: is told what runs and steps took, as ``flowcore.ports.Span`` values; ``flowcore.adapters.otel`` has one
             for OpenTelemetry.
+        webhooks: doors for signed deliveries; see ``flowcore.deliveries.Webhook``.
+        deliveries: where what has come through them is logged.
+        links: signs the addresses that ``Wait.approval_url`` and ``Wait.callback_url`` give; ``flowcore.links.Links``.
         largest_value: bytes of JSON that one value may have, with ``blobs``; 50 MB when left out. A step that gives a
             larger one fails with ``PayloadTooLarge``, and nothing of it is written.
 
@@ -102,9 +106,12 @@ class App:
         pace: Pace | None = None,
         retention: timedelta | None = None,
         tracer: Tracer | None = None,
+        links: LinkMaker | None = None,
+        webhooks: Iterable[Webhook] = (),
+        deliveries: DeliveryLog | None = None,
         largest_value: int | None = None,
     ) -> None:
-        from flowcore.adapters.memory import MemoryScheduler, MemoryStore  # noqa: PLC0415  # only without a store
+        from flowcore.adapters.memory import MemoryDeliveries, MemoryScheduler, MemoryStore  # noqa: PLC0415  # only without a store
         from flowcore.adapters.system import SystemClock, SystemIds  # noqa: PLC0415  # only without others
 
         committed = [_committed(w) for w in workflows]
@@ -116,6 +123,8 @@ class App:
         self.largest_value = _above_zero(largest_value)
         self.store: Store = _with_room(store or MemoryStore(), blobs, self.ids, self.largest_value)
         self.queue = queue
+        self.webhooks: Mapping[str, Webhook] = _named_once(webhooks)
+        self.deliveries: DeliveryLog = deliveries or MemoryDeliveries()
         self.scheduler: Scheduler | None = scheduler or (None if store else MemoryScheduler())
         self.engine = Engine(
             graphs={w.id: w.compiled for w in committed},
@@ -126,6 +135,7 @@ class App:
             pace=pace or Pace(),
             retention=_positive(retention),
             tracer=tracer,
+            links=links,
         )
 
     @property
@@ -151,6 +161,8 @@ class App:
         pace: Pace | None = None,
         retention: timedelta | None = None,
         tracer: Tracer | None = None,
+        links: LinkMaker | None = None,
+        deliveries: DeliveryLog | None = None,
         largest_value: int | None = None,
     ) -> App:
         """The same workflows on other ports: how a deployment puts the author's App onto AWS."""
@@ -165,6 +177,9 @@ class App:
             pace=pace or self.engine.pace,
             retention=retention or self.engine.retention,
             tracer=tracer or self.engine.tracer,
+            links=links or self.engine.links,
+            webhooks=self.webhooks.values(),
+            deliveries=deliveries or self.deliveries,
             largest_value=largest_value or self.largest_value,
         )
 
@@ -375,6 +390,24 @@ class App:
         """
         return receipt_of(self.engine, Topic(self.tenant, name, key), event_id)
 
+    def list_deliveries(self, webhook: str, *, limit: int = 50, cursor: str | None = None) -> Page[Delivery]:
+        """What has come through a webhook in the last 30 days, the newest first, without the bodies.
+
+        Raises: WebhookNotFound, MalformedRequest.
+        """
+        if limit < 1:
+            raise MalformedRequest(f"limit={limit} is below 1; ask for at least one delivery")
+        return self.deliveries.deliveries(found(self, webhook).tenant, webhook, limit=limit, cursor=cursor)
+
+    def replay_delivery(self, webhook: str, id: str) -> Delivery:
+        """Give one delivery another chance: one that was filtered, fitted nothing, or was for nobody.
+
+        It is judged by what its webhook says today. What it has settled already it does not settle again.
+
+        Raises: WebhookNotFound, DeliveryNotFound.
+        """
+        return replay(self, webhook, id)
+
     def waits(
         self,
         *,
@@ -413,12 +446,14 @@ class App:
     def _waits_of(self, run_id: str) -> list[Wait[Json]]:
         """The open suspensions of a run that a listing has named and that may be gone by now, or not to be read."""
         try:
-            return open_suspensions(self.engine.read(RunRef(self.tenant, run_id), everything=False))
+            snapshot = self.engine.read(RunRef(self.tenant, run_id), everything=False)
+            found = open_suspensions(self.engine.seen(snapshot)[1])
         except RunNotFound:
             return []
         except BlobLost as lost:  # one broken run must not hide what all the others wait for
             _LOGGER.error("an open suspension cannot be shown", extra={"run_id": run_id, "error": str(lost)})  # noqa: TRY400  # its place says enough
             return []
+        return [replace(wait, doors=self.engine.doors(self.tenant)) for wait in found]
 
     def look(self, run: RunRef, *, deadline: datetime | None = None) -> Head | None:
         """Drive a run if there is anything to do in it: what a worker does with a hint. None: no such run."""
@@ -476,6 +511,14 @@ def _is_meant(wait: Wait[Json], label: str | None, due_before: datetime | None) 
 
 def _age(wait: Wait[Json]) -> tuple[datetime, str, str]:
     return wait.since or _LATEST, wait.run_id, wait.id
+
+
+def _named_once(webhooks: Iterable[Webhook]) -> dict[str, Webhook]:
+    named: dict[str, Webhook] = {}
+    for webhook in webhooks:
+        if named.setdefault(webhook.name, webhook) is not webhook:
+            raise SettingsError(f"Two webhooks are named {webhook.name!r}; each needs an address of its own.")
+    return named
 
 
 def _positive(retention: timedelta | None) -> timedelta | None:

@@ -11,7 +11,7 @@ from flowcore.core.receipts import delegated
 from flowcore.core.seats import Turned, handing_over
 from flowcore.errors import ConflictError, RequestError
 from flowcore.keys import RunRef
-from flowcore.model import Delegation, Receipt, Snapshot
+from flowcore.model import Delegation, Receipt, Snapshot, StepRecord
 from flowcore.ports import Written
 
 if TYPE_CHECKING:
@@ -51,8 +51,14 @@ def _delegated(engine: Engine, run: RunRef, resume: Resume, to: str) -> tuple[Sn
             return snapshot, delegated(record, head.incarnation, before, verdict="duplicate")
         assert resume.by is not None  # whoever has no name holds no seat
         delegation = Delegation(seat=seat, by=resume.by, to=to, at=now, via=resume.via)
-        after = evolve(snapshot, Delegated(key=record.key, delegation=delegation), now)
-        written = engine.store.commit(run, head.incarnation, after.records[record.key], record)
+        after = evolve(snapshot, Delegated(key=record.key, delegation=delegation, choice=_choice(record)), now)
+        prior = snapshot.records[record.key]
+        written = engine.store.commit(run, head.incarnation, after.records[record.key], prior)
         if isinstance(written, Written):
             return after, delegated(record, head.incarnation, delegation)
     raise ConflictError(f"Run {run.id!r} moved {_MOST_TRIES} times while a vote was handed over. Try again.")
+
+
+def _choice(record: StepRecord) -> str | None:
+    """The alternative that a suspension is, if it is one of several."""
+    return record.alternatives[0].name if record.alternatives else None

@@ -19,6 +19,7 @@ from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
 from flowcore.core.compat import conflict
 from flowcore.core.evolve import Answered, Changes, Counted, Received, StepEvent, evolve, fold
+from flowcore.core.rename import as_met
 from flowcore.core.rewind import Given, rewound
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
@@ -39,9 +40,10 @@ from flowcore.fanout import PATIENCE, child_at, delete_children, whole, within
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
-from flowcore.mailbox import EventGone, stop_listening
+from flowcore.mailbox import EventGone, listeners_of, stop_listening
 from flowcore.model import (
     Answer,
+    Doors,
     Head,
     Json,
     Receipt,
@@ -53,8 +55,9 @@ from flowcore.model import (
     wait_id,
     wait_place,
 )
+from flowcore.options import answer_shape
 from flowcore.parcels import replace
-from flowcore.ports import Claimed, Clock, EventTaken, Ids, NotClaimable, Store, Tracer, Written
+from flowcore.ports import Claimed, Clock, EventTaken, Ids, LinkMaker, NotClaimable, Store, Tracer, Written
 from flowcore.redrive import begin_life
 from flowcore.renewal import Outdated, accepted_answer, renewed_snapshot
 from flowcore.session import Pace, Session
@@ -86,6 +89,7 @@ class Engine:
     retention: timedelta | None = None
     """How long ended runs are kept whose workflow does not say; None: for ever."""
     tracer: Tracer | None = None
+    links: LinkMaker | None = None
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
     crew: Callable[[EventLoop], Crew[Try, StepEvent | None]] = field(default=Crew, repr=False)
     """Makes the crew of one session; a test gives one whose order of outcomes it can replay."""
@@ -312,7 +316,8 @@ class Engine:
         head, now = snapshot.head, self.time_of(snapshot)
         if head.status is RunStatus.RUNNING and head.lease_until is not None and head.lease_until > now:
             raise StillRunning(run.id, "travel in time")
-        graph = self.graph(head.workflow)
+        graph, snapshot = self.met(snapshot)
+        step, outputs = _called_here(graph, step, outputs)
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
         moved = replace(heads.reborn(head, now, self.next_life(head)), definition=graph.fingerprint)
         receipts.remember(self, head, snapshot.records.values())
@@ -335,7 +340,8 @@ class Engine:
         Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload.
         """
         snapshot = self._as_it_stands(run)
-        graph, now = self.graph(snapshot.head.workflow), self.time_of(snapshot)
+        (graph, snapshot), now = self.met(snapshot), self.time_of(snapshot)
+        step, outputs = _called_here(graph, step, outputs)
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
         born = heads.reborn(snapshot.head, now, incarnation=1)
         head = replace(born, run=new, created_at=now, version=1, epoch=0, definition=graph.fingerprint)
@@ -412,6 +418,15 @@ class Engine:
         except KeyError:
             raise WorkflowNotFound(workflow, self.graphs) from None
 
+    def met(self, snapshot: Snapshot) -> tuple[Graph, Snapshot]:
+        """The workflow of a run as the run has met it, and the run as it sees that. Raises: WorkflowNotFound."""
+        return as_met(self.graph(snapshot.head.workflow), snapshot)
+
+    def seen(self, snapshot: Snapshot) -> tuple[Graph | None, Snapshot]:
+        """The same for whoever only looks: no workflow where none of that id is served."""
+        graph = self.graphs.get(snapshot.head.workflow)
+        return (None, snapshot) if graph is None else as_met(graph, snapshot)
+
     # -- start and resume -------------------------------------------------------------------------------------------
 
     def _put(self, head: Head, sent: Sent | None) -> Head | None:
@@ -438,8 +453,7 @@ class Engine:
 
     def loaded(self, run: RunRef, *, everything: bool = False) -> tuple[Graph, Snapshot]:
         """A run with the workflow at hand. Raises: RunNotFound, WorkflowNotFound, DefinitionChanged."""
-        snapshot = self.read(run, everything=everything)
-        graph = self.graph(snapshot.head.workflow)
+        graph, snapshot = self.met(self.read(run, everything=everything))
         if snapshot.head.definition != graph.fingerprint and not snapshot.head.is_terminal:
             reason = conflict(graph, snapshot)
             if reason is not None:
@@ -451,7 +465,7 @@ class Engine:
     ) -> Answered | Counted | Received:
         """The data, checked against what the place takes before anything is written."""
         node, wait = answerable(graph, record.key), wait_id(record, snapshot.head.incarnation)
-        accepted = _fitting(node, dotted(record.key), wait, data)
+        accepted = _fitting(node, record, wait, data)
         answer = Answer(
             wait=wait,
             data=accepted,
@@ -489,7 +503,8 @@ class Engine:
         is_settled = False
         for record, answer in pairs:
             for _ in range(MOST_TRIES):
-                if snapshot.head.is_terminal or snapshot.records.get(record.key) != record:
+                standing = snapshot.records.get(record.key)
+                if snapshot.head.is_terminal or standing is None or standing.gen != record.gen:
                     break
                 written = self._answered(snapshot, record, answer, owner, lease_until, trace, taken)
                 if written is not None:
@@ -511,11 +526,11 @@ class Engine:
         taken: Sent | None,
     ) -> Snapshot | None:
         """One answer together with the head; None when something has moved. One that is only counted moves no run."""
-        now = self.time_of(snapshot)
+        now, prior = self.time_of(snapshot), snapshot.records[record.key]
         if isinstance(answer, Counted):
             after = evolve(snapshot, answer, now)
             head = snapshot.head
-            counted = self.store.commit(head.run, head.incarnation, after.records[record.key], record)
+            counted = self.store.commit(head.run, head.incarnation, after.records[record.key], prior)
             return after if isinstance(counted, Written) else None
         if lease_until is not None and snapshot.head.status in _TAKEABLE:
             head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
@@ -526,7 +541,16 @@ class Engine:
         head = replace(head, continued=trace)
         after = evolve(snapshot, answer, now)
         written = self.store.resume(
-            head, after.records[record.key], version=snapshot.head.version, prior=record, taken=taken
+            head,
+            after.records[record.key],
+            version=snapshot.head.version,
+            prior=prior,
+            taken=taken,
+            silenced=[
+                listener
+                for listener in listeners_of(snapshot.head, prior)
+                if taken is None or (listener.run.id, listener.wait) != taken.taker
+            ],
         )
         if isinstance(written, EventTaken):
             raise EventGone
@@ -707,15 +731,16 @@ class Engine:
     ) -> Snapshot:
         """Drive a run this worker holds until it is parked, ended or handed on; the run as it stands then."""
         while True:
-            if snapshot.head.definition != graph.fingerprint:
-                reason = conflict(graph, snapshot)
+            met, snapshot = as_met(graph, snapshot)
+            if snapshot.head.definition != met.fingerprint:
+                reason = conflict(met, snapshot)
                 if reason is not None:
                     return self.blocked(snapshot, reason)
             try:
-                snapshot = renewed_snapshot(graph, snapshot)
+                snapshot = renewed_snapshot(met, snapshot)
             except (Outdated, BlobLost) as error:
                 return self.blocked(snapshot, str(error))
-            session = Session(self, graph, snapshot, deadline, per_step=per_step)
+            session = Session(self, met, snapshot, deadline, per_step=per_step)
             snapshot = session.run()
             if not session.children or snapshot.head.status not in _TAKEABLE:
                 return snapshot
@@ -735,6 +760,10 @@ class Engine:
         _LOGGER.error("run is blocked", extra={"run_id": held.run.id, "reason": reason})
         return snapshot.with_head(head) if isinstance(written, Written) else self.read(held.run)
 
+    def doors(self, tenant: str) -> Doors | None:
+        """Where waits of a tenant are answered from outside; None where this deployment signs no links."""
+        return None if self.links is None else self.links.for_tenant(tenant)
+
     def lease_until(self, now: datetime, deadline: datetime | None) -> datetime:
         """How long a worker that begins ``now`` and must stop at ``deadline`` holds what it takes."""
         return (now + self.pace.lease if deadline is None else deadline) + self.pace.lease_slack
@@ -744,15 +773,21 @@ class Engine:
         return max(self.clock.now(), snapshot.head.updated_at)
 
 
-def _fitting(node: StepNode | EventNode, place: str, wait: str, data: Json) -> Json:
+def _fitting(node: StepNode | EventNode, record: StepRecord, wait: str, data: Json) -> Json:
     """The data as the place takes it. Raises: InvalidPayload, which knows the suspension that is meant."""
+    place = dotted(record.key)
     try:
         if isinstance(node, EventNode):
             return node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
-        return accepted_answer(node.step.resume, f"resume data of step {place!r}", data)
+        return accepted_answer(answer_shape(node, record), f"resume data of step {place!r}", data)
     except InvalidPayload as error:
         error.wait = wait
         raise
+
+
+def _called_here(graph: Graph, step: str, outputs: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]]:
+    """What a caller names by dotted id, under the names by which the run knows it."""
+    return graph.called_here(step), {graph.called_here(id): output for id, output in outputs.items()}
 
 
 def answerable(graph: Graph, key: StepKey) -> StepNode | EventNode:

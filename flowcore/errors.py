@@ -9,6 +9,8 @@
     ├── CapacityError        nobody can help by trying again
     ├── BlobLost             an operator: a large value is gone or altered, and must be restored
     ├── StepTimeout          the author of the step, who gave it so much time and no more
+    ├── EffectRefused        the author of the step, whose own write met a condition that did not hold
+    ├── NeedsDynamoDB        the author: the store at hand cannot do it
     └── InvariantError       us: a promise of this library was broken
 
 An exception thrown by a step is not in this tree: it is stored as a ``StepFailure`` value. ``code`` is stable and is
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 
 
@@ -181,6 +184,7 @@ class AlreadyResumed(RequestError):
         self.wait = wait
         self.winner = dict(winner)
         by = f" by {self.winner['by']!r}" if self.winner.get("by") else ""
+        by += f" as {self.winner['chosen']!r}" if "chosen" in self.winner else ""
         super().__init__(
             f"Step {step!r} of run {run_id!r} was already resumed at {self.winner.get('at')}{by} "
             f"via {self.winner.get('via')!r}. This answer was not used."
@@ -223,8 +227,12 @@ class AmbiguousWait(RequestError):
 
     def __init__(self, run_id: str, waits: Sequence[Mapping[str, Any]]) -> None:
         self.waits = list(waits)
-        steps = _listed([".".join(wait["path"]) for wait in self.waits])
-        super().__init__(f"Run {run_id!r} has {len(self.waits)} open suspensions: {steps}. Name one with step=.")
+        steps = [".".join(wait["path"]) for wait in self.waits]
+        how = "step="
+        if len({*steps}) < len(steps):  # alternatives of one step
+            steps = [f"{step} ({wait['label']})" for step, wait in zip(steps, self.waits, strict=True)]
+            how = "label= or wait="
+        super().__init__(f"Run {run_id!r} has {len(steps)} open suspensions: {_listed(steps)}. Name one with {how}.")
 
     def details(self) -> Mapping[str, Any]:
         return {"waits": self.waits}
@@ -370,6 +378,95 @@ class IdempotencyKeyReused(RequestError):
         super().__init__(f"Idempotency key {key!r} was used before with other data. Use a fresh key for a new request.")
 
 
+class LinkUnknown(RequestError):
+    """No such link: it was changed, was made for another door, or with a key that is no longer good."""
+
+    code = "link-unknown"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such link. It may have been cut short on its way; ask for a new one.")
+
+
+class LinkExpired(RequestError):
+    """The link was good until ``until``."""
+
+    code = "link-expired"
+
+    def __init__(self, until: datetime) -> None:
+        self.until = until
+        super().__init__(f"This link was good until {until:%Y-%m-%d %H:%M} UTC. Ask for a new one.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"until": self.until.isoformat()}
+
+
+class WebhookNotFound(RequestError):
+    """No webhook of that name is served here."""
+
+    code = "webhook-not-found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no webhook {name[:100]!r} here.")
+
+
+class DeliveryNotFound(RequestError):
+    """The log has no such delivery (any more)."""
+
+    code = "delivery-not-found"
+
+    def __init__(self, hook: str, id: str) -> None:
+        super().__init__(f"The log of webhook {hook!r} has no delivery {id[:100]!r}. Lines are kept for 30 days.")
+
+
+class WaitExpired(RequestError):
+    """The deadline of this suspension has passed, and was acted upon."""
+
+    code = "wait-expired"
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+        super().__init__(f"The time to answer was over at {at}; this answer was not used.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"at": self.at}
+
+
+class VersionMismatch(RequestError):
+    """The run has moved on since the caller looked at it, who wanted nothing to happen then."""
+
+    code = "version-mismatch"
+
+    def __init__(self, wanted: object, found: int | None) -> None:
+        self.found = found
+        now = "" if found is None else f" It is at version {found} now."
+        super().__init__(f"The run is not at {wanted!r} any more.{now} Look at it again; nothing was changed.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {} if self.found is None else {"version": self.found}
+
+
+class Unauthenticated(RequestError):
+    """It is not known who calls."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(RequestError):
+    """It is known who calls, and he may not do this."""
+
+    code = "forbidden"
+
+
+class BadSignature(RequestError):
+    """A delivery does not come from whom it says, or not now. The message is the same for all; ``reason`` is for us."""
+
+    code = "bad-signature"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__("This delivery is not signed as it has to be. It was not used.")
+
+
 class DefinitionChanged(RequestError):
     """The code at hand no longer fits what this run has already done; ``reason`` names the conflict."""
 
@@ -492,6 +589,40 @@ class StepTimeout(FlowcoreError, TimeoutError):
             f"Try {attempt} of {tries} of step {step!r} did not end within its timeout of {timeout_s:g} seconds. "
             "Raise timeout=, or let the step look at ctx.remaining_time() and do less at a time."
         )
+
+
+class EffectRefused(FlowcoreError):
+    """A write that a step gave to ``ctx.commit_with`` was refused, so its outcome was not stored either.
+
+    Example:
+        >>> str(EffectRefused("reserve", 0, "Update", "stock", "ConditionalCheckFailed"))
+        "Update 0 of step 'reserve', on table 'stock', was refused: ConditionalCheckFailed"
+    """
+
+    code = "effect-refused"
+
+    def __init__(
+        self, step: str, index: int | None, verb: str, table: str | None, reason: str, message: str = ""
+    ) -> None:
+        which = f"{verb} {index} of step {step!r}, on table {table!r}," if index is not None else f"{verb} of {step!r}"
+        super().__init__(f"{which} was refused: {reason}{': ' if message else ''}{message}")
+        self.index = index
+        self.table = table
+        self.reason = reason
+
+
+class NeedsDynamoDB(FlowcoreError):
+    """Something was asked for that only a store in DynamoDB can do.
+
+    Example:
+        >>> str(NeedsDynamoDB("ctx.commit_with()"))
+        'ctx.commit_with() needs a store in DynamoDB; in a test, give LocalApp a DynamoStore on moto'
+    """
+
+    code = "needs-dynamodb"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} needs a store in DynamoDB; in a test, give LocalApp a DynamoStore on moto")
 
 
 class InvariantError(FlowcoreError):

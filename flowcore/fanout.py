@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from flowcore.authoring.graph import ForeachNode, Graph, NestedNode
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from flowcore.engine import Engine
 
 PATIENCE = timedelta(minutes=5)
-"""How long a run waits for its children before it sees for itself how they are."""
+"""How long a run waits for its children at first before it sees for itself how they are; then as long as before."""
+LONGEST_PATIENCE = timedelta(hours=6)
 QUEUE_GRACE = timedelta(minutes=2)
 """How long a child may stand in the queue before the sweeper sends another hint: many are sent at once."""
 MOST_MERGED = 100
@@ -97,6 +98,12 @@ def gather(engine: Engine, snapshot: Snapshot, action: Gather, *, is_late: Calla
         fan = replace(fan, wake=min(wakes, default=None))
     snapshot = replace(snapshot, fans={**snapshot.fans, key: fan})
     return Gathered(snapshot, tuple(children), is_complete)
+
+
+def patience(snapshot: Snapshot, now: datetime) -> timedelta:
+    """How long a run that waits for its children need not look at them: they tell it when there is something to do."""
+    began = max((start.started_at for start in open_fans(snapshot)), default=now)
+    return min(max(PATIENCE, now - began), LONGEST_PATIENCE)
 
 
 def close(engine: Engine, graph: Graph, snapshot: Snapshot, key: StepKey | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ from flowcore.core.evolve import context_at, state_at
 from flowcore.errors import UnknownField
 from flowcore.failures import Unread, read
 from flowcore.keys import ROOT, StepKey
-from flowcore.model import Json, RunStatus, Snapshot, Wait
+from flowcore.model import Doors, Json, RunStatus, Snapshot, Wait
 
 Make: TypeAlias = Callable[[Graph | None, Snapshot], Any]
 
@@ -94,9 +94,12 @@ def needs(names: Iterable[str]) -> Needs:
     return max((FIELDS[name].needs for name in names), default=Needs.HEAD)
 
 
-def made(names: Iterable[str], graph: Graph | None, snapshot: Snapshot) -> dict[str, Any]:
-    """The values of the fields ``names``."""
-    return {name: FIELDS[name].make(graph, snapshot) for name in names}
+def made(names: Iterable[str], graph: Graph | None, snapshot: Snapshot, doors: Doors | None = None) -> dict[str, Any]:
+    """The values of the fields ``names``; waits that can be answered from outside know where."""
+    values = {name: FIELDS[name].make(graph, snapshot) for name in names}
+    if doors is not None and "waits" in values:
+        values["waits"] = [replace(wait, doors=doors) for wait in values["waits"]]
+    return values
 
 
 def labels(waits: Iterable[Wait[Json]]) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from threading import Lock
 
 from flowcore.core import heads
+from flowcore.core.alternatives import each
 from flowcore.errors import ConflictError
 from flowcore.keys import StepKey
 from flowcore.model import Head, Outcome, RunStatus, StepRecord
@@ -34,12 +35,14 @@ class Hold:
         self._store = store
         self._lock = Lock()
 
-    def renew(self, now: datetime, *, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
+    def renew(
+        self, now: datetime, *, lease_until: datetime | None = None, batch: Batch = ()
+    ) -> Written | HeadMoved | RecordMoved:
         """Write the head as one that goes on being driven, with ``batch``. HeadMoved: it is no longer ours."""
         written = {"batch": batch} if batch else {}
         with self._lock:
             for _ in range(_MOST_TRIES):
-                held, head = self.standing, heads.renewed(self.standing, now)
+                held, head = self.standing, heads.renewed(self.standing, now, lease_until)
                 reply = self._store.release(head, epoch=held.epoch, version=held.version, **written)
                 if isinstance(reply, Written):
                     self.standing = head
@@ -102,4 +105,5 @@ class KeptBack:
     def is_to_be_told(self) -> bool:
         """Whether somebody is to be told of such a suspension, or an event may have come for it."""
         asked = [record for record, _ in self._records.values() if record.outcome is Outcome.SUSP]
-        return any(record.topic or (record.terms and record.terms.notify) for record in asked)
+        waits = [wait for record in asked for wait in each(record)]
+        return any(wait.topic or (wait.terms and wait.terms.notify) for wait in waits)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from flowcore.authoring.graph import Graph
 from flowcore.core import heads, view
 from flowcore.core.evolve import fold
+from flowcore.core.rename import as_met
 from flowcore.errors import BlobLost, OutsideError
 from flowcore.fanout import cancel_children
 from flowcore.model import Head, Json, Snapshot
@@ -125,7 +126,7 @@ def _result(engine: Engine, graph: Graph, snapshot: Snapshot) -> RunResult[Any]:
     if view.has_unloaded(snapshot, graph):
         whole = engine.store.load(snapshot.head.run, snapshot.head, everything=True)
         snapshot = snapshot if whole is None else fold(snapshot.head, whole[1].values())
-    return result_of(graph, snapshot)
+    return result_of(*as_met(graph, snapshot), engine.doors(snapshot.head.run.tenant))
 
 
 def _call(engine: Engine, hook: Callable[[Any], Any], argument: object) -> None:

@@ -7,6 +7,7 @@ A step key is made of ids, never of positions, so that a step inserted in front 
     fan[7]            item 7 of a foreach        fan[7]/approve   a step inside that item
     poll#3            turn 3 of a loop           poll#3/approve   a step inside that turn
     charge!receipt    what ``ctx.once("receipt", ...)`` of ``charge`` stored
+    charge!beat@      what its last ``ctx.heartbeat(...)`` told
     charge!@1.3f9c    what its first ``ctx.emit(...)`` stored, with a digest of the data
 
 Keys are grouped by *scope*: the run itself (``""``), an open nested workflow (``child``), an open foreach (``fan``),
@@ -107,6 +108,16 @@ def emit_of(key: StepKey, number: int, digest: str) -> StepKey:
 def told_of(key: StepKey, occurrence: str) -> StepKey:
     """The key that says that somebody was told of the suspension at ``key``; no name given to ``once`` has ``@``."""
     return StepKey(f"{key}!told@{occurrence}")
+
+
+def beat_of(key: StepKey) -> StepKey:
+    """The key of what the step at ``key`` last told with its heartbeat."""
+    return StepKey(f"{key}!beat@")
+
+
+def is_beat(key: StepKey) -> bool:
+    """Whether ``key`` holds what a step told with its heartbeat."""
+    return key.endswith("!beat@")
 
 
 def scope_of(key: StepKey) -> Scope:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from flowcore import receipts
 from flowcore.core.admit import Resume, open_waits
+from flowcore.core.alternatives import each
 from flowcore.core.evolve import fold
 from flowcore.errors import (
     BlobLost,
@@ -109,26 +110,31 @@ def stop_listening(store: Store, canceled: Head) -> None:
         return
     snapshot = fold(loaded[0], loaded[1].values())
     for record in snapshot.records.values():
-        if (listener := listener_of(snapshot, record)) is not None:
+        for listener in listeners_of(snapshot.head, record):
             store.unlisten(listener)
 
 
-def listener_of(snapshot: Snapshot, record: StepRecord) -> Listener | None:
-    """Who listens when ``record`` stands in the run; None when it waits for no event."""
-    if record.outcome is not Outcome.SUSP or record.topic is None:
-        return None
-    head = snapshot.head
-    topic = Topic(head.run.tenant, *record.topic)
-    wait = wait_id(record, head.incarnation)
+def listeners_of(head: Head, record: StepRecord) -> list[Listener]:
+    """Who listens while ``record`` stands in the run: nobody where it waits for no event."""
+    if record.outcome is not Outcome.SUSP:
+        return []
     run = head.run if head.part is None else RunRef(head.run.tenant, head.part.top)
-    return Listener(topic=topic, run=run, wait=wait, at=record.at, until=record.until)
+    return [
+        Listener(
+            topic=Topic(head.run.tenant, *one.topic),
+            run=run,
+            wait=wait_id(one, head.incarnation),
+            at=record.at,
+            until=record.until,
+        )
+        for one in each(record)
+        if one.topic is not None
+    ]
 
 
 def _listening(snapshot: Snapshot) -> Iterator[Listener]:
     for record in open_waits(snapshot):
-        listener = listener_of(snapshot, record)
-        if listener is not None:
-            yield listener
+        yield from listeners_of(snapshot.head, record)
 
 
 def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:
@@ -244,7 +250,7 @@ def _is_over(engine: Engine, listener: Listener) -> bool:
     if snapshot.head.is_terminal or incarnation != snapshot.head.incarnation:
         return True
     record = snapshot.records.get(key)
-    return record is not None and listener_of(snapshot, record) != listener
+    return record is not None and listener not in listeners_of(snapshot.head, record)
 
 
 def _told(engine: Engine, standing: Sent, began: str | None) -> EventReceipt:

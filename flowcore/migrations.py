@@ -57,6 +57,15 @@ def migrations_of(shape: Shape[Any]) -> tuple[Migration, ...]:
     return tuple(shape.__dict__.get(_NAME, ()))
 
 
+def narrowed(shape: Shape[Any], to: Shape[Any]) -> Shape[Any]:
+    """``to``, a part of what ``shape`` takes, with its migrations."""
+    if not migrations_of(shape):
+        return to
+    part: Shape[Any] = type(to)(to.type)
+    part.__dict__[_NAME] = shape.__dict__[_NAME]
+    return part
+
+
 def fits(shape: Shape[Any], value: Json) -> bool:
     """Whether the type takes the value as it is."""
     try:

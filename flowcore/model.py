@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeAlias, get_args
+from typing import Any, Generic, Literal, Protocol, TypeAlias, get_args
 
 from typing_extensions import TypeVar
 
+from flowcore.errors import SettingsError
 from flowcore.keys import RunRef, Scope, StepKey, index_of, path_of
 from flowcore.pmap import PMap
 
@@ -187,6 +188,19 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """One of several things that a suspension waits for; the first that comes settles it, and the others are over."""
+
+    name: str
+    payload: Json = None
+    resume: str | None = None
+    """Which arm of the step's resume type its answer must fit, by name; None: any of them."""
+    terms: Terms = Terms()
+    votes: tuple[Answer, ...] = ()
+    delegations: tuple[Delegation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
     """What a step changed in the shared values, each key stamped with the Lamport order of its change.
 
@@ -249,6 +263,9 @@ class StepRecord:
     """susp: what settles it is an event of this name and key."""
     terms: Terms | None = None
     """susp: what else the step has asked for."""
+    alternatives: tuple[Alternative, ...] = ()
+    """susp: what it waits for, the first of which settles it. A record with a single one *is* that one: its payload,
+    label, terms, votes and delegations are the record's own."""
     votes: tuple[Answer, ...] = ()
     """Answers that have been counted: those before the last one that a quorum needs, and that one."""
     delegations: tuple[Delegation, ...] = ()
@@ -279,7 +296,9 @@ class StepRecord:
 
     @property
     def shown(self) -> Json:
-        """What whoever must answer sees: the payload, or which event is waited for."""
+        """What whoever must answer sees: the payload, each alternative's, or which event is waited for."""
+        if len(self.alternatives) > 1:
+            return {each.name: each.payload for each in self.alternatives}
         return self.payload if self.listens is None else {"event": self.listens[0], "key": self.listens[1]}
 
 
@@ -471,6 +490,14 @@ class Snapshot:
         return replace(self, head=head)
 
 
+class Doors(Protocol):
+    """Makes the addresses at which waits of one tenant can be answered."""
+
+    def url(self, wait: Wait[Any], door: Literal["a", "cb"], *, actor: str | None, valid_for: timedelta | None) -> str:
+        """The signed address: ``a`` for a person's browser, ``cb`` for a program."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait(Generic[P]):
     """One open suspension, as the person or program that must answer sees it.
@@ -505,6 +532,32 @@ class Wait(Generic[P]):
     """Whose answers have been counted so far."""
     reminder: int = 0
     """For ``notify``: which reminder this is, from 1; 0 the first time."""
+    doors: Doors | None = field(default=None, repr=False, compare=False)
+
+    def approval_url(self, *, actor: str | None = None, valid_for: timedelta | None = None) -> str:
+        """A signed link to the page on which a person answers exactly this suspension. Opening it decides nothing.
+
+        Whoever holds the link can answer, so give each person a link of their own.
+
+        Args:
+            actor: who answers with it: what ``approvers=`` names, and what the run remembers.
+            valid_for: from the suspension's beginning; left out, until 30 days after the deadline (it says then what
+                became of it), or for a year.
+        Raises: SettingsError where the App has no ``links``.
+        """
+        return self._opened().url(self, "a", actor=actor, valid_for=valid_for)
+
+    def callback_url(self, *, actor: str | None = None, valid_for: timedelta | None = None) -> str:
+        """A signed URL to which a program posts its answer as JSON. Arguments and errors as for ``approval_url``."""
+        return self._opened().url(self, "cb", actor=actor, valid_for=valid_for)
+
+    def _opened(self) -> Doors:
+        if self.doors is None:
+            raise SettingsError(
+                "This App has no links: give it App(links=Links(public_url, secrets)), or set FLOWCORE_PUBLIC_URL and "
+                "FLOWCORE_LINK_SECRETS where it is deployed."
+            )
+        return self.doors
 
     @staticmethod
     def of(head: Head, record: StepRecord, reminder: int = 0) -> Wait[Json]:
@@ -538,16 +591,36 @@ def seats_of(record: StepRecord, rung: int) -> dict[str, str]:
 
 
 def wait_id(record: StepRecord, incarnation: int) -> str:
-    """The id of the suspension that ``record`` is: its key, which occurrence, and after time travel in which life."""
+    """The id of the suspension that ``record`` is: its key, which occurrence, after time travel in which life.
+
+    And which alternative, where it is only one.
+    """
     life = "" if incarnation == 1 else f"~{incarnation}"
-    return f"{record.key}@{record.gen if record.began is None else record.began}{life}"
+    which = f":{record.alternatives[0].name}" if len(record.alternatives) == 1 else ""
+    return f"{record.key}@{record.gen if record.began is None else record.began}{life}{which}"
 
 
 def wait_place(wait: str) -> tuple[StepKey, int]:
     """The key and the incarnation of the suspension that has this id; 0, which is none, when it is not such an id."""
     key, _, occurrence = wait.rpartition("@")
-    _, _, life = occurrence.partition("~")
+    _, _, life = occurrence.partition(":")[0].partition("~")
     return StepKey(key), int(life) if life.isdecimal() else int(not life)
+
+
+def wait_number(wait: str) -> str:
+    """Which occurrence of its step's suspensions has this id: the generation in which it began."""
+    return wait.rpartition("@")[2].partition(":")[0].partition("~")[0]
+
+
+def wait_whole(wait: str) -> str:
+    """The id of the whole suspension, whichever of its alternatives ``wait`` is for."""
+    key, _, occurrence = wait.rpartition("@")
+    return f"{key}@{occurrence.partition(':')[0]}"
+
+
+def wait_choice(wait: str) -> str | None:
+    """The name of the alternative that has this id; None when it is a suspension without any, or the whole one."""
+    return wait.rpartition("@")[2].partition(":")[2] or None
 
 
 Verdict: TypeAlias = Literal["applied", "counted", "delegated", "duplicate", "stale", "rejected"]

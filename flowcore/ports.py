@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     EVERY_RUN,
+    Doors,
     Head,
     Join,
     Json,
@@ -72,6 +73,18 @@ class EventTaken:
     sent: Sent
 
 
+@dataclass(frozen=True, slots=True)
+class EffectMoved:
+    """Nothing was written: one of the author's own writes was refused, the one at ``index`` if that is known."""
+
+    index: int | None
+    reason: str
+    """The word of the database for it: ``ConditionalCheckFailed``."""
+    message: str = ""
+
+
+Effects: TypeAlias = Sequence[Mapping[str, Any]]
+"""Writes of an author's own, as ``flowcore.authoring.effects`` describes them."""
 Records: TypeAlias = Mapping[StepKey, StepRecord]
 Batch: TypeAlias = Sequence[tuple[StepRecord, StepRecord | None]]
 """Records to be written, each with the one that stands at its key; None: nothing does. No key is there twice."""
@@ -186,6 +199,15 @@ class Store(Mailbox, Joins, Protocol):
         """Write one record: if absent when ``prior`` is None, else if outcome and gen still are ``prior``'s."""
         ...
 
+    def commit_with(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
+    ) -> Written | RecordMoved | EffectMoved:
+        """As ``commit``, and the author's own writes in the same transaction: all or nothing.
+
+        Of several conditions that fail the record's is told. Raises: NeedsDynamoDB where there are no such tables.
+        """
+        ...
+
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``.
 
@@ -203,11 +225,19 @@ class Store(Mailbox, Joins, Protocol):
         ...
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """In one transaction: the head if it is at ``version``, the record if it is still ``prior``. Both or neither.
 
-        With ``taken``, an event and its taker: the event as well, if nobody has taken it, and no more listening.
+        With ``taken``, an event and its taker: the event as well, if nobody has taken it, and its taker no longer
+        listens; nor do those that are ``silenced``, up to 50 others.
         Of several conditions that fail the record's is told, which carries the winner, else the event's.
         """
         ...
@@ -378,6 +408,14 @@ class Scheduler(Protocol):
 
     def unschedule(self, run: RunRef, *, version: int) -> None:
         """Forget a schedule made by ``schedule``, if it is still there; best effort."""
+        ...
+
+
+class LinkMaker(Protocol):
+    """Signs the addresses at which waits are answered from outside."""
+
+    def for_tenant(self, tenant: str) -> Doors:
+        """The addresses of one tenant's waits."""
         ...
 
 

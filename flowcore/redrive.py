@@ -18,7 +18,7 @@ from flowcore.core.redrive import redriven
 from flowcore.errors import ConflictError, DefinitionChanged, NotFailed
 from flowcore.failures import Unfit, fitted
 from flowcore.keys import RunRef, dotted
-from flowcore.mailbox import listener_of
+from flowcore.mailbox import listeners_of
 from flowcore.model import Outcome, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
 from flowcore.ports import Written
@@ -37,7 +37,7 @@ def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | Non
         head, now = snapshot.head, engine.time_of(snapshot)
         if head.status is not RunStatus.FAILED:
             raise NotFailed(run.id, head.public_status)
-        graph = engine.graph(head.workflow)
+        graph, snapshot = engine.met(snapshot)
         reason = conflict(graph, snapshot)
         if reason is not None:
             raise DefinitionChanged(run.id, reason)
@@ -56,8 +56,7 @@ def begin_life(engine: Engine, snapshot: Snapshot, records: list[StepRecord]) ->
     """
     head = snapshot.head
     for record in records:
-        listener = listener_of(snapshot, record)
-        if listener is not None:
+        for listener in listeners_of(head, record):
             engine.store.listen(listener)
         engine.store.commit(head.run, head.incarnation, record, None)
 

@@ -15,12 +15,14 @@ from flowcore.authoring.graph import ForeachNode, Graph, LoopNode, MapNode, Nest
 from flowcore.codec import Shape
 from flowcore.core import view
 from flowcore.core.admit import is_abandoned
+from flowcore.core.alternatives import answered, each
 from flowcore.core.evolve import Failed, state_at
 from flowcore.errors import InvalidPayload
 from flowcore.failures import Unread, read
 from flowcore.keys import StepKey, dotted, is_once, is_pass
 from flowcore.migrations import ANYTHING, NoWay, migrations_of, registered, renewed
 from flowcore.model import Json, Outcome, Snapshot, StepRecord
+from flowcore.options import answer_shape
 from flowcore.parcels import replace
 
 _WAITING = (Outcome.SUSP, Outcome.RESU, Outcome.RETRY)
@@ -135,14 +137,16 @@ def misfits(graph: Graph, snapshot: Snapshot) -> Iterator[Misfit]:
 
 
 def _misfits_of_step(place: str, node: StepNode, record: StepRecord, given: Json) -> Iterator[Misfit]:
-    step, answer, epoch = node.step, record.answer, record.epoch
-    yield from _misfit(place, step.input, record.given[0] if record.given else given, "input", epoch)
-    if record.payload is not None:
-        yield from _misfit(place, step.suspend, record.payload, "suspend payload", epoch)
-    for vote in record.votes:
-        yield from _misfit(place, step.resume, vote.data, "answer", epoch)
-    if answer is not None and not answer.timed_out:
-        yield from _misfit(place, step.resume, answer.data, "answer", epoch)
+    epoch, answer = record.epoch, record.answer
+    yield from _misfit(place, node.step.input, record.given[0] if record.given else given, "input", epoch)
+    for alone in each(record) if answer is None else [answered(record)]:
+        takes = answer_shape(node, alone)
+        if alone.payload is not None:
+            yield from _misfit(place, node.step.suspend, alone.payload, "suspend payload", epoch)
+        for vote in alone.votes:
+            yield from _misfit(place, takes, vote.data, "answer", epoch)
+        if answer is not None and not answer.timed_out:
+            yield from _misfit(place, takes, answer.data, "answer", epoch)
 
 
 def _misfit(place: str, shape: Shape[Any], value: Json, what: str, epoch: int) -> Iterator[Misfit]:

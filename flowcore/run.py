@@ -27,7 +27,7 @@ from flowcore.delegation import delegate
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
-from flowcore.model import Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
+from flowcore.model import Doors, Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
 from flowcore.redrive import redrive
 from flowcore.tracing import Tracing, accepted, begun
 
@@ -243,6 +243,7 @@ class Run(Generic[In, Out]):
         idempotency_key: str | None = None,
         by: str | None = None,
         via: str = "python",
+        version: int | None = None,
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
@@ -260,6 +261,7 @@ class Run(Generic[In, Out]):
             idempotency_key: a repeated call with the same key and data is told the first one's receipt.
             by: who answers, kept with the answer.
             via: over which channel.
+            version: ``RunResult.version`` that the caller has seen; if the run has moved since, nothing happens.
             request_context: values for the steps that follow; they win over those the run knows.
             retry_count: tries of the step that count as made already.
             tracing: the trace under which the run goes on. Without ids it goes on in a trace of its own, which links to
@@ -267,10 +269,11 @@ class Run(Generic[In, Out]):
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
-            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest. The run is untouched then.
+            IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest, VersionMismatch. The run is
+            untouched then.
         """
         _check_text(label=label, wait=wait, idempotency_key=idempotency_key, by=by, via=via)
-        _check_count(index=index, retry_count=retry_count)
+        _check_count(index=index, retry_count=retry_count, version=version)
         resume = Resume(
             step=_dotted(step),
             label=label,
@@ -280,6 +283,7 @@ class Run(Generic[In, Out]):
             digest=digest(_ANYTHING.accept("resume data", data)),
             by=by,
             via=via,
+            version=version,
             request_context=_CONTEXT.accept(*_named_values("request context", request_context)),
             retry_count=retry_count or 0,
             trace=accepted(tracing),
@@ -462,7 +466,7 @@ class Run(Generic[In, Out]):
         """
         names = known(FIELDS if fields is None else fields)
         graph, snapshot = self._read(needs(names))
-        found = made(names, graph, snapshot)
+        found = made(names, graph, snapshot, self._doors())
         if not with_nested_workflows and "steps" in found:
             found["steps"] = {id: step for id, step in found["steps"].items() if "." not in id}
         if fields is not None:
@@ -495,8 +499,8 @@ class Run(Generic[In, Out]):
         Derived from the run as it stands, so nothing is stored for it: a step that was rewritten since is told with
         its newest outcome and, before it, the last question and answer that led there.
         """
-        snapshot = self._app.engine.read(self._existing())
-        graph = self._app.engine.graphs.get(snapshot.head.workflow)
+        engine = self._app.engine
+        graph, snapshot = engine.seen(engine.read(self._existing()))
         return [event for event in events(graph, snapshot) if event.offset > after]
 
     def watch(self, after: int = 0, timeout: timedelta | None = None) -> Iterator[Event]:
@@ -559,7 +563,7 @@ class Run(Generic[In, Out]):
             snapshot = Snapshot(head=engine.peek(ref))
         else:
             snapshot = engine.read(ref, everything=needs is Needs.ALL)
-        return engine.graphs.get(snapshot.head.workflow), snapshot
+        return engine.seen(snapshot)
 
     def _pace(self, wait: timedelta | None) -> tuple[bool, datetime | None]:
         """Whether to drive here, and until when."""
@@ -568,10 +572,13 @@ class Run(Generic[In, Out]):
         return self._app.queue is None, None
 
     def _seen(self, snapshot: Snapshot, receipt: Receipt | None = None, *, replayed: bool = False) -> RunResult[Any]:
-        graph = self._app.engine.graphs.get(snapshot.head.workflow)
+        graph, snapshot = self._app.engine.seen(snapshot)
         if graph is not None and (graph.fans_out or view.has_unloaded(snapshot, graph)):
-            snapshot = self._app.engine.read(snapshot.head.run)
-        return replace(result_of(graph, snapshot), receipt=receipt, replayed=replayed)
+            graph, snapshot = self._app.engine.seen(self._app.engine.read(snapshot.head.run))
+        return replace(result_of(graph, snapshot, self._doors()), receipt=receipt, replayed=replayed)
+
+    def _doors(self) -> Doors | None:
+        return self._app.engine.doors(self._ref.tenant)
 
 
 def new_head(
@@ -606,9 +613,9 @@ def new_head(
     )
 
 
-def result_of(graph: Graph | None, snapshot: Snapshot) -> RunResult[Any]:
+def result_of(graph: Graph | None, snapshot: Snapshot, doors: Doors | None = None) -> RunResult[Any]:
     """What users see of a snapshot; without a graph the output is plain JSON and inputs are missing."""
-    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot)
+    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot, doors)
     return RunResult(**values)
 
 

@@ -57,6 +57,7 @@ from flowcore.core.actions import (
     RunStep,
     TimeOut,
 )
+from flowcore.core.alternatives import answered as answered_alone
 from flowcore.core.evolve import (
     Answered,
     Changes,
@@ -70,10 +71,11 @@ from flowcore.core.evolve import (
 )
 from flowcore.core.fan import opening, shard_size, tolerated
 from flowcore.core.retry import is_retried, pause
-from flowcore.errors import InvariantError, StepTimeout
+from flowcore.errors import EffectRefused, InvariantError, StepTimeout
 from flowcore.failures import Unfit, Unread, decoded, encoded, failure_of, fitted, is_outcome, read
 from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, key_mistake, scope_of, turn_number, turn_of
-from flowcore.model import Answer, Json, Outcome, StepFailure, StepRecord, Wait
+from flowcore.model import Answer, Json, StepFailure, StepRecord, Wait, wait_choice
+from flowcore.options import alternatives_of, answer_shape
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
 from flowcore.terms import agreed, notifier
@@ -107,6 +109,10 @@ class View:
     cancelled: Flag
     heed: Callable[[], None] = lambda: None
     """Raises ``LateSignal`` in a try whose time is over."""
+    heartbeat: Callable[[Json], bool] = lambda _: True
+    """Says that the step is at work and, unless it is None, how far; whether it should go on."""
+    heartbeat_details: Json = None
+    """What was last told so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +179,13 @@ class Runner:
             return _failed(action, unfit.failure, began_at)
         return Succeeded(key=place.key, output=output, started_at=began_at, attempt=attempt)
 
+    def refused(self, action: Action, view: View, error: EffectRefused, began_at: datetime) -> StepEvent:
+        """What becomes of a step whose own writes were refused: another try, or its failure."""
+        place, node = action.place, action.place.node
+        assert isinstance(action, RunStep)
+        assert isinstance(node, StepNode)
+        return self._raised(place, node, error, _attempt(action), began_at, view)
+
     # -- steps ------------------------------------------------------------------------------------------------------
 
     async def _step(self, action: RunStep, view: View, call: _Caller, started: datetime) -> StepEvent:
@@ -210,6 +223,7 @@ class Runner:
         assert isinstance(node, StepNode)
         step = node.step
         answer = prior.answer if prior else None
+        prior = None if prior is None else answered_alone(prior)
         asked = prior is not None and answer is not None
         answered = answer is not None and not answer.timed_out
         state_shape = place.graph.state if step.state.type is Any else step.state
@@ -220,9 +234,10 @@ class Runner:
             resource_id=view.resource_id,
             attempt=attempt,
             idempotency_key=view.idempotency_key,
-            resume_data=read(step.resume, answer.data, f"resume data of step {node.id!r}")
-            if answer and answered
+            resume_data=read(answer_shape(node, prior), answer.data, f"resume data of step {node.id!r}")
+            if prior and answer and answered
             else None,
+            chosen=None if answer is None else wait_choice(answer.wait),
             suspend_data=read(step.suspend, prior.payload, f"suspend data of step {node.id!r}")
             if prior and asked and prior.payload is not None
             else None,
@@ -246,7 +261,13 @@ class Runner:
         bailed: bool = False,
     ) -> StepEvent:
         return Succeeded(
-            key=place.key, output=output, started_at=started, attempt=attempt, bailed=bailed, changes=_changes(context)
+            key=place.key,
+            output=output,
+            started_at=started,
+            attempt=attempt,
+            bailed=bailed,
+            changes=_changes(context),
+            effects=context.effects,
         )
 
     def _suspended(
@@ -265,9 +286,11 @@ class Runner:
             payload=payload,
             label=_label(node, signal.label),
             terms=agreed(node, signal),
+            alternatives=alternatives_of(node, signal),
             until=None if signal.timeout is None else _deadline(node, signal.timeout, self.clock.now()),
             started_at=started,
             changes=_changes(context),
+            effects=context.effects,
         )
 
     def tell(self, node: StepNode, name: str, wait: Wait[Json]) -> None:
@@ -482,8 +505,9 @@ def _read_input(shape: Shape[Any], action: RunStep, subject: str) -> Any:
     try:
         return read(shape, action.value, subject)
     except Unread as unread:
-        began = action.prior is not None and action.prior.outcome is not Outcome.START
-        is_sure = unread.is_sure or began
+        prior = action.prior
+        has_begun = prior is not None and (prior.attempt > 0 or prior.answer is not None or prior.given is not None)
+        is_sure = unread.is_sure or has_begun
         raise Unread(unread.failure, is_sure=is_sure) from None
 
 
@@ -578,7 +602,7 @@ def _votes(node: StepNode, prior: StepRecord | None) -> tuple[Vote[Any], ...]:
         Vote(
             by=vote.by or "",
             at=vote.at,
-            data=read(node.step.resume, vote.data, subject),
+            data=read(answer_shape(node, prior), vote.data, subject),
             on_behalf_of=vote.on_behalf_of,
         )
         for vote in votes
@@ -666,6 +690,8 @@ def _surroundings(place: Place, view: View, state_shape: Shape[Any]) -> Surround
         remaining=view.remaining,
         heed=view.heed,
         emit=lambda data: view.emit(next(numbers), _plain(data, "the data of ctx.emit")),
+        heartbeat=lambda details: view.heartbeat(_plain(details, "the details of ctx.heartbeat")),
+        heartbeat_details=view.heartbeat_details,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Lock, RLock
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any, assert_never
 from urllib.parse import quote
 
 from flowcore.authoring.graph import BranchNode, Graph, StepNode
+from flowcore.beats import Beats
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import heads
 from flowcore.core.actions import Action, Broken, Done, Ended, Finish, Gather, Park, Place, Run, RunStep
 from flowcore.core.admit import open_waits
+from flowcore.core.alternatives import each
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import Passed, decide
 from flowcore.core.evolve import (
@@ -29,33 +32,38 @@ from flowcore.core.evolve import (
     FailedOnce,
     Skipped,
     StepEvent,
+    Succeeded,
     Suspended,
+    beaten,
     context_at,
     evolve,
     kept,
     state_at,
 )
+from flowcore.core.rename import as_met
 from flowcore.errors import (
     BlobLost,
+    EffectRefused,
     InvalidPayload,
+    NeedsDynamoDB,
     OutsideError,
     PayloadTooLarge,
 )
-from flowcore.fanout import PATIENCE, close, deliver, gather, unpark, waits_in_children
+from flowcore.fanout import close, deliver, gather, patience, unpark, waits_in_children
 from flowcore.hold import Hold, KeptBack
 from flowcore.hooks import lease, tell
-from flowcore.keys import RunRef, StepKey, dotted, emit_of, inside, once_of, parents_of, step_of, told_of
-from flowcore.mailbox import listener_of, look_back
+from flowcore.keys import RunRef, StepKey, beat_of, dotted, emit_of, inside, once_of, parents_of, step_of, told_of
+from flowcore.mailbox import listeners_of, look_back
 from flowcore.migrations import registered
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 from flowcore.parcels import brought, replace
 from flowcore.pmap import PMap
-from flowcore.ports import HeadMoved, RecordMoved, Written
+from flowcore.ports import EffectMoved, Effects, HeadMoved, RecordMoved, Written
 from flowcore.receipts import remember
 from flowcore.renewal import Outdated, is_step, outdated, renewed_snapshot, renewed_state
 from flowcore.runner import Runner, View, conclude, is_async
 from flowcore.spans import Stretch, with_id
-from flowcore.tries import Try, is_at_most_once, time_for
+from flowcore.tries import Try, is_at_most_once, promised_by, time_for
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -79,6 +87,8 @@ class Pace:
     """A retry this near is waited for in the process: dearer compute, but cheaper than parking and waking."""
     peek: timedelta = timedelta(seconds=1)
     """How often at most the head is read while steps run, to notice a cancel."""
+    beat: timedelta = timedelta(seconds=10)
+    """How often at most a heartbeat writes or reads anything."""
     notify_again: timedelta = timedelta(minutes=1)
     """The shortest pause before ``notify`` of a suspension is called again, when it failed; it doubles."""
     notify_rarely: timedelta = timedelta(hours=1)
@@ -128,6 +138,10 @@ class Session:
         self.looked_at: datetime | None = engine.clock.now()
         self.is_lost = False
         self.hold = Hold(engine.store, snapshot.head)
+        self.beats = Beats(engine, self.hold, deadline)
+        self.details: dict[StepKey, Json] = {}
+        """What steps have told with heartbeats, stored or not."""
+        self.detailed_at: dict[StepKey, datetime] = {}
         self.kept_back = KeptBack()
         self.begun_once: set[StepKey] = set()
         self.writing = RLock()
@@ -171,6 +185,9 @@ class Session:
         try:
             while self.underway:
                 self._collect(None)
+            if self.kept_back:
+                self._flush()
+            self._catch_up()
         except (BlobLost, _Unanswered):
             pass
         except _Fenced:
@@ -245,8 +262,10 @@ class Session:
         """Give the run back until ``wake``. Children wake it themselves; that they are looked after needs no hint."""
         head, now = self.snapshot.head, self._now()
         waits = [*waits, *waits_in_children(self.engine, self.snapshot)]
-        if status is RunStatus.JOINING and (wake is None or wake > now + PATIENCE):
-            return self._release(heads.parked(head, now, status, now + PATIENCE, waits), hint=False)
+        if status is RunStatus.JOINING:
+            look = now + patience(self.snapshot, now)
+            if wake is None or wake > look:
+                return self._release(heads.parked(head, now, status, look, waits), hint=False)
         return self._release(heads.parked(head, now, status, wake, waits))
 
     def _gather(self, gathers: list[Gather]) -> bool:
@@ -286,12 +305,13 @@ class Session:
     def _perform(self, candidates: list[Action], retry: datetime | None) -> None:
         fresh = [action for action in candidates if self._can_read_state(action)]
         self.turns += bool(fresh)
+        self._fit_lease(fresh)
         if len(fresh) == 1 and not self.underway and not is_async(fresh[0]) and time_for(fresh[0]) is None:
             self._look_up()
             action = self._begun(fresh[0])
             if action is not None:
                 prior = self.snapshot.records.get(action.place.key)
-                self._commit(self.runner.perform(action, self._view(action)), prior)
+                self._commit(self.runner.perform(action, self._view(action)), prior, action)
             return
         for candidate in fresh:
             self._look_up()
@@ -300,6 +320,14 @@ class Session:
                 self._start(action)
         if self.underway:
             self._collect(retry)
+
+    def _fit_lease(self, beginning: list[Action]) -> None:
+        """Hold the run as long as whoever is at work from now on has promised. Raises: _Fenced if it is lost."""
+        if beginning:
+            at_work = (*beginning, *(try_.action for try_ in self.underway.values()))
+            self.beats.fit([promised_by(action) for action in at_work])
+        if self.beats.is_lost:
+            raise _Fenced
 
     def _begun(self, action: Action) -> Action | None:
         """The action, once it is written down that it begins if it may begin once only; None: another was faster."""
@@ -348,14 +376,14 @@ class Session:
         self.timed.discard(try_)
         if event is None or try_.is_late():
             event = self.runner.timed_out(try_.action, self._view(try_.action), try_.began_at or self._now())
-        self._commit(event, try_.prior)
+        self._commit(event, try_.prior, try_.action)
 
     def _give_up_overdue(self) -> None:
         for try_ in [try_ for try_ in self.timed if try_.is_overdue()]:
             self.crew.give_up(try_)
             self._came_back(try_, None)
 
-    def _commit(self, event: StepEvent, prior: StepRecord | None) -> None:
+    def _commit(self, event: StepEvent, prior: StepRecord | None, action: Action) -> None:
         """Make one outcome durable; if another worker was faster, what it committed is adopted."""
         if self.snapshot.records.get(_key_of(event)) is not prior:
             return
@@ -363,9 +391,15 @@ class Session:
             self._leave_alone(event, prior, reason)
             return
         self._look_up()
+        self._catch_up()
+        if isinstance(event, FailedOnce):
+            self._keep_details(event.key)
         try:
             self._write(event, prior)
-        except (PayloadTooLarge, InvalidPayload, NotJsonError) as error:
+        except EffectRefused as error:
+            began_at = event.started_at if isinstance(event, (Succeeded, Suspended)) else self._now()
+            self._write(self.runner.refused(action, self._view(action), error, began_at), prior)
+        except (PayloadTooLarge, InvalidPayload, NotJsonError, NeedsDynamoDB) as error:
             failure = StepFailure(type=type(error).__name__, message=str(error), step=dotted(_key_of(event)))
             self._fail(Failed(key=_key_of(event), failure=failure, started_at=self._now()), prior)
 
@@ -405,10 +439,17 @@ class Session:
             raise _Fenced from None
 
     def _write(self, event: StepEvent, prior: StepRecord | None) -> None:
+        if self.graph.fans_out and isinstance(event, (Succeeded, Failed)):
+            close(self.engine, self.graph, self.snapshot, event.key)
         with self.writing:
             self._write_alone(event, prior)
 
     def _write_alone(self, event: StepEvent, prior: StepRecord | None) -> None:
+        effects = event.effects if isinstance(event, (Succeeded, Suspended)) else ()
+        if effects and self.kept_back:
+            self._flush()  # what the author writes rests on it
+            if self.snapshot.records.get(_key_of(event)) is not prior:
+                return
         head = self.snapshot.head
         with self.order:
             last = max(self.snapshot.last_seq, self.last_seq)
@@ -417,23 +458,24 @@ class Session:
         record = after.records[_key_of(event)]
         if prior is not None and isinstance(event, Suspended):
             remember(self.engine, head, [prior])
-        if record.is_settled and self.graph.fans_out:
-            close(self.engine, self.graph, self.snapshot, record.key)
-        listener = listener_of(after, record)
-        if listener is not None:
+        for listener in listeners_of(head, record):
             self.engine.store.listen(listener)
-        if self._is_kept_back(prior):
+        if self._is_kept_back(prior) and not effects:
             self.kept_back.add(record, prior, self.engine.store.weigh(head.run, head.incarnation, record))
             self._happened(event, after)
             if self.kept_back.is_full or record.key in self.begun_once:
                 self._flush()
             return
-        written = self.engine.store.commit(head.run, head.incarnation, record, prior)
+        store, place = self.engine.store, (head.run, head.incarnation, record, prior)
+        written = store.commit_with(*place, effects) if effects else store.commit(*place)
         match written:
+            case EffectMoved():
+                raise _refusal(record.key, effects, written)
             case Written():
                 self._happened(event, after)
-                if record.topic is None:  # otherwise the event may be there already
-                    self._notify(record)
+                self._tell_of(record)
+                if prior is not None and record.outcome is not Outcome.SUSP:
+                    self._stop_listening(prior)
             case RecordMoved(standing):
                 if standing is None:
                     raise _Fenced
@@ -466,8 +508,7 @@ class Session:
                 self.kept_back.clear()
                 self._catch_up()
                 for record, _ in batch:
-                    if record.topic is None:
-                        self._notify(record)
+                    self._tell_of(record)
             case HeadMoved():
                 self.is_lost = True
                 raise _Fenced
@@ -494,13 +535,27 @@ class Session:
             own = replace(known, lease_until=standing.lease_until, due=standing.due)
             self.snapshot = self.snapshot.with_head(own)
 
+    def _stop_listening(self, prior: StepRecord) -> None:
+        """A suspension is over by its deadline; a listener that stays behind is dropped by the next event."""
+        with suppress(OutsideError):
+            for listener in listeners_of(self.snapshot.head, prior):
+                self.engine.store.unlisten(listener)
+
+    def _tell_of(self, record: StepRecord) -> None:
+        """Have whoever must answer told of a suspension, unless an event may have answered it already."""
+        waits = each(record)
+        if all(one.topic is None for one in waits):
+            for one in waits:
+                self._notify(one)
+
     def _notify(self, record: StepRecord) -> datetime | None:
         """See that whoever must answer has been told of a suspension; when there is something to tell again."""
         terms = None if record.outcome is not Outcome.SUSP else record.terms
         if terms is None or terms.notify is None:
             return None
         reminder, following = terms.rungs(record.at, self._now())
-        wait = Wait.of(self.snapshot.head, record, reminder)
+        head = self.snapshot.head
+        wait = replace(Wait.of(head, record, reminder), doors=self.engine.doors(head.run.tenant))
         told = told_of(record.key, f"{wait.id.rsplit('@', 1)[1]}.{reminder}")
         if told in self.kept or told in self.snapshot.records or self._tell(record, terms.notify, wait, told):
             return following
@@ -544,6 +599,43 @@ class Session:
         self.kept[key] = record
         heed()
         return record.output
+
+    def _beat(self, action: Action, details: Json, heed: Callable[[], None]) -> bool:
+        """``ctx.heartbeat``: renew the lease and keep the details, each at most once an interval."""
+        heed()
+        key, promised = action.place.key, promised_by(action)
+        goes_on = self.beats.beat(promised)
+        self.is_lost = self.is_lost or not goes_on
+        if details is not None and goes_on:
+            self.details[key] = details
+            last = self.detailed_at.get(key)
+            if last is None or self.engine.clock.now() - last >= self.beats.interval(promised):
+                self._keep_details(key)
+        return not self.is_lost
+
+    def _keep_details(self, step: StepKey) -> None:
+        """Store what a step has told last, if it is not stored yet; if the store does not answer, it is told again."""
+        key = beat_of(step)
+        prior = self.kept.get(key) or self.snapshot.records.get(key)
+        details = self.details.get(step, None if prior is None else prior.output)
+        if details == (None if prior is None else prior.output):
+            return
+        self.detailed_at[step] = self.engine.clock.now()
+        head = self.snapshot.head
+        try:
+            self._store_around(key)
+            with self.order:
+                last = max(self.snapshot.last_seq, self.last_seq)
+                record = beaten(replace(self.snapshot, last_seq=last), key, details, prior, self._now())
+                self.last_seq = record.seq
+            written = self.engine.store.commit(head.run, head.incarnation, record, prior)
+        except OutsideError as error:
+            _LOGGER.warning(
+                "the details of a heartbeat are not stored", extra={"run_id": head.run.id, "error": str(error)}
+            )
+            return
+        if isinstance(written, Written):
+            self.kept[key] = record
 
     def _store_around(self, key: StepKey) -> None:
         """See that what is stored at ``key`` will be found: a container that is kept back opens no scope."""
@@ -651,7 +743,7 @@ class Session:
     def _renewed(self, snapshot: Snapshot) -> Snapshot:
         """What was read, as today's types take it. Raises: _Fenced, once the run stands still, where they do not."""
         try:
-            return renewed_snapshot(self.graph, snapshot)
+            return renewed_snapshot(self.graph, as_met(self.graph, snapshot)[1])
         except Outdated as error:
             self._block(str(error))
             raise _Fenced from None
@@ -705,11 +797,14 @@ class Session:
             once=lambda name, make: self._once(once_of(place.key, quote(name, safe="")), make, heed),
             emit=lambda number, data: self._emit(emit_of(place.key, number, digest(data)), data, heed),
             remaining=lambda: self._remaining() if try_ is None else try_.remaining(self._remaining()),
+            heartbeat=lambda details: self._beat(action, details, heed),
+            heartbeat_details=self._details_of(place.key),
             cancelled=try_ or self,
             heed=heed,
         )
 
     def _result_of(self, snapshot: Snapshot, place: Place, step: str) -> tuple[Shape[Any], Json] | None:
+        step = place.graph.called_here(step)
         node, key = place.graph.find(step), inside(place.home, step.replace(".", "/"))
         record = snapshot.records.get(key)
         if record is None and "." in step:  # inside a container; a finished one is not loaded
@@ -717,6 +812,11 @@ class Session:
         if node is None or isinstance(node, BranchNode) or record is None or not _has_output(record):
             return None
         return (_ANYTHING if record.outcome is Outcome.BAIL else node.gives), record.output
+
+    def _details_of(self, step: StepKey) -> Json:
+        """What a step has told last with a heartbeat, here or in another worker."""
+        stored = self.kept.get(beat_of(step)) or self.snapshot.records.get(beat_of(step))
+        return self.details.get(step, None if stored is None else stored.output)
 
     def _remaining(self) -> timedelta:
         if self.deadline is None:
@@ -763,6 +863,11 @@ def _traced(snapshot: Snapshot) -> Head:
     """The head as tracing sees it: a child's work belongs to the trace of the run it is a part of."""
     root = snapshot.root
     return replace(snapshot.head, trace=with_id(root.trace, root.run, "start")) if snapshot.around else snapshot.head
+
+
+def _refusal(key: StepKey, effects: Effects, moved: EffectMoved) -> EffectRefused:
+    verb, body = ("A write", {}) if moved.index is None else next(iter(effects[moved.index].items()))
+    return EffectRefused(dotted(key), moved.index, verb, body.get("TableName"), moved.reason, moved.message)
 
 
 def _go_on() -> None:

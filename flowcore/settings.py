@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Literal
 
 from flowcore.errors import SettingsError
 
@@ -19,6 +20,8 @@ _NEEDED = {
     "AWS_REGION": "the AWS region; Lambda sets it",
 }
 
+_AUTH: Mapping[str, Literal["none", "iam", "jwt"]] = {"": "none", "none": "none", "iam": "iam", "jwt": "jwt"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -30,6 +33,18 @@ class Settings:
     schedule_group: str
     schedule_role_arn: str
     region: str
+    public_url: str | None = None
+    """Where the API answers, as holders of links reach it; None: no links are made."""
+    link_secrets: str | None = field(default=None, repr=False)
+    """``kid:secret,kid:secret``, or the place where they are kept: ``secretsmanager:id``, ``ssm:/path``."""
+    auth: Literal["none", "iam", "jwt"] = "none"
+    """How callers of the API are known."""
+    tenant_claim: str | None = None
+    """The claim of a token that names the caller's tenant; None: everybody has the same runs."""
+    owner_claim: str | None = None
+    """The claim that must be a run's ``resource_id``; None: everybody sees every run of his tenant."""
+    jwt_issuer: str | None = None
+    jwt_audience: tuple[str, ...] = ()
     bucket: str | None = None
     """Where large values lie; None: a value has to fit into an item."""
     retention: timedelta | None = None
@@ -44,6 +59,8 @@ class Settings:
         found.setdefault("AWS_REGION", found.get("AWS_DEFAULT_REGION", ""))
         faults = [f"{name} is not set: {what}" for name, what in _NEEDED.items() if not found.get(name)]
         faults += _malformed(found)
+        if bool(found.get("FLOWCORE_PUBLIC_URL")) is not bool(found.get("FLOWCORE_LINK_SECRETS")):
+            faults.append("FLOWCORE_PUBLIC_URL and FLOWCORE_LINK_SECRETS belong together: one of them is not set")
         if faults:
             raise SettingsError("The environment is incomplete:\n- " + "\n- ".join(faults))
         return Settings(
@@ -53,10 +70,22 @@ class Settings:
             schedule_group=found["FLOWCORE_SCHEDULE_GROUP"],
             schedule_role_arn=found["FLOWCORE_SCHEDULE_ROLE_ARN"],
             region=found["AWS_REGION"],
+            auth=_AUTH[found.get("FLOWCORE_AUTH", "").lower()],
+            tenant_claim=found.get("FLOWCORE_TENANT_CLAIM") or None,
+            owner_claim=found.get("FLOWCORE_OWNER_CLAIM") or None,
+            jwt_issuer=found.get("FLOWCORE_JWT_ISSUER") or None,
+            jwt_audience=tuple(part for part in found.get("FLOWCORE_JWT_AUDIENCE", "").split(",") if part),
+            public_url=found.get("FLOWCORE_PUBLIC_URL") or None,
+            link_secrets=found.get("FLOWCORE_LINK_SECRETS") or None,
             bucket=found.get("FLOWCORE_BUCKET") or None,
             retention=timedelta(days=days) if (days := float(found.get("FLOWCORE_RETENTION_DAYS") or 0)) else None,
             clock_offset=timedelta(seconds=float(found.get("FLOWCORE_CLOCK_OFFSET") or 0)),
         )
+
+
+def variable(name: str) -> str | None:
+    """One variable of the environment that is named elsewhere: where the secret of a webhook is kept."""
+    return os.environ.get(name)
 
 
 def _malformed(found: Mapping[str, str]) -> list[str]:
@@ -65,6 +94,8 @@ def _malformed(found: Mapping[str, str]) -> list[str]:
         "FLOWCORE_APP": (r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "module:attribute"),
         "FLOWCORE_QUEUE_URL": (r"https?://[^/]+/.+/[^/]+", "a URL that ends in /account/queue-name"),
         "FLOWCORE_SCHEDULE_ROLE_ARN": (r"arn:[\w-]+:iam::\d*:role/.+", "the ARN of a role"),
+        "FLOWCORE_AUTH": (r"(?i:none|iam|jwt)", "NONE, IAM or JWT"),
+        "FLOWCORE_PUBLIC_URL": (r"https?://[^\s/?#]+(/[^\s?#]*)?", "an http address"),
         "FLOWCORE_BUCKET": (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of an S3 bucket"),
         "FLOWCORE_RETENTION_DAYS": (r"\d+(\.\d+)?", "a number of days, 0 to keep runs for ever"),
         "FLOWCORE_CLOCK_OFFSET": (r"-?\d+(\.\d+)?", "a number of seconds"),

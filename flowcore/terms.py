@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from flowcore.authoring.context import SuspendSignal
+from flowcore.authoring.context import Asked, SuspendSignal
 from flowcore.authoring.graph import StepNode
 from flowcore.authoring.step import FAIL
 from flowcore.failures import encoded
@@ -25,7 +26,22 @@ MOST_APPROVERS = 100
 
 def agreed(node: StepNode, signal: SuspendSignal) -> Terms | None:
     """The terms of a suspension; None when it has none. Raises: ValueError, TypeError for what cannot be meant."""
-    asked, where = signal.asked, f"step {node.id!r} suspends with"
+    where = f"step {node.id!r} suspends with"
+    if signal.asked.on_timeout is not None and signal.timeout is None:
+        raise ValueError(f"{where} on_timeout= and without timeout=; say when it is to happen")
+    found = terms_of(node, signal.asked, signal.label or node.id, where)
+    terms = replace(found, lapse=_lapse(node, signal.asked.on_timeout))
+    return None if terms == Terms() else terms
+
+
+def terms_of(node: StepNode, asked: Asked, event: str, where: str) -> Terms:
+    """What is asked of those who may answer.
+
+    Args:
+        event: the name under which an event answers, if ``asked`` has a key.
+        where: how an error begins.
+    Raises: ValueError, TypeError for what cannot be meant.
+    """
     approvers = _approvers(asked.approvers, where)
     reminders = _reminders(asked.remind, where, is_told=asked.notify is not None)
     escalate = _escalation(asked.escalate, approvers, len(reminders), where)
@@ -35,8 +51,6 @@ def agreed(node: StepNode, signal: SuspendSignal) -> Terms | None:
         raise ValueError(f"{where} quorum={quorum!r}; give a number from 1 to {MOST_APPROVERS}")
     if approvers and quorum > len(named):
         raise ValueError(f"{where} quorum={quorum}, but names only {len(named)} approvers")
-    if asked.on_timeout is not None and signal.timeout is None:
-        raise ValueError(f"{where} on_timeout= and without timeout=; say when it is to happen")
     if not isinstance(asked.allow_self, bool):
         raise TypeError(f"{where} allow_self={asked.allow_self!r}; give True or False")
     if asked.key is not None and (approvers or quorum > 1 or not asked.allow_self):
@@ -45,18 +59,16 @@ def agreed(node: StepNode, signal: SuspendSignal) -> Terms | None:
         )
     if asked.veto is not None and not isinstance(asked.veto, str):
         raise TypeError(f"{where} veto={asked.veto!r}; give the name of a field of the answer")
-    terms = Terms(
+    return Terms(
         approvers=approvers,
         quorum=quorum,
         veto=asked.veto,
         allow_self=asked.allow_self,
-        lapse=_lapse(node, asked.on_timeout),
-        listens=None if asked.key is None else _listens(signal.label or node.id, asked.key, where),
+        listens=None if asked.key is None else _listens(event, asked.key, where),
         notify=None if asked.notify is None else _name_of(node, asked.notify, where),
         remind=reminders,
         escalate=escalate,
     )
-    return None if terms == Terms() else terms
 
 
 def notifier(node: StepNode, name: str) -> Callable[..., Any]:

@@ -24,6 +24,12 @@ def time_for(action: Action) -> timedelta | None:
     return node.step.timeout if isinstance(action, RunStep) and isinstance(node, StepNode) else None
 
 
+def promised_by(action: Action) -> timedelta | None:
+    """How often the step of ``action`` promises to be heard from; None: it does not."""
+    node = action.place.node
+    return node.step.heartbeat if isinstance(action, RunStep) and isinstance(node, StepNode) else None
+
+
 def is_at_most_once(action: Action) -> TypeGuard[RunStep]:
     """Whether ``action`` calls a step that must not be called again when its worker dies in it."""
     node = action.place.node

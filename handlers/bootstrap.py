@@ -7,17 +7,20 @@ that names what is missing.
 from __future__ import annotations
 
 import importlib
-from functools import cache
+from functools import cache, partial
 
 from flowcore.adapters.aws import dynamo_client, scheduler_client, sqs_client
 from flowcore.adapters.dynamodb import DynamoStore
+from flowcore.adapters.dynamodb_deliveries import DynamoDeliveries
 from flowcore.adapters.s3 import S3Blobs
 from flowcore.adapters.scheduler import EventBridgeScheduler
 from flowcore.adapters.sqs import SqsDeadLetters, SqsQueue, queue_arn
 from flowcore.adapters.system import SystemClock, SystemIds
 from flowcore.app import App
 from flowcore.errors import SettingsError
+from flowcore.links import Links
 from flowcore.settings import Settings
+from handlers.secrets import link_secrets
 
 
 @cache
@@ -26,8 +29,9 @@ def served_app() -> App:
     settings = Settings.read()
     clock, ids = SystemClock(settings.clock_offset), SystemIds()
     arn = queue_arn(settings.queue_url, region=settings.region, role_arn=settings.schedule_role_arn)
+    client = dynamo_client(region=settings.region)
     return load_app(settings.app).on(
-        store=DynamoStore(dynamo_client(region=settings.region), settings.table, ids),
+        store=DynamoStore(client, settings.table, ids),
         queue=SqsQueue(sqs_client(region=settings.region), settings.queue_url),
         scheduler=EventBridgeScheduler(
             scheduler_client(region=settings.region),
@@ -40,7 +44,18 @@ def served_app() -> App:
         clock=clock,
         ids=ids,
         retention=settings.retention,
+        links=links(),
+        deliveries=DynamoDeliveries(client, settings.table),
     )
+
+
+@cache
+def links() -> Links | None:
+    """Signs and reads the links of this deployment; None where it makes none. Raises: SettingsError."""
+    settings = Settings.read()
+    if settings.public_url is None or settings.link_secrets is None:
+        return None
+    return Links(settings.public_url, partial(link_secrets, settings.link_secrets))
 
 
 def dead_letters() -> SqsDeadLetters:

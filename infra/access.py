@@ -36,6 +36,7 @@ _VALUES = (
 )
 _SEND = _grant("queue", "sqs:SendMessage")
 _SCHEDULES = _grant("schedules", "scheduler:CreateSchedule", "scheduler:DeleteSchedule")
+_LINKS = _grant("link secret", "secretsmanager:GetSecretValue")
 _PASS = _grant("schedule role", "iam:PassRole")
 
 
@@ -47,12 +48,24 @@ GRANTS: Mapping[str, tuple[Grant, ...]] = MappingProxyType(
     {
         "ApiRole": (
             _ITEMS,
-            *_VALUES,
             _grant("list-index", "dynamodb:Query"),
+            *_VALUES,
             _SEND,
             _SCHEDULES,
             _PASS,
+            _LINKS,
             _logs("api logs"),
+        ),
+        "WebhookRole": (
+            _ITEMS,
+            *_VALUES,
+            _SEND,
+            _SCHEDULES,
+            _PASS,
+            _LINKS,
+            _grant("webhook secrets", "secretsmanager:GetSecretValue"),
+            _grant("webhook parameters", "ssm:GetParameter"),
+            _logs("webhook logs"),
         ),
         "WorkerRole": (
             _ITEMS,
@@ -60,6 +73,7 @@ GRANTS: Mapping[str, tuple[Grant, ...]] = MappingProxyType(
             _grant("queue", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"),
             _SCHEDULES,
             _PASS,
+            _LINKS,
             _logs("worker logs"),
         ),
         "SweepRole": (_grant("due-index", "dynamodb:Query"), _SEND, _logs("sweep logs")),

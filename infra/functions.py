@@ -11,6 +11,7 @@ HANDLERS: Mapping[str, str] = MappingProxyType(
         "ApiFunction": "handlers.api.handler",
         "WorkerFunction": "handlers.worker.handler",
         "SweepFunction": "handlers.sweep.handler",
+        "WebhookFunction": "handlers.webhook.handler",
     }
 )
 """Logical id in the template -> entry point."""
@@ -21,6 +22,13 @@ ENVIRONMENT = (
     "FLOWCORE_QUEUE_URL",
     "FLOWCORE_SCHEDULE_GROUP",
     "FLOWCORE_SCHEDULE_ROLE_ARN",
+    "FLOWCORE_AUTH",
+    "FLOWCORE_TENANT_CLAIM",
+    "FLOWCORE_OWNER_CLAIM",
+    "FLOWCORE_JWT_ISSUER",
+    "FLOWCORE_JWT_AUDIENCE",
+    "FLOWCORE_PUBLIC_URL",
+    "FLOWCORE_LINK_SECRETS",
     "FLOWCORE_BUCKET",
     "FLOWCORE_RETENTION_DAYS",
 )
@@ -30,6 +38,7 @@ ROUTES = (
     "POST /v1/workflows/{workflow}/runs",
     "GET /v1/runs",
     "GET /v1/counts",
+    "GET /v1/doctor",
     "GET /v1/runs/{run}",
     "GET /v1/runs/{run}/graph",
     "GET /v1/runs/{run}/events",
@@ -39,14 +48,29 @@ ROUTES = (
     "POST /v1/runs/{run}/delegate",
     "POST /v1/runs/{run}/cancel",
     "POST /v1/runs/{run}/redrive",
+    "POST /v1/runs/{run}/unblock",
     "GET /v1/workflows",
     "GET /v1/workflows/{workflow}",
     "GET /v1/workflows/{workflow}/graph",
+    "GET /v1/waits",
+    "GET /v1/waits/{wait}",
+    "POST /v1/waits/{wait}/answer",
+    "POST /v1/runs/{run}/restart",
+    "POST /v1/runs/{run}/pause",
+    "POST /v1/runs/{run}/unpause",
+    "POST /v1/runs/{run}/time-travel",
+    "POST /v1/runs/{run}/fork",
+    "DELETE /v1/runs/{run}",
+    "GET /v1/hooks/{name}/deliveries",
+    "POST /v1/hooks/{name}/deliveries/{id}/replay",
     "GET /healthz",
 )
-"""Route keys of the HTTP API, all of them served by ApiFunction."""
+"""Route keys of the HTTP API that ApiFunction serves."""
 
-OPEN_ROUTES = frozenset({"GET /healthz"})
+DOORS = ("GET /a/{token}", "HEAD /a/{token}", "POST /a/{token}", "POST /cb/{token}", "POST /hooks/{name}")
+"""Route keys that WebhookFunction serves: what lets in there is a signature."""
+
+OPEN_ROUTES = frozenset({"GET /healthz", *DOORS})
 """Routes without an authorizer, whatever AuthMode says."""
 
 VISIBILITY_FACTOR = 6

@@ -16,7 +16,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 TARGET = PROJECT / "build" / "package"
-DEPENDENCIES = ("pydantic", "typing-extensions", "aws-lambda-powertools")
+DEPENDENCIES = ("pydantic", "typing-extensions", "aws-lambda-powertools", "jinja2", "itsdangerous")
 """What flowcore needs at run time and Lambda does not bring."""
 OURS = ("flowcore", "handlers")
 

@@ -21,6 +21,7 @@ from typing import Any
 from flowcore.adapters.aws import AwsError, ClientError, DynamoClient, Reply, code_of, is_silence
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, instant_of, item_size, number, text
 from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
+from flowcore.adapters.dynamodb_effects import refused, typed
 from flowcore.adapters.dynamodb_items import (
     DUE_INDEX,
     HEAD_KEY,
@@ -82,7 +83,19 @@ from flowcore.model import (
     StepRecord,
     Topic,
 )
-from flowcore.ports import Batch, Claimed, EventTaken, HeadMoved, Ids, NotClaimable, RecordMoved, Records, Written
+from flowcore.ports import (
+    Batch,
+    Claimed,
+    EffectMoved,
+    Effects,
+    EventTaken,
+    HeadMoved,
+    Ids,
+    NotClaimable,
+    RecordMoved,
+    Records,
+    Written,
+)
 
 _ABSENT = "attribute_not_exists(#pk)"
 """Nobody has made this item yet."""
@@ -251,6 +264,28 @@ class DynamoStore:
             verdict = self._put(item, token, _SAME_RECORD, _occurrence(prior))
         return Written() if isinstance(verdict, _Done) else RecordMoved(_record_in(verdict.item))
 
+    def commit_with(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
+    ) -> Written | RecordMoved | EffectMoved:
+        """See ``Store.commit_with``. One transaction, in which each item costs double."""
+        token = self._ids.fresh()
+        item = encode_record(run, incarnation, record, token)
+        put = self._putting(item, *((_ABSENT, {}) if prior is None else (_SAME_RECORD, _occurrence(prior))))
+        try:
+            changes = [{"Put": put}, *map(typed, effects)]
+        except (TypeError, ValueError) as error:
+            return EffectMoved(None, type(error).__name__, str(error))
+        try:
+            self._ask(self._client.transact_write_items, TransactItems=changes, ClientRequestToken=token)
+        except ClientError as error:
+            return _effects_refused(error, token)
+        except (StoreUnavailable, InvariantError) as failure:
+            moved = refused(failure.__cause__, _cancellations(failure.__cause__)[1:])
+            if moved is None:
+                raise
+            return moved
+        return Written()
+
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``. One request; a batch makes it a transaction, in which each item costs double."""
         token = self._ids.fresh()
@@ -293,7 +328,14 @@ class DynamoStore:
         return isinstance(verdict, _Done) and self._deleted(run, token)
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         token = self._ids.fresh()
@@ -303,7 +345,8 @@ class DynamoStore:
         changes = [{"Update": update}, {"Put": put}]
         if taken is not None:
             event = self._putting(encode_sent(taken, token, SCHEMA), _UNTAKEN, {})
-            changes += [{"Put": event}, {"Delete": {"TableName": self._table, "Key": taker_key(taken)}}]
+            changes += [{"Put": event}, self._deleting(taker_key(taken))]
+        changes += [self._deleting(listener_key(listener)) for listener in silenced]
         try:
             self._transact(token, changes)
         except ClientError as error:
@@ -554,6 +597,9 @@ class DynamoStore:
             return _Done(item) if _is_mine(item, token) else _Refused(item)
         return _Done(reply.get("Attributes"))
 
+    def _deleting(self, key: Item) -> dict[str, Any]:
+        return {"Delete": {"TableName": self._table, "Key": key}}
+
     def _transact(self, token: str, changes: list[dict[str, Any]]) -> None:
         """All of these, or none. Raises: ClientError when a condition does not hold."""
         self._ask(self._client.transact_write_items, TransactItems=changes, ClientRequestToken=token)
@@ -676,7 +722,7 @@ def _reasons(error: Exception) -> list[str]:
     return [reason.get("Code", "None") for reason in _cancellations(error)]
 
 
-def _cancellations(error: Exception) -> list[dict[str, Any]]:
+def _cancellations(error: BaseException | None) -> list[dict[str, Any]]:
     return list(error.response.get("CancellationReasons", ())) if isinstance(error, ClientError) else []
 
 
@@ -690,6 +736,17 @@ def _resume_refused(error: Exception, token: str, taken: Sent | None) -> Written
     if taken is not None and others[0]["Code"] == _REFUSED:
         return EventTaken(decode_sent(taken.topic, others[0]["Item"]))
     return HeadMoved(decode_head(head["Item"]) if "Item" in head else None)
+
+
+def _effects_refused(error: Exception, token: str) -> Written | RecordMoved | EffectMoved:
+    """What a canceled commit means. The record is looked at first: it is there if an earlier try was ours."""
+    record, *others = _cancellations(error)
+    if _is_mine(record.get("Item"), token):
+        return Written()
+    moved = refused(error, others)
+    if record["Code"] == _REFUSED or moved is None:
+        return RecordMoved(_record_in(record.get("Item")))
+    return moved
 
 
 def _batch_refused(error: Exception, token: str) -> Written | HeadMoved | RecordMoved:

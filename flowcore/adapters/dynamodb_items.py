@@ -36,6 +36,8 @@ from flowcore.adapters.dynamodb_attributes import (
     value_of,
 )
 from flowcore.adapters.dynamodb_values import (
+    alternatives_json,
+    alternatives_of,
     answer_json,
     answer_of,
     answers_of,
@@ -426,6 +428,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         lb=_text(record.label),
         ev=_payload("", list(record.listens) if record.listens else None),
         tm=_payload(f"What is to happen {place}", terms_json(record.terms)),
+        al=_payload(f"What is waited for {place}", alternatives_json(record.alternatives)),
         vo=_payload(f"The votes {place}", [answer_json(answer) for answer in record.votes] or None),
         dg=_payload(f"The delegations {place}", delegations_json(record.delegations)),
         bg=number(record.began) if record.began is not None else None,
@@ -498,6 +501,7 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
     "lb": ("label", lambda attribute: str(attribute["S"])),
     "ev": ("listens", lambda attribute: pair_of(value_of(attribute))),
     "tm": ("terms", lambda attribute: terms_of(value_of(attribute))),
+    "al": ("alternatives", lambda attribute: alternatives_of(value_of(attribute))),
     "vo": ("votes", lambda attribute: answers_of(value_of(attribute))),
     "dg": ("delegations", lambda attribute: delegations_of(value_of(attribute))),
     "bg": ("began", int_of),
@@ -512,7 +516,7 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
 there is looked at: a store reads far more records than it does anything else."""
 
 
-PAYLOADS = frozenset({"out", "err", "d", "sp", "ev", "tm", "vo", "dg", "gi", "an", "aq", "pa"})
+PAYLOADS = frozenset({"out", "err", "d", "sp", "ev", "tm", "al", "vo", "dg", "gi", "an", "aq", "pa"})
 """Attributes of a record that ``payload`` writes."""
 
 

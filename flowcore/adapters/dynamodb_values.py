@@ -13,6 +13,7 @@ from flowcore.adapters.dynamodb_attributes import from_ms, to_ms
 from flowcore.keys import StepKey
 from flowcore.model import (
     NO_CHANGE,
+    Alternative,
     Answer,
     Delegation,
     Delta,
@@ -211,6 +212,37 @@ def terms_of(value: Json) -> Terms:
         notify=value.get("n"),
         remind=tuple(pause * _MILLISECOND for pause in value.get("r", ())),
         escalate=tuple((rung, tuple(names)) for rung, names in value.get("x", ())),
+    )
+
+
+def alternatives_json(alternatives: Sequence[Alternative]) -> Json:
+    """What a suspension waits for, of which one is enough; None when there is no choice."""
+    found = [
+        dense(
+            n=one.name,
+            p=one.payload,
+            r=one.resume,
+            t=terms_json(one.terms) or None,
+            v=[answer_json(vote) for vote in one.votes] or None,
+            d=delegations_json(one.delegations),
+        )
+        for one in alternatives
+    ]
+    return found or None
+
+
+def alternatives_of(values: Sequence[Json]) -> tuple[Alternative, ...]:
+    """The alternatives that ``alternatives_json`` wrote."""
+    return tuple(
+        Alternative(
+            name=value["n"],
+            payload=value.get("p"),
+            resume=value.get("r"),
+            terms=terms_of(value.get("t", {})),
+            votes=answers_of(value.get("v", ())),
+            delegations=delegations_of(value.get("d", ())),
+        )
+        for value in values
     )
 
 

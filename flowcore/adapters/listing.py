@@ -188,3 +188,12 @@ def _position(cursor: str) -> str:
     except (ValueError, TypeError):
         pass
     raise MalformedRequest(f"{cursor!r} is not a cursor of a listing. Leave it out to begin with the newest run.")
+
+
+def lines_before(cursor: str | None) -> str:
+    """The sort key below which the next page of a log of deliveries lies. Raises: MalformedRequest."""
+    if cursor is None:
+        return "D$"
+    if not cursor[:1].isdigit():
+        raise MalformedRequest("This cursor was not given here.")
+    return f"D#{cursor}"

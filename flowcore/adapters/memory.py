@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from threading import RLock
@@ -37,8 +38,9 @@ from flowcore.adapters.dynamodb_items import (
 from flowcore.adapters.dynamodb_joins import decode_join, encode_join, growing, join_key, joins_prefix
 from flowcore.adapters.dynamodb_mail import decode_sent, encode_listener, encode_sent, listener_key, mail_of, taker_key
 from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note, notes_prefix
-from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
-from flowcore.errors import InvariantError
+from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, lines_before, listing, mark
+from flowcore.deliveries import Delivery
+from flowcore.errors import InvariantError, NeedsDynamoDB
 from flowcore.keys import RunRef, Scope, StepKey, scope_of
 from flowcore.model import (
     EVERY_RUN,
@@ -61,6 +63,8 @@ from flowcore.ports import (
     Batch,
     Claimed,
     Clock,
+    EffectMoved,
+    Effects,
     EventTaken,
     HeadMoved,
     Hint,
@@ -165,6 +169,17 @@ class MemoryStore:
             scope[item["sk"]["S"]] = item
             return Written()
 
+    def commit_with(
+        self,
+        run: RunRef,  # noqa: ARG002  # nothing is written, whatever is asked for
+        incarnation: int,  # noqa: ARG002
+        record: StepRecord,  # noqa: ARG002
+        prior: StepRecord | None,  # noqa: ARG002
+        effects: Effects,  # noqa: ARG002
+    ) -> Written | RecordMoved | EffectMoved:
+        """See ``Store.commit_with``; there are no tables of an author's here."""
+        raise NeedsDynamoDB("ctx.commit_with()")
+
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
         with self._lock:
@@ -214,7 +229,14 @@ class MemoryStore:
             return item is not None
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         with self._lock:
@@ -231,6 +253,8 @@ class MemoryStore:
                 return HeadMoved(None if head_item is None else decode_head(head_item))
             if taken is not None:
                 self._take(taken, token)
+            for listener in silenced:
+                self.unlisten(listener)
             self._apply(head_item, change)
             scope[item["sk"]["S"]] = item
             return Written()
@@ -479,3 +503,31 @@ class MemoryScheduler:
         """When the next hint fires; None when there is none."""
         with self._lock:
             return min((hint.at for hint in self._standing.values()), default=None)
+
+
+class MemoryDeliveries:
+    """``flowcore.deliveries.DeliveryLog`` in memory."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._lines: dict[tuple[str, str], dict[str, Delivery]] = {}
+
+    def log(self, delivery: Delivery, until: datetime) -> None:
+        """See ``DeliveryLog.log``; kept as long as this process."""
+        del until
+        with self._lock:
+            self._lines.setdefault((delivery.tenant, delivery.hook), {})[delivery.id] = delivery
+
+    def delivery(self, tenant: str, hook: str, id: str) -> Delivery | None:
+        """See ``DeliveryLog.delivery``."""
+        with self._lock:
+            return self._lines.get((tenant, hook), {}).get(id)
+
+    def deliveries(self, tenant: str, hook: str, *, limit: int, cursor: str | None = None) -> Page[Delivery]:
+        """See ``DeliveryLog.deliveries``."""
+        with self._lock:
+            lines = self._lines.get((tenant, hook), {})
+            below = lines_before(cursor)
+            named = sorted((id for id in lines if f"D#{id}" < below), reverse=True)
+            shown = [replace(lines[id], body=None) for id in named[:limit]]
+        return Page(shown, shown[-1].id if len(named) > limit else None)

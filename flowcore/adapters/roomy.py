@@ -53,6 +53,8 @@ from flowcore.ports import (
     Batch,
     Blobs,
     Claimed,
+    EffectMoved,
+    Effects,
     EventTaken,
     HeadMoved,
     Ids,
@@ -161,6 +163,14 @@ class RoomyStore:
         reply = self.inner.commit(run, incarnation, packed, prior)
         return reply if isinstance(reply, Written) else RecordMoved(self._record(run, reply.record))
 
+    def commit_with(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
+    ) -> Written | RecordMoved | EffectMoved:
+        """See ``Store.commit_with``."""
+        packed = self._packed(record, run, record.key, _OF_RECORD)
+        reply = self.inner.commit_with(run, incarnation, packed, prior, effects)
+        return RecordMoved(self._record(run, reply.record)) if isinstance(reply, RecordMoved) else reply
+
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
         packed = [(self._packed(record, head.run, record.key, _OF_RECORD), prior) for record, prior in batch]
@@ -177,11 +187,18 @@ class RoomyStore:
         return self.inner.weigh(run, incarnation, lazily(record, {**parcels_in(record), **far}, unread))
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
-        packed = self._packed(record, head.run, record.key, _OF_RECORD)
-        reply = self.inner.resume(self._rewritten(head), packed, version=version, prior=prior, taken=taken)
+        packed, moved = self._packed(record, head.run, record.key, _OF_RECORD), self._rewritten(head)
+        reply = self.inner.resume(moved, packed, version=version, prior=prior, taken=taken, silenced=silenced)
         if isinstance(reply, RecordMoved):
             return RecordMoved(self._record(head.run, reply.record))
         return reply if isinstance(reply, EventTaken) else self._moved(reply)

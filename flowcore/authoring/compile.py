@@ -106,13 +106,18 @@ class Definition:
     description: str
     options: Options
     entries: tuple[Entry, ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
+    """Former ids with those that came after them, in the order of writing."""
+    removals: tuple[str, ...] = ()
 
 
 def compile_workflow(definition: Definition) -> Graph:
     """The frozen tree of ``definition``. Raises: DefinitionError that lists all mistakes."""
     compiler = _Compiler(definition)
     nodes = compiler.nodes()
-    mistakes = [*compiler.mistakes, *_mistakes_of(definition, nodes)]
+    by_id = {node.id: node for node in entries(nodes)}
+    former = {old: _today(new, dict(definition.renames)) for old, new in definition.renames}
+    mistakes = [*compiler.mistakes, *_mistakes_of(definition, nodes), *_mistaken_history(definition, by_id, former)]
     if mistakes:
         raise DefinitionError(definition.id, mistakes)
     return Graph(
@@ -127,10 +132,37 @@ def compile_workflow(definition: Definition) -> Graph:
         metadata=definition.options.metadata,
         hooks=definition.options.hooks,
         retention=definition.options.retention,
+        by_id=by_id,
+        former=former,
+        gone=frozenset(definition.removals),
+        aliases=former,
         durability=definition.options.durability,
-        by_id={node.id: node for node in entries(nodes)},
         fans_out=any(fans_out(node) for node in entries(nodes)),
     )
+
+
+def _today(id: str, renames: Mapping[str, str]) -> str:
+    """What an entry is called after all its renames."""
+    for _ in renames:
+        id = renames.get(id, id)
+    return id
+
+
+def _mistaken_history(
+    definition: Definition, by_id: Mapping[str, Node], former: Mapping[str, str]
+) -> Iterator[Mistake]:
+    """What is wrong with the names that entries had before."""
+    known = ", ".join(map(repr, by_id)) or "none"
+    for old, new in former.items():
+        if new not in by_id:
+            yield Mistake(str(old), f"is said to be renamed to {new!r}, which is no entry; entries: {known}")
+    for id, count in Counter([old for old, _ in definition.renames] + list(definition.removals)).items():
+        if not is_entry_id(id):
+            yield Mistake(str(id), f"{id!r} was never an id; use 1-64 ASCII letters, digits, '_' or '-'")
+        if id in by_id:
+            yield Mistake(id, "is said to be renamed or removed, and is an entry; a run could not tell them apart")
+        if count > 1:
+            yield Mistake(str(id), f"is said {count} times to be renamed or removed; say it once")
 
 
 class _Compiler:

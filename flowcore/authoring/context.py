@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, overload
 
 from typing_extensions import TypeVar
 
+from flowcore.authoring.effects import MOST, Effect, checked
+from flowcore.authoring.option import Option
 from flowcore.codec import Shape
 from flowcore.model import Json, Wait
 
@@ -64,8 +66,17 @@ class Vote(Generic[T]):
 class SuspendSignal(BaseException):
     """Leaves a step that waits for an answer. A ``BaseException``, so that ``except Exception`` lets it through."""
 
-    def __init__(self, payload: Any, timeout: timedelta | None, label: str | None, asked: Asked) -> None:
+    def __init__(
+        self,
+        payload: Any,
+        timeout: timedelta | None,
+        label: str | None,
+        asked: Asked,
+        options: Sequence[Option[Any]] | None = None,
+    ) -> None:
         super().__init__("this step suspends; let this signal pass")
+        self.options = options
+        """Of which one is enough; None: there is no choice."""
         self.payload = payload
         self.timeout = timeout
         self.label = label
@@ -134,6 +145,8 @@ class Surroundings:
     emit: Callable[[Any], None]
     heed: Callable[[], None] = lambda: None
     """Stops the caller when its time is over: raises ``LateSignal``."""
+    heartbeat: Callable[[Any], bool] = lambda _: True
+    heartbeat_details: Json = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -161,6 +174,8 @@ class StepContext(Generic[Resume, Suspend, State]):
     """What this step showed when it last suspended."""
     votes: tuple[Vote[Resume], ...] = ()
     """What everybody has answered whom the last suspension's quorum needed, in order."""
+    chosen: str | None = None
+    """Of ``suspend_any``: the name of the option that was answered; None after a timeout."""
     timed_out: bool = False
     """Whether the last suspension ended by its timeout instead of an answer."""
     iteration: int | None = None
@@ -172,6 +187,7 @@ class StepContext(Generic[Resume, Suspend, State]):
     """Set once the run is canceled or this try has timed out; a long step can look at it and stop."""
     surroundings: Surroundings = field(repr=False)
     set_values: list[Any] = field(default_factory=list, repr=False)
+    effects: list[Effect] = field(default_factory=list, repr=False)
     left_by: str | None = field(default=None, repr=False)
     """The call that the step should have left by; one that goes on has caught what is not for it to catch."""
 
@@ -270,6 +286,29 @@ class StepContext(Generic[Resume, Suspend, State]):
         self.left_by = "ctx.suspend()"
         raise SuspendSignal(payload, timeout, label, asked)
 
+    def suspend_any(
+        self,
+        options: Sequence[Option[Suspend]],
+        *,
+        timeout: timedelta | None = None,
+        on_timeout: Any = None,
+    ) -> NoReturn:
+        """Stop here until one of several things has come; the step then starts from its top.
+
+        ``chosen`` is the name of the option that was answered, and ``resume_data``, ``suspend_data`` and ``votes`` are
+        about that one. The others are over in the same write: whoever answers one of them afterwards is told which was
+        chosen. Each is a wait of its own until then, with an id, and with its name for a label.
+
+        Args:
+            options: 1 to 20, each with another name.
+            timeout: after this long without an answer to any of them ``on_timeout`` happens.
+            on_timeout: as for ``suspend``.
+        Raises: TypeError for an argument of the wrong type.
+        """
+        _refuse_misfit("timeout", timeout, timedelta, "a timedelta, for instance timedelta(days=3)")
+        self.left_by = "ctx.suspend_any()"
+        raise SuspendSignal(None, timeout, None, Asked(on_timeout=on_timeout), options)
+
     def bail(self, output: Any = None) -> NoReturn:
         """End the workflow this step stands in, successfully, with ``output``; later steps do not run."""
         self.left_by = "ctx.bail()"
@@ -284,6 +323,42 @@ class StepContext(Generic[Resume, Suspend, State]):
         result: T = self.surroundings.once(key, fn)
         return result
 
+    def commit_with(self, *effects: Mapping[str, Any]) -> None:
+        """Have writes of your own happen in the very transaction that stores this step's outcome: both, or neither.
+
+        Each is an entry of DynamoDB's ``TransactWriteItems`` (``Put``, ``Update``, ``Delete``, ``ConditionCheck``), its
+        values as boto3's client takes them (``{"S": "a"}``) or as plain Python. They happen exactly once per outcome,
+        when the step returns, bails out or suspends; not when it fails. Several calls add up, to at most 50. A
+        condition that does not hold, or a write that DynamoDB refuses, fails this try with ``EffectRefused``, which is
+        retried like any failure. On DynamoDB alone: elsewhere the step fails with ``NeedsDynamoDB``. The worker's role
+        needs permission for those tables.
+
+        Example:
+            >>> from flowcore import StepContext, step
+            >>> @step
+            ... def reserve(item: str, ctx: StepContext) -> str:
+            ...     ctx.commit_with(
+            ...         {
+            ...             "Update": {
+            ...                 "TableName": "stock",
+            ...                 "Key": {"item": item},
+            ...                 "UpdateExpression": "SET #left = #left - :one",
+            ...                 "ConditionExpression": "#left >= :one",
+            ...                 "ExpressionAttributeNames": {"#left": "left"},
+            ...                 "ExpressionAttributeValues": {":one": 1},
+            ...             }
+            ...         }
+            ...     )
+            ...     return item
+
+        Raises: TypeError, ValueError for what is no such entry.
+        """
+        self.surroundings.heed()
+        given = [checked(effect) for effect in effects]
+        if len(self.effects) + len(given) > MOST:
+            raise ValueError(f"commit_with() takes {MOST} writes for one outcome at most")
+        self.effects += given
+
     def emit(self, data: Any) -> None:
         """Tell those who watch the run how far this step is: a ``step-progress`` event, stored at once, data unchanged.
 
@@ -292,6 +367,26 @@ class StepContext(Generic[Resume, Suspend, State]):
         second, ... progress tells nothing new and writes nothing. The data must be JSON.
         """
         self.surroundings.emit(data)
+
+    def heartbeat(self, details: Any = None) -> bool:
+        """Say that this step is at work, as often as you like; False once the run is canceled or another worker's.
+
+        Renews the worker's hold on the run, so that a step may take longer than a lease (15 minutes, unless the worker
+        has a deadline of its own), and learns what ``cancelled`` tells. At most once in 10 seconds, or in a third of
+        the step's ``heartbeat=``, it costs a write or a read; in between it costs nothing. When it gives False, or
+        ``cancelled`` is set, tidy up and return: whatever you return is dropped.
+
+        Args:
+            details: how far the step is, as small JSON. After a failure or a crash the next try finds the last one that
+                was stored (at most 10 seconds old) in ``heartbeat_details``. None leaves it as it was.
+        """
+        self.surroundings.heed()
+        return self.surroundings.heartbeat(details)
+
+    @property
+    def heartbeat_details(self) -> Any:
+        """What an earlier try of this step last told with ``heartbeat``; None when none has."""
+        return self.surroundings.heartbeat_details
 
     def remaining_time(self) -> timedelta:
         """How long this try may still take: the smaller of the worker's time and the step's ``timeout``."""

@@ -177,6 +177,8 @@ class ParallelNode:
     takes: Shape[Any]
     gives: Shape[Any]
     description: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """By id of an arm the key of its output, where they differ: the arm was renamed since a run has met it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -189,6 +191,8 @@ class BranchNode:
     takes: Shape[Any]
     gives: Shape[Any]
     description: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """As of ``ParallelNode``."""
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -268,6 +272,12 @@ class Graph:
     """How long its ended runs are kept; no part of the fingerprint. None: as the App says."""
     fans_out: bool = False
     """Whether it, or a workflow inside it, has a distributed foreach."""
+    former: Mapping[str, str] = field(default_factory=dict)
+    """Ids that entries had before, with those they have now."""
+    gone: frozenset[str] = frozenset()
+    """Ids of entries that were removed on purpose: a run that has met one goes on without."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of entries, with their ids here."""
     durability: Durability = "step"
     """When outcomes of its runs become durable; no part of the fingerprint, and nothing to whom it is a step of."""
 
@@ -289,6 +299,20 @@ class Graph:
             if node is None:
                 return None
         return node
+
+    def called_here(self, path: str) -> str:
+        """The dotted path with every name that an entry had before, or has got since, as its id is here."""
+        graph: Graph | None = self
+        names = []
+        for part in path.split("."):
+            name, bracket, item = part.partition("[")
+            if graph is not None and name not in graph.by_id:
+                name = graph.aliases.get(name, name)
+            node = None if graph is None else graph.by_id.get(name)
+            inner = node.body if isinstance(node, (LoopNode, ForeachNode)) else node
+            graph = inner.graph if isinstance(inner, NestedNode) else None
+            names.append(f"{name}{bracket}{item}")
+        return ".".join(names)
 
 
 def slots_of(wanted: float) -> int:

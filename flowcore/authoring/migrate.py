@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import typing
+import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args, overload
 
-from flowcore.authoring.step import Step
+from flowcore.authoring.step import Step, annotations_of
 from flowcore.authoring.workflow import Workflow
 from flowcore.codec import Shape, Unchecked
 from flowcore.errors import DefinitionError, Mistake
@@ -73,12 +74,13 @@ def migrate(target: Step[Any, Any, Any, Any], door: Door) -> Any:
         ...     return {"number": old["number"], "cents": round(old["euros"] * 100)}
     """
     where = getattr(target, "id", None) or repr(target)
+    caller = sys._getframe(1)  # noqa: SLF001  # names local to the caller may stand in annotations
 
     def registered(function: Callable[..., Any]) -> Callable[..., Any]:
         mistake = _mistake_in(function)
         if mistake is not None:
             raise DefinitionError(where, [Mistake(f"{where}, {door}", mistake)], is_step=True)
-        register(shape, Migration(function, _takes(function)))
+        register(shape, Migration(function, _takes(function, caller, where)))
         return function
 
     shape = _shape_at(target, door, where)
@@ -117,11 +119,7 @@ def _mistake_in(function: Any) -> str | None:
     return None
 
 
-def _takes(function: Callable[..., Any]) -> Shape[Any]:
+def _takes(function: Callable[..., Any], caller: FrameType, where: str) -> Shape[Any]:
     """The type of the argument, as far as it is declared."""
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError):
-        return Shape(Any)
     (name, *_) = inspect.signature(function).parameters
-    return Shape(hints.get(name, Any))
+    return Shape(annotations_of(function, caller, where).get(name, Any))

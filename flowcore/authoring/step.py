@@ -70,6 +70,8 @@ class Step(Generic[In, Out, Resume, Suspend]):
     """How long one try may take; None: as long as the worker lives."""
     on_timeout: Any = FAIL
     """The output when the last try has timed out; ``"fail"``: the step fails then."""
+    heartbeat: timedelta | None = None
+    """How often the step promises to call ``ctx.heartbeat`` at least."""
     semantics: Semantics = "at_least_once"
     """What becomes of a step whose worker dies in it: it runs again, or it fails with ``MayHaveRun``."""
     description: str = ""
@@ -128,6 +130,7 @@ def step(
     no_retry_on: Sequence[type[BaseException]] = (),
     timeout: timedelta | None = None,
     on_timeout: Any = FAIL,
+    heartbeat: timedelta | None = None,
     semantics: Semantics = "at_least_once",
     metadata: Mapping[str, Any] | None = None,
 ) -> _Decorator: ...
@@ -142,16 +145,21 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     Args:
         options: ``id, description, input, output, resume, suspend, state, request_context, retries, backoff, retry_on,
-            no_retry_on, timeout, on_timeout, semantics, metadata``. ``request_context`` is a type that the request
-            context must fit when the step begins; ``retries`` counts further tries after the first; ``backoff`` is the
-            pause before the second try (a ``timedelta``) or a whole ``Backoff``; ``timeout`` is how long one try may
-            take, and ``on_timeout`` the step's output when no try is left after one that took longer (``"fail"``, the
-            default: the step fails).
+            no_retry_on, timeout, on_timeout, heartbeat, semantics, metadata``. ``request_context`` is a type that the
+            request context must fit when the step begins; ``retries`` counts further tries after the first; ``backoff``
+            is the pause before the second try (a ``timedelta``) or a whole ``Backoff``; ``timeout`` is how long one try
+            may take, and ``on_timeout`` the step's output when no try is left after one that took longer (``"fail"``,
+            the default: the step fails).
 
     A try that reaches its ``timeout`` has failed with ``StepTimeout``, and is tried again as ``retries``, ``retry_on``
     and ``no_retry_on`` say. A coroutine is cancelled then. A thread cannot be: what the function still returns is
     dropped, ``ctx.cancelled`` is set, and ``ctx.once``, ``ctx.emit`` and ``ctx.set_state`` stop it for good; what a
     ``ctx.once`` begun in time has done is kept, so that the next try does not do it again.
+
+    A step with ``heartbeat=`` promises to call ``ctx.heartbeat()`` that often at least. While only such steps are at
+    work, the run is held no longer than that, and 10 seconds: when the worker dies, another one goes on after about two
+    minutes at most instead of at the end of its lease, which in a Lambda may be 15 minutes away. Beginning and ending
+    to hold a run so briefly is a write each.
 
     With ``semantics="at_most_once"`` it is written down before each call that the step begins. When its worker dies in
     it, the step is not called again but fails with ``MayHaveRun``; so it does when it was about to begin. An exception
@@ -215,16 +223,19 @@ def _step_of(
     no_retry_on: Sequence[type[BaseException]] = (),
     timeout: timedelta | None = None,
     on_timeout: Any = FAIL,
+    heartbeat: timedelta | None = None,
     semantics: Semantics = "at_least_once",
     metadata: Mapping[str, Any] | None = None,
 ) -> Step[Any, Any, Any, Any]:
     name = _checked_id(str(getattr(function, "__name__", type(function).__name__)) if id is None else id)
-    hints = _annotations(function, caller, name)
+    hints = annotations_of(function, caller, name)
     parameters = _positional(function, name)
     first = hints.get(parameters[0]) if parameters else None
     context = hints.get(parameters[1]) if len(parameters) > 1 else None
     declared = _doors(context)
     mistakes = list(_misused(name, retries, backoff, retry_on, no_retry_on, timeout, on_timeout))
+    if not _is_pause(heartbeat):
+        mistakes.append(Mistake(name, f"heartbeat={heartbeat!r} is no pause; give a timedelta from 1 second"))
     if semantics not in get_args(Semantics):
         mistakes.append(Mistake(name, f"semantics={semantics!r} is none of {', '.join(get_args(Semantics))}"))
     if mistakes:
@@ -245,6 +256,7 @@ def _step_of(
         no_retry_on=tuple(no_retry_on),
         timeout=timeout,
         on_timeout=on_timeout,
+        heartbeat=heartbeat,
         semantics=semantics,
         description=description or inspect.cleandoc(function.__doc__ or "").split("\n", 1)[0],
         metadata=dict(metadata or {}),
@@ -268,6 +280,11 @@ def _misused(
             yield Mistake(name, "on_timeout= is of no use without timeout=; say how long a try may take")
     elif not isinstance(timeout, timedelta) or timeout <= timedelta(0):
         yield Mistake(name, f"timeout={timeout!r} is no time to work in; give a timedelta above 0")
+
+
+def _is_pause(heartbeat: Any) -> bool:
+    """Whether a step can promise to be heard from so often; None: it promises nothing."""
+    return heartbeat is None or (isinstance(heartbeat, timedelta) and heartbeat >= timedelta(seconds=1))
 
 
 def misused_retries(retries: Any, backoff: Any) -> Iterator[str]:
@@ -347,7 +364,7 @@ def _is_variadic(signature: inspect.Signature) -> bool:
     return any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in signature.parameters.values())
 
 
-def _annotations(function: Callable[..., Any], caller: FrameType, where: str) -> Mapping[str, Any]:
+def annotations_of(function: Callable[..., Any], caller: FrameType, where: str) -> Mapping[str, Any]:
     """The function's type hints; names of the calling function's locals are known, as pydantic does it."""
     target = function if inspect.isroutine(function) else getattr(type(function), "__call__", function)  # noqa: B004  # it is callable; its hints are wanted
     try:

@@ -347,6 +347,22 @@ class WorkflowBuilder(Generic[I, O, Now]):
         """
         return self._with("wait_for_event", id, description, functions=(name, key, timeout), into=model)
 
+    def renamed(self, former: str, *, to: str) -> WorkflowBuilder[I, O, Now]:
+        """Say that the entry ``to`` was called ``former`` before: runs that have met it under that name go on.
+
+        Such a run keeps the old name, in its results, its wait links and its idempotency keys; answers that name the
+        step may use either. Leave it in for as long as such runs are under way. Entries without an ``id=`` of their own
+        are named after their neighbours, so a rename may change their ids, too.
+        """
+        return WorkflowBuilder(replace(self.definition, renames=(*self.definition.renames, (former, to))))
+
+    def removed(self, *ids: str) -> WorkflowBuilder[I, O, Now]:
+        """Say that entries of these ids are gone on purpose: runs that have met one go on without.
+
+        What it gave is not passed on, a suspension of it is over without an answer; what it set in the state stays.
+        """
+        return WorkflowBuilder(replace(self.definition, removals=(*self.definition.removals, *ids)))
+
     commit = Commit()
 
     def _with(

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from flowcore.authoring.graph import Graph
+from flowcore.core.alternatives import each
 from flowcore.core.evolve import answers_of
 from flowcore.core.seats import Given, Seat, Turned, seat_for
 from flowcore.errors import (
@@ -24,6 +25,7 @@ from flowcore.errors import (
     RunFinished,
     UnknownLabel,
     UnknownStep,
+    VersionMismatch,
 )
 from flowcore.keys import StepKey, dotted, index_of, parents_of, path_of
 from flowcore.model import (
@@ -37,8 +39,10 @@ from flowcore.model import (
     Terms,
     Trace,
     Wait,
+    wait_choice,
     wait_id,
     wait_place,
+    wait_whole,
 )
 from flowcore.parcels import replace
 
@@ -62,6 +66,8 @@ class Resume:
     """Wins over what the run knows, per key."""
     retry_count: int = 0
     """Tries of the step that count as made already."""
+    version: int | None = None
+    """The run must still be at it; None: whichever it is at."""
     trace: Trace | None = None
     """Under what the run goes on; None: the caller did not say."""
 
@@ -102,6 +108,8 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime | None
     """
     if (repeated := _repeated(snapshot, resume)) is not None:
         return repeated
+    if resume.version not in (None, snapshot.head.version):
+        return Refused(VersionMismatch(resume.version, snapshot.head.version))
     verdict = _meant(graph, snapshot, resume)
     if isinstance(verdict, Meant):
         return _seated(snapshot, verdict.records, resume, now or snapshot.head.updated_at)
@@ -152,24 +160,28 @@ def _meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> Meant | Refused:
             if wait_id(record, snapshot.head.incarnation) == resume.wait
             and (resume.listens is None or resume.listens == record.topic)
         ]
+        several = [record for record in waiting if _is_one_of(record, resume.wait, snapshot)]
+        if several and not chosen:
+            return _ambiguous(snapshot, several)
         return Meant((chosen[0],)) if chosen else Refused(_settled_wait(snapshot, resume.wait))
     if resume.label is not None:
         waiting = [record for record in waiting if record.label == resume.label]
         if not waiting:
             return Refused(_no_label(snapshot, resume.label))
     if resume.step is not None:
-        waiting = _at(waiting, resume.step)
+        waiting = _at(waiting, graph.called_here(resume.step))
         if not waiting:
-            return Refused(_no_step(graph, snapshot, resume.step))
+            return Refused(_no_step(graph, snapshot, graph.called_here(resume.step)))
     if resume.index is not None:
-        return _item(waiting, resume)
+        return _item(snapshot, waiting, resume)
     return _single(snapshot, waiting)
 
 
 def open_waits(snapshot: Snapshot) -> list[StepRecord]:
     """The suspended records, oldest first; none once the run, or what is around them, has ended.
 
-    A child's are its own, not those of the run it is a part of.
+    A child's are its own, not those of the run it is a part of. One that waits for one of several things is told as one
+    for each of them.
     """
     if snapshot.head.is_terminal:
         return []
@@ -178,7 +190,7 @@ def open_waits(snapshot: Snapshot) -> list[StepRecord]:
     records = snapshot.records.values()
     suspended = [record for record in records if record.outcome is Outcome.SUSP and record.key.startswith(own)]
     waiting = [record for record in suspended if not is_abandoned(snapshot, record.key)]
-    return sorted(waiting, key=lambda record: (record.seq, record.key))
+    return [one for record in sorted(waiting, key=lambda record: (record.seq, record.key)) for one in each(record)]
 
 
 def is_abandoned(snapshot: Snapshot, key: StepKey) -> bool:
@@ -205,7 +217,8 @@ def _repeated(snapshot: Snapshot, resume: Resume) -> Repeated | Refused | None:
     if resume.idempotency_key is None:
         return None
     for record in snapshot.records.values():
-        for answer in (record.answer, *record.votes, *record.spent):
+        votes = (vote for one in each(record) for vote in one.votes)
+        for answer in (record.answer, *votes, *record.spent):
             if answer is not None and answer.idempotency_key == resume.idempotency_key:
                 if answer.digest != resume.digest:
                     return Refused(IdempotencyKeyReused(resume.idempotency_key))
@@ -245,10 +258,12 @@ def _without_items(key: StepKey) -> str:
     return ".".join(part.split("[", 1)[0] for part in path_of(key))
 
 
-def _item(waiting: Sequence[StepRecord], resume: Resume) -> Meant | Refused:
+def _item(snapshot: Snapshot, waiting: Sequence[StepRecord], resume: Resume) -> Meant | Refused:
     chosen = [record for record in waiting if index_of(record.key) == resume.index]
     if len(chosen) == 1:
         return Meant((chosen[0],))
+    if len({record.key for record in chosen}) == 1:
+        return _ambiguous(snapshot, chosen)
     indexes = [index for record in waiting if (index := index_of(record.key)) is not None]
     return Refused(IndexOutOfRange(resume.step or resume.label or "the open foreach", resume.index or 0, indexes))
 
@@ -258,9 +273,19 @@ def _single(snapshot: Snapshot, waiting: Sequence[StepRecord]) -> Meant | Refuse
         return Refused(_nothing_open(snapshot))
     if len(waiting) == 1:
         return Meant((waiting[0],))
-    if len({_without_items(record.key) for record in waiting}) == 1:
+    is_one_step = len({_without_items(record.key) for record in waiting}) == 1
+    if is_one_step and len({record.key for record in waiting}) == len(waiting):
         return Meant(tuple(waiting))
+    return _ambiguous(snapshot, waiting)
+
+
+def _ambiguous(snapshot: Snapshot, waiting: Sequence[StepRecord]) -> Refused:
     return Refused(AmbiguousWait(snapshot.head.run.id, [wait_line(snapshot, record) for record in waiting]))
+
+
+def _is_one_of(record: StepRecord, wait: str, snapshot: Snapshot) -> bool:
+    """Whether ``wait`` names the whole suspension that this is an alternative of."""
+    return bool(record.alternatives) and wait_id(record, snapshot.head.incarnation).rpartition(":")[0] == wait
 
 
 def wait_line(snapshot: Snapshot, record: StepRecord) -> dict[str, Any]:
@@ -294,7 +319,10 @@ def _already(snapshot: Snapshot, record: StepRecord) -> RequestError:
 
 
 def _winner(answer: Answer) -> dict[str, Any]:
-    return {"at": answer.at.isoformat(), "by": answer.by, "via": "timeout" if answer.timed_out else answer.via}
+    chosen = wait_choice(answer.wait)
+    which = {} if chosen is None else {"chosen": chosen}
+    via = "timeout" if answer.timed_out else answer.via
+    return {"at": answer.at.isoformat(), "by": answer.by, "via": via, **which}
 
 
 def _settled_wait(snapshot: Snapshot, wait: str) -> RequestError:
@@ -303,8 +331,9 @@ def _settled_wait(snapshot: Snapshot, wait: str) -> RequestError:
     record = snapshot.records.get(key)
     if record is not None and head.status is not RunStatus.CANCELED:
         lapsed = lapse_of(record, head.incarnation)
-        known = (*record.spent, *answers_of(record), *([] if lapsed is None else [lapsed]))
-        settled_it = [answer for answer in known if answer.wait == wait]
+        latest = () if record.outcome is Outcome.SUSP else answers_of(record)
+        known = (*record.spent, *latest, *([] if lapsed is None else [lapsed]))
+        settled_it = [answer for answer in known if wait_whole(answer.wait) == wait_whole(wait)]
         if settled_it:
             return AlreadyResumed(head.run.id, dotted(key), _winner(settled_it[-1]), wait=wait)
         if record.answer is not None and life == head.incarnation:
@@ -320,13 +349,15 @@ def lapse_of(record: StepRecord, incarnation: int) -> Answer | None:
     gave_up = record.failure is not None and record.failure.type == "ExecutorCrashed"
     if record.answer is not None or not record.is_settled or not had_one or gave_up:
         return None
-    began = replace(record, gen=record.gen - len(record.votes) - len(record.delegations) - 1)
+    rewrites = sum(len(one.votes) + len(one.delegations) for one in each(record))
+    began = replace(record, gen=record.gen - rewrites - 1)
     wait = wait_id(began, incarnation)
     return Answer(wait=wait, data=None, digest="", at=record.at, via="timeout", timed_out=True)
 
 
 def _no_label(snapshot: Snapshot, label: str) -> RequestError:
-    settled = [r for r in snapshot.records.values() if r.label == label and r.answer is not None]
+    over = (record for record in snapshot.records.values() if record.answer is not None)
+    settled = [record for record in over if label in [one.label for one in each(record)]]
     if settled:
         return _already(snapshot, max(settled, key=lambda record: record.seq))
     if snapshot.head.is_terminal:

@@ -36,7 +36,8 @@ def conflict(graph: Graph, snapshot: Snapshot) -> str | None:
         if node is None:
             return (
                 f"step {place!r} has been reached by this run ({record.outcome.value}), but workflow {graph.id!r} "
-                "no longer has it; deploy a version that keeps the step, or cancel the run"
+                "no longer has it; deploy a version that keeps the step, or says what became of it (.renamed or "
+                ".removed), or cancel the run"
             )
         if not _fits(record, node):
             return f"{place!r} was of another kind when this run reached it; give the new entry another id"

@@ -58,7 +58,7 @@ from flowcore.core.actions import (
 )
 from flowcore.core.fan import decider, is_held, missing, shard_of, tolerated
 from flowcore.errors import InvariantError
-from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, items_around, turn_of
+from flowcore.keys import ROOT, Scope, StepKey, inside, is_beat, item_of, items_around, turn_of
 from flowcore.model import Fan, Json, Outcome, Part, RunStatus, Snapshot, StepRecord, wait_id
 from flowcore.pmap import PMap
 
@@ -373,12 +373,13 @@ class _Walk:
     def _arms(self, place: Place, arms: Iterable[Node], value: Json) -> Result:
         """Arms share the scope of their container. Failed beats suspended, once nothing moves by itself any more."""
         outputs: dict[str, Json] = {}
+        names = place.node.names if isinstance(place.node, (ParallelNode, BranchNode)) else {}
         broken: Broken | None = None
         live = held = False
         for arm in arms:
             match result := self.visit(_at(place, inside(place.home, arm.id), arm), value):
                 case Done() | Ended():
-                    outputs[arm.id] = result.value
+                    outputs[names.get(arm.id, arm.id)] = result.value
                 case Broken():
                     broken = broken or result
                 case Live():
@@ -582,6 +583,7 @@ def _deaths(snapshot: Snapshot) -> int | None:
     head = snapshot.head
     if head.attempts <= MOST_CLAIMS:
         return None
-    progress = max((record.epoch for record in snapshot.records.values()), default=0)
+    records = (record for record in snapshot.records.values() if not is_beat(record.key))
+    progress = max((record.epoch for record in records), default=0)
     # This claim is not one of them; the one that has made the last record is.
     return min(head.attempts - 1, head.epoch - progress) if head.epoch - progress > MOST_CLAIMS else None

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 from flowcore.authoring.graph import Graph
 from flowcore.core import view
 from flowcore.keys import StepKey, dotted, index_of, is_emit, is_once, parent_of, step_of, turn_number
-from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, wait_id
+from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, wait_id, wait_number
 
 EventType: TypeAlias = Literal[
     "run-started",
@@ -103,7 +103,7 @@ def _of_step(record: StepRecord, herald: StepRecord | None, head: Head, base: in
     if record.asked is not None and answer is not None:
         asked, asked_at, answered = record.asked
         asked, answered = base + _ROOM * asked, base + _ROOM * answered
-        if answer.wait.split("@", 1)[1].split("~", 1)[0] == "0" and herald is None:
+        if wait_number(answer.wait) == "0" and herald is None:
             yield Event(asked + 1, "step-started", record.started_at, step, begun)
         yield Event(asked + 3, "step-suspended", asked_at, step, _question(record, answer.wait))
         came = {"wait": answer.wait, "data": answer.data, "by": answer.by, "via": answer.via}

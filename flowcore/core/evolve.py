@@ -6,16 +6,18 @@ Knows no clock and no store. An outcome changes only along a row of ``STEP_CHANG
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias, assert_never
 
+from flowcore.core.alternatives import each, handed_over, single, voted, with_last_vote
 from flowcore.errors import InvariantError
 from flowcore.keys import Scope, StepKey, scope_of, scopes_of
 from flowcore.model import (
     NO_CHANGE,
     STEP_CHANGES,
+    Alternative,
     Answer,
     Delegation,
     Delta,
@@ -63,6 +65,8 @@ class Succeeded:
     changes: Changes = NOTHING
     closes: Scope | None = None
     """The scope whose changes to the shared values now become visible outside it."""
+    effects: Sequence[Mapping[str, Json]] = ()
+    """What the author wants written together with the outcome; see ``flowcore.authoring.effects``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +104,13 @@ class Suspended:
     listens: tuple[str, str] | None = None
     """The name and the key of the event."""
     terms: Terms | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    """What it waits for, if that is one of several things; payload, label and terms are theirs then."""
     until: datetime | None
     started_at: datetime
     changes: Changes = NOTHING
+    effects: Sequence[Mapping[str, Json]] = ()
+    """What the author wants written together with the question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +139,8 @@ class Delegated:
 
     key: StepKey
     delegation: Delegation
+    choice: str | None = None
+    """The alternative it is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +258,13 @@ def kept(snapshot: Snapshot, key: StepKey, output: Json, at: datetime) -> StepRe
     )
 
 
+def beaten(snapshot: Snapshot, key: StepKey, details: Json, prior: StepRecord | None, at: datetime) -> StepRecord:
+    """The record of what a heartbeat told, over the one before; no part of the position either."""
+    last = max(snapshot.last_seq, -1 if prior is None else prior.seq)
+    fresh = kept(replace(snapshot, last_seq=last), key, details, at)
+    return replace(fresh, outcome=Outcome.START, gen=0 if prior is None else prior.gen + 1)
+
+
 def _record(snapshot: Snapshot, event: Happened, at: datetime) -> StepRecord:
     """The record that ``event`` leaves at its key, one generation after what stood there."""
     prior = snapshot.records.get(event.key)
@@ -272,7 +289,7 @@ def _record(snapshot: Snapshot, event: Happened, at: datetime) -> StepRecord:
 
 _REMEMBERED = (
     *("payload", "answer", "asked", "spent", "label", "delta", "count", "given", "listens", "terms", "votes"),
-    "delegations",
+    *("alternatives", "delegations"),
 )
 """What a record hands down to the one that takes its place."""
 
@@ -290,12 +307,13 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
         case FailedOnce():
             return replace(memory, failure=event.failure, attempt=event.attempt, until=event.until)
         case Suspended():
-            return replace(
+            fresh = replace(
                 memory,
                 payload=event.payload,
                 label=event.label,
                 listens=event.listens,
                 terms=event.terms,
+                alternatives=event.alternatives,
                 votes=(),
                 delegations=(),
                 until=event.until,
@@ -304,11 +322,11 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
                 spent=_spent(memory),
                 delta=memory.delta.merged(event.changes.stamped(fresh.seq)),
             )
+            return single(fresh)
         case Counted() | Delegated():
             return _still(memory, prior, event)
         case Answered():
-            is_vote = memory.terms is not None and memory.terms.quorum > 1 and not event.answer.timed_out
-            memory = replace(memory, votes=(*memory.votes, event.answer) if is_vote else memory.votes)
+            memory = with_last_vote(memory, event.answer)
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
             return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta, asked=asked)
@@ -359,8 +377,8 @@ def _still(memory: StepRecord, prior: StepRecord | None, event: Counted | Delega
     began = prior.gen if prior.began is None else prior.began
     same = replace(memory, at=prior.at, until=prior.until, began=began)
     if isinstance(event, Counted):
-        return replace(same, votes=(*memory.votes, event.answer))
-    return replace(same, delegations=(*memory.delegations, event.delegation))
+        return voted(same, event.answer)
+    return handed_over(same, event.delegation, event.choice)
 
 
 def _spent(record: StepRecord) -> tuple[Answer, ...]:
@@ -371,8 +389,8 @@ def _spent(record: StepRecord) -> tuple[Answer, ...]:
 
 def answers_of(record: StepRecord) -> tuple[Answer, ...]:
     """Every answer to the last suspension at a place, the one that settled it last."""
-    answer = record.answer
-    return record.votes if answer is None or answer in record.votes else (*record.votes, answer)
+    answer, votes = record.answer, tuple(vote for one in each(record) for vote in one.votes)
+    return votes if answer is None else (*(vote for vote in votes if vote != answer), answer)
 
 
 def _changes_in(snapshot: Snapshot, scope: Scope | None) -> Delta:

@@ -56,9 +56,10 @@ def held(head: Head, now: datetime, *, owner: str, lease_until: datetime) -> Hea
     )
 
 
-def renewed(head: Head, now: datetime) -> Head:
-    """Whoever drives the run goes on driving it; written together with what it has done so far."""
-    return _moved(head, RunStatus.RUNNING, now)
+def renewed(head: Head, now: datetime, lease_until: datetime | None = None) -> Head:
+    """Whoever drives the run goes on driving it; with ``lease_until`` so long, which may be shorter than before."""
+    lease = {} if lease_until is None else {"lease_until": lease_until, "due": lease_until + LEASE_GRACE}
+    return _moved(head, RunStatus.RUNNING, now, **lease)
 
 
 def parked(

@@ -23,7 +23,9 @@ OVERDUE = timedelta(minutes=5)
 MANY_CLAIMS = 3
 """Workers in a row that have died of a run before that is worth a word; after five its step is given up."""
 
-Ailment: TypeAlias = Literal["not-served", "definition-changed", "blocked", "lost", "mute", "idle", "overdue", "deadly"]
+Ailment: TypeAlias = Literal[
+    "not-served", "definition-changed", "unreadable", "blocked", "lost", "mute", "idle", "overdue", "deadly"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,9 @@ class Finding:
     run_id: str
     workflow_id: str
     ailment: Ailment
-    """``not-served``, ``definition-changed``, ``blocked``: the code at hand does not fit it. ``lost``: nobody would
-    ever look at it. ``mute``: it waits for an answer that nobody can give. ``idle``: it waits, but has work.
-    ``overdue``: nobody has come when somebody should have. ``deadly``: workers die of it."""
+    """``not-served``, ``definition-changed``, ``unreadable``, ``blocked``: the code at hand does not fit it. ``lost``:
+    nobody would ever look at it. ``mute``: it waits for an answer that nobody can give. ``idle``: it waits, but has
+    work. ``overdue``: nobody has come when somebody should have. ``deadly``: workers die of it."""
     detail: str
     """What was found, and what to do."""
 
@@ -68,7 +70,7 @@ def _of_code(graph: Graph | None, snapshot: Snapshot) -> Iterator[tuple[Ailment,
     elif head.definition != graph.fingerprint and (reason := conflict(graph, snapshot)) is not None:
         yield "definition-changed", reason
     if head.status is RunStatus.BLOCKED:
-        yield "blocked", f"{head.blocked}; once that is mended, unpause it"
+        yield "blocked", f"{head.blocked}; once that is mended, unblock it"
 
 
 def _of_rest(graph: Graph | None, snapshot: Snapshot) -> Iterator[tuple[Ailment, str]]:

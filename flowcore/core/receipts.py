@@ -13,10 +13,22 @@ from datetime import datetime
 from hashlib import sha256
 
 from flowcore.core.admit import Resume, lapse_of, receipt_of
+from flowcore.core.alternatives import each
 from flowcore.core.evolve import answers_of
 from flowcore.errors import AlreadyResumed, InvalidPayload, NotSuspended, RequestError, RunFinished
 from flowcore.keys import dotted
-from flowcore.model import Delegation, Json, Outcome, Receipt, Snapshot, StepRecord, Verdict, wait_id, wait_place
+from flowcore.model import (
+    Delegation,
+    Json,
+    Outcome,
+    Receipt,
+    Snapshot,
+    StepRecord,
+    Verdict,
+    wait_id,
+    wait_place,
+    wait_whole,
+)
 
 _COUNTED = ("applied", "counted", "delegated")
 MOST_KEPT = 200
@@ -48,7 +60,8 @@ def of_run(snapshot: Snapshot) -> list[Receipt]:
 def of_record(record: StepRecord, incarnation: int) -> Iterator[Receipt]:
     """The receipts of all answers that one record knows: those to its last suspension, and earlier ones with a key."""
     yield from (receipt_of(answer) for answer in record.spent)
-    yield from (delegated(record, incarnation, delegation) for delegation in record.delegations)
+    for one in each(record):
+        yield from (delegated(one, incarnation, delegation) for delegation in one.delegations)
     settled = record.outcome is not Outcome.SUSP
     answers = answers_of(record)
     for place, answer in enumerate(answers, start=1):
@@ -63,9 +76,10 @@ def delegated(
 ) -> Receipt:
     """The receipt of a vote that was handed over."""
     answers = answers_of(record)
+    wait = wait_whole(answers[0].wait if answers else wait_id(record, incarnation))
     return Receipt(
         verdict=verdict,
-        wait=answers[0].wait if answers else wait_id(record, incarnation),
+        wait="".join([wait, *(f":{one.name}" for one in record.alternatives)]),
         at=delegation.at,
         by=delegation.by,
         via=delegation.via,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from flowcore.authoring.graph import BranchNode, ForeachNode, Graph, LoopNode, NestedNode, Node, ParallelNode
+from flowcore.authoring.graph import BranchNode, ForeachNode, Graph, LoopNode, NestedNode, Node, ParallelNode, StepNode
 from flowcore.core.fan import opening, shard_size
 from flowcore.core.view import passed_on
 from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, scope_of, turn_of
@@ -21,8 +21,8 @@ from flowcore.parcels import replace
 def redriven(graph: Graph, snapshot: Snapshot, now: datetime) -> list[StepRecord]:
     """The records with which a failed run goes on, in the order in which they were written.
 
-    A step that has failed has none and begins like new, with two exceptions: the answer to its last suspension is kept,
-    and so is an input that time travel gave it. A container that has failed is open again, and in it what has failed.
+    A step that has failed is to be tried, with all its tries before it; it keeps the answer to its last suspension and
+    an input that time travel gave it. A container that has failed is open again, and in it what has failed.
 
     Args:
         snapshot: with every record of the run.
@@ -63,7 +63,7 @@ class _Walk:
         was_open = record.outcome is Outcome.START or record.gen > 0
         if not isinstance(node, (NestedNode, LoopNode, ForeachNode)) or not was_open:
             if record.outcome is Outcome.ERR:
-                self._begin_anew(record)
+                self._begin_anew(node, record)
         elif isinstance(node, NestedNode):
             self._nested(node, record, value)
         elif isinstance(node, LoopNode):
@@ -71,9 +71,9 @@ class _Walk:
         else:
             self._items(node, record, home, value if isinstance(value, list) else ())
 
-    def _begin_anew(self, record: StepRecord) -> None:
+    def _begin_anew(self, node: Node, record: StepRecord) -> None:
         del self.kept[record.key]
-        if record.answer is not None or record.given is not None:
+        if isinstance(node, StepNode):
             self.kept[record.key] = _due_again(replace(record, attempt=0), self.now)
 
     def _nested(self, node: NestedNode, record: StepRecord, value: Json) -> None:

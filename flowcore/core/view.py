@@ -254,7 +254,7 @@ def passed_on(node: Node, home: Scope, value: Json, snapshot: Snapshot) -> tuple
         records = {arm.id: snapshot.records.get(inside(home, arm.id)) for arm in node.arms}
         if any(record is None or not record.is_settled for record in records.values()):
             return False, None
-        return True, {id: record.output for id, record in records.items() if record is not None}
+        return True, _by_name(node, records)
     record = snapshot.records.get(inside(home, node.id))
     if record is None:
         return False, None
@@ -264,8 +264,12 @@ def passed_on(node: Node, home: Scope, value: Json, snapshot: Snapshot) -> tuple
         arms = {arm.id: snapshot.records.get(inside(home, arm.id)) for arm in _chosen(node, record)}
         if any(arm is None or not arm.is_settled for arm in arms.values()):
             return False, None
-        return True, {id: arm.output for id, arm in arms.items() if arm is not None}
+        return True, _by_name(node, arms)
     return record.outcome is Outcome.OK, record.output
+
+
+def _by_name(node: ParallelNode | BranchNode, arms: Mapping[str, StepRecord | None]) -> Json:
+    return {node.names.get(id, id): arm.output for id, arm in arms.items() if arm is not None}
 
 
 def _chosen(node: BranchNode, record: StepRecord | None) -> list[Node]:

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from flowcore.app import ServedWorkflow
 from flowcore.authoring.workflow import Workflow
 from flowcore.core.events import Event, failure_json
+from flowcore.core.health import Finding
 from flowcore.core.view import Progress, StepResult
+from flowcore.deliveries import Delivery
 from flowcore.errors import MalformedRequest
 from flowcore.fields import FIELDS
 from flowcore.model import EventReceipt, Json, Page, Receipt, RunSummary, Wait
@@ -75,6 +77,26 @@ class DelegateBody(_Body):
     index: int | None = None
 
 
+class AnswerBody(_Body):
+    """Answer one wait."""
+
+    data: Any = None
+
+
+class TravelBody(_Body):
+    """Begin a run anew at a step."""
+
+    step: str | list[str]
+    input: Any = None
+    context: dict[str, Any] | None = None
+
+
+class ForkBody(TravelBody):
+    """Begin another run at a step, with what this one has done before it."""
+
+    run_id: str | None = None
+
+
 class EventBody(_Body):
     """Tell whoever waits for it that something has happened."""
 
@@ -124,6 +146,20 @@ def page_json(page: Page[RunSummary]) -> dict[str, Json]:
             "deadline": _instant(summary.deadline),
         }
         for summary in page
+    ]
+    return {"items": items, "cursor": page.cursor}
+
+
+def findings_json(page: Page[Finding]) -> dict[str, Json]:
+    """What is wrong with the runs that were looked at."""
+    items = [
+        {
+            "run_id": finding.run_id,
+            "workflow_id": finding.workflow_id,
+            "ailment": finding.ailment,
+            "detail": finding.detail,
+        }
+        for finding in page
     ]
     return {"items": items, "cursor": page.cursor}
 
@@ -193,6 +229,21 @@ def event_receipt_json(receipt: EventReceipt) -> dict[str, Json]:
         "verdict": receipt.verdict,
         "run_id": receipt.run_id,
         "wait": receipt.wait,
+    }
+
+
+def delivery_json(delivery: Delivery) -> dict[str, Json]:
+    """One line of the log of a webhook."""
+    return {
+        "id": delivery.id,
+        "delivery_id": delivery.delivery_id,
+        "at": _instant(delivery.at),
+        "verdict": delivery.verdict,
+        "reason": delivery.reason,
+        "event": delivery.event,
+        "key": delivery.key,
+        "run_id": delivery.run_id,
+        "wait": delivery.wait,
     }
 
 

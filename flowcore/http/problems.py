@@ -24,6 +24,8 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.RunNotFound, HTTPStatus.NOT_FOUND),
     (errors.WorkflowNotFound, HTTPStatus.NOT_FOUND),
     (errors.EventNotFound, HTTPStatus.NOT_FOUND),
+    (errors.WebhookNotFound, HTTPStatus.NOT_FOUND),
+    (errors.DeliveryNotFound, HTTPStatus.NOT_FOUND),
     (errors.MalformedRequest, HTTPStatus.BAD_REQUEST),
     (errors.InvalidPayload, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IdempotencyKeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -32,6 +34,13 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.UnknownLabel, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IndexOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.NotAnApprover, HTTPStatus.FORBIDDEN),
+    (errors.VersionMismatch, HTTPStatus.PRECONDITION_FAILED),
+    (errors.Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (errors.Forbidden, HTTPStatus.FORBIDDEN),
+    (errors.BadSignature, HTTPStatus.UNAUTHORIZED),
+    (errors.LinkUnknown, HTTPStatus.NOT_FOUND),
+    (errors.LinkExpired, HTTPStatus.GONE),
+    (errors.WaitExpired, HTTPStatus.GONE),
     (errors.RequestError, HTTPStatus.CONFLICT),
     (errors.BlobLost, HTTPStatus.CONFLICT),
     (errors.CapacityError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
@@ -91,6 +100,21 @@ def of_validation(error: RequestValidationError) -> Response[str]:
 def unknown_route(method: str, path: str) -> Response[str]:
     """No such route."""
     return problem(HTTPStatus.NOT_FOUND, "route-not-found", f"There is no {method} {path} here.")
+
+
+def wrong_method(method: str, path: str, allowed: Sequence[str]) -> Response[str]:
+    """There is such a path, but not for this method."""
+    listed = ", ".join(allowed)
+    detail = f"{path} takes {listed}, not {method}."
+    response = problem(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", detail, {"allowed": allowed})
+    response.headers["Allow"] = listed
+    return response
+
+
+def unsupported(kind: str, wanted: str) -> Response[str]:
+    """A body of another kind than the one that is read here."""
+    detail = f"The body is {kind!r}; send {wanted}."
+    return problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail)
 
 
 def unexpected() -> Response[str]:

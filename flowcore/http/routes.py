@@ -5,17 +5,15 @@ The caller's identity is whatever the gateway verified; nothing in a body or a h
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, cast
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.api_gateway import BaseRouter, Router
+from aws_lambda_powertools.event_handler.api_gateway import Router
 from aws_lambda_powertools.event_handler.openapi.params import Query
-from pydantic import ValidationError
 
 from flowcore.app import App
 from flowcore.authoring.workflow import Workflow
@@ -27,13 +25,15 @@ from flowcore.http.bodies import (
     event_json,
     event_receipt_json,
     fields_json,
+    findings_json,
     graph_json,
     page_json,
     receipts_json,
-    run_json,
     workflow_json,
 )
+from flowcore.http.shown import answer, done, header, plain_output, shown, version_wanted
 from flowcore.model import Json
+from flowcore.ops.doctor import doctor_page
 from flowcore.run import Run, RunResult
 from flowcore.starting import Start
 from flowcore.tracing import Tracing, from_traceparent
@@ -57,16 +57,16 @@ def routes(app: App) -> Router:
 def _about_workflows(router: Router, app: App) -> None:
     @router.get("/healthz")
     def healthz() -> Response[str]:
-        return _json(HTTPStatus.OK, {"status": "ok"})
+        return answer(HTTPStatus.OK, {"status": "ok"})
 
     @router.get("/v1/workflows")
     def list_workflows() -> Response[str]:
         items = [workflow_json(app.workflow(id)) for id in sorted(app.workflows)]
-        return _json(HTTPStatus.OK, {"items": items, "cursor": None})
+        return answer(HTTPStatus.OK, {"items": items, "cursor": None})
 
     @router.get("/v1/workflows/<workflow>")
     def get_workflow(workflow: str) -> Response[str]:
-        return _json(HTTPStatus.OK, workflow_json(app.workflow(workflow)))
+        return answer(HTTPStatus.OK, workflow_json(app.workflow(workflow)))
 
     @router.get("/v1/workflows/<workflow>/graph")
     def draw_workflow(workflow: str, format: Picture = "json") -> Response[str]:
@@ -95,7 +95,7 @@ def _about_runs(router: Router, app: App) -> None:
             limit=limit,
             cursor=cursor,
         )
-        return _json(HTTPStatus.OK, page_json(page))
+        return answer(HTTPStatus.OK, page_json(page))
 
     @router.get("/v1/counts")
     def count_runs(
@@ -106,7 +106,13 @@ def _about_runs(router: Router, app: App) -> None:
         until: datetime | None = None,
     ) -> Response[str]:
         found = app.counts(workflow=workflow, resource_id=resource_id, tag=tag, since=since, until=until)
-        return _json(HTTPStatus.OK, {"counts": found})
+        return answer(HTTPStatus.OK, {"counts": found})
+
+    @router.get("/v1/doctor")
+    def find_ailing_runs(
+        workflow: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None
+    ) -> Response[str]:
+        return answer(HTTPStatus.OK, findings_json(doctor_page(app, workflow=workflow, limit=limit, cursor=cursor)))
 
     @router.get("/v1/runs/<run_id>")
     def get_run(
@@ -117,9 +123,9 @@ def _about_runs(router: Router, app: App) -> None:
     ) -> Response[str]:
         if fields is not None:
             names = [name for part in fields for name in part.split(",") if name]
-            return _json(HTTPStatus.OK, _some(app, app.run(run_id), names))
+            return answer(HTTPStatus.OK, _some(app, app.run(run_id), names))
         also = _asked_besides(include_state, include_resume_labels)
-        return _json(HTTPStatus.OK, _shown(app, app.run(run_id).result(), also))
+        return answer(HTTPStatus.OK, shown(app, app.run(run_id).result(), also))
 
     @router.get("/v1/runs/<run_id>/graph")
     def draw_run(run_id: str, format: Picture = "json") -> Response[str]:
@@ -128,35 +134,35 @@ def _about_runs(router: Router, app: App) -> None:
 
     @router.get("/v1/runs/<run_id>/events")
     def list_events(run_id: str, after: Annotated[int, Query(ge=0)] = 0) -> Response[str]:
-        return _json(HTTPStatus.OK, {"items": [event_json(event) for event in app.run(run_id).events(after)]})
+        return answer(HTTPStatus.OK, {"items": [event_json(event) for event in app.run(run_id).events(after)]})
 
     @router.get("/v1/runs/<run_id>/receipts")
     def list_receipts(
         run_id: str, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None
     ) -> Response[str]:
-        return _json(HTTPStatus.OK, receipts_json(app.run(run_id).receipts(), limit, cursor))
+        return answer(HTTPStatus.OK, receipts_json(app.run(run_id).receipts(), limit, cursor))
 
 
 def _changes(router: Router, app: App) -> None:
     @router.post("/v1/workflows/<workflow>/runs")
     def start_run(workflow: str, body: StartBody) -> Response[str]:
-        wait = preferred_wait(_header(router, "prefer"))
+        wait = preferred_wait(header(router, "prefer"))
         run = app.workflow(workflow).create_run(body.run_id, body.resource_id, tags=body.tags)
         result = run.start(
             body.input,
             state=body.state,
             request_context=body.request_context,
-            idempotency_key=_header(router, "idempotency-key"),
+            idempotency_key=header(router, "idempotency-key"),
             by=caller_of(router.current_event.raw_event),
-            tracing=_traced(body.tracing, _header(router, "traceparent")),
+            tracing=_traced(body.tracing, header(router, "traceparent")),
             wait=wait,
         )
         also = _asked_besides(body.include_state, body.include_resume_labels)
-        return _done(app, result, also, waited=wait is not None, location=f"/v1/runs/{result.run_id}")
+        return done(app, result, also, waited=wait is not None, location=f"/v1/runs/{result.run_id}")
 
     @router.post("/v1/runs/<run_id>/resume")
     def resume_run(run_id: str, body: ResumeBody) -> Response[str]:
-        wait = preferred_wait(_header(router, "prefer"))
+        wait = preferred_wait(header(router, "prefer"))
         result = app.run(run_id).resume(
             body.data,
             step=body.step,
@@ -166,13 +172,14 @@ def _changes(router: Router, app: App) -> None:
             request_context=body.request_context,
             retry_count=body.retry_count,
             tracing=_traced(body.tracing, None),
-            idempotency_key=_header(router, "idempotency-key"),
+            idempotency_key=header(router, "idempotency-key"),
             by=caller_of(router.current_event.raw_event),
             via="http",
+            version=version_wanted(router),
             drive=wait,
         )
         also = _asked_besides(body.include_state, body.include_resume_labels)
-        return _done(app, result, also, waited=wait is not None)
+        return done(app, result, also, waited=wait is not None)
 
     @router.post("/v1/runs/<run_id>/delegate")
     def delegate_vote(run_id: str, body: DelegateBody) -> Response[str]:
@@ -180,26 +187,30 @@ def _changes(router: Router, app: App) -> None:
         result = run.delegate(
             by=by, to=body.to, step=body.step, label=body.label, wait=body.wait, index=body.index, via="http"
         )
-        return _json(HTTPStatus.OK, _shown(app, result), {"Idempotent-Replayed": "true"} if result.replayed else {})
+        return answer(HTTPStatus.OK, shown(app, result), {"Idempotent-Replayed": "true"} if result.replayed else {})
 
     @router.post("/v1/runs/<run_id>/cancel")
     def cancel_run(run_id: str) -> Response[str]:
         by = caller_of(router.current_event.raw_event)
-        return _json(HTTPStatus.OK, _shown(app, app.run(run_id).cancel(by=by)))
+        return answer(HTTPStatus.OK, shown(app, app.run(run_id).cancel(by=by)))
+
+    @router.post("/v1/runs/<run_id>/unblock")
+    def unblock_run(run_id: str) -> Response[str]:
+        return done(app, app.run(run_id).unblock(), [], waited=False)
 
     @router.post("/v1/runs/<run_id>/redrive")
     def redrive_run(run_id: str) -> Response[str]:
-        return _done(app, app.run(run_id).redrive(), [], waited=False)
+        return done(app, app.run(run_id).redrive(), [], waited=False)
 
     @router.post("/v1/events")
     def send_event(body: EventBody) -> Response[str]:
-        id, start = _header(router, "idempotency-key"), body.start_if_absent
+        id, start = header(router, "idempotency-key"), body.start_if_absent
         absent = None if start is None else Start(**dict(start))
         receipt = app.send_event(body.name, body.key, body.data, event_id=id, start_if_absent=absent)
         replayed = receipt.verdict == "duplicate"
         headers = {"Idempotent-Replayed": "true"} if replayed else {}
         status = HTTPStatus.OK if replayed else HTTPStatus.ACCEPTED
-        return _json(status, event_receipt_json(receipt), headers)
+        return answer(status, event_receipt_json(receipt), headers)
 
 
 def preferred_wait(prefer: str | None) -> timedelta | None:
@@ -238,60 +249,19 @@ def _some(app: App, run: Run[Any, Any], names: list[str]) -> dict[str, Json]:
     extra = ["status", "workflow_id"] if "output" in names else []
     found = dict(run.result(fields=[*names, *extra]))
     if "output" in names:
-        found["output"] = _plain_output(app, found["workflow_id"], found["status"], found["output"])
+        found["output"] = plain_output(app, found["workflow_id"], found["status"], found["output"])
     return fields_json({name: found[name] for name in names})
-
-
-def _plain_output(app: App, workflow: str, status: str, output: Any) -> Json:
-    served = app.workflows.get(workflow)
-    if status != "success":
-        return None
-    if served is None:
-        return output
-    try:
-        return served.compiled.gives.encode(output)
-    except ValidationError:  # a deploy has changed its type since; the output is plain then
-        return output
-
-
-def _done(
-    app: App, result: RunResult[Any], also: list[str], *, waited: bool, location: str | None = None
-) -> Response[str]:
-    """202 for what is under way, 200 for what was waited for or had been asked before."""
-    headers = {"Location": location} if location else {}
-    if result.replayed:
-        headers["Idempotent-Replayed"] = "true"
-    status = HTTPStatus.OK if waited or result.replayed else HTTPStatus.ACCEPTED
-    return _json(status, _shown(app, result, also), headers)
-
-
-def _shown(app: App, result: RunResult[Any], also: Iterable[str] = ()) -> dict[str, Json]:
-    return run_json(result, _plain_output(app, result.workflow_id, result.status, result.output), also=also)
 
 
 def _drawn(workflow: Workflow[Any, Any], format: Picture, run: RunResult[Any] | None = None) -> Response[str]:
     """A picture, which a browser may be pointed at: it gets no right to run or to load anything."""
     match format:
         case "json":
-            return _json(HTTPStatus.OK, graph_json(workflow, run))
+            return answer(HTTPStatus.OK, graph_json(workflow, run))
         case "mermaid":
             return _text("text/vnd.mermaid; charset=utf-8", workflow.to_mermaid(run))
         case "svg":
             return _text("image/svg+xml; charset=utf-8", workflow.to_svg(run))
-
-
-def _header(router: BaseRouter, name: str) -> str | None:
-    value: str | None = router.current_event.headers.get(name)
-    return value
-
-
-def _json(status: HTTPStatus, body: Json, headers: dict[str, str] | None = None) -> Response[str]:
-    return Response(
-        status_code=status.value,
-        content_type="application/json",
-        body=json.dumps(body, ensure_ascii=False),
-        headers=dict(headers or {}),
-    )
 
 
 def _text(content_type: str, body: str) -> Response[str]:

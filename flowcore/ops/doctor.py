@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from flowcore.app import App
-from flowcore.core.evolve import fold
 from flowcore.core.health import Finding, findings
-from flowcore.keys import RunRef
-from flowcore.model import PublicStatus
-
-OPEN: Sequence[PublicStatus] = ("pending", "running", "waiting", "suspended", "paused")
-"""Statuses of runs that may still change."""
-_AT_ONCE = 100
+from flowcore.model import Page
+from flowcore.ops.open_runs import OPEN, OpenRun, obstacles, open_page, open_runs
 
 
 def doctor(app: App, *, workflow: str | None = None) -> Iterator[Finding]:
@@ -30,15 +25,22 @@ def doctor(app: App, *, workflow: str | None = None) -> Iterator[Finding]:
         >>> list(doctor(App(workflow("twice", input=int, output=int).then(double).commit())))
         []
     """
-    cursor: str | None = None
-    while True:
-        page = app.list_runs(workflow=workflow, status=OPEN, limit=_AT_ONCE, cursor=cursor)
-        for summary in page:
-            loaded = app.store.load(RunRef(app.tenant, summary.run_id))
-            if loaded is not None:
-                served = app.workflows.get(loaded[0].workflow)
-                snapshot = fold(loaded[0], loaded[1].values())
-                yield from findings(None if served is None else served.compiled, snapshot, app.clock.now())
-        cursor = page.cursor
-        if cursor is None:
-            return
+    for run in open_runs(app, workflow):
+        yield from _found(app, run)
+
+
+def doctor_page(app: App, *, workflow: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[Finding]:
+    """The same for up to ``limit`` runs; a page may be empty, only one without a cursor is the last.
+
+    Raises: MalformedRequest for a cursor of something else.
+    """
+    page = open_page(app, workflow, OPEN, limit=limit, cursor=cursor)
+    return Page([finding for run in page for finding in _found(app, run)], page.cursor)
+
+
+def _found(app: App, run: OpenRun) -> Iterator[Finding]:
+    if run.lost is None:
+        yield from findings(run.graph, run.snapshot, app.clock.now())
+    for obstacle in obstacles(run):
+        if obstacle.kind == "unreadable":  # the others are among the findings
+            yield Finding(obstacle.run_id, obstacle.workflow_id, "unreadable", obstacle.detail)

@@ -496,8 +496,6 @@ class StoreContract:
     def test_weigh_refuses_what_cannot_be_written(self, store: Store) -> None:
         """Before anybody keeps it for later."""
         assert 60 < store.weigh(RUN, 1, a_record()) < 300
-        with pytest.raises(PayloadTooLarge):
-            store.weigh(RUN, 1, a_record(output="x" * 400_000))
         with pytest.raises(InvalidPayload):
             store.weigh(RUN, 1, a_record(output=float("nan")))
 
@@ -656,6 +654,24 @@ class StoreContract:
         assert verdict == EventTaken(replace(taken, data=None))
         assert store.load(RUN) == (a_suspended_head(), keyed(a_suspension()))
         assert store.mail(TOPIC, NOW) == Mail(listeners=(a_listener(),), events=(replace(taken, data=None),))
+
+    @pytest.mark.parametrize("version", [3, 9], ids=["written", "refused"])
+    @pytest.mark.parametrize("is_event", [True, False], ids=["by an event", "by a person"])
+    def test_resume_silences_those_who_listen_in_vain(self, store: Store, version: int, is_event: bool) -> None:
+        """In the same write, whatever their topic; others, and all of them where nothing is written, listen on."""
+        head, record = suspend(store)
+        elsewhere = replace(TOPIC, key="order#8")
+        mine, other = a_listener("approve@0:a"), a_listener("approve@0:b", topic=elsewhere)
+        stranger = a_listener("approve@0:b", run=RunRef("acme", "r-2"), topic=elsewhere)
+        for listener in (mine, other, stranger):
+            store.listen(listener)
+        taken = a_sent("e-1", taker=("r-1", "approve@0:a")) if is_event else None
+        silenced = [other] if is_event else [mine, other]
+        options: dict[str, Any] = {"prior": a_suspension(), "taken": taken, "silenced": silenced}
+        is_written = store.resume(head, record, version=version, **options) == Written()
+        assert is_written is (version == 3)
+        assert store.mail(TOPIC, NOW).listeners == (() if is_written else (mine,))
+        assert store.mail(elsewhere, NOW).listeners == ((stranger,) if is_written else (other, stranger))
 
     @pytest.mark.parametrize("version", [2, 3], ids=["the head moved", "the record moved"])
     def test_resume_that_is_refused_leaves_the_event_alone(self, store: Store, version: int) -> None:
@@ -1084,6 +1100,8 @@ class StoreContract:
         huge, large = "x" * 400_000, noise(350_000)
         with pytest.raises(PayloadTooLarge, match="'r-1'"):
             store.start(a_head(input=huge))
+        with pytest.raises(PayloadTooLarge, match="'charge'"):
+            store.weigh(RUN, 1, a_record(output="x" * 400_000))
         with pytest.raises(PayloadTooLarge, match="'charge'"):
             store.commit(RUN, 1, a_record(output=huge), None)
         with pytest.raises(PayloadTooLarge, match="record of step 'charge'"):

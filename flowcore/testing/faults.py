@@ -37,6 +37,8 @@ from flowcore.ports import (
     Batch,
     Blobs,
     Claimed,
+    EffectMoved,
+    Effects,
     EventTaken,
     HeadMoved,
     Hint,
@@ -53,7 +55,7 @@ T = TypeVar("T")
 
 WRITES = frozenset(
     {
-        *("start", "start_with", "claim", "commit", "release", "move", "delete", "resume", "cancel"),
+        *("start", "start_with", "claim", "commit", "commit_with", "release", "move", "delete", "resume", "cancel"),
         *("listen", "unlisten", "keep", "note", "open_join", "join"),
     }
 )
@@ -167,6 +169,14 @@ class FaultyStore:
         """See ``Store.commit``."""
         return self._call("commit", lambda: self.inner.commit(run, incarnation, record, prior), run, record)
 
+    def commit_with(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
+    ) -> Written | RecordMoved | EffectMoved:
+        """See ``Store.commit_with``."""
+        return self._call(
+            "commit_with", lambda: self.inner.commit_with(run, incarnation, record, prior, effects), run, record
+        )
+
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
         written = {"batch": batch} if batch else {}
@@ -182,12 +192,19 @@ class FaultyStore:
         return self.inner.weigh(run, incarnation, record)
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         return self._call(
             "resume",
-            lambda: self.inner.resume(head, record, version=version, prior=prior, taken=taken),
+            lambda: self.inner.resume(head, record, version=version, prior=prior, taken=taken, silenced=silenced),
             head.run,
             record,
         )

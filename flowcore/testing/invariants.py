@@ -19,6 +19,7 @@ from flowcore.core.actions import Decision, Finish, Park, Run
 from flowcore.core.decide import decide
 from flowcore.core.evolve import fold
 from flowcore.core.fan import shard_of
+from flowcore.core.rename import as_met
 from flowcore.keys import RunRef, Scope, StepKey, dotted, inside, item_of, scope_of
 from flowcore.model import (
     EVERY_RUN,
@@ -42,7 +43,19 @@ from flowcore.model import (
     StepRecord,
     Topic,
 )
-from flowcore.ports import Batch, Claimed, EventTaken, HeadMoved, NotClaimable, RecordMoved, Records, Store, Written
+from flowcore.ports import (
+    Batch,
+    Claimed,
+    EffectMoved,
+    Effects,
+    EventTaken,
+    HeadMoved,
+    NotClaimable,
+    RecordMoved,
+    Records,
+    Store,
+    Written,
+)
 
 T = TypeVar("T")
 
@@ -144,18 +157,18 @@ def run_violations(graph: Graph, head: Head, records: Records) -> Iterator[str]:
     """
     if head.part is not None:
         return
-    snapshot = fold(head, records.values())
-    yield from branch_violations(graph, records)
+    graph, snapshot = as_met(graph, fold(head, records.values()))
+    yield from branch_violations(graph, snapshot.records)
     if any(shard_of(record) is not None for record in records.values()):
         return
     if head.status is RunStatus.SUSPENDED:
-        if not any(record.outcome is Outcome.SUSP for record in records.values()):
+        if not any(record.outcome is Outcome.SUSP for record in snapshot.records.values()):
             yield "I5 SUSPENDED, but nobody can answer"
         decision = decide(graph, snapshot, head.updated_at)
         if not isinstance(decision, Park):
             yield f"I5 SUSPENDED, but there is something to do: {_told(decision)}"
     if head.status in (RunStatus.SUCCESS, RunStatus.FAILED):
-        decision = decide(graph, snapshot, datetime.max.replace(tzinfo=head.updated_at.tzinfo))
+        decision = decide(graph, snapshot, head.updated_at)
         is_unstorable = head.failure is not None and head.failure.type in _WITHOUT_RECORD
         if not isinstance(decision, Finish) and not is_unstorable:
             yield f"I6 {head.status}, but its records say otherwise: {_told(decision)}"
@@ -227,6 +240,16 @@ class WatchedStore:
                 self._judge(run, self._moved_at_rest(run, incarnation, record))
             return reply
 
+    def commit_with(
+        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
+    ) -> Written | RecordMoved | EffectMoved:
+        """See ``Store.commit_with``."""
+        with self._lock:
+            reply = self.inner.commit_with(run, incarnation, record, prior, effects)
+            if isinstance(reply, Written):
+                self._judge(run, self._noted(run, incarnation, record, prior))
+            return reply
+
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
         written = {"batch": batch} if batch else {}
@@ -241,11 +264,19 @@ class WatchedStore:
         return self.inner.weigh(run, incarnation, record)
 
     def resume(
-        self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, taken: Sent | None = None
+        self,
+        head: Head,
+        record: StepRecord,
+        *,
+        version: int,
+        prior: StepRecord,
+        taken: Sent | None = None,
+        silenced: Sequence[Listener] = (),
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """See ``Store.resume``."""
         with self._lock:
-            write = partial(self.inner.resume, head, record, version=version, prior=prior, taken=taken)
+            options: dict[str, Any] = {"prior": prior, "taken": taken, "silenced": silenced}
+            write = partial(self.inner.resume, head, record, version=version, **options)
             reply = self._watched(head.run, write)
             if isinstance(reply, Written):
                 self._judge(head.run, self._noted(head.run, head.incarnation, record, prior))

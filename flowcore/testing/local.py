@@ -94,6 +94,9 @@ class LocalApp(App):
             pace=pace or app.engine.pace,
             retention=app.engine.retention,
             tracer=app.engine.tracer,
+            links=app.engine.links,
+            webhooks=app.webhooks.values(),
+            deliveries=app.deliveries,
             largest_value=app.largest_value,
         )
         self._crashes: list[tuple[str, Fault]] = []
@@ -196,7 +199,10 @@ class LocalApp(App):
         return earliest if self._swept_at is None else max(earliest, self._swept_at + SWEEP_EVERY)
 
     def _crash(self, call: Call) -> Fault | None:
-        written = [*call.batch, *([call.record] if call.verb == "commit" and call.record is not None else [])]
+        written = [
+            *call.batch,
+            *([call.record] if call.verb in ("commit", "commit_with") and call.record is not None else []),
+        ]
         for crash in self._crashes:
             if any(_is_meant(record.key, crash[0]) for record in written if not is_once(record.key)):
                 self._crashes.remove(crash)

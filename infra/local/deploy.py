@@ -8,6 +8,7 @@ error, never skipped in silence.
 
 import json
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -63,6 +64,7 @@ class Deployment:
             "AWS::SQS::Queue": self._queue,
             "AWS::IAM::Role": self._role,
             "AWS::Scheduler::ScheduleGroup": self._schedule_group,
+            "AWS::SecretsManager::Secret": self._secret,
             "AWS::Lambda::Function": self._function,
             "AWS::Lambda::Version": self._version,
             "AWS::Lambda::Alias": self._alias,
@@ -163,6 +165,14 @@ class Deployment:
         attributes = {key: _text(value) for key, value in properties.items() if key not in ("QueueName", "Tags")}
         url = sqs.create_queue(QueueName=queue, Attributes=attributes)["QueueUrl"]
         return Made(ref=url, attributes={"Arn": self._arn("sqs", queue), "QueueName": queue, "QueueUrl": url})
+
+    def _secret(self, name: str, properties: dict[str, Any]) -> Made:
+        wanted = properties["GenerateSecretString"]
+        value = json.loads(wanted["SecretStringTemplate"])
+        value[wanted["GenerateStringKey"]] = secrets.token_hex(int(wanted["PasswordLength"]) // 2)
+        named = self._physical_name(name, properties, "Name")
+        made = self._client("secretsmanager").create_secret(Name=named, SecretString=json.dumps(value))
+        return Made(ref=made["ARN"])
 
     def _role(self, name: str, properties: dict[str, Any]) -> Made:
         iam = self._client("iam")

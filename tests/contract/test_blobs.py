@@ -17,10 +17,10 @@ from flowcore.adapters.blobs import FolderBlobs, MemoryBlobs
 from flowcore.adapters.memory import MemoryStore
 from flowcore.adapters.roomy import RoomyStore
 from flowcore.adapters.s3 import S3Blobs
-from flowcore.errors import BlobsUnavailable, PayloadTooLarge
+from flowcore.errors import BlobsUnavailable, InvalidPayload, PayloadTooLarge
 from flowcore.ports import Blobs, Store
 from flowcore.testing import SeededIds
-from flowcore.testing.contract import RUN, StoreContract, a_head, a_suspension
+from flowcore.testing.contract import RUN, StoreContract, a_head, a_record, a_suspension
 from flowcore.testing.contract_blobs import BlobsContract, put
 from flowcore.testing.moto import REGION
 
@@ -87,6 +87,16 @@ class TestRoomyStore(StoreContract):
         with pytest.raises(PayloadTooLarge, match="suspend payload of step 'approve'"):
             small.commit(RUN, 1, replace(a_suspension(), output="y" * 90_000, payload="x" * 100_000), None)
         assert (None, {}) == (small.peek(RUN), blobs.kept)
+
+    def test_weigh_refuses_what_cannot_be_written(self, store: Store) -> None:
+        """A large value weighs what its parcel does, and nothing is put for that; one above the limit is refused."""
+        small = RoomyStore(MemoryStore(), blobs := MemoryBlobs(), SeededIds(), largest=500_000)
+        assert 60 < store.weigh(RUN, 1, a_record(output="x" * 400_000)) < 400
+        with pytest.raises(PayloadTooLarge):
+            small.weigh(RUN, 1, a_record(output="x" * 500_000))
+        with pytest.raises(InvalidPayload):
+            small.weigh(RUN, 1, a_record(output=float("nan")))
+        assert {} == blobs.kept
 
 
 def test_s3_makes_no_client_before_it_is_needed() -> None:

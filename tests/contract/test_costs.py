@@ -60,6 +60,12 @@ def _listening(store: Store) -> None:
     store.listen(a_listener())
 
 
+def _silence(store: Store) -> None:
+    answered = a_record("approve", Outcome.RESU, gen=1)
+    head, silenced = a_head(version=4, epoch=1), [a_listener("approve@0:a"), a_listener("approve@0:b")]
+    store.resume(head, answered, version=3, prior=a_suspension(), silenced=silenced)
+
+
 def _note(store: Store) -> None:
     store.note(RUN, NOW, "r001", "id-1", a_receipt())
 
@@ -85,6 +91,28 @@ def _batched(count: int, **left: Any) -> Act:
     batch = [(a_record(f"s{number}", output="x" * 200, seq=number), None) for number in range(count)]
     head = a_head(**{"version": 2, "epoch": 1, "due": None, **left})
     return lambda store: store.release(head, epoch=1, version=1, batch=batch)
+
+
+def _commit_beside(store: Store) -> None:
+    assert isinstance(store, DynamoStore)
+    own = {"pk": {"S": "T#acme#R#of-my-own"}, "sk": {"S": "order"}, "paid": {"N": "1"}}
+    effect = {"Put": {"TableName": store._table, "Item": own}}
+    assert Written() == store.commit_with(RUN, 1, a_record(), None, [effect])
+
+
+def _beat(store: Store) -> None:
+    later: dict[str, Any] = {"lease_until": NOW + 120 * SECOND, "due": NOW + 150 * SECOND}
+    store.release(a_running_head(version=2, **later), epoch=1, version=1)
+
+
+def _told(store: Store, gen: int) -> None:
+    told = [a_record("long!beat@", Outcome.START, output={"page": page}, gen=page) for page in range(gen + 1)]
+    store.commit(RUN, 1, told[gen], told[gen - 1] if gen else None)
+
+
+def _told_once(store: Store) -> None:
+    _start_inline(store)
+    _told(store, 0)
 
 
 def _begin_once(store: Store) -> None:
@@ -113,15 +141,20 @@ ROWS: list[tuple[str, Act, Act, int, int, float]] = [
     ("release, handed on", _start_inline, _release(due=NOW + 5 * SECOND), 3, 3, 0),
     ("release, ended", _start_inline, _release(**ENDED), 2, 3, 0),
     ("release, ended, to expire", _start_inline, _release(**ENDED, **EXPIRING), 3, 4, 0),
+    ("heartbeat that renews the lease", _start_inline, _beat, 3, 3, 0),
+    ("heartbeat's details", _start_inline, lambda store: _told(store, 0), 1, 1, 0),
+    ("heartbeat's next details", _told_once, lambda store: _told(store, 1), 1, 1, 0),
     ("release, ended, with 1 outcome", _start_inline, _batched(1, **ENDED), 5, 6, 0),
     ("release, ended, with 3 outcomes", _start_inline, _batched(3, **ENDED), 5, 6, 0),
     ("release, ended, with 10 outcomes", _start_inline, _batched(10, **ENDED), 9, 10, 0),
     ("release, ended, with 40 outcomes", _start_inline, _batched(40, **ENDED), 5, 6, 0),
+    ("commit a step with a write of one's own", _start_inline, _commit_beside, 4, 4, 0),
     ("commit that a step begins, once", _start_inline, _begin_once, 1, 1, 0),
     ("commit a step that had begun", _begun_once, _end_once, 1, 1, 0),
     ("resume, queued", suspend, _resume(a_head(version=4, epoch=1)), 5, 6, 0),
     ("resume, inline", suspend, _resume(a_running_head(version=4, epoch=2)), 5, 6, 0),
     ("take an event", _listening, _take, 9, 10, 0),
+    ("resume, two listen in vain", _listening, _silence, 9, 10, 0),
     ("keep a receipt", suspend, _note, 1, 1, 0),
     ("count a receipt", _noted, _note, 1, 1, 0),
     ("start with an event", _nothing, lambda store: store.start_with(a_head(), a_sent("e-1")), 5, 6, 0),

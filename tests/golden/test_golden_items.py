@@ -27,6 +27,7 @@ from flowcore.adapters.dynamodb_items import (
 from flowcore.adapters.dynamodb_notes import decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
+    Alternative,
     Answer,
     Delegation,
     Delta,
@@ -153,6 +154,24 @@ RECORDS = {
             remind=(timedelta(hours=4), timedelta(days=1)),
         ),
         votes=(Answer(wait="pay@2", data={"approved": True}, digest="d-1", at=NOW, by="ann"),),
+    ),
+    "record susp, for one of two": _record(
+        Outcome.SUSP,
+        gen=3,
+        began=2,
+        until=LATER,
+        terms=Terms(lapse=Lapse(None)),
+        alternatives=(
+            Alternative(
+                name="board",
+                payload={"why": "large"},
+                resume="Decision",
+                terms=Terms(approvers=("ann", "bob"), quorum=2),
+                votes=(Answer(wait="pay@2:board", data={"approved": True}, digest="d-1", at=NOW, by="ann"),),
+                delegations=(Delegation(seat="bob", by="bob", to="eve", at=NOW),),
+            ),
+            Alternative(name="paid", terms=Terms(listens=("order.paid", "A-17"))),
+        ),
     ),
     "record susp, delegated": _record(
         Outcome.SUSP,

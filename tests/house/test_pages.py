@@ -23,8 +23,19 @@ MOST_TEXTS = 3
 """Blocks that nothing tries, over all pages."""
 
 LANGUAGES = {"python", "console", "json", "yaml", "mermaid", "text"}
-ROUTES = re.findall(r'@router\.(get|post)\("([^"]+)"\)', (ROOT / "flowcore/http/routes.py").read_text(encoding="utf-8"))
-BODIES = {"/events": EventBody, "/runs": StartBody, "/resume": ResumeBody, "/cancel": None, "/redrive": None}
+ROUTES = [
+    route
+    for file in (ROOT / "flowcore/http").glob("*.py")
+    for route in re.findall(r'@router\.(get|post|delete)\("([^"]+)"\)', file.read_text(encoding="utf-8"))
+]
+BODIES = {
+    "/events": EventBody,
+    "/runs": StartBody,
+    "/resume": ResumeBody,
+    "/cancel": None,
+    "/redrive": None,
+    "/unblock": None,
+}
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from infra.access import GRANTS
-from infra.functions import ENVIRONMENT, HANDLERS, OPEN_ROUTES, ROUTES, VISIBILITY_FACTOR
+from infra.functions import DOORS, ENVIRONMENT, HANDLERS, OPEN_ROUTES, ROUTES, VISIBILITY_FACTOR
 from infra.local.stack import PROJECT
 from infra.local.template import Intrinsics, load, parameters, translate
 from infra.table import TTL_ATTRIBUTE, create_table_request
@@ -33,6 +33,10 @@ RESOURCE_NAMES = {
     "ApiLogs.Arn": "api logs",
     "WorkerLogs.Arn": "worker logs",
     "SweepLogs.Arn": "sweep logs",
+    "WebhookLogs.Arn": "webhook logs",
+    "LinkSecret": "link secret",
+    "secret:AWS::StackName/*": "webhook secrets",
+    "parameter/AWS::StackName/*": "webhook parameters",
 }
 """How a policy's resource reads once its references are spelled out -> the name ``infra/access.py`` uses."""
 
@@ -84,7 +88,7 @@ def as_list(value: Any) -> list[Any]:
 
 def resource_name(resource: str) -> str:
     """The short name of a policy's resource."""
-    spelled = re.sub(r"^.*:(?=schedule/)", "", resource).replace("Table.Arn/", "Table/")
+    spelled = re.sub(r"^.*:(?=schedule/|secret:|parameter/)", "", resource).replace("Table.Arn/", "Table/")
     return RESOURCE_NAMES[spelled]
 
 
@@ -200,7 +204,7 @@ def test_sweep_is_called_every_minute() -> None:
 def test_routes_are_the_ones_described_as_data() -> None:
     """All of them, under the authorizer of the chosen mode but for the open ones."""
     found = {route["RouteKey"]: route["AuthorizationType"] for route in resources("AWS::ApiGatewayV2::Route").values()}
-    assert {key: "NONE" if key in OPEN_ROUTES else "AWS_IAM" for key in ROUTES} == found
+    assert {key: "NONE" if key in OPEN_ROUTES else "AWS_IAM" for key in (*ROUTES, *DOORS)} == found
 
 
 @pytest.mark.parametrize("role", GRANTS)
@@ -236,7 +240,7 @@ def test_no_statement_allows_everything() -> None:
 def test_schedule_role_is_passed_to_scheduler_only() -> None:
     """PassRole without this condition would lend the role to any service."""
     conditions = [s.get("Condition") for _, s in statements() if "iam:PassRole" in as_list(s["Action"])]
-    assert [{"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}] * 2 == conditions
+    assert [{"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}] * 3 == conditions
 
 
 def test_schedule_role_trusts_our_group_only() -> None:

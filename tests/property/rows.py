@@ -36,8 +36,17 @@ class Row:
 ROWS: Mapping[str, Row] = {
     "storms": Row("random workflows through random storms, in memory", "storms", "10,000", 20_000),
     "storms-moto": Row("the same on DynamoDB as moto plays it", "storms", "12", 500),
+    "states": Row(
+        "states of a run with workers, zombies, crashes, racing answers, deadlines and events around it",
+        "states",
+        "4,800",
+        300_000,
+    ),
     "resumes": Row("32 people answer at once: one wins, the others learn who", "rounds", "200", 5_000),
     "resumes-moto": Row("the same on DynamoDB as moto plays it", "rounds", "5", 100),
+    "histories": Row("what six at once are told by a store could have been told one by one", "histories", "50", 10_000),
+    "histories-moto": Row("the same on DynamoDB as moto plays it", "histories", "4", 300),
+    "histories-app": Row("the same of an App, with 8 to 32 answers and a cancel", "histories", "20", 2_000),
 }
 """In the order of the page; a proof that is not here cannot be told."""
 

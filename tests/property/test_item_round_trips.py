@@ -22,6 +22,7 @@ from flowcore.adapters.dynamodb_items import (
 from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
+    Alternative,
     Answer,
     Delegation,
     Delta,
@@ -98,6 +99,14 @@ TERMS: dict[str, Any] = {
     "notify": st.none() | texts,
     "remind": st.lists(st.integers(0, 10**12).map(lambda ms: timedelta(milliseconds=ms)), max_size=2).map(tuple),
 }
+ALTERNATIVE: dict[str, Any] = {
+    "name": texts,
+    "payload": values,
+    "resume": st.none() | texts,
+    "terms": st.builds(Terms, **TERMS),
+    "votes": st.lists(answers, max_size=2).map(tuple),
+    "delegations": st.lists(st.builds(Delegation, **DELEGATION), max_size=2).map(tuple),
+}
 RECEIPT: dict[str, Any] = {
     "verdict": st.sampled_from(get_args(Verdict)),
     "wait": texts,
@@ -130,6 +139,7 @@ RECORD: dict[str, Any] = {
     "label": st.none() | texts,
     "listens": st.none() | st.tuples(texts, texts),
     "terms": st.none() | st.builds(Terms, **TERMS),
+    "alternatives": st.lists(st.builds(Alternative, **ALTERNATIVE), max_size=2).map(tuple),
     "votes": st.lists(answers, max_size=2).map(tuple),
     "delegations": st.lists(st.builds(Delegation, **DELEGATION), max_size=2).map(tuple),
     "began": st.none() | counts,
@@ -250,6 +260,8 @@ def test_every_field_is_drawn() -> None:
         (StepRecord, RECORD),
         (StepFailure, FAILURE),
         (Answer, ANSWER),
+        (Terms, TERMS),
+        (Alternative, ALTERNATIVE),
         (Delta, DELTA),
         (Delegation, DELEGATION),
         (Terms, TERMS),

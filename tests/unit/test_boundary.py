@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowcore import App, Backoff, DefinitionError, StepContext, Wait, workflow
+from flowcore import App, Backoff, DefinitionError, Option, StepContext, Wait, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import Outcome
@@ -192,6 +192,21 @@ def test_an_event_that_came_before_is_taken() -> None:
     assert result.run_id == "r-1"
 
 
+def test_an_event_for_one_of_several_things_is_taken() -> None:
+    """Each of the things that a step waits for counts."""
+
+    def either(value: Any, ctx: StepContext[Any, Any]) -> Any:
+        if ctx.resume_data is None:
+            ctx.suspend_any([Option("human"), Option("paid", key="k")])
+        return ctx.resume_data
+
+    app, _ = _app(lambda w: w.then(a_step("a")).then(a_step("either", either, resume=Any)))
+    app.send_event("paid", "k", 7)
+    app.workflow("flow").create_run("r-1").start(1)
+    app.run_until_idle()
+    assert ("success", 7) == (app.run("r-1").result().status, app.run("r-1").result().output)
+
+
 def test_what_must_not_be_repeated_is_stored_at_once() -> None:
     """A step that runs at most once, before and after it; and what ``ctx.once`` has done."""
     careful = a_step("pay", semantics="at_most_once")
@@ -291,6 +306,8 @@ def test_one_step_at_a_time_is_stored_at_each_pause() -> None:
     assert ["start", "release a:ok", "move", "claim", "release b:ok"] == ledger.bare
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_it_becomes_the_same_under_every_fault() -> None:
     """Steps may run more often; what becomes of the run is what becomes of it step by step."""
     child = a_workflow(three, "child")

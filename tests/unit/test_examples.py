@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from examples import approval, bank, expense, export, onboarding, parcel, payouts, redo, review, trial
+from examples import approval, bank, expense, export, offer, onboarding, parcel, payouts, redo, review, trial
 from flowcore import App
 from flowcore.testing import LocalApp
 
@@ -63,6 +63,19 @@ def test_approval_ends_when_nobody_answers() -> None:
     run.start(approval.Request(what="a telescope", ladder=["ada", "grace"]))
     local.advance(days=4)
     assert approval.Standing(asked=2) == run.result().output
+
+
+def test_offer_ends_with_the_first_thing_that_comes() -> None:
+    """An answer, a payment, a colleague, or nothing within a month."""
+    local = LocalApp(offer.app)
+    runs = [local.workflow(offer.offers).create_run(id) for id in ("answered", "paid", "withdrawn", "forgotten")]
+    for run in runs:
+        run.start(offer.Offer(number=run.run_id, cents=5))
+    runs[0].resume({"accepted": False}, label="customer")
+    local.send_event("offer.paid", "paid", {"cents": 5})
+    runs[2].resume({"accepted": True}, label="withdraw", by="ada")
+    local.advance(days=30)
+    assert ["customer: no", "paid 5", "withdraw: yes", "expired"] == [run.result().output for run in runs]
 
 
 def test_parcel_waits_for_what_others_tell() -> None:

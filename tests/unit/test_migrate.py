@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from flowcore import App, DefinitionError, StepContext, create_step, migrate, workflow
+from flowcore import App, DefinitionError, Option, StepContext, create_step, migrate, workflow
 from flowcore.errors import InvalidPayload, NotBlocked
 from flowcore.keys import RunRef
 from flowcore.migrations import NoWay, renewed
 from flowcore.model import Json
+from flowcore.ops import check
 from flowcore.testing import LocalApp
 
 HOUR = timedelta(hours=1)
@@ -273,6 +274,47 @@ def test_step_that_runs_at_most_once_and_cannot_be_called_has_not_run() -> None:
 
     migrate(price, "output")(to_cents)
     assert ("success", 1) == (new.run("r").unblock().status, len(calls))
+
+
+def test_answer_to_one_of_several_options_is_migrated() -> None:
+    """The type that was asked for is one arm of what the step may be answered."""
+
+    class Paid(BaseModel):
+        cents: int
+
+    def offer(seen: list[Any], *arms: Any) -> Any:
+        def execute(_: Any, ctx: StepContext[Any, Any]) -> None:
+            if ctx.resume_data is None:
+                ctx.suspend_any([Option("boss", 3, resume=arms[0]), Option("bank", resume=arms[1])])
+            seen.append((ctx.suspend_data, ctx.resume_data))
+
+        step = create_step(id="offer", execute=execute, resume=arms[0] | arms[1], suspend=int)
+        return step, workflow("flow", input=int).then(step).commit()
+
+    class Boss(BaseModel):
+        euros: float
+
+    app, seen = LocalApp(App(offer([], Boss, Paid)[1])), list[Any]()
+    app.workflow("flow").create_run("r").start(1)
+    app.run("r").pause()
+    app.run("r").resume({"euros": 2}, label="boss")
+    boss_before = Boss
+
+    class Boss(BaseModel):  # type: ignore[no-redef]  # the deploy
+        cents: int
+        currency: str
+
+    step, flow = offer(seen, Boss, Paid)
+    new = deployed(app, flow)
+    assert "Invalid answer of 'offer'" in check(new).obstacles[0].detail
+
+    @migrate(step, "resume")
+    def to_boss(old: boss_before) -> Any:  # type: ignore[valid-type]  # the one of then
+        return {"cents": round(old.euros * 100), "currency": "EUR"}  # type: ignore[attr-defined]  # as above
+
+    assert 0 == check(new).exit_code
+    assert "success" == new.run("r").unpause().status
+    assert [(3, Boss.model_validate({"cents": 200, "currency": "EUR"}))] == seen
 
 
 # -- other places where values are kept -------------------------------------------------------------------------------

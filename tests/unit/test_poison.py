@@ -56,7 +56,7 @@ def crashed(app: LocalApp) -> Any:
     """A run that was given up."""
     dying(app, MOST_CLAIMS + 1)
     run = app.workflow("flow").create_run("r")
-    assert "running" == run.start(1).status
+    run.start(1)
     app.advance(days=1)
     return run
 
@@ -123,15 +123,18 @@ def test_only_the_first_ready_step_is_given_up() -> None:
 
 def test_given_up_step_is_called_again_by_a_redrive() -> None:
     """With a budget of its own; killing its workers again, it is given up again."""
-    app = LocalApp(App(FLOW))
+    clock = VirtualClock()
+    app = LocalApp(App(FLOW), queue=MemoryQueue(clock), clock=clock)
     run = crashed(app)
-    dying(app, MOST_CLAIMS + 1)
     run.redrive()
+    dying(app, MOST_CLAIMS + 1)
     app.advance(days=1)
     assert "ExecutorCrashed" == (run.result().error or pytest.fail("no error")).type
     CALLS.clear()
+    run.redrive()
+    app.run_until_idle()
 
-    assert (4, ["deadly"]) == (run.redrive().output, CALLS)
+    assert (4, ["deadly"]) == (run.result().output, CALLS)
     with pytest.raises(NotFailed):
         run.redrive()
 

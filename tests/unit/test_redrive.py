@@ -450,4 +450,5 @@ def test_a_step_that_runs_at_most_once_is_called_again_only_if_it_has_failed() -
     graph = a_graph(lambda w: w.parallel(ask, second))
     begun, failed_ = a_record("ask", Outcome.START), a_record("second", Outcome.ERR, gen=1)
 
-    assert [begun.key] == [kept.key for kept in redriven(graph, a_run(begun, failed_, status=RunStatus.FAILED), NOW)]
+    kept = redriven(graph, a_run(begun, failed_, status=RunStatus.FAILED), NOW)
+    assert [(begun.key, Outcome.START), (failed_.key, Outcome.RETRY)] == [(each.key, each.outcome) for each in kept]

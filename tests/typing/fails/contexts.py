@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from flowcore import App, StepContext, step, workflow
+from flowcore import App, Option, StepContext, step, workflow
 
 
 class Ask(BaseModel):
@@ -28,6 +28,16 @@ def ask(amount: int, ctx: StepContext[Decision, Ask]) -> bool:
     """What is shown has a type."""
     if ctx.resume_data is None:
         ctx.suspend(Decision(approved=True))  # error
+    return ctx.resume_data.approved
+
+
+@step
+def choose(amount: int, ctx: StepContext[Decision, Ask]) -> bool:
+    """What an option shows has the same type, and a name is text."""
+    if ctx.resume_data is None:
+        ctx.suspend_any([Option("boss", Ask(reason="why")), Option("staff", Decision(approved=True))])  # error
+    if not ctx.chosen:
+        ctx.suspend_any([Option(3)])  # error
     return ctx.resume_data.approved
 
 

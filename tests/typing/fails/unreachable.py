@@ -11,6 +11,13 @@ def suspends(amount: int, ctx: StepContext) -> int:
 
 
 @step
+def chooses(amount: int, ctx: StepContext) -> int:
+    """The same."""
+    ctx.suspend_any([])
+    return "never"  # error: mypy
+
+
+@step
 def bails(amount: int, ctx: StepContext) -> int:
     """The same."""
     ctx.bail(3)

@@ -4,7 +4,7 @@ from typing import Any, assert_type
 
 from pydantic import BaseModel
 
-from flowcore import App, Step, StepContext, step, workflow
+from flowcore import App, Option, Step, StepContext, step, workflow
 
 
 class Ask(BaseModel):
@@ -51,6 +51,16 @@ def asked(number: int, ctx: StepContext[bool, Ask, Tally]) -> str:
     assert_type(ctx.get_init_data(Ask), Ask)
     assert_type(ctx.once("key", lambda: 7), int)
     return str(number)
+
+
+@step
+def chosen(number: int, ctx: StepContext[bool | int, Ask]) -> str:
+    """The answer to one of several options is one of several types."""
+    if ctx.resume_data is None:
+        ctx.suspend_any([Option("boss", Ask(reason="why"), resume=bool), Option("paid", key="k", resume=int)])
+    assert_type(ctx.chosen, str | None)
+    assert_type(ctx.resume_data, bool | int)
+    return f"{ctx.chosen}"
 
 
 @step

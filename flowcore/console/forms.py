@@ -1,0 +1,171 @@
+"""A form for a JSON Schema, and the JSON that a filled one stands for. Pure: knows neither HTML nor HTTP.
+
+What a browser can ask for gets a control of its own; what it cannot is asked for as JSON text, so every schema has a
+form. Nothing is judged here: what was typed goes to the model as it is, and the model says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from flowcore.model import Json
+
+Kind: TypeAlias = Literal["text", "lines", "number", "truth", "choice", "choices", "date", "instant", "email", "json"]
+
+WHOLE = "value"
+"""Name of the one field of a value that is no object."""
+
+_MOST_FIELDS = 200
+_MOST_DEPTH = 5
+"""Objects inside each other that get fields of their own; what lies deeper is asked for as JSON."""
+_LONG = 200
+"""Characters from which on a text gets several lines."""
+_FORMATS: Mapping[str, Kind] = {"date": "date", "date-time": "instant", "email": "email"}
+_ATTRIBUTES = {
+    "minimum": "min",
+    "maximum": "max",
+    "minLength": "minlength",
+    "maxLength": "maxlength",
+    "pattern": "pattern",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One control of a form."""
+
+    name: str
+    """The dotted path in the value; ``value`` for the value itself."""
+    label: str
+    kind: Kind
+    required: bool
+    help: str = ""
+    choices: Sequence[tuple[str, str]] = ()
+    """What is sent (JSON text) and what is shown."""
+    default: Json = None
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """HTML attributes that let a browser notice a mistake before we do."""
+
+
+def fields(schema: Mapping[str, Json]) -> list[Field]:
+    """The controls of a form for values of this schema, in the order of its properties."""
+    whole = _resolved(schema, schema)
+    if whole.get("type") == "object" and whole.get("properties"):
+        return list(_properties(whole, schema, "", 1))[:_MOST_FIELDS]
+    return [_control(WHOLE, {"title": "Answer", **whole}, required=True)]
+
+
+def read(form: Sequence[Field], posted: Mapping[str, Sequence[str]]) -> Json:
+    """The value that a posted form stands for. What was left empty and need not be given is left out."""
+    value: dict[str, Json] = {}
+    for one in form:
+        found = _given(one, posted.get(one.name, ()))
+        if found is not None:
+            if one.name == WHOLE and len(form) == 1:
+                return found[0]
+            _put(value, one.name.split("."), found[0])
+    return None if len(form) == 1 and form[0].name == WHOLE else value
+
+
+def _properties(
+    schema: Mapping[str, Json], root: Mapping[str, Json], above: str, depth: int, *, optional: bool = False
+) -> Iterator[Field]:
+    needed = set(schema.get("required", ()))
+    for name, described in schema["properties"].items():
+        inner, path = _resolved(described, root), f"{above}{name}"
+        required = name in needed and not optional
+        if inner.get("type") == "object" and inner.get("properties") and depth < _MOST_DEPTH and "." not in name:
+            yield from _properties(inner, root, f"{path}.", depth + 1, optional=not required)
+        else:
+            yield _control(path, {"title": name, **inner}, required=required)
+
+
+def _control(name: str, schema: Mapping[str, Json], *, required: bool) -> Field:
+    kind = _kind(schema)
+    items = schema.get("items", {}) if kind == "choices" else schema
+    values = items.get("enum", [items["const"]] if "const" in items else [])
+    return Field(
+        name=name,
+        label=str(schema.get("title", name)),
+        kind=kind,
+        required=required,
+        help=str(schema.get("description", "")),
+        choices=[(json.dumps(value), value if isinstance(value, str) else json.dumps(value)) for value in values],
+        default=schema.get("default"),
+        limits={html: str(schema[word]) for word, html in _ATTRIBUTES.items() if word in schema}
+        | ({"step": "1" if schema.get("type") == "integer" else "any"} if kind == "number" else {}),
+    )
+
+
+def _kind(schema: Mapping[str, Json]) -> Kind:
+    items = schema.get("items")
+    match schema.get("type"):
+        case _ if "enum" in schema or "const" in schema:
+            return "choice"
+        case "boolean":
+            return "truth"
+        case "integer" | "number":
+            return "number"
+        case "string":
+            lines: Kind = "lines" if schema.get("maxLength", 0) > _LONG else "text"
+            return _FORMATS.get(schema.get("format", ""), lines)
+        case "array" if isinstance(items, dict) and "enum" in items:
+            return "choices"
+        case _:
+            return "json"
+
+
+def _resolved(schema: Json, root: Mapping[str, Json]) -> dict[str, Json]:
+    """The schema behind a reference, and without the null of an optional value."""
+    found = dict(schema) if isinstance(schema, dict) else {}
+    for _ in range(_MOST_DEPTH):
+        if "$ref" in found:
+            target = root.get("$defs", {}).get(str(found["$ref"]).rsplit("/", 1)[-1], {})
+            found = {**target, **{word: value for word, value in found.items() if word != "$ref"}}
+        elif len(some := [one for one in found.get("anyOf", ()) if one.get("type") != "null"]) == 1:
+            found = {**some[0], **{word: value for word, value in found.items() if word != "anyOf"}}
+        else:
+            break
+    if isinstance(found.get("items"), dict) and "$ref" in found["items"]:
+        found["items"] = _resolved(found["items"], root)
+    return found
+
+
+def _given(one: Field, sent: Sequence[str]) -> tuple[Json] | None:
+    """What one control gave; None when it was left empty."""
+    text = sent[0] if sent else ""
+    if one.kind == "choices":
+        return ([_plain(choice) for choice in sent],) if sent or one.required else None
+    if one.kind in ("text", "lines"):
+        return (text.replace("\r\n", "\n"),) if text or (one.required and sent) else None
+    if not text.strip():
+        return None
+    if one.kind == "instant" and text[-1:].isdigit() and "+" not in text:
+        return (f"{text}Z",)
+    if one.kind in ("date", "instant", "email"):
+        return (text,)
+    return (_truth(text) if one.kind == "truth" else _plain(text),)
+
+
+def _truth(text: str) -> Json:
+    """What a browser sends for yes: our own word, or ``on`` from a form that somebody else has drawn."""
+    return {"true": True, "on": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
+        text.strip().lower(), text
+    )
+
+
+def _plain(text: str) -> Json:
+    """JSON where the text is some, else the text itself: the model says what it thinks of it."""
+    try:
+        return json.loads(text, parse_constant=str)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _put(value: dict[str, Json], path: Sequence[str], found: Json) -> None:
+    for name in path[:-1]:
+        value = value.setdefault(name, {})
+    value[path[-1]] = found

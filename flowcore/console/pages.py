@@ -1,0 +1,63 @@
+"""Pages as text: templates filled with values, all of them escaped, and headers that let nothing else run.
+
+The one style sheet stands in each page and is named by its hash, so nothing is loaded and nothing runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+def page(template: str, **values: Any) -> str:
+    """The page that a template makes of these values."""
+    return _environment().get_template(f"{template}.html").render(values)
+
+
+@cache
+def headers() -> Mapping[str, str]:
+    """What every page is sent with: nothing runs, loads, frames, keeps, indexes or passes on its address."""
+    mark = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+    return {
+        "Content-Security-Policy": (
+            f"default-src 'none'; style-src 'sha256-{mark}'; form-action 'self'; base-uri 'none'; "
+            "frame-ancestors 'none'"
+        ),
+        "Cache-Control": "no-store",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Robots-Tag": "noindex, nofollow, noarchive",
+    }
+
+
+@cache
+def _style() -> str:
+    return (_TEMPLATES / "style.css").read_text("utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  # only where a page is drawn
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.globals["style"] = _style()
+    environment.filters["instant"] = _told
+    return environment
+
+
+def _told(instant: datetime | None) -> str:
+    """An instant as a person reads it."""
+    return "" if instant is None else f"{instant:%d %B %Y, %H:%M} UTC"

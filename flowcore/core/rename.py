@@ -1,0 +1,129 @@
+"""A workflow as one run has met it: entries that were renamed since are called there what they were called then.
+
+A run keeps its names for life: its records, the ids of its suspensions and its idempotency keys are made of them. So it
+is not the run that follows a rename, but the graph that follows the run. What an author has declared to be removed is
+not seen any more. Pure, and free for workflows of which nothing was renamed or removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+from flowcore.authoring.graph import (
+    Body,
+    BranchNode,
+    ForeachNode,
+    Graph,
+    LoopNode,
+    NestedNode,
+    Node,
+    ParallelNode,
+    entries,
+)
+from flowcore.keys import StepKey, dotted, step_of
+from flowcore.model import Outcome, Snapshot, StepRecord
+from flowcore.pmap import PMap
+
+
+def as_met(graph: Graph, snapshot: Snapshot) -> tuple[Graph, Snapshot]:
+    """The workflow under the names by which the run knows it, and the run without what was declared to be removed."""
+    if not _has_history(graph):
+        return graph, snapshot
+    kept = {key: record for key, record in snapshot.records.items() if not _is_gone(graph, _path_of(key))}
+    if len(kept) < len(snapshot.records):
+        snapshot = replace(snapshot, records=PMap(kept))
+    return _named(graph, frozenset(_met(graph, snapshot.records.values())), ""), snapshot
+
+
+@lru_cache(maxsize=256)
+def _has_history(graph: Graph) -> bool:
+    nested = (inner.graph for node in entries(graph.nodes) if isinstance(inner := _inner(node), NestedNode))
+    return bool(graph.former or graph.gone) or any(map(_has_history, nested))
+
+
+def _inner(node: Node) -> Node:
+    return node.body if isinstance(node, (LoopNode, ForeachNode)) else node
+
+
+def _path_of(key: StepKey) -> tuple[str, ...]:
+    """The names on the way to a place, without the numbers of items and turns."""
+    return tuple(name.split("[", 1)[0] for name in dotted(step_of(key)).split("."))
+
+
+def _below(graph: Graph, name: str) -> Graph | None:
+    """The workflow inside the entry that has this name, or had it."""
+    node = graph.by_id.get(graph.former.get(name, name))
+    inner = None if node is None else _inner(node)
+    return inner.graph if isinstance(inner, NestedNode) else None
+
+
+def _is_gone(graph: Graph, path: tuple[str, ...]) -> bool:
+    inside: Graph | None = graph
+    for name in path:
+        if inside is None:
+            return False
+        if name in inside.gone:
+            return True
+        inside = _below(inside, name)
+    return False
+
+
+def _met(graph: Graph, records: Iterable[StepRecord]) -> Iterator[str]:
+    """The places, as dotted ids, whose last name is one that was given up."""
+    for record in records:
+        path = _path_of(record.key)
+        inside: Graph | None = graph
+        around: Graph = graph
+        for depth, name in enumerate(path, start=1):
+            if inside is None:
+                break
+            if name in inside.former:
+                yield ".".join(path[:depth])
+            around, inside = inside, _below(inside, name)
+        # A branch may have chosen an arm that has not left a record yet.
+        if record.outcome is Outcome.OK and isinstance(around.find(path[-1]), BranchNode):
+            chosen = record.output if isinstance(record.output, list) else []
+            yield from (".".join((*path[:-1], arm)) for arm in chosen if arm in around.former)
+
+
+@lru_cache(maxsize=1024)
+def _named(graph: Graph, met: frozenset[str], prefix: str) -> Graph:
+    """The same workflow with the names of ``met``, which stands at ``prefix`` in the run."""
+    if not met:
+        return graph
+    old = {new: former for former, new in graph.former.items() if f"{prefix}{former}" in met}
+    nodes = tuple(_as_called(node, old, met, prefix) for node in graph.nodes)
+    aliases = {former: old.get(new, new) for former, new in graph.former.items()} | old
+    by_id = {node.id: node for node in entries(nodes)}
+    return replace(graph, nodes=nodes, by_id=by_id, former={}, aliases={a: id for a, id in aliases.items() if a != id})
+
+
+def _as_called(node: Node, old: dict[str, str], met: frozenset[str], prefix: str) -> Node:
+    id = old.get(node.id, node.id)
+    match node:
+        case ParallelNode():
+            arms = tuple(_as_called(arm, old, met, prefix) for arm in node.arms)
+            return replace(node, id=id, arms=arms, names=_new_names(old))
+        case BranchNode():
+            pairs = tuple((condition, _as_called(arm, old, met, prefix)) for condition, arm in node.arms)
+            otherwise = node.otherwise and _as_called(node.otherwise, old, met, prefix)
+            return replace(node, id=id, arms=pairs, otherwise=otherwise, names=_new_names(old))
+        case LoopNode() | ForeachNode():
+            return replace(node, id=id, body=_body_called(node.body, id, met, prefix))
+        case NestedNode():
+            return _body_called(node, id, met, prefix)
+        case _:
+            return replace(node, id=id)
+
+
+def _body_called(body: Body, id: str, met: frozenset[str], prefix: str) -> Body:
+    if isinstance(body, NestedNode):
+        return replace(body, id=id, graph=_named(body.graph, met, f"{prefix}{id}."))
+    return replace(body, id=id)
+
+
+def _new_names(old: dict[str, str]) -> dict[str, str]:
+    """What the arms are called today: their outputs go on under these names, which the code at hand expects."""
+    return {former: new for new, former in old.items()}

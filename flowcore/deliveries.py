@@ -1,0 +1,304 @@
+"""What a delivery of a webhook means: which event it is, about what; and the log in which each of them can be found.
+
+A delivery that is signed becomes an event (``App.send_event``) whose id is the delivery's: however often it comes, it
+settles one wait once, in the transaction that resumes the run. What it became is logged with what it carried, so that
+one which was filtered, or which nobody understood, can be given another chance.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from urllib.parse import parse_qsl
+
+from flowcore.errors import (
+    DeliveryNotFound,
+    FlowcoreError,
+    MalformedRequest,
+    RequestError,
+    SettingsError,
+    WebhookNotFound,
+)
+from flowcore.keys import event_mistake, is_name, is_run_id
+from flowcore.model import Json, Page
+from flowcore.webhooks import Headers, Scheme, Slack
+
+if TYPE_CHECKING:
+    from flowcore.app import App
+
+_LOGGER = logging.getLogger("flowcore.deliveries")
+
+Verdict: TypeAlias = Literal["applied", "buffered", "started", "duplicate", "filtered", "unmatched", "rejected"]
+"""The first four: as of the event. ``filtered``: ``only`` says no. ``unmatched``: no key in it.
+``rejected``: its data fits no open wait, or not what an event may be."""
+
+KEPT = timedelta(days=30)
+"""How long a delivery can be found in the log, and be given another chance."""
+
+Secrets: TypeAlias = Callable[[str], Sequence[str]]
+"""From where secrets are kept, ``env:NAME``, ``ssm:/path`` or ``secretsmanager:id``, to what they are now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """A door for the deliveries of one sender: ``POST /hooks/{name}``.
+
+    ``key``, ``data`` and ``only`` are JMESPath expressions over the body; ``header('x-github-event')`` in them gives a
+    header, which not every sender signs.
+
+    Args:
+        name: the last part of its address.
+        scheme: how the sender signs.
+        secret: where its secrets are kept: ``env:NAME``, ``ssm:/path`` or ``secretsmanager:id``. While they are being
+            changed, both stand there with a comma in between.
+        event: name of the event that a delivery is.
+        key: what it is about; must be the key that the wait was given.
+        data: what the waiting step is given.
+        only: of which deliveries; others are logged as ``filtered``.
+        keep: how long an event waits for somebody.
+        tenant: whose runs it is for.
+    Raises: SettingsError for a name, an expression or a place that cannot be meant.
+
+    Example:
+        >>> from flowcore.webhooks import Stripe
+        >>> Webhook(
+        ...     name="stripe",
+        ...     scheme=Stripe(),
+        ...     secret="secretsmanager:shop/stripe",
+        ...     event="payment",
+        ...     key="data.object.metadata.order",
+        ...     only="type == 'payment_intent.succeeded'",
+        ... ).name
+        'stripe'
+    """
+
+    name: str
+    scheme: Scheme
+    secret: str
+    event: str
+    key: str
+    data: str = "@"
+    only: str | None = None
+    keep: timedelta = timedelta(days=7)
+    tenant: str = "default"
+
+    def __post_init__(self) -> None:
+        faults = [] if is_run_id(self.name) else [f"{self.name!r} cannot be a part of an address"]
+        if self.secret.partition(":")[0] not in ("env", "ssm", "secretsmanager"):
+            faults.append("secret= names no place: env:NAME, ssm:/path or secretsmanager:id (never the secret itself)")
+        if (mistake := event_mistake(self.event)) is not None:
+            faults.append(mistake)
+        faults += [fault for text in (self.key, self.data, self.only) if (fault := _mistake(text)) is not None]
+        if faults:
+            raise SettingsError(f"Webhook {self.name!r}: " + "; ".join(faults))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One delivery as the log knows it."""
+
+    tenant: str
+    hook: str
+    id: str
+    """Of this line of the log; sorts by time."""
+    delivery_id: str
+    """As the sender calls it: a repeated delivery has the same, and a line of its own."""
+    at: datetime
+    verdict: Verdict
+    reason: str | None = None
+    """Of ``filtered``, ``unmatched`` and ``rejected``."""
+    event: str | None = None
+    key: str | None = None
+    run_id: str | None = None
+    wait: str | None = None
+    body: Json = None
+    """What it carried; left out of listings."""
+    headers: Mapping[str, str] | None = None
+    """Those that an expression has asked for."""
+
+
+class DeliveryLog(Protocol):
+    """Where deliveries are kept for a while. Raises, all methods: StoreUnavailable, Throttled."""
+
+    def log(self, delivery: Delivery, until: datetime) -> None:
+        """Keep it until then."""
+        ...
+
+    def delivery(self, tenant: str, hook: str, id: str) -> Delivery | None:
+        """The one of that id, with its body."""
+        ...
+
+    def deliveries(self, tenant: str, hook: str, *, limit: int, cursor: str | None = None) -> Page[Delivery]:
+        """The newest first, without their bodies. Raises: MalformedRequest for a cursor that was not given here."""
+        ...
+
+
+def deliver(app: App, hook: Webhook, id: str, headers: Headers, body: bytes) -> Delivery:
+    """Take one delivery in: what became of it.
+
+    Args:
+        id: what ``hook.scheme.verify`` has called it.
+    Raises: OutsideError, and then the sender will try again.
+    """
+    now = app.clock.now()
+    asked = {name: value for name in _headers_in(hook) if (value := headers.get(name)) is not None}
+    fresh = Delivery(
+        tenant=hook.tenant,
+        hook=hook.name,
+        id=_line(app, now),
+        delivery_id=id,
+        at=now,
+        verdict="rejected",
+        headers=asked or None,
+    )
+    try:
+        value = _opened(hook.scheme, body)
+    except MalformedRequest as error:
+        return _logged(app, replace(fresh, reason=str(error)))
+    return _logged(app, _judged(app, hook, replace(fresh, body=value)))
+
+
+def replay(app: App, name: str, id: str) -> Delivery:
+    """Give a delivery in the log another chance, under what its webhook says today; it gets a line of its own.
+
+    What has settled a wait settles no other: it is a ``duplicate``. Raises: WebhookNotFound, DeliveryNotFound.
+    """
+    hook = found(app, name)
+    kept = app.deliveries.delivery(hook.tenant, name, id)
+    if kept is None:
+        raise DeliveryNotFound(name, id)
+    now = app.clock.now()
+    again = replace(kept, id=_line(app, now), at=now, reason=None, event=None, key=None, run_id=None, wait=None)
+    return _logged(app, _judged(app, hook, again))
+
+
+def found(app: App, name: str) -> Webhook:
+    """The webhook of that name. Raises: WebhookNotFound."""
+    try:
+        return app.webhooks[name]
+    except KeyError:
+        raise WebhookNotFound(name) from None
+
+
+def challenge(hook: Webhook, body: bytes) -> str | None:
+    """What Slack wants to be answered when somebody enters the address of a webhook there; else None."""
+    if not isinstance(hook.scheme, Slack):
+        return None
+    try:
+        value = _opened(hook.scheme, body)
+    except MalformedRequest:
+        return None
+    is_asked = isinstance(value, dict) and value.get("type") == "url_verification"
+    return str(value.get("challenge", "")) if is_asked else None
+
+
+def _judged(app: App, hook: Webhook, delivery: Delivery) -> Delivery:
+    ask = _Reader(delivery.body, delivery.headers or {})
+    if hook.only is not None and not ask(hook.only):
+        return replace(delivery, verdict="filtered", reason=f"only={hook.only!r} says no")
+    key = ask(hook.key)
+    if isinstance(key, int) and not isinstance(key, bool):
+        key = str(key)
+    if not isinstance(key, str) or not is_name(key):
+        return replace(delivery, verdict="unmatched", reason=f"key={hook.key!r} gives {_kind(key)}, not a text")
+    told = replace(delivery, event=hook.event, key=key)
+    try:
+        receipt = app.for_tenant(hook.tenant).send_event(
+            hook.event, key, ask(hook.data), event_id=f"{hook.name}:{delivery.delivery_id}", keep=hook.keep
+        )
+    except RequestError as error:
+        return replace(told, verdict="rejected", reason=error.code)
+    return replace(told, verdict=receipt.verdict, run_id=receipt.run_id, wait=receipt.wait)
+
+
+def _line(app: App, now: datetime) -> str:
+    """The name of a new line: as digits sort, so does time."""
+    return f"{int(now.timestamp() * 1000):015d}-{app.ids.fresh()[-8:]}"
+
+
+def _logged(app: App, delivery: Delivery) -> Delivery:
+    """The event is what counts; a log that cannot be written costs the log."""
+    try:
+        app.deliveries.log(delivery, delivery.at + KEPT)
+    except FlowcoreError as error:
+        seen = {"hook": delivery.hook, "delivery_id": delivery.delivery_id, "error_type": type(error).__name__}
+        _LOGGER.warning("a delivery could not be logged", extra=seen)
+    return delivery
+
+
+def _opened(scheme: Scheme, body: bytes) -> Json:
+    """The value that a body is: JSON, or what Slack packs into a form. Raises: MalformedRequest."""
+    text = body.decode("utf-8", "replace")
+    if isinstance(scheme, Slack) and text[:1] not in ("{", "["):
+        fields = dict(parse_qsl(text, keep_blank_values=True))
+        return _json(fields["payload"]) if "payload" in fields else fields
+    return _json(text)
+
+
+def _json(text: str) -> Json:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise MalformedRequest("The body is not JSON.") from None
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+# -- expressions ------------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Expressions over one delivery. One that cannot be evaluated on it gives nothing, as one that finds nothing."""
+
+    def __init__(self, body: Json, headers: Headers) -> None:
+        self._body = body
+        self._headers = headers
+
+    def __call__(self, expression: str) -> Json:
+        from jmespath import Options, exceptions, functions  # noqa: PLC0415  # only where a delivery comes in
+
+        headers = self._headers
+
+        class Functions(functions.Functions):
+            @functions.signature({"types": ["string"]})
+            def _func_header(self, name: str) -> str | None:
+                return headers.get(name.lower())
+
+        try:
+            return _compiled(expression).search(self._body, Options(custom_functions=Functions()))
+        except exceptions.JMESPathError:
+            return None
+
+
+@cache
+def _compiled(expression: str) -> Any:
+    from jmespath import compile as compiled  # noqa: PLC0415  # as above
+
+    return compiled(expression)
+
+
+def _mistake(expression: str | None) -> str | None:
+    from jmespath import exceptions  # noqa: PLC0415  # as above
+
+    if expression is None:
+        return None
+    try:
+        _compiled(expression)
+    except exceptions.JMESPathError as error:
+        return f"{expression!r} is no JMESPath: {str(error).splitlines()[0]}"
+    return None
+
+
+def _headers_in(hook: Webhook) -> set[str]:
+    """The headers that its expressions ask for by name; no other is kept."""
+    import re  # noqa: PLC0415  # as above
+
+    texts = [text for text in (hook.key, hook.data, hook.only) if text is not None]
+    return {name.lower() for text in texts for name in re.findall(r"header\(\s*['`\"]([\w-]+)['`\"]\s*\)", text)}

@@ -1,0 +1,211 @@
+"""The doors without a lock at the gateway: whoever holds a signed link may answer one wait, and that is all.
+
+A page shows and asks; only a POST decides. Mail scanners open links, so GET and HEAD change nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.api_gateway import BaseRouter, Router
+
+from flowcore.app import App
+from flowcore.console import forms, pages
+from flowcore.errors import (
+    AlreadyResumed,
+    FlowcoreError,
+    InvalidPayload,
+    LinkExpired,
+    MalformedRequest,
+    NotAnApprover,
+    NotSuspended,
+    RequestError,
+    RunFinished,
+    RunNotFound,
+    WaitExpired,
+)
+from flowcore.http.bodies import receipt_json
+from flowcore.http.raw import raw_body
+from flowcore.http.strict import parsed
+from flowcore.inbox import Asked, asked
+from flowcore.links import Grant, Links
+from flowcore.model import Json, Receipt
+
+_FORM = "application/x-www-form-urlencoded"
+
+
+def doors(app: App, links: Links) -> Router:
+    """The routes that signed links open."""
+    router = Router()  # type: ignore[no-untyped-call]  # Powertools leaves its constructor untyped
+    _pages(router, app, links)
+    _callbacks(router, app, links)
+    return router
+
+
+def _pages(router: Router, app: App, links: Links) -> None:
+    @router.get("/a/<token>")
+    def show(token: str) -> Response[str]:
+        try:
+            grant = links.read(token, "a", app.clock.now())
+            return _asking(_opened(app, grant, by=grant.actor), grant)
+        except FlowcoreError as error:
+            return _refusal(error)
+
+    @router.head("/a/<token>")
+    def probe(token: str) -> Response[str]:
+        del token  # it is looked at by nobody who only knocks
+        return _page(HTTPStatus.OK, "")
+
+    @router.post("/a/<token>")
+    def decide(token: str) -> Response[str]:
+        try:
+            grant = links.read(token, "a", app.clock.now())
+            found = _opened(app, grant)
+            posted = _posted(router)
+        except FlowcoreError as error:
+            return _refusal(error)
+        data = forms.read(forms.fields(found.answer.schema()), posted)
+        try:
+            return _thanks(_answered(app, grant, data, via="link"))
+        except InvalidPayload as error:
+            return _asking(found, grant, posted, error)
+        except FlowcoreError as error:
+            return _refusal(error)
+
+
+def _callbacks(router: Router, app: App, links: Links) -> None:
+    @router.post("/cb/<token>")
+    def call_back(token: str) -> Response[str]:
+        grant = links.read(token, "cb", app.clock.now())
+        data = parsed(raw_body(router))
+        receipt = _answered(app, grant, data, via="callback")
+        return Response(
+            status_code=HTTPStatus.OK.value,
+            content_type="application/json",
+            body=json.dumps({"receipt": receipt_json(receipt)}),
+            headers={"Cache-Control": "no-store"},
+        )
+
+
+def _opened(app: App, grant: Grant, *, by: str | None = None) -> Asked:
+    """The wait that a link opens, if it is still open, and for ``by``, if he is given. Raises: RequestError."""
+    try:
+        return asked(app.for_tenant(grant.tenant), grant.run_id, grant.wait, by=by)
+    except AlreadyResumed as error:
+        raise _over(error) from None
+
+
+def _answered(app: App, grant: Grant, data: Json, *, via: str) -> Receipt:
+    run = app.for_tenant(grant.tenant).run(grant.run_id)
+    try:
+        receipt = run.resume(data, wait=grant.wait, by=grant.actor, via=via).receipt
+    except AlreadyResumed as error:
+        raise _over(error) from None
+    assert receipt is not None  # every resume has one
+    return receipt
+
+
+def _over(error: AlreadyResumed) -> RequestError:
+    """Nobody was faster but the clock: that is another thing to be told."""
+    return WaitExpired(str(error.winner["at"])) if error.winner.get("via") == "timeout" else error
+
+
+# -- what is read and what is shown -----------------------------------------------------------------------------------
+
+
+def _posted(router: BaseRouter) -> Mapping[str, list[str]]:
+    """The fields of a posted form. Raises: MalformedRequest."""
+    kind = (router.current_event.headers.get("content-type") or _FORM).partition(";")[0].strip().lower()
+    if kind != _FORM:
+        raise MalformedRequest(f"This page takes {_FORM}, not {kind[:50]!r}; programs use a callback URL.")
+    try:
+        return parse_qs(raw_body(router).decode(), keep_blank_values=True, max_num_fields=1_000, errors="strict")
+    except ValueError:
+        raise MalformedRequest("What was posted is not a form.") from None
+
+
+def _asking(
+    found: Asked,
+    grant: Grant,
+    posted: Mapping[str, list[str]] | None = None,
+    error: InvalidPayload | None = None,
+) -> Response[str]:
+    wait, form = found.wait, forms.fields(found.answer.schema())
+    rows = {} if error is None else {row["path"] or forms.WHOLE: row["message"] for row in error.errors}
+    named = {field.name for field in form}
+    general = "; ".join(f"{path}: {message}" for path, message in rows.items() if path not in named)
+    entered = posted if posted is not None else {f.name: [_typed(f.default)] for f in form if f.default is not None}
+    body = pages.page(
+        "decide",
+        title=(wait.label or wait.path[-1]).replace("_", " ").replace("-", " ").capitalize(),
+        run_id=grant.run_id,
+        wait=wait,
+        actor=grant.actor,
+        form=form,
+        entered=entered,
+        problems=rows,
+        general=general,
+    )
+    return _page(HTTPStatus.OK if error is None else HTTPStatus.UNPROCESSABLE_ENTITY, body)
+
+
+def _typed(default: Json) -> str:
+    """A default as somebody would have typed it."""
+    return default if isinstance(default, str) else json.dumps(default)
+
+
+def _thanks(receipt: Receipt) -> Response[str]:
+    text = {
+        "counted": "Your answer has been counted. It is settled when enough others have answered as well.",
+        "duplicate": "Your answer had been counted before. Nothing has changed.",
+    }.get(receipt.verdict, "Your answer has been recorded.")
+    return _told(HTTPStatus.OK, "Thank you", text, "good")
+
+
+def _refusal(error: FlowcoreError) -> Response[str]:
+    """An error of ours as a page for whoever clicked."""
+    match error:
+        case AlreadyResumed():
+            facts = _winner(error.winner)
+            return _told(HTTPStatus.CONFLICT, "Already decided", "Somebody has answered before.", "", facts)
+        case WaitExpired():
+            return _told(HTTPStatus.GONE, "Too late", "The time to answer is over; it was decided without.", "bad")
+        case LinkExpired():
+            return _told(HTTPStatus.GONE, "This link is no longer good", str(error), "bad")
+        case NotAnApprover():
+            return _told(HTTPStatus.FORBIDDEN, "Not for you", "Others were asked to answer this.", "bad")
+        case RunFinished() | NotSuspended():
+            return _told(HTTPStatus.CONFLICT, "No longer asked", "Nobody waits for this answer any more.", "")
+        case MalformedRequest():
+            return _told(HTTPStatus.BAD_REQUEST, "Not understood", str(error), "bad")
+        case RequestError() if not isinstance(error, RunNotFound):
+            return _told(HTTPStatus.NOT_FOUND, "No such link", str(error), "bad")
+        case RunNotFound():
+            return _told(HTTPStatus.NOT_FOUND, "No such link", "What this link was for is gone.", "bad")
+        case _:
+            raise error
+
+
+def _winner(winner: Mapping[str, Any]) -> list[tuple[str, str]]:
+    told = [("When", str(winner.get("at"))), ("By", winner.get("by") or "somebody without a name")]
+    return [*told, ("Over", str(winner.get("via")))]
+
+
+def _told(
+    status: HTTPStatus, title: str, text: str, tone: str, facts: list[tuple[str, str]] | None = None
+) -> Response[str]:
+    return _page(status, pages.page("told", title=title, text=text, tone=tone, facts=facts or []))
+
+
+def _page(status: HTTPStatus, body: str) -> Response[str]:
+    return Response(
+        status_code=status.value,
+        content_type="text/html; charset=utf-8",
+        body=body,
+        headers=dict(pages.headers()),
+    )

@@ -1,0 +1,16 @@
+"""All routes behind the gateway's lock, as one list: what the API function serves."""
+
+from __future__ import annotations
+
+from aws_lambda_powertools.event_handler.api_gateway import Router
+
+from flowcore.app import App
+from flowcore.http.hooks import delivery_log
+from flowcore.http.inbox import inbox
+from flowcore.http.operators import operators
+from flowcore.http.routes import routes
+
+
+def served(app: App) -> list[Router]:
+    """The routers of one tenant's App."""
+    return [routes(app), inbox(app), operators(app), delivery_log(app)]

@@ -1,0 +1,43 @@
+"""Entity tags: what a caller has already is not sent again.
+
+A tag is strong, a hash of what is sent. That of a run names its version as well, which ``If-Match`` hands back.
+Source: RFC 9110, sections 8.8.3 and 13.1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+_LENGTH = 32
+"""Hex digits of a hash in a tag."""
+
+
+def tagged(event: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a GET with its tag; without a body where the caller has named that tag."""
+    headers = answer.get("headers") or {}
+    kind = next((str(value) for name, value in headers.items() if name.lower() == "content-type"), "")
+    if answer["statusCode"] != HTTPStatus.OK or not kind.startswith("application/json"):
+        return answer
+    tag = _tag(str(answer.get("body") or ""))
+    told = {**headers, "ETag": tag, "Cache-Control": "private, no-cache"}
+    if tag in _named(event):
+        return {**answer, "statusCode": HTTPStatus.NOT_MODIFIED.value, "headers": told, "body": ""}
+    return {**answer, "headers": told}
+
+
+def _tag(body: str) -> str:
+    mark = hashlib.sha256(body.encode()).hexdigest()[:_LENGTH]
+    shown = json.loads(body)
+    version = shown.get("version") if isinstance(shown, dict) else None
+    return f'"v{version}-{mark}"' if isinstance(version, int) else f'"{mark}"'
+
+
+def _named(event: Mapping[str, Any]) -> set[str]:
+    """The tags in ``If-None-Match``; a weak one counts as the strong one it stands for."""
+    sent = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    return set(re.findall(r'"[^"]*"', str(sent.get("if-none-match", ""))))

@@ -1,0 +1,56 @@
+"""One open suspension, looked up by whoever wants to answer it: what it shows, and what it takes for an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from flowcore.authoring.graph import EventNode
+from flowcore.codec import Shape
+from flowcore.core.admit import Refused, Resume, admit, open_waits
+from flowcore.core.compat import conflict
+from flowcore.engine import answerable
+from flowcore.errors import DefinitionChanged, InvariantError
+from flowcore.keys import RunRef
+from flowcore.model import Json, Wait, wait_id
+from flowcore.options import answer_shape
+
+if TYPE_CHECKING:
+    from flowcore.app import App
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A suspension that is open, and the type of its answers."""
+
+    wait: Wait[Json]
+    workflow_id: str
+    answer: Shape[Any]
+
+
+def asked(app: App, run_id: str, wait: str, *, by: str | None = None) -> Asked:
+    """The open suspension of that id. Reads the run, writes nothing.
+
+    Args:
+        by: who wants to answer; None: it is not known yet.
+    Raises: RunNotFound; what an answer would be refused with: AlreadyResumed, NotSuspended, RunFinished,
+        NotAnApprover, DefinitionChanged, WorkflowNotFound.
+    """
+    engine = app.engine
+    graph, snapshot = engine.met(engine.read(RunRef(app.tenant, run_id)))
+    head = snapshot.head
+    if not head.is_terminal and (reason := conflict(graph, snapshot)) is not None:
+        raise DefinitionChanged(run_id, reason)
+    record = next((one for one in open_waits(snapshot) if wait_id(one, head.incarnation) == wait), None)
+    if record is None or by is not None:
+        verdict = admit(graph, snapshot, Resume(wait=wait, by=by, digest="", via="look"))
+        if isinstance(verdict, Refused):
+            raise verdict.error
+        if record is None:
+            raise InvariantError(f"run {run_id!r} takes an answer to {wait!r}, which is not among its waits: {verdict}")
+    node = answerable(graph, record.key)
+    return Asked(
+        wait=replace(Wait.of(head, record), doors=engine.doors(app.tenant)),
+        workflow_id=head.workflow,
+        answer=node.gives if isinstance(node, EventNode) else answer_shape(node, record),
+    )

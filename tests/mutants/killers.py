@@ -1,0 +1,83 @@
+"""What kills each mutant: a few schedules of a canonical workflow. Run as a program, in a process of its own.
+
+``python -m tests.mutants.killers`` plays all of them against the flowcore that is imported; with names, only those. A
+line for each says whether it was killed, and by what.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from flowcore import StepContext, otherwise, step, workflow
+from flowcore.testing import Diverged, explore
+from flowcore.testing.explore import Exploration
+from tests.canonical import CANONICAL, double
+
+ASKED: Counter[str] = Counter()
+
+
+@step
+def first(number: int, ctx: StepContext) -> int:
+    """The arm that is chosen when the condition is asked for the first time."""
+    ASKED["first"] += 1
+    return number
+
+
+@step
+def second(number: int, ctx: StepContext) -> int:
+    """The arm that is chosen when it is asked again."""
+    ASKED["second"] += 1
+    return number
+
+
+def is_asked_first(number: int) -> bool:
+    """A condition that looks at the world and not at the value."""
+    ASKED["condition"] += 1
+    return ASKED["condition"] == 1
+
+
+def one_arm() -> Exploration:
+    """However often the condition is asked, only one arm may run."""
+    flow = workflow("coin", input=int).branch((is_asked_first, first), (otherwise, second)).map(len).then(double)
+    return explore(
+        flow,
+        1,
+        before=ASKED.clear,
+        outcome=lambda _: len([arm for arm in ("first", "second") if ASKED[arm]]),
+        blows=["dies-before", "dies-after"],
+    )
+
+
+KILLERS: Mapping[str, Callable[[], object]] = {
+    "release-checks-only-the-epoch": lambda: CANONICAL["parallel with one suspended"].explored(blows=["answered"]),
+    "last-writer-wins-on-a-step": lambda: CANONICAL["chain"].explored(blows=["taken-over"]),
+    "decisions-not-journaled": one_arm,
+    "resume-does-not-touch-head": lambda: CANONICAL["suspend and resume"].explored(blows=[]),
+    "resume-as-two-writes": lambda: CANONICAL["suspend and resume"].explored(blows=["dies-after"]),
+    "no-due-on-a-sleep": lambda: CANONICAL["sleeps"].explored(blows=["hint-lost"]),
+    "no-fence": lambda: CANONICAL["chain"].explored(blows=["taken-over"]),
+    "steps-read-before-head": lambda: CANONICAL["parallel with one suspended"].explored(blows=["answered"]),
+}
+"""By mutant: what must find it. The names are those of the patches beside this file."""
+
+
+def main() -> int:
+    """How many were killed."""
+    logging.disable(logging.CRITICAL)
+    killed = 0
+    for name in sys.argv[1:] or KILLERS:
+        try:
+            KILLERS[name]()
+        except Diverged as found:
+            killed += 1
+            print(f"{name}: killed by {found.differences[0][:300]}")
+        else:
+            print(f"{name}: survived")
+    return killed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

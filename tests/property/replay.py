@@ -1,0 +1,313 @@
+"""The engine as a state machine: what a process does next is a function of what it was told so far.
+
+A process (a worker that looks at a run, somebody who answers, cancels or sends) does nothing but call the store and
+think in between. So ``Player`` lets it run against a store that gives the answers of a list and, at the first call
+behind the list's end, throws the process away and keeps the call. That is the whole engine, not a model of it: each
+call is one atomic step, and between two of them anything may happen, for as long as you like.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Protocol, TypeAlias
+
+from flowcore.authoring.workflow import Workflow
+from flowcore.core.admit import Resume
+from flowcore.crew import Crew, EventLoop
+from flowcore.engine import Engine
+from flowcore.errors import FlowcoreError
+from flowcore.hints import Hints
+from flowcore.keys import RunRef
+from flowcore.mailbox import send
+from flowcore.model import Head, Sent
+from flowcore.ports import Hint, RecordMoved, Records, Store
+from flowcore.session import Pace, Session
+
+RUN = RunRef("default", "r")
+LEASE = timedelta(seconds=60)
+_SKIPPED = frozenset({"engine", "graph", "self", "deadline", "tracer", "error"})
+"""Locals of a frame that are the same in each replay, or of no consequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a process wants of the world: one atomic step, or a choice, which is nobody's but its own."""
+
+    verb: str
+    text: str
+    """Everything about it: two calls of the same text are the same call."""
+    happen: Callable[[Store], Any] | None
+    """None for a choice."""
+    choices: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The process has ended; with what."""
+
+    value: str
+
+
+Next: TypeAlias = Call | Over
+Heard: TypeAlias = tuple[Any, datetime]
+"""An answer, and what the clock of the process showed when it came."""
+
+
+class _NoFurtherError(BaseException):
+    """The answers are used up. A ``BaseException``: nothing but this module may catch it."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call.verb)
+        self.call = call
+
+
+class Script:
+    """The world as one replayed process sees it: its store, clock, ids, queue and chance."""
+
+    max_delay_s = 900
+
+    def __init__(self, owner: str, heard: Sequence[Heard]) -> None:
+        """The first entry of ``heard`` is no answer, but when the process began."""
+        self._heard = heard
+        self._position = 0
+        self._owner = owner
+
+    def ask(self, verb: str, happen: Callable[[Store], Any], *given: Any) -> Any:
+        """The answer to this call, if there is one."""
+        return self._answer(Call(verb, f"{verb}{given!r}", happen))
+
+    def choose(self, count: int) -> int:
+        """One of ``count`` ways to go on."""
+        if count == 1:
+            return 0
+        chosen: int = self._answer(Call("choose", f"choose({count})", None, count))
+        return chosen
+
+    def _answer(self, call: Call) -> Any:
+        self._position += 1
+        if self._position == len(self._heard):
+            raise _NoFurtherError(call)
+        return self._heard[self._position][0]
+
+    def now(self) -> datetime:
+        """See ``Clock.now``: time passes while the world answers, never while the process thinks."""
+        return self._heard[self._position][1]
+
+    def wait_until(self, instant: datetime) -> None:
+        """See ``Clock.wait_until``; the pace forbids it."""
+        raise AssertionError(f"somebody waits until {instant}")
+
+    def fresh(self) -> str:
+        """See ``Ids.fresh``."""
+        return self._owner
+
+    def draw(self) -> float:
+        """See ``Ids.draw``."""
+        return 0.5
+
+    def send(self, hint: Hint, *, delay_s: int) -> None:
+        """See ``Queue.send``. Nothing is sent: a worker may come at any time, and must be able to do without."""
+
+
+class ScriptedStore:
+    """A ``Store`` that asks the script. Mutants of the protocol override what they break."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        """Any method of the port: one atomic step."""
+
+        def call(*given: Any, **named: Any) -> Any:
+            return _fresh(self.script.ask(verb, lambda store: getattr(store, verb)(*given, **named), given, named))
+
+        return call
+
+    def load(self, run: RunRef, head: Head | None = None, *, everything: bool = False) -> tuple[Head, Records] | None:
+        """See ``Store.load``. The head comes first, the records after it: a query is no snapshot."""
+        head = head or self.peek(run)
+        if head is None:
+            return None
+        whole: Head = head
+
+        def happen(store: Store) -> Records:
+            loaded = store.load(run, whole, everything=everything)
+            assert loaded is not None
+            return loaded[1]
+
+        return whole, _fresh(self.script.ask("load", happen, whole.incarnation, everything))
+
+    def note(self, *_: Any) -> bool:
+        """See ``Store.note``. Told beside the run, and nothing is decided by it: not worth a step."""
+        return True
+
+    def weigh(self, *_: Any) -> int:
+        """See ``Store.weigh``; asks nobody."""
+        return 100
+
+
+def _fresh(reply: Any) -> Any:
+    """The reply, with new objects each time as if they were decoded: a session tells records apart by identity."""
+    if isinstance(reply, Mapping):
+        return {key: replace(record) for key, record in reply.items()}
+    if isinstance(reply, RecordMoved) and reply.record is not None:
+        return RecordMoved(replace(reply.record))
+    return reply
+
+
+class _ChoosingCrew(Crew[Any, Any]):
+    """What runs side by side comes back in every order."""
+
+    def __init__(self, loop: EventLoop, script: Script) -> None:
+        super().__init__(loop)
+        self._script = script
+        self.open: list[tuple[Any, Callable[[], Any]]] = []
+
+    def start_thread(self, key: Any, work: Callable[[], Any]) -> None:
+        self.open.append((key, work))
+
+    def next(self, timeout_s: float | None) -> tuple[Any, Any] | None:
+        del timeout_s
+        key, work = self.open.pop(self._script.choose(len(self.open)))
+        return key, work()
+
+    def dismiss(self) -> None:
+        self.open.clear()
+
+
+class Deed(Protocol):
+    """What a process is there for; what it comes to, as text."""
+
+    def __call__(self, engine: Engine) -> str: ...
+
+
+def looks(engine: Engine) -> str:
+    """A worker with a hint."""
+    engine.look(RUN)
+    return "done"
+
+
+def answers(data: Any, by: str, *, step: str = "ask", here: bool, key: str | None = None) -> Deed:
+    """Somebody who answers a suspension, and may drive on."""
+
+    def deed(engine: Engine) -> str:
+        resume = Resume(step=step, digest=repr(data), by=by, idempotency_key=key)
+        _, receipt = engine.resume(RUN, data, resume, here=here)
+        return f"{receipt.verdict} {receipt.by}"
+
+    return deed
+
+
+def cancels(engine: Engine) -> str:
+    """Somebody who has had enough."""
+    return engine.cancel(RUN).status
+
+
+def sends(sent: Sent, *, here: bool) -> Deed:
+    """Another system that tells what has happened."""
+    return lambda engine: send(engine, sent, here=here).verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """One kind of process over one workflow."""
+
+    name: str
+    deed: Deed
+    workflow: Workflow[Any, Any]
+    store: Callable[[Script], ScriptedStore] = ScriptedStore
+    skew: timedelta = timedelta(0)
+    """How far its clock is ahead."""
+
+    def next(self, heard: Sequence[Heard]) -> tuple[Next, str]:
+        """What comes after ``heard``, and a text for what the process knows then: equal texts, equal futures."""
+        script = Script(self.name, [(answer, now + self.skew) for answer, now in heard])
+        engine = self.engine(script)
+        _CURRENT.append(script)
+        try:
+            value = self.deed(engine)
+        except _NoFurtherError as end:
+            return end.call, f"{self.name} {end.call.text} {_known(end.__traceback__)}"
+        except FlowcoreError as error:
+            value = f"{type(error).__name__}: {error}"
+        finally:
+            _CURRENT.pop()
+        return Over(value), f"{self.name} {value}"
+
+    def engine(self, script: Any, store: Store | None = None) -> Engine:
+        """The engine whose world is ``script``."""
+        over: Any = store or self.store(script)
+        return Engine(
+            graphs={self.workflow.id: self.workflow.compiled},
+            store=over,
+            hints=Hints(script, None, script),
+            clock=script,
+            ids=script,
+            pace=Pace(lease=LEASE, short_retry=timedelta(0)),
+            crew=lambda loop: _ChoosingCrew(loop, script),
+        )
+
+
+_CURRENT: list[Any] = []
+
+
+def chance() -> int:
+    """For the steps of a workflow: 0 or 1, whatever the worst of all worlds wants; 0 where nobody asks."""
+    chosen: int = _CURRENT[-1].choose(2) if _CURRENT else 0
+    return chosen
+
+
+# -- what a process knows ----------------------------------------------------------------------------------------------
+
+
+def _known(trace: TracebackType | None) -> str:
+    """Where it stands in the code, and what is in its hands there."""
+    frames = []
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame.f_code not in _HEARERS:
+            frames.append(f"{frame.f_code.co_name}:{trace.tb_lineno} {_locals(frame.f_locals)}")
+        trace = trace.tb_next
+    return "\n".join(frames)
+
+
+def _locals(known: Mapping[str, Any]) -> str:
+    session = [_session(value) for name, value in known.items() if name == "self" and isinstance(value, Session)]
+    named = [(name, _plain(value)) for name, value in known.items() if name not in _SKIPPED]
+    return repr((session, named))
+
+
+def _session(session: Session) -> Any:
+    crew: Any = session.crew
+    return (
+        _plain(session.snapshot.head),
+        _plain(dict(session.snapshot.records)),
+        (session.snapshot.last_seq, session.last_seq, session.looked_at, session.is_lost, session.turns),
+        [(key, _plain(try_.prior)) for key, try_ in session.underway.items()],
+        [(try_.action.place.key, _plain(getattr(try_.action, "value", None))) for try_, _ in crew.open],
+        _plain(session.kept),
+        (_plain(session.hold.standing), session.hold.has_moved, _plain(session.kept_back.batch())),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """The value as text, as far as it is data; the name of its type, where it is a thing."""
+    if value is None or isinstance(value, (str, int, float, bool, datetime, timedelta, enum.Enum)):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return sorted((repr(key), _plain(one)) for key, one in value.items())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(one) for one in value]
+    if dataclasses.is_dataclass(value) and type(value).__module__ in _DATA:
+        return (type(value).__name__, *(_plain(getattr(value, field.name)) for field in dataclasses.fields(value)))
+    return type(value).__name__
+
+
+_HEARERS = frozenset({Script._answer.__code__, Player.next.__code__})
+"""What they have in their hands is all that has been heard: of no consequence once the process has forgotten it."""
+_DATA = frozenset(f"flowcore.{module}" for module in ("model", "ports", "keys", "core.evolve", "core.admit"))

@@ -1,0 +1,121 @@
+"""How long a crash, a lost hint and a sweeper that is down hold a run up: on virtual time, at the worst moment.
+
+The sweeper comes once a minute. Here it always came just too early: at the very instant at which the run was due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pytest
+
+from flowcore.adapters.memory import MemoryStore
+from flowcore.model import RunStatus
+from flowcore.testing import Strike
+from flowcore.testing.faults import Call, Fault
+from flowcore.testing.schedule import Schedule
+from flowcore.testing.trial import Asked, Ending, Trial
+from tests.canonical import CANONICAL, WORLD
+
+AFTER_A_CRASH = timedelta(seconds=90)
+"""From the end of the dead worker's lease, or from when the run had to move if nobody held it."""
+AFTER_A_LOST_HINT = timedelta(seconds=150)
+MS = timedelta(milliseconds=1)
+
+
+class Timed(Trial):
+    """A trial that looks at the clock; its sweeper has always just been there."""
+
+    down = timedelta(0)
+    """For how long the sweeper does not come at all, from the crash on."""
+    crashed_at: datetime | None = None
+    moved_at: datetime | None = None
+    """When the next write after the crash was made."""
+
+    def __init__(self, asked: Asked, schedule: Schedule) -> None:
+        """See ``Trial``."""
+        super().__init__(asked, schedule)
+        self.must_move_at: datetime | None = None
+
+    def _struck(self, call: Call) -> Fault | None:
+        if self.crashed_at is not None and self.moved_at is None and not self.is_calm:
+            self.moved_at = self.clock.now()
+        fault = super()._struck(call)
+        if fault is not None:
+            self.crashed_at = self.clock.now()
+        return fault
+
+    def _let_pass(self, result: object) -> None:
+        head = self.watched.peek(self.run)
+        if head is not None and head.due is not None:
+            if self.crashed_at is not None and self.must_move_at is None:
+                holds = head.lease_until if head.status is RunStatus.RUNNING else head.wake
+                self.must_move_at = holds or self.clock.now()
+            waits_for = head.due if self.crashed_at is None else max(head.due, self.crashed_at + self.down)
+            self.app._swept_at = waits_for
+        super()._let_pass(result)  # type: ignore[arg-type]
+
+
+def tried(name: str, schedule: Schedule = (), down: timedelta = timedelta(0)) -> tuple[Timed, Ending]:
+    """One trial of a canonical workflow."""
+    one = CANONICAL[name]
+    asked = Asked(one.workflow, one.input, {}, one.answers, WORLD.clear, WORLD.copy, one.outcome, 0, MemoryStore)
+    trial = Timed(asked, schedule)
+    trial.down = down
+    return trial, trial.ending()
+
+
+def crashes(usual: Ending) -> Iterator[Strike]:
+    """Dying before and after each write."""
+    yield from usual.course.strikes(["dies-before", "dies-after"])
+
+
+def takes_a_hint_with_it(strike: Strike, usual: Ending) -> bool:
+    """Whether the worker died with the hint that had brought it, or before the one it was about to send."""
+    return usual.course.writes[strike.at - 1] in ("claim", "release")
+
+
+@pytest.mark.slow
+@pytest.mark.gate
+@pytest.mark.parametrize("name", CANONICAL)
+def test_ninety_seconds_after_any_crash_the_run_moves_again(name: str) -> None:
+    """Once nobody can believe the dead worker to be alive; and it becomes what it always becomes."""
+    _, usual = tried(name)
+    late = []
+    for strike in crashes(usual):
+        trial, ending = tried(name, (strike,))
+        assert [] == ending.differences(usual)
+        if trial.must_move_at is not None and trial.moved_at is not None:
+            late.append(trial.moved_at - trial.must_move_at)
+            allowed = AFTER_A_LOST_HINT if takes_a_hint_with_it(strike, usual) else AFTER_A_CRASH
+            assert late[-1] <= allowed + MS, ending.course.told(strike)
+    print(f"\n{name}: at most {max(late)} after any of {len(late)} crashes")
+    assert max(late) > timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("name", [name for name in CANONICAL if name not in ("chain", "branch")])
+def test_a_lost_hint_costs_at_most_150_seconds(name: str) -> None:
+    """Each of them in turn: the run ends so much later at most, and as it always does."""
+    trial, usual = tried(name)
+    ends_at = trial.clock.now()
+    for strike in usual.course.strikes(["hint-lost"]):
+        trial, ending = tried(name, (strike,))
+        assert [] == ending.differences(usual)
+        assert trial.clock.now() - ends_at <= AFTER_A_LOST_HINT + MS
+
+
+@pytest.mark.slow
+@pytest.mark.gate
+@pytest.mark.parametrize("name", CANONICAL)
+def test_nothing_is_lost_with_the_sweeper_down_for_an_hour(name: str) -> None:
+    """Whoever died meanwhile is found when it comes again."""
+    _, usual = tried(name)
+    for strike in crashes(usual):
+        trial, ending = tried(name, (strike,), down=timedelta(hours=1))
+        assert [] == ending.differences(usual)
+        if trial.moved_at is not None and trial.crashed_at is not None and trial.must_move_at is not None:
+            assert (
+                trial.moved_at - max(trial.crashed_at + timedelta(hours=1), trial.must_move_at)
+                <= AFTER_A_LOST_HINT + MS
+            )

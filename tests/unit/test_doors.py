@@ -1,0 +1,342 @@
+"""Approval links and callback URLs: a GET shows, a POST decides, one link is good for one answer and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from enum import StrEnum
+from functools import partial
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, Field
+
+from flowcore import App, StepContext, Wait, step, workflow
+from flowcore.http.doors import doors
+from flowcore.links import Links
+from flowcore.testing import LocalApp
+from tests.unit.web import Answer, Web
+
+HOSTILE = "<script>alert(1)</script>\"'`{{7*7}}{% raw %}&lt;</title></textarea>"
+told: list[Wait[Any]] = []
+
+
+class Ask(BaseModel):
+    """What is asked."""
+
+    reason: str
+    lines: list[str] = []
+
+
+class Decision(BaseModel):
+    """What is answered."""
+
+    approved: bool
+    amount: int = Field(default=0, ge=0, description="in cents")
+    comment: str = ""
+
+
+def tell(wait: Wait[Ask]) -> None:
+    """Keeps what a mail would be made of."""
+    told.append(wait)
+
+
+@step
+def approve(reason: str, ctx: StepContext[Decision, Ask]) -> str:
+    """One person decides, within three days."""
+    if ctx.timed_out:
+        return "nobody"
+    if ctx.resume_data is None:
+        ctx.suspend(Ask(reason=reason, lines=[reason]), timeout=timedelta(days=3), notify=tell)
+    return f"{ctx.resume_data.approved} {ctx.resume_data.amount} {ctx.resume_data.comment}"
+
+
+@step
+def agree(reason: str, ctx: StepContext[Decision, None]) -> int:
+    """Two of three decide."""
+    if ctx.resume_data is None:
+        ctx.suspend(approvers=["ada", "bob", "eve"], quorum=2)
+    return len(ctx.votes)
+
+
+class Shop:
+    """An App with links, and its doors."""
+
+    def __init__(self, flow: Any) -> None:
+        told.clear()
+        self.links = Links("https://shop.example", {"k1": "s" * 32})
+        self.app = LocalApp(App(flow, links=self.links))
+        self.web = Web(self.app, partial(doors, links=self.links))
+        self.run = self.app.workflow(flow.id).create_run("r-1")
+        self.run.start("a large refund")
+
+    @property
+    def wait(self) -> Wait[Any]:
+        return self.run.result().waits[0]
+
+    def path(self, url: str) -> str:
+        return url.removeprefix("https://shop.example")
+
+
+@pytest.fixture
+def shop() -> Shop:
+    """A run that one person has to decide."""
+    return Shop(workflow("refund", input=str, output=str).then(approve).commit())
+
+
+@pytest.fixture
+def board() -> Shop:
+    """A run that two of three people have to decide."""
+    return Shop(workflow("board", input=str, output=int).then(agree).commit())
+
+
+class Seen(HTMLParser):
+    """The tags and the text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def names(self) -> list[str]:
+        controls = [attrs["name"] for tag, attrs in self.tags if tag in ("input", "textarea", "select")]
+        return list(dict.fromkeys(str(name) for name in controls))
+
+
+def test_notified_link_shows_the_question_and_a_form_and_decides_nothing(shop: Shop) -> None:
+    """As often as it is opened, by whomever."""
+    assert told[0].approval_url(actor="boss") == shop.wait.approval_url(actor="boss")
+    path = shop.path(told[0].approval_url(actor="boss"))
+    answers = [shop.web.call(method, path) for method in ("GET", "HEAD") * 3]
+    assert {200} == {answer.status for answer in answers}
+    seen = Seen(answers[-2].text)
+    assert "a large refund" in seen.text
+    assert "You answer as boss." in seen.text
+    assert ["approved", "amount", "comment"] == seen.names()
+    assert "suspended" == shop.run.result().status
+
+
+def test_page_lets_nothing_run_and_tells_nobody_where_it_is(shop: Shop) -> None:
+    """Headers, on pages of every kind."""
+    for path in (shop.path(shop.wait.approval_url()), "/a/nonsense"):
+        headers = shop.web.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert ("no-referrer", "no-store") == (headers["referrer-policy"], headers["cache-control"])
+        assert "noindex" in headers["x-robots-tag"]
+
+
+def test_posted_form_decides_and_is_remembered_with_its_actor(shop: Shop) -> None:
+    """Fields are named as the model's; what is left empty takes its default."""
+    thanks = shop.web.fill_in(
+        shop.path(shop.wait.approval_url(actor="boss")), approved="true", amount="12", comment="fine"
+    )
+    assert (200, "Your answer has been recorded.") == (thanks.status, _note(thanks))
+    result = shop.run.result()
+    assert ("success", "True 12 fine") == (result.status, result.output)
+
+
+def test_second_click_is_told_who_was_faster(shop: Shop) -> None:
+    """By page and by post, and the run is as it was."""
+    path = shop.path(shop.wait.approval_url(actor="boss"))
+    other = shop.path(shop.wait.approval_url(actor="deputy"))
+    shop.web.fill_in(path, approved="true")
+    late = [shop.web.fill_in(other, approved="false"), shop.web.get(other), shop.web.fill_in(path, approved="true")]
+    assert [409, 409, 409] == [answer.status for answer in late]
+    assert all("boss" in answer.text and "link" in answer.text for answer in late)
+    assert "True 0 " == shop.run.result().output
+
+
+def test_answer_that_does_not_fit_comes_back_with_what_was_typed(shop: Shop) -> None:
+    """Beside its field, and the run is untouched."""
+    path = shop.path(shop.wait.approval_url())
+    wrong = shop.web.fill_in(path, amount="-3", comment=HOSTILE)
+    assert 422 == wrong.status
+    seen = Seen(wrong.text)
+    assert "greater than or equal to 0" in seen.text
+    assert HOSTILE in _typed(wrong, "comment")
+    assert "Field required" in seen.text
+    assert "suspended" == shop.run.result().status
+    assert 200 == shop.web.fill_in(path, approved="false").status
+
+
+def test_page_shows_hostile_values_as_text() -> None:
+    """Whatever the run shows is text and stays text."""
+    shop = Shop(workflow("refund", input=str, output=str).then(approve).commit())
+    run = shop.app.workflow("refund").create_run("r-2")
+    run.start(HOSTILE)
+    page = shop.web.get(shop.path(run.result().waits[0].approval_url(actor=HOSTILE))).text
+    seen = Seen(page)
+    assert "script" not in [tag for tag, _ in seen.tags]
+    assert not [name for _, attrs in seen.tags for name in attrs if name.startswith("on")]
+    assert HOSTILE in seen.text
+
+
+def test_link_whose_time_is_over_says_so(shop: Shop) -> None:
+    """First that the clock has decided, and long afterwards that the link is no longer good."""
+    path = shop.path(shop.wait.approval_url())
+    shop.app.advance(days=4)
+    assert "nobody" == shop.run.result().output
+    late = [shop.web.get(path), shop.web.fill_in(path, approved="true")]
+    assert [(410, True), (410, True)] == [(answer.status, "Too late" in answer.text) for answer in late]
+    shop.app.advance(days=31)
+    assert (410, True) == (shop.web.get(path).status, "no longer good" in shop.web.get(path).text)
+
+
+def test_link_of_a_wait_that_is_gone_asks_nobody(shop: Shop) -> None:
+    """A run that was canceled, and one that was deleted."""
+    path = shop.path(shop.wait.approval_url())
+    shop.run.cancel()
+    assert [409, 409] == [shop.web.get(path).status, shop.web.fill_in(path, approved="true").status]
+    shop.run.delete()
+    assert [404, 404] == [shop.web.get(path).status, shop.web.fill_in(path, approved="true").status]
+
+
+def test_link_from_before_time_travel_is_stale(shop: Shop) -> None:
+    """The same step asks again, and that is another question."""
+    path = shop.path(shop.wait.approval_url())
+    shop.web.fill_in(path, approved="true")
+    shop.run.time_travel("approve")
+    assert 409 == shop.web.fill_in(path, approved="false").status
+    assert "suspended" == shop.run.result().status
+
+
+def test_link_without_the_right_name_is_refused(board: Shop) -> None:
+    """Without a name, and with one that was not asked; already when the page is opened."""
+    for url in (board.wait.approval_url(actor="mallory"), board.wait.approval_url()):
+        assert 403 == board.web.fill_in(board.path(url), approved="true").status
+    assert 403 == board.web.get(board.path(board.wait.approval_url(actor="mallory"))).status
+    assert [] == list(board.wait.answered_by)
+
+
+def test_links_count_votes_until_enough_have_answered(board: Shop) -> None:
+    """Each person with a link of their own; the same person does not count twice."""
+    ada, bob = (board.path(board.wait.approval_url(actor=name)) for name in ("ada", "bob"))
+    assert "has been counted" in _note(board.web.fill_in(ada, approved="true"))
+    assert "counted before" in _note(board.web.fill_in(ada, approved="true"))
+    assert 409 == board.web.fill_in(ada, approved="false").status
+    assert "suspended" == board.run.result().status
+    assert "recorded" in _note(board.web.fill_in(bob, approved="true"))
+    assert 2 == board.run.result().output
+
+
+def test_callback_takes_json_and_answers_with_a_receipt(shop: Shop) -> None:
+    """A program needs no page; what it does wrong it is told as a problem."""
+    path = shop.path(shop.wait.callback_url(actor="erp"))
+    wrong = shop.web.post(path, {"approved": "maybe"})
+    assert (422, "invalid-input") == (wrong.status, wrong.type)
+    assert (400, "malformed-request") == ((bad := shop.web.call("POST", path, b"{")).status, bad.type)
+    done = shop.web.post(path, {"approved": True, "amount": 5})
+    assert (200, "applied", "erp", "callback") == (
+        done.status,
+        *(done.body["receipt"][name] for name in ("verdict", "by", "via")),
+    )
+    again = shop.web.post(path, {"approved": True})
+    assert (409, "already-resumed", "erp") == (again.status, again.type, again.body["winner"]["by"])
+    assert (404, "link-unknown") == ((gone := shop.web.post(path + "x", {})).status, gone.type)
+    assert (405, "GET") == ((read := shop.web.get(path)).status, read.body["detail"].split()[-1].rstrip("."))
+
+
+def test_wait_without_links_says_what_is_missing() -> None:
+    """In words that name the setting."""
+    app = LocalApp(App(workflow("refund", input=str, output=str).then(approve).commit()))
+    run = app.workflow("refund").create_run("r-1")
+    run.start("x")
+    with pytest.raises(Exception, match="FLOWCORE_PUBLIC_URL"):
+        run.result().waits[0].approval_url()
+
+
+class Size(StrEnum):
+    """A choice."""
+
+    S = "small"
+    L = "large"
+
+
+class Address(BaseModel):
+    """An object inside another."""
+
+    street: str
+    zip: int
+
+
+class Everything(BaseModel):
+    """One field of each kind."""
+
+    size: Size
+    tags: list[Size] = []
+    address: Address
+    when: str | None = None
+    notes: str = Field(default="", max_length=1000)
+    extra: dict[str, int] = {}
+    ratio: float = 0.5
+
+
+def test_every_kind_of_field_can_be_filled_in() -> None:
+    """Choices, several of them, objects inside objects, long texts, and JSON for what a browser has no control for."""
+
+    @step
+    def ask(_: str, ctx: StepContext[Everything, None]) -> Everything:
+        if ctx.resume_data is None:
+            ctx.suspend()
+        return ctx.resume_data
+
+    shop = Shop(workflow("all", input=str, output=Everything).then(ask).commit())
+    path = shop.path(shop.wait.approval_url())
+    names = Seen(shop.web.get(path).text).names()
+    assert ["size", "tags", "address.street", "address.zip", "when", "notes", "extra", "ratio"] == names
+    answer = shop.web.fill_in(
+        path,
+        size='"large"',
+        tags=['"small"', '"large"'],
+        **{"address.street": "Low Road", "address.zip": "12345"},
+        notes="a\r\nb",
+        extra='{"a": 1}',
+    )
+    assert 200 == answer.status, answer.text
+    output = shop.run.result().output
+    assert (
+        Everything(
+            size=Size.L,
+            tags=[Size.S, Size.L],
+            address=Address(street="Low Road", zip=12345),
+            notes="a\nb",
+            extra={"a": 1},
+        )
+        == output
+    )
+
+
+def test_answer_that_is_no_object_has_one_field() -> None:
+    """A plain yes or no, too."""
+
+    @step
+    def ask(_: str, ctx: StepContext[bool, str]) -> str:
+        if ctx.resume_data is None:
+            ctx.suspend("Ship it?")
+        return "shipped" if ctx.resume_data else "kept"
+
+    shop = Shop(workflow("yes", input=str, output=str).then(ask).commit())
+    path = shop.path(shop.wait.approval_url())
+    assert ["value"] == Seen(shop.web.get(path).text).names()
+    assert "Ship it?" in shop.web.get(path).text
+    assert 200 == shop.web.fill_in(path, value="false").status
+    assert "kept" == shop.run.result().output
+
+
+def _note(answer: Answer) -> str:
+    return Seen(answer.text).text.split("Thank you")[-1].strip()
+
+
+def _typed(answer: Answer, name: str) -> str:
+    seen = Seen(answer.text)
+    return next(str(attrs.get("value")) for tag, attrs in seen.tags if tag == "input" and attrs.get("name") == name)

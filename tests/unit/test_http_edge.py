@@ -1,0 +1,190 @@
+"""The edge of the API: what every request passes, and that everything that goes wrong is a problem with a type."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from typing import Any
+
+import pytest
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.api_gateway import Router
+
+from flowcore import App, step, workflow
+from flowcore.errors import MalformedRequest
+from flowcore.http import strict
+from flowcore.http.api import MOST_BYTES
+from flowcore.http.routes import routes
+from flowcore.http.strict import parsed
+from flowcore.testing import LocalApp
+from tests.unit.web import Web
+
+RUNS = "/v1/workflows/echo/runs"
+JSON, FORM = {"content-type": "application/json"}, {"content-type": "application/x-www-form-urlencoded"}
+
+
+@step
+def echo(value: Any) -> Any:
+    """Gives what it is given."""
+    return value
+
+
+@pytest.fixture
+def web() -> Web:
+    """An API over one workflow that takes anything."""
+    return Web(LocalApp(App(workflow("echo", input=Any, output=Any).then(echo).commit())), routes)
+
+
+DEEP = "[" * 60_000
+BOMBS: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", ""),
+    "not JSON": (b"{", "not JSON"),
+    "two values": (b"1 2", "not JSON"),
+    "not UTF-8": (b'{"input": "\xff"}', "not UTF-8"),
+    "NaN": (b'{"input": NaN}', "NaN"),
+    "infinity": (b'{"input": -Infinity}', "Infinity"),
+    "too large for a double": (b'{"input": 1e400}', "too large"),
+    "too many digits": (b'{"input": ' + b"9" * 5000 + b"}", "digits"),
+    "a key twice": (b'{"input": 1, "input": 2}', "twice"),
+    "a key twice, deep": (b'{"input": [{"a": 1, "a": 1}]}', "twice"),
+    "many keys twice": (b'{"input": {' + b",".join(b'"k%d":1' % (i % 9000) for i in range(18_000)) + b"}}", "twice"),
+    "NUL": (b'{"input": "\\u0000"}', "NUL"),
+    "NUL in a key": (b'{"input": {"\\u0000": 1}}', "NUL"),
+    "half a surrogate pair": (b'{"input": "\\ud800"}', "surrogate"),
+    "deep": (DEEP.encode(), "nested"),
+    "deep and closed": (b'{"input": ' + b"[" * 60_000 + b"]" * 60_000 + b"}", "nested"),
+    "deeper than is read": (b'{"input": ' + b"[" * 150 + b"]" * 150 + b"}", "nested"),
+    "deep objects": (b'{"input": ' + b'{"a":' * 30_000 + b"1" + b"}" * 30_000 + b"}", "nested"),
+    "many values": (b'{"input": [' + b"1," * 120_000 + b"1]}", "values"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_hostile_body_is_refused_with_a_type(web: Web, name: str) -> None:
+    """400 or 422, with what is wrong and nothing of what stood there."""
+    body, complaint = BOMBS[name]
+    answer = web.call("POST", RUNS, body, JSON)
+    assert answer.status in (400, 422), answer.text
+    assert answer.type in ("malformed-request", "invalid-input")
+    assert complaint in answer.body["detail"]
+    assert len(answer.text) < 1_000
+    assert [] == web.log.faults
+
+
+def test_hostile_body_is_answered_as_fast_as_an_honest_one_of_its_size(web: Web) -> None:
+    """No body of 256 KB costs more than a few times what an honest one does: nothing in it is looked at twice."""
+    honest = json.dumps({"input": ["x" * 50] * 4_500}).encode()
+
+    def cost(body: bytes) -> float:
+        best = 1e9
+        for _ in range(3):
+            began = time.process_time()
+            web.call("POST", "/v1/nowhere", body, JSON)
+            best = min(best, time.process_time() - began)
+        return best
+
+    unit = cost(honest)
+    assert not {name for name, (body, _) in BOMBS.items() if cost(body[:256_000]) > 8 * unit + 0.01}
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body", "headers", "status", "type"),
+    [
+        ("GET", "/v1/nowhere", None, {}, 404, "route-not-found"),
+        ("GET", "/", None, {}, 404, "route-not-found"),
+        ("PUT", RUNS, b"{}", {}, 405, "method-not-allowed"),
+        ("DELETE", "/v1/workflows", None, {}, 405, "method-not-allowed"),
+        (
+            "POST",
+            RUNS,
+            b"input=1",
+            {"content-type": "application/x-www-form-urlencoded"},
+            415,
+            "unsupported-media-type",
+        ),
+        ("POST", RUNS, b"{}", {"content-type": "text/plain"}, 415, "unsupported-media-type"),
+        ("POST", RUNS, b'"' + b"x" * MOST_BYTES + b'"', JSON, 413, "payload-too-large"),
+        ("POST", RUNS, b'{"nonsense": 1}', JSON, 422, "invalid-input"),
+        ("POST", RUNS, b'{"input": 1}', {"content-type": "application/cloudevents+json"}, 202, None),
+        ("POST", RUNS, b'{"input": 1}', {"content-type": "Application/JSON; charset=utf-8"}, 202, None),
+        ("POST", RUNS, b'{"input": 1}', {}, 202, None),
+    ],
+)
+def test_every_refusal_is_a_problem(
+    web: Web, method: str, target: str, body: bytes | None, headers: dict[str, str], status: int, type: str | None
+) -> None:
+    """With the status as its own, and with what is allowed where that is the question."""
+    answer = web.call(method, target, body, headers)
+    assert status == answer.status, answer.text
+    if type is not None:
+        assert ("application/problem+json", type, status) == (
+            answer.headers["content-type"],
+            answer.type,
+            answer.body["status"],
+        )
+    if status == 405:
+        assert answer.headers["allow"] == ", ".join(answer.body["allowed"])
+
+
+def test_fault_of_ours_tells_nothing() -> None:
+    """The caller gets a bare 500; the log gets the exception."""
+    router = Router()  # type: ignore[no-untyped-call]  # Powertools leaves its constructor untyped
+
+    @router.get("/broken")
+    def broken() -> Response[str]:
+        raise ZeroDivisionError("the password is hunter2")
+
+    web = Web(App(), lambda _: router)
+    answer = web.get("/broken")
+    assert (500, "internal-error") == (answer.status, answer.type)
+    assert "hunter2" not in answer.text
+    assert [ZeroDivisionError] == [type(fault) for fault in web.log.faults]
+
+
+def test_body_that_is_not_what_its_encoding_says_is_malformed(web: Web) -> None:
+    """A gateway never sends such a thing; somebody who calls the function may."""
+    event = {
+        "rawPath": RUNS,
+        "body": "%%%",
+        "isBase64Encoded": True,
+        "headers": {},
+        "requestContext": {"http": {"method": "POST"}},
+    }
+    assert 400 == web.api(event, None)["statusCode"]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_honest_value_is_read_as_it_was_sent(seed: int) -> None:
+    """Whatever JSON can say, within the bounds."""
+    chance = random.Random(seed)
+
+    def value(depth: int) -> Any:
+        leaves = [
+            None,
+            True,
+            chance.random(),
+            chance.randrange(-(10**30), 10**30),
+            'é\u2028\U0001f600\\"'[: chance.randrange(6)],
+        ]
+        if depth == 0 or chance.random() < 0.3:
+            return chance.choice(leaves)
+        if chance.random() < 0.5:
+            return [value(depth - 1) for _ in range(chance.randrange(4))]
+        return {f"k{n}": value(depth - 1) for n in range(chance.randrange(4))}
+
+    sent = value(6)
+    assert sent == parsed(json.dumps(sent)) == parsed(json.dumps(sent, ensure_ascii=False).encode())
+
+
+def test_bounds_are_where_they_are_said_to_be() -> None:
+    """The last one that fits, and the first one that does not."""
+    deepest = "[" * strict.MOST_DEPTH + "]" * strict.MOST_DEPTH
+    assert parsed(deepest)
+    for text in (f"[{deepest}]", f'{{"a": {deepest}}}'):
+        with pytest.raises(MalformedRequest, match="nested deeper than 100"):
+            parsed(text)
+    most = json.dumps([0] * (strict.MOST_NODES - 1))
+    assert strict.MOST_NODES - 1 == len(parsed(most))
+    with pytest.raises(MalformedRequest, match="more than 100000 values"):
+        parsed(json.dumps([0] * strict.MOST_NODES))

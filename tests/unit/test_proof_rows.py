@@ -1,0 +1,38 @@
+"""What the long proof has found adds up, and stands on the page row by row."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from tests.property.rows import BEGIN, END, PAGE, ROWS, Found, read, table
+
+
+def a_piece(**given: object) -> Found:
+    """Part of a row."""
+    plain = {
+        "row": "storms",
+        "count": 10,
+        "bad": 0,
+        "seconds": 1.5,
+        "seed": "0-9",
+        "date": "2026-01-02",
+        "machine": "m",
+    }
+    return Found(**{**plain, **given})  # type: ignore[arg-type]
+
+
+def test_pieces_of_a_row_add_up() -> None:
+    """Half a million storms may take several days."""
+    pieces = [a_piece(), a_piece(seed="10-29", count=20, bad=1, date="2026-01-03")]
+    found = read([json.dumps(asdict(piece)) for piece in pieces])
+    assert {"storms": a_piece(seed="0-9, 10-29", count=30, bad=1, seconds=3.0, date="2026-01-03")} == found
+    assert "| 30 storms | 1 | 3 | 0-9, 10-29 | 2026-01-03, m |" in table(found)
+
+
+def test_the_page_has_every_row() -> None:
+    """In order, with what every check tries, and what the long run has tried or has to."""
+    shown = PAGE.read_text("utf-8").split(BEGIN)[1].split(END)[0].splitlines()[2:]
+    assert [f"| {row.what} | {row.check} |" for row in ROWS.values()] == [
+        "|".join(line.split("|")[:3]) + "|" for line in shown
+    ]
