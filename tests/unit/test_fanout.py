@@ -158,7 +158,8 @@ def test_no_more_items_are_open_than_allowed() -> None:
 def test_a_fan_can_stand_inside_another() -> None:
     """Children may have children: their items are named after the run that is nobody's child."""
     inner = workflow("inner", input=list[int], output=list[int]).foreach(double, id="deep", distributed=True).commit()
-    flow = workflow("outer", input=list[list[int]], output=Any).foreach(inner, id="fan", distributed=True).commit()
+    outer = workflow("outer", input=list[list[int]], output=list[list[int]])
+    flow = outer.foreach(inner, id="fan", distributed=True).commit()
     _, _, result = ran(flow, [[1, 2], [3]], "queue")
     assert ([[2, 4], [6]], {"r/fan[0]/deep[0]", "r/fan[0]/deep[1]", "r/fan[1]/deep[0]"}) == (result.output, set(SEEN))
 
@@ -167,7 +168,8 @@ def test_a_fan_can_stand_inside_another() -> None:
 def test_a_fan_inside_an_item_of_a_plain_foreach_works(where: Where) -> None:
     """The items of the plain one wait for their own children only."""
     inner = workflow("inner", input=list[int], output=list[int]).foreach(double, id="deep", distributed=True).commit()
-    flow = workflow("outer", input=list[list[int]], output=Any).foreach(inner, id="plain", concurrency=2).commit()
+    outer = workflow("outer", input=list[list[int]], output=list[list[int]])
+    flow = outer.foreach(inner, id="plain", concurrency=2).commit()
     _, _, result = ran(flow, [[1], [2, 3], [4]], where)
     assert [[2], [4, 6], [8]] == result.output
 
@@ -218,7 +220,11 @@ def test_once_and_retries_work_in_items() -> None:
 
     @step(retries=2, backoff=timedelta(minutes=1))
     def flaky(number: int, ctx: StepContext[None, None]) -> int:
-        kept = ctx.once("drawn", lambda: SEEN.setdefault(f"once {ctx.index}", []).append(number) or number)
+        def draw() -> int:
+            SEEN.setdefault(f"once {ctx.index}", []).append(number)
+            return number
+
+        kept = ctx.once("drawn", draw)
         if ctx.attempt < 3:
             raise ValueError("not yet")
         return int(kept)
