@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, overload
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
 from flowcore.codec import Shape, digest
+from flowcore.core.health import OVERDUE
 from flowcore.core.view import waits as open_suspensions
 from flowcore.deliveries import Delivery, DeliveryLog, Webhook, found, replay
 from flowcore.engine import Engine
@@ -223,6 +224,7 @@ class App:
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
+        keep: timedelta | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Any]: ...
@@ -242,6 +244,7 @@ class App:
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
+        keep: timedelta | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Any]: ...
@@ -458,6 +461,25 @@ class App:
     def look(self, run: RunRef, *, deadline: datetime | None = None) -> Head | None:
         """Drive a run if there is anything to do in it: what a worker does with a hint. None: no such run."""
         return self.engine.look(run, deadline=deadline)
+
+    def hint(self, run_id: str) -> None:
+        """Have a run looked at now: one that a transaction of yours has started or answered with its items.
+
+        With a queue a worker is asked to, without one the run is driven here. A hint that is lost, or never given, is
+        made up for by the sweeper. Harmless where there is no such run, or nothing to do in it.
+        """
+        run = RunRef(self.tenant, run_id)
+        if self.queue is None:
+            self.engine.look(run)
+        else:
+            self.engine.hints.send(run, at=self.clock.now(), version=0)
+
+    def overdue(self, by: timedelta = OVERDUE, *, limit: int = 1000) -> int:
+        """How many runs, of all tenants, somebody should have looked at longer ago than ``by``; counts up to ``limit``.
+
+        Above 0 for minutes means that the sweeper does not help: workers are down, throttled, or die of these runs.
+        """
+        return len(self.store.due(self.clock.now() - by, limit=limit))
 
     def sweep(self, *, limit: int = 1000) -> int:
         """Ask a worker to look at every run that is overdue; how many there were."""

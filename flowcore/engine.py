@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from flowcore import receipts
+from flowcore.arrivals import keep
 from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
@@ -167,19 +168,24 @@ class Engine:
         here: bool,
         deadline: datetime | None = None,
         taken: Sent | None = None,
+        keep_for: timedelta | None = None,
         per_step: bool = False,
     ) -> tuple[Snapshot, Receipt]:
         """Settle a suspension with ``data``; exactly one of several racing answers is applied.
 
         Args:
             taken: the event that ``data`` came with, and its taker; both are written, or neither.
+            keep_for: where the step waits for nobody yet, keep the answer for so long.
         Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then, and a receipt
             is kept that says so. EventGone when the event has settled another wait.
         """
         try:
-            snapshot, receipt = self.take(
-                run, data, resume, here=here, deadline=deadline, taken=taken, per_step=per_step
-            )
+            if keep_for is None:
+                snapshot, receipt = self.take(
+                    run, data, resume, here=here, deadline=deadline, taken=taken, per_step=per_step
+                )
+            else:
+                snapshot, receipt = keep(self, run, data, resume, keep_for, here=here, deadline=deadline)
         except RequestError as error:
             if taken is None:
                 receipts.refuse(self, run, resume, error)
@@ -250,7 +256,7 @@ class Engine:
         if head.status is RunStatus.CANCELED:
             if self.hints.scheduler is not None:
                 self.hints.scheduler.unschedule(run, version=head.version - 1)
-            with suppress(OutsideError):  # it is canceled; who listens in vain is dropped by the next event
+            with suppress(OutsideError, BlobLost):  # it is canceled; who listens in vain is dropped by the next event
                 stop_listening(self.store, head)
         return head
 
@@ -465,7 +471,7 @@ class Engine:
     ) -> Answered | Counted | Received:
         """The data, checked against what the place takes before anything is written."""
         node, wait = answerable(graph, record.key), wait_id(record, snapshot.head.incarnation)
-        accepted = _fitting(node, record, wait, data)
+        accepted = self.fitting(graph, record.key, data, record, wait)
         answer = Answer(
             wait=wait,
             data=accepted,
@@ -483,6 +489,17 @@ class Engine:
             received = replace(answer, data=None)  # it is the output
             return Received(key=record.key, answer=received, output=accepted, changes=changes)
         return Answered(key=record.key, answer=answer, changes=changes, retry_count=resume.retry_count)
+
+    def fitting(self, graph: Graph, key: StepKey, data: Json, record: StepRecord | None = None, wait: str = "") -> Json:
+        """An answer as its place takes it. Raises: InvalidPayload, which knows the suspension that is meant."""
+        node, place = answerable(graph, key), dotted(key)
+        try:
+            if isinstance(node, EventNode):
+                return node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
+            return accepted_answer(answer_shape(node, record), f"resume data of step {place!r}", data)
+        except InvalidPayload as error:
+            error.wait = wait
+            raise
 
     def _settle(
         self,
@@ -771,18 +788,6 @@ class Engine:
     def time_of(self, snapshot: Snapshot) -> datetime:
         """The run's own time: never before what has already happened to it, whatever this machine's clock says."""
         return max(self.clock.now(), snapshot.head.updated_at)
-
-
-def _fitting(node: StepNode | EventNode, record: StepRecord, wait: str, data: Json) -> Json:
-    """The data as the place takes it. Raises: InvalidPayload, which knows the suspension that is meant."""
-    place = dotted(record.key)
-    try:
-        if isinstance(node, EventNode):
-            return node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
-        return accepted_answer(answer_shape(node, record), f"resume data of step {place!r}", data)
-    except InvalidPayload as error:
-        error.wait = wait
-        raise
 
 
 def _called_here(graph: Graph, step: str, outputs: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]]:

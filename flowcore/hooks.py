@@ -12,7 +12,7 @@ import inspect
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from flowcore.core.rename import as_met
 from flowcore.errors import BlobLost, OutsideError
 from flowcore.fanout import cancel_children
 from flowcore.model import Head, Json, Snapshot
+from flowcore.parcels import replace
 from flowcore.ports import Written
 from flowcore.run import RunResult, result_of
 

@@ -120,6 +120,16 @@ def is_beat(key: StepKey) -> bool:
     return key.endswith("!beat@")
 
 
+def early_key(key: StepKey, name: str) -> StepKey:
+    """The key of an answer that came before the step at ``key`` asked: beside the entry of the run it stands in."""
+    return StepKey(f"{key.split('/', 1)[0]}!early@{name}")
+
+
+def is_early(key: StepKey) -> bool:
+    """Whether ``key`` holds an answer that came before its question; no name given to ``once`` has ``@``."""
+    return "!early@" in key
+
+
 def scope_of(key: StepKey) -> Scope:
     """The scope whose records are loaded together with this key's."""
     head, name, item, turn, _ = _taken_apart(key)

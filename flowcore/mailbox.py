@@ -240,7 +240,8 @@ def _answer(listener: Listener, sent: Sent) -> Resume:
 def _is_over(engine: Engine, listener: Listener) -> bool:
     """Whether the wait will never be open (again): only then may nobody listen for it any more.
 
-    A wait that has no record yet may be about to get one: its worker listens before it commits.
+    A wait that has no record yet may be about to get one: its worker listens before it commits. Another worker may have
+    listened for the same wait at another instant: it is the same listener.
     """
     loaded = engine.store.load(listener.run)
     if loaded is None:
@@ -250,7 +251,8 @@ def _is_over(engine: Engine, listener: Listener) -> bool:
     if snapshot.head.is_terminal or incarnation != snapshot.head.incarnation:
         return True
     record = snapshot.records.get(key)
-    return record is not None and listener not in listeners_of(snapshot.head, record)
+    open_ = [] if record is None else listeners_of(snapshot.head, record)
+    return record is not None and not any((o.topic, o.wait) == (listener.topic, listener.wait) for o in open_)
 
 
 def _told(engine: Engine, standing: Sent, began: str | None) -> EventReceipt:

@@ -623,12 +623,12 @@ def wait_choice(wait: str) -> str | None:
     return wait.rpartition("@")[2].partition(":")[2] or None
 
 
-Verdict: TypeAlias = Literal["applied", "counted", "delegated", "duplicate", "stale", "rejected"]
+Verdict: TypeAlias = Literal["applied", "counted", "delegated", "duplicate", "buffered", "stale", "rejected"]
 """What became of an arrival.
 
 ``counted``: others have to answer as well before the step goes on. ``delegated``: a vote was handed over.
-``duplicate``: it had come before. ``stale``: the suspension was over already. ``rejected``: it cannot be meant, or its
-data does not fit.
+``duplicate``: it had come before. ``buffered``: it is kept until its step asks. ``stale``: the suspension was over
+already. ``rejected``: it cannot be meant, or its data does not fit.
 """
 
 

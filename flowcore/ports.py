@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
@@ -346,6 +346,18 @@ class Blobs(Protocol):
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove these, at most 1,000; what is not there is no error."""
+        ...
+
+
+@runtime_checkable
+class Handing(Protocol):
+    """A store whose writes can be made by somebody else, in a transaction of his own."""
+
+    def handing(self) -> tuple[Store, list[dict[str, Any]]]:
+        """A store that reads as this one does and writes nothing; the list grows by what it would have written.
+
+        Each entry is one of DynamoDB's ``TransactItems``, with its condition.
+        """
         ...
 
 

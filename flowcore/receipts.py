@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from flowcore.core.admit import Resume
 from flowcore.core.receipts import in_order, of_record, of_run, refused, repeated, slot_of, slots_for
-from flowcore.errors import DefinitionChanged, FlowcoreError, RequestError, RunNotFound, WorkflowNotFound
+from flowcore.errors import FlowcoreError, RequestError, RunNotFound
 from flowcore.keys import RunRef
-from flowcore.model import Head, Json, Receipt, StepRecord
+from flowcore.model import Head, Receipt, StepRecord
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -30,38 +30,13 @@ def of(engine: Engine, run: RunRef) -> list[Receipt]:
     return in_order([*engine.store.notes(run, snapshot.head.created_at), *of_run(snapshot)])
 
 
-def arrive(
-    engine: Engine, run: RunRef, data: Json, resume: Resume, *, here: bool = False, deadline: datetime | None = None
-) -> Receipt:
-    """Take an answer that came as a message: its receipt is stored when this returns, whatever it says.
-
-    So the message may be acknowledged: another delivery of it would be told the same.
-
-    Raises: RunNotFound, DefinitionChanged and WorkflowNotFound, which a start or a deploy may cure: deliver it again,
-        as with every error that is ``retryable``.
-    """
-    try:
-        receipt = engine.take(run, data, resume, here=here, deadline=deadline)[1]
-    except (RunNotFound, DefinitionChanged, WorkflowNotFound):
-        raise
-    except RequestError as error:
-        head = engine.peek(run)
-        receipt = refused(resume, error, _time_of(engine, head))
-        _keep(engine, head, receipt, resume.digest)
-    else:
-        if receipt.verdict == "duplicate":
-            head = engine.peek(run)
-            _keep(engine, head, repeated(receipt, resume, _time_of(engine, head)), resume.digest)
-    return receipt
-
-
 def refuse(engine: Engine, run: RunRef, resume: Resume, error: RequestError) -> None:
     """Keep the receipt of an answer that was not taken, if that can be done; its sender is told the error anyway."""
     if isinstance(error, RunNotFound):
         return
     try:
         head = engine.peek(run)
-        _keep(engine, head, refused(resume, error, _time_of(engine, head)), resume.digest)
+        keep(engine, head, refused(resume, error, time_of(engine, head)), resume.digest)
     except FlowcoreError as lost:
         _lost(run, error.code, lost)
 
@@ -69,7 +44,7 @@ def refuse(engine: Engine, run: RunRef, resume: Resume, error: RequestError) -> 
 def repeat(engine: Engine, head: Head, resume: Resume, first: Receipt) -> None:
     """Keep the receipt of a copy of an answer, if that can be done."""
     try:
-        _keep(engine, head, repeated(first, resume, _time_of(engine, head)), resume.digest)
+        keep(engine, head, repeated(first, resume, time_of(engine, head)), resume.digest)
     except FlowcoreError as lost:
         _lost(head.run, first.verdict, lost)
 
@@ -82,12 +57,14 @@ def remember(engine: Engine, head: Head, records: Iterable[StepRecord]) -> None:
             engine.store.note(head.run, head.created_at, slot.name, slot.id, receipt)
 
 
-def _keep(engine: Engine, head: Head, receipt: Receipt, digest: str) -> None:
+def keep(engine: Engine, head: Head, receipt: Receipt, digest: str) -> None:
+    """Keep a receipt that no record tells. Raises: OutsideError."""
     slots = slots_for(receipt, digest)
     any(engine.store.note(head.run, head.created_at, slot.name, slot.id, receipt) for slot in slots)
 
 
-def _time_of(engine: Engine, head: Head) -> datetime:
+def time_of(engine: Engine, head: Head) -> datetime:
+    """The run's own time."""
     return max(engine.clock.now(), head.updated_at)
 
 

@@ -26,6 +26,7 @@ from flowcore.core.view import Progress, StepResult
 from flowcore.delegation import delegate
 from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
+from flowcore.handing_out import handed_out
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
 from flowcore.model import Doors, Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
 from flowcore.redrive import redrive
@@ -247,6 +248,7 @@ class Run(Generic[In, Out]):
         request_context: Mapping[str, Any] | None = None,
         retry_count: int | None = None,
         tracing: Tracing | None = None,
+        keep: timedelta | None = None,
         drive: timedelta | None = None,
         per_step: bool = False,
     ) -> RunResult[Out]:
@@ -266,6 +268,8 @@ class Run(Generic[In, Out]):
             retry_count: tries of the step that count as made already.
             tracing: the trace under which the run goes on. Without ids it goes on in a trace of its own, which links to
                 the run's. Its tags mark spans; listings find a run by those it was started with.
+            keep: where ``step``, named by its whole dotted id, waits for nobody yet, keep the answer for so long: its
+                next suspension takes it, unless it waits for one of several things. Not in a loop or a foreach.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
@@ -290,7 +294,7 @@ class Run(Generic[In, Out]):
         )
         here, deadline = self._pace(drive)
         snapshot, receipt = self._app.engine.resume(
-            self._existing(), data, resume, here=here or per_step, deadline=deadline, per_step=per_step
+            self._existing(), data, resume, here=here or per_step, deadline=deadline, keep_for=keep, per_step=per_step
         )
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
 
@@ -325,6 +329,85 @@ class Run(Generic[In, Out]):
         )
         snapshot, receipt = delegate(self._app.engine, self._existing(), named, to)
         return self._seen(snapshot, receipt, replayed=receipt.verdict == "duplicate")
+
+    def start_items(
+        self,
+        input: In,
+        *,
+        state: Mapping[str, Any] | None = None,
+        request_context: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        by: str | None = None,
+        tracing: Tracing | None = None,
+    ) -> list[dict[str, Any]]:
+        """What starts the run, as entries for a ``TransactWriteItems`` of your own; arguments as for ``start``.
+
+        The input is checked here and nothing is written: the run begins with your transaction, or not at all. A
+        condition of ours that fails there means that there is such a run already. Call ``app.hint(run_id)`` afterwards;
+        otherwise the sweeper finds the run within a minute or so. ``on_start`` is called here.
+
+        Raises: InvalidPayload, PayloadTooLarge; NeedsDynamoDB where the store is another one.
+        """
+        made: list[Run[Any, Any]] = []
+
+        def begin(app: App) -> RunResult[Any]:
+            rest: Any = {"tags": self._tags, "id_given": self._id_given}
+            run: Run[In, Out] = Run(app, self._ref, self._workflow, self._resource_id, **rest)
+            made.append(run)
+            return run.start(
+                input,
+                state=state,
+                request_context=request_context,
+                idempotency_key=idempotency_key,
+                by=by,
+                tracing=tracing,
+            )
+
+        items = handed_out(self._app, "run.start_items()", begin)
+        self._ref = RunRef(self._ref.tenant, made[0].run_id)  # derived from the idempotency key
+        return items
+
+    def resume_items(
+        self,
+        data: Any = None,
+        *,
+        step: Step[Any, Any, Any, Any] | str | list[str] | None = None,
+        label: str | None = None,
+        wait: str | None = None,
+        index: int | None = None,
+        idempotency_key: str | None = None,
+        by: str | None = None,
+        via: str = "python",
+        request_context: Mapping[str, Any] | None = None,
+        retry_count: int | None = None,
+        tracing: Tracing | None = None,
+    ) -> list[dict[str, Any]]:
+        """What answers a suspension, as entries for a ``TransactWriteItems`` of your own; arguments as for ``resume``.
+
+        The answer is checked here and nothing is written. They hold for the run as it stands: a condition of ours that
+        fails in your transaction means that somebody else has answered or the run has moved; make them anew then. Call
+        ``app.hint(run_id)`` afterwards.
+
+        Raises: what ``resume`` raises; MalformedRequest when there is nothing to write because this very answer was
+            given before, or several items of a foreach are meant; NeedsDynamoDB where the store is another one.
+        """
+        return handed_out(
+            self._app,
+            "run.resume_items()",
+            lambda app: Run(app, self._ref, self._workflow, self._resource_id).resume(
+                data,
+                step=step,
+                label=label,
+                wait=wait,
+                index=index,
+                idempotency_key=idempotency_key,
+                by=by,
+                via=via,
+                request_context=request_context,
+                retry_count=retry_count,
+                tracing=tracing,
+            ),
+        )
 
     def restart(self) -> RunResult[Out]:
         """Have a run under way driven anew from where it stands; finished steps are not repeated, sleeps go on.

@@ -16,6 +16,7 @@ from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, assert_never
 from urllib.parse import quote
 
+from flowcore.arrivals import look_back as look_early
 from flowcore.authoring.graph import BranchNode, Graph, StepNode
 from flowcore.beats import Beats
 from flowcore.codec import NotJsonError, Shape, digest
@@ -235,7 +236,7 @@ class Session:
             case Park(_, _, retry) if retry is not None and self._is_near(retry):
                 self.engine.clock.wait_until(retry)
                 return False
-            case Park() if look_back(self.engine, self.snapshot):
+            case Park() if look_back(self.engine, self.snapshot) or look_early(self.engine, self.snapshot):
                 self._take_up(self.engine.store.peek(self.snapshot.head.run))
                 return False
             case Park(status, wake):

@@ -31,6 +31,7 @@ class Start(Generic[In]):
         workflow: by object, which has the input's type checked, or by id.
         input: must fit the workflow's input type.
         run_id: left out, it is derived from the workflow and the event's name and key: one run for each key.
+        by: who starts it, as ``run.start(by=)``.
         resource_id: whom or what the run is about.
         tags: what listings find it by.
         state: the state the run begins with.
@@ -52,6 +53,7 @@ class Start(Generic[In]):
     input: In
     _: KW_ONLY
     run_id: str | None = None
+    by: str | None = None
     resource_id: str | None = None
     tags: Sequence[str] = ()
     state: Mapping[str, Any] | None = None
@@ -72,6 +74,7 @@ def first_head(app: App, start: Start[Any], topic: Topic) -> Head:
         start.input,
         now=app.clock.now(),
         resource_id=start.resource_id,
+        started_by=start.by,
         state=start.state,
         request_context=start.request_context,
         trace=begun(None, start.tags),

@@ -63,6 +63,7 @@ ROUTES = (
     "DELETE /v1/runs/{run}",
     "GET /v1/hooks/{name}/deliveries",
     "POST /v1/hooks/{name}/deliveries/{id}/replay",
+    "GET /v1/openapi.json",
     "GET /healthz",
 )
 """Route keys of the HTTP API that ApiFunction serves."""
@@ -70,7 +71,7 @@ ROUTES = (
 DOORS = ("GET /a/{token}", "HEAD /a/{token}", "POST /a/{token}", "POST /cb/{token}", "POST /hooks/{name}")
 """Route keys that WebhookFunction serves: what lets in there is a signature."""
 
-OPEN_ROUTES = frozenset({"GET /healthz", *DOORS})
+OPEN_ROUTES = frozenset({"GET /healthz", "GET /v1/openapi.json", *DOORS})
 """Routes without an authorizer, whatever AuthMode says."""
 
 VISIBILITY_FACTOR = 6

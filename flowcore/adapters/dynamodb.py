@@ -21,6 +21,7 @@ from typing import Any
 from flowcore.adapters.aws import AwsError, ClientError, DynamoClient, Reply, code_of, is_silence
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, instant_of, item_size, number, text
 from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
+from flowcore.adapters.dynamodb_dry import NotingClient
 from flowcore.adapters.dynamodb_effects import refused, typed
 from flowcore.adapters.dynamodb_items import (
     DUE_INDEX,
@@ -94,6 +95,7 @@ from flowcore.ports import (
     NotClaimable,
     RecordMoved,
     Records,
+    Store,
     Written,
 )
 
@@ -473,6 +475,11 @@ class DynamoStore:
         values = {":pk": text(topic_partition(topic))}
         found = self._query(values, KeyConditionExpression="#pk = :pk", ConsistentRead=True)
         return mail_of(topic, found, now)
+
+    def handing(self) -> tuple[Store, list[dict[str, Any]]]:
+        """See ``Handing.handing``."""
+        client = NotingClient(self._client)
+        return DynamoStore(client, self._table, self._ids, pause=self._pause), client.noted
 
     # -- reading --
 

@@ -529,6 +529,7 @@ RECORD_PAYLOADS: Mapping[str, str] = {
     "sp": "payload",
     "d": "delta",
     "tm": "terms",
+    "al": "alternatives",
     "vo": "votes",
     "gi": "given",
     "an": "answer",

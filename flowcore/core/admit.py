@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, assert_never
 
 from flowcore.authoring.graph import Graph
 from flowcore.core.alternatives import each
@@ -126,10 +126,10 @@ def settles(record: StepRecord, answer: Answer) -> bool:
 def meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> StepRecord | RequestError:
     """The one suspension that ``resume`` names, or why there is none, whoever may answer it."""
     verdict = _meant(graph, snapshot, resume)
-    if isinstance(verdict, Meant) and len(verdict.records) > 1:
-        lines = [wait_line(snapshot, record) for record in verdict.records]
-        return AmbiguousWait(snapshot.head.run.id, lines)
-    return verdict.records[0] if isinstance(verdict, Meant) else verdict.error
+    if isinstance(verdict, Refused):
+        return verdict.error
+    first, *others = verdict.records
+    return AmbiguousWait(snapshot.head.run.id, [wait_line(snapshot, r) for r in (first, *others)]) if others else first
 
 
 def _seated(
@@ -138,7 +138,8 @@ def _seated(
     """Whether this caller can answer these suspensions (still), and for whom."""
     seats: list[str | None] = []
     for record in records:
-        match seat_for(snapshot.head, record, resume.by, now):
+        seat = seat_for(snapshot.head, record, resume.by, now)
+        match seat:
             case Turned(error):
                 return Refused(error)
             case Given(vote) if vote.digest == resume.digest:
@@ -148,6 +149,8 @@ def _seated(
                 return Refused(AlreadyResumed(run_id, step, _winner(vote), wait=vote.wait))
             case Seat(owner):
                 seats.append(None if owner == resume.by else owner)
+            case _:
+                assert_never(seat)
     return Meant(records, tuple(seats))
 
 

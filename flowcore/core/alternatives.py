@@ -6,9 +6,8 @@ but the same one. Whoever lists, answers or tells of suspensions looks at each a
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from flowcore.model import Alternative, Answer, Delegation, StepRecord, wait_choice
+from flowcore.parcels import replace
 
 
 def each(record: StepRecord) -> list[StepRecord]:

@@ -14,6 +14,7 @@ from hashlib import sha256
 
 from flowcore.core.admit import Resume, lapse_of, receipt_of
 from flowcore.core.alternatives import each
+from flowcore.core.early import is_taken, of_snapshot
 from flowcore.core.evolve import answers_of
 from flowcore.errors import AlreadyResumed, InvalidPayload, NotSuspended, RequestError, RunFinished
 from flowcore.keys import dotted
@@ -54,7 +55,9 @@ class Slot:
 def of_run(snapshot: Snapshot) -> list[Receipt]:
     """The receipt of every answer that the run's records know, the newest last."""
     records = sorted(snapshot.records.values(), key=lambda record: record.seq)
-    return in_order(receipt for record in records for receipt in of_record(record, snapshot.head.incarnation))
+    told = [receipt for record in records for receipt in of_record(record, snapshot.head.incarnation)]
+    kept = [early.receipt for early in of_snapshot(snapshot) if not is_taken(early, snapshot.records.get(early.step))]
+    return in_order([*told, *kept])
 
 
 def of_record(record: StepRecord, incarnation: int) -> Iterator[Receipt]:

@@ -24,6 +24,8 @@ from flowcore.errors import FlowcoreError, Forbidden, MalformedRequest, PayloadT
 from flowcore.http import problems
 from flowcore.http.access import Caller, Policy, caller_of, guarded, scope_of
 from flowcore.http.audit import Audited, audited
+from flowcore.http.openapi import document
+from flowcore.http.shown import answer
 from flowcore.http.strict import parsed
 from flowcore.http.tags import tagged
 from flowcore.model import Json
@@ -78,21 +80,21 @@ class Api:
                 caller = caller_of(self._policy, event, self._app.clock.now())
                 if not caller.may(scope):
                     raise Forbidden(f"The token does not allow flowcore:{scope}.")
-            answer = self._answered(event, context, caller, method, path)
+            reply = self._answered(event, context, caller, method, path)
         except FlowcoreError as error:
-            answer = _plain(self._refused(error))
+            reply = _plain(self._refused(error))
         except _Unsupported as error:
-            answer = _plain(problems.unsupported(str(error), _JSON))
-        self._told(audited(method, path, caller, answer))
-        return tagged(event, answer) if method == "GET" else answer
+            reply = _plain(problems.unsupported(str(error), _JSON))
+        self._told(audited(method, path, caller, reply))
+        return tagged(event, reply) if method == "GET" else reply
 
     def _answered(self, event: dict[str, Any], context: Any, caller: Caller, method: str, path: str) -> dict[str, Any]:
         app = self._app if caller.tenant == self._app.tenant else self._app.for_tenant(caller.tenant)
         changed = _admitted(event)
         if caller.owner is not None:
             changed |= guarded(app, caller.owner, method, path, {**event, **changed})
-        answer: dict[str, Any] = self._resolver(caller.tenant).resolve({**event, **changed}, context)
-        return answer
+        reply: dict[str, Any] = self._resolver(caller.tenant).resolve({**event, **changed}, context)
+        return reply
 
     def _made(self, tenant: str) -> APIGatewayHttpResolver:
         resolver = APIGatewayHttpResolver(enable_validation=True)
@@ -102,6 +104,10 @@ class Api:
         resolver.exception_handler(FlowcoreError)(self._refused)
         resolver.exception_handler(RequestValidationError)(problems.of_validation)
         resolver.exception_handler(Exception)(self._broken)
+
+        @resolver.get("/v1/openapi.json", include_in_schema=False)
+        def describe() -> Response[str]:
+            return answer(HTTPStatus.OK, document(resolver))
 
         @resolver.not_found
         def nowhere(_: NotFoundError) -> Response[str]:

@@ -55,11 +55,11 @@ def problem(
 ) -> Response[str]:
     """A problem document as a response."""
     body = {
+        **(extra or {}),
         "type": f"{TYPE_PREFIX}{code}",
         "title": status.phrase,
         "status": status.value,
         "detail": detail,
-        **(extra or {}),
     }
     return Response(
         status_code=status.value,
@@ -69,17 +69,29 @@ def problem(
     )
 
 
+OTHERS: Mapping[str, int] = {
+    "route-not-found": HTTPStatus.NOT_FOUND.value,
+    "method-not-allowed": HTTPStatus.METHOD_NOT_ALLOWED.value,
+    "unsupported-media-type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value,
+    "internal-error": HTTPStatus.INTERNAL_SERVER_ERROR.value,
+}
+"""Types of problems that are no error of flowcore's."""
+
+
+def status_of(kind: type[errors.FlowcoreError]) -> HTTPStatus:
+    """The status of a kind of error."""
+    found = (status for known, status in _STATUS if issubclass(kind, known))
+    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 def of_error(error: errors.FlowcoreError) -> Response[str]:
     """The problem that an error of flowcore is to a caller."""
-    for kind, status in _STATUS:
-        if isinstance(error, kind):
-            detail = (
-                str(error)
-                if status < HTTPStatus.INTERNAL_SERVER_ERROR
-                else "Something behind this API does not answer. Try again."
-            )
-            return problem(status, error.code, detail, error.details(), retry=error.retryable)
-    return unexpected()
+    status = status_of(type(error))
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        return unexpected()
+    behind = status > HTTPStatus.INTERNAL_SERVER_ERROR
+    detail = "Something behind this API does not answer. Try again." if behind else str(error)
+    return problem(status, error.code, detail, error.details(), retry=error.retryable)
 
 
 def of_validation(error: RequestValidationError) -> Response[str]:

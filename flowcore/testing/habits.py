@@ -49,6 +49,10 @@ class Effects:
         self.once.clear()
 
 
+APPROVERS = ("ada", "bob", "eve")
+"""Of whom two must answer where a step asks for several; none of them starts the run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
     """What one step definition does, drawn once."""
@@ -96,7 +100,15 @@ def behaviour(habits: Habits, effects: Effects) -> Callable[[Json, StepContext[A
             seen = [seen, ctx.once("kept", lambda: _kept(effects, key))]
         if answered < habits.suspends and not ctx.timed_out:
             timeout = timedelta(days=400) if habits.is_timed else None
-            ctx.suspend({"asks": mood}, timeout=timeout, label=f"label-{habits.name}")
+            several = number(habits.name, "quorum") % 3 == 0 and not habits.is_timed
+            ctx.suspend(
+                {"asks": mood},
+                timeout=timeout,
+                label=f"label-{habits.name}",
+                approvers=APPROVERS if several else (),
+                quorum=2 if several else 1,
+                allow_self=not several,
+            )
         _mark(habits, ctx, key, mood)
         if habits.bails and mood % 3 == 0:
             ctx.bail({"bailed": mood})

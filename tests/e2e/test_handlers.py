@@ -177,6 +177,7 @@ def test_cancel_ends_a_waiting_run_and_later_answers_are_409(deployment: Deploym
 
     assert (canceled.status, canceled.body["status"]) == (200, "canceled")
     assert (late.status, late.body["type"].rsplit("/", 1)[1]) == (409, "run-finished")
+    assert (late.body["status"], late.body["run_status"]) == (409, "canceled")
     assert again.body["version"] == canceled.body["version"]
 
 

@@ -15,7 +15,7 @@ from flowcore.authoring.graph import Durability
 from flowcore.core.admit import open_waits
 from flowcore.errors import OutsideError, RequestError, RunNotFound
 from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once
-from flowcore.model import Outcome, Snapshot, StepRecord, Wait
+from flowcore.model import Outcome, Receipt, Snapshot, StepRecord, Wait, seats_of, wait_id
 from flowcore.ports import Store
 from flowcore.run import RunResult
 from flowcore.session import Pace
@@ -95,6 +95,8 @@ class Storm:
         self.depth = 0
         self.calm_down = False
         self.is_undisturbed = False
+        self.told: list[Receipt] = []
+        """What whoever answered was told: that it was his answer which settled the suspension."""
         unruly = Unruly(
             chance=self.chance,
             dropped=self.weather.unruly / 2,
@@ -208,7 +210,9 @@ class Storm:
         while self.watched.peek(RUN) is None or self.chance.random() < 0.2:
             with _weathered():
                 wait = timedelta(seconds=20) if self.weather.short_lived else None
-                self.app.workflow(self.sample.workflow).create_run("r").start(self.sample.input, wait=wait, **GIVEN)
+                self.app.workflow(self.sample.workflow).create_run("r").start(
+                    self.sample.input, wait=wait, by="starter", **GIVEN
+                )
 
     def _times_out(self, waits: list[Wait[Any]]) -> bool:
         return all(wait.deadline is not None for wait in waits)
@@ -227,23 +231,39 @@ class Storm:
         if record.listens is not None:
             self._send(*record.listens, reply.data, self.chance.choice([None, f"{record.key}@{record.gen}"]))
             return
-        exact = {"wait": f"{record.key}@{record.gen}"}
+        exact, by = {"wait": wait_id(record, 1)}, self._voter(record)
         address = exact if self.chance.random() < 0.5 else self.chance.choice([exact, *self._names(record, waiting)])
-        key = f"{record.key}@{record.gen}" if address is not exact else self.chance.choice([None, exact["wait"]])
+        once = f"{record.key}@{record.gen}"
+        key = once if address is not exact else self.chance.choice([None, once])
         was, self.is_undisturbed = self.is_undisturbed, self.is_undisturbed or address is not exact
         try:
             for _ in range(self.chance.choice([1, 1, 2])):
                 with _weathered():
-                    self.chance.choice(self.others).resume(
+                    result = self.chance.choice(self.others).resume(
                         "r",
                         reply.data,
                         **address,
+                        by=by,
                         request_context=reply.context,
                         idempotency_key=key,
                         drive=timedelta(seconds=20) if self.weather.short_lived else None,
                     )
+                    self.told += [result.receipt] if result.receipt and result.receipt.verdict == "applied" else []
         finally:
             self.is_undisturbed = was
+
+    def _voter(self, record: StepRecord) -> str:
+        """One of those who may answer, perhaps for the second time; now and then his vote is handed over first."""
+        voters = sorted(seats_of(record, 0).values())
+        if not voters:
+            return "somebody"
+        by = self.chance.choice(voters)
+        if self.chance.random() < 0.2:
+            to = f"deputy-{len(record.delegations)}"
+            with _weathered():
+                self.chance.choice(self.others).delegate("r", by=by, to=to, wait=wait_id(record, 1))
+                return to
+        return by
 
     def _send(self, name: str, key: str, data: Any, event_id: str | None) -> None:
         for _ in range(self.chance.choice([1, 1, 2])):
@@ -308,6 +328,7 @@ def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[st
     if error != told.error:
         yield f"error {error}, not {told.error}"
     storm.watched.audit(RUN)
+    yield from _unproven(storm)
     whole = storm.whole().records
     records = {key: record for key, record in whole.items() if not is_once(key) and told.is_certain(key)}
     outputs = {str(key): r.output for key, r in records.items() if r.outcome in (Outcome.OK, Outcome.BAIL)}
@@ -321,6 +342,18 @@ def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[st
     yield from _unequal("state", state, {n: v for n, v in told.state.items() if _is_certain(told, n, left_open)})
     context = {name: value for name, value in result.request_context.items() if _is_answer(told, name, left_open)}
     yield from _unequal("context", context, {n: v for n, v in told.context.items() if _is_answer(told, n, left_open)})
+
+
+def _unproven(storm: Storm) -> Iterator[str]:
+    """Suspensions that more than one answer has settled, and answers that are said to have and did not."""
+    applied: dict[str, list[str | None]] = {}
+    for receipt in storm._quietly(lambda: storm.app.run("r").receipts()):
+        if receipt.verdict == "applied":
+            applied.setdefault(receipt.wait, []).append(receipt.by)
+    yield from (f"{wait!r} was settled by {by}" for wait, by in applied.items() if len(by) != 1)
+    for receipt in storm.told:
+        if applied.get(receipt.wait) != [receipt.by]:
+            yield f"{receipt.by!r} was told to have settled {receipt.wait!r}; receipts say {applied.get(receipt.wait)}"
 
 
 def _is_certain(told: Told, name: str, left_open: tuple[str, ...]) -> bool:

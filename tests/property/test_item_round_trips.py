@@ -225,7 +225,9 @@ JOIN: dict[str, Any] = {
 def test_a_join_round_trips(join: Join) -> None:
     """Whatever signs its key holds, and whichever sets are empty."""
     sets = ("done", "failed", "bailed", "parked", "asking")
-    far = {name: frozenset(join.chunk * CHUNK + place for place in getattr(join, name)) for name in sets}
+    far: dict[str, Any] = {
+        name: frozenset(join.chunk * CHUNK + place for place in getattr(join, name)) for name in sets
+    }
     moved = replace(join, **far)
     assert moved == decode_join(encode_join("T#t#R#r", moved, "token", 1))
 

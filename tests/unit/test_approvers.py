@@ -14,6 +14,7 @@ from flowcore.adapters.memory import MemoryStore
 from flowcore.core.seats import MOST_DELEGATIONS
 from flowcore.errors import (
     AlreadyResumed,
+    AmbiguousWait,
     CannotDelegate,
     FlowcoreError,
     MalformedRequest,
@@ -233,6 +234,17 @@ def test_there_is_no_vote_to_hand_over_where_everybody_may_answer() -> None:
     refused(NotSuspended, lambda: run.delegate(by="ada", to="dave", wait="other@0"))
 
 
+def test_a_vote_is_handed_over_in_one_suspension() -> None:
+    """Of several it has to be said in which."""
+    ASKED["approvers"] = ["ada"]
+    each = workflow("each", input=list[int]).foreach(approve, concurrency=2).commit()
+    run = LocalApp(App(each)).workflow(each).create_run()
+    run.start([1, 2])
+    refused(AmbiguousWait, lambda: run.delegate(by="ada", to="dave"))
+    waits = run.delegate(by="ada", to="dave", step=approve, index=1).waits
+    assert [{}, {"ada": "dave"}] == [wait.delegated for wait in waits]
+
+
 def test_whoever_started_the_run_gets_no_vote_by_a_detour() -> None:
     """Neither can he be handed one, nor hand over the one he could not give."""
     run = asked(approvers=["ada", "sam"], allow_self=False)
@@ -385,7 +397,7 @@ def test_who_was_handed_a_vote_and_is_added_later_counts_once() -> None:
         ({"allow_self": "no"}, "True or False"),
         ({"allow_self": False, "key": "A-17"}, "has no name"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "terms",
 )
 def test_terms_that_cannot_be_meant_fail_the_step(options: dict[str, Any], match: str) -> None:
     """With what to write instead."""

@@ -13,8 +13,10 @@ from pydantic import BaseModel
 
 from flowcore import App, StepContext, Wait, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
+from flowcore.arrivals import arrive
 from flowcore.codec import digest
 from flowcore.core.admit import Resume
+from flowcore.core.early import MOST_EARLY
 from flowcore.core.receipts import MOST_KEPT
 from flowcore.errors import (
     AlreadyResumed,
@@ -33,7 +35,6 @@ from flowcore.errors import (
 )
 from flowcore.keys import RunRef
 from flowcore.model import Receipt, RunStatus
-from flowcore.receipts import arrive
 from flowcore.testing import LocalApp, VirtualClock
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied, at_call
 from flowcore.testing.invariants import WatchedStore
@@ -199,6 +200,26 @@ def test_row_event_before_its_wait_is_buffered_and_taken() -> None:
     assert ["applied", "duplicate"] == verdicts(run)
     app.clock.forward(days=8)
     refused(EventNotFound, lambda: app.event("approve", "A-17", "e-1"))
+
+
+def test_row_answer_before_its_step_asks_is_buffered_and_taken() -> None:
+    """It is kept as long as its sender says, and the run never stands still; who sends it again is told the same."""
+    app = local()
+    slow = workflow("slow", input=int, output=str).sleep(HOUR).then(approve).commit()
+    app = local(slow)
+    run: Any = app.workflow(slow).create_run("r")
+    run.start(1)
+    refused(NotSuspended, lambda: run.resume(YES, step=approve, by="ada"))
+    early: Any = run.resume(YES, step=approve, by="ada", idempotency_key="k-1", keep=2 * HOUR)
+    assert ("buffered", "waiting", "approve") == (early.receipt.verdict, early.status, early.receipt.step)
+    assert ["rejected", "buffered"] == sorted(verdicts(run), reverse=True)
+    again: Any = run.resume(YES, step=approve, by="ada", idempotency_key="k-1", keep=HOUR)
+    assert "duplicate" == again.receipt.verdict
+    app.advance(hours=1)
+    assert ("success", "True") == (run.result().status, run.result().output)
+    applied = next(receipt for receipt in run.receipts() if receipt.verdict == "applied")
+    assert ("ada", "k-1", "approve@0") == (applied.by, applied.idempotency_key, applied.wait)
+    assert "buffered" not in verdicts(run)
 
 
 def test_row_event_for_a_run_that_is_not_started_is_buffered() -> None:
@@ -402,6 +423,20 @@ def test_receipts_of_earlier_suspensions_of_a_step_are_kept() -> None:
     assert 3 == len(set(applied))
 
 
+def test_an_answer_to_an_earlier_suspension_of_a_step_is_stale() -> None:
+    """While the next one is open, and afterwards."""
+    AGAIN.append({})
+    run = asked(local())
+    old = run.result().waits[0].id
+    run.resume(YES, by="ada")
+    refused(NotSuspended, lambda: run.resume(NO, wait=old))
+    run.resume(YES, by="bob")
+    refused(AlreadyResumed, lambda: run.resume(NO, wait=old))
+    assert [("applied", "ada"), ("applied", "bob"), ("stale", None), ("stale", None)] == [
+        (receipt.verdict, receipt.by) for receipt in run.receipts()
+    ]
+
+
 def test_late_copy_of_a_vote_is_no_answer_to_the_next_suspension() -> None:
     """It is known by its key, although the step has suspended again since."""
     AGAIN.append({})
@@ -470,6 +505,149 @@ def test_an_event_that_fits_no_wait_is_received_by_the_run_it_would_have_settled
     refused(InvalidPayload, lambda: app.send_event("approve", "A-17", BAD, event_id="e-1"))
     (rejected,) = run.receipts()
     assert ("rejected", "event", "approved") == (rejected.verdict, rejected.via, rejected.errors[0]["path"])
+
+
+# -- answers that come too early --------------------------------------------------------------------------------------
+
+
+def slowly(*, like: LocalApp | None = None, store: Any = None) -> tuple[LocalApp, Any]:
+    """A run that sleeps for an hour before it asks, in a nested workflow beside another question."""
+    inner = workflow("inner", input=int, output=str).then(note).then(approve).commit()
+    flow = workflow("slow", input=int).sleep(HOUR).parallel(inner, approve.clone(id="other")).commit()
+    app = (
+        LocalApp(App(flow), store=like.store, clock=like.clock)
+        if like
+        else local(flow, **{"store": store} if store else {})
+    )
+    run = app.workflow(flow).create_run("r")
+    if like is None:
+        run.start(1)
+    return app, run
+
+
+def test_early_answer_is_taken_once_by_its_own_step_wherever_it_stands() -> None:
+    """Also inside a nested workflow; the next suspension of that step, and other steps, ask their own."""
+    app, run = slowly()
+    AGAIN.append({})
+    run.resume(YES, step="inner.approve", keep=2 * HOUR)
+    app.advance(hours=1)
+    assert {"inner.approve@1", "other@0"} <= {wait.id.replace("/", ".") for wait in run.result().waits} | {
+        "inner.approve@1"
+    }
+    assert 2 == len(run.result().waits)
+    assert ["applied"] == verdicts(run)
+
+
+def test_early_answer_is_gone_when_nobody_has_asked_in_time() -> None:
+    """As long as its sender said, and no longer."""
+    app, run = slowly()
+    run.resume(YES, step="other", keep=timedelta(minutes=59))
+    app.advance(hours=1)
+    assert 2 == len(run.result().waits)
+
+
+def test_early_answers_are_votes_of_those_who_gave_them() -> None:
+    """One who may not answer is refused when it is clear that he may not."""
+    app, run = slowly()
+    ASKED.update(approvers=["ada", "bob"], quorum=2)
+    for by in ("eve", "ada", "bob"):
+        run.resume(YES, step="other", by=by, keep=2 * HOUR)
+        app.clock.forward(minutes=1)
+    app.advance(hours=1)
+    assert "success" == run.result().steps["other"].status
+    told = {receipt.by: receipt.verdict for receipt in run.receipts() if receipt.wait}
+    assert {"eve": "rejected", "ada": "counted", "bob": "applied"} == told
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"step": "approve"}, RequestError),
+        ({"step": "inner"}, NotSuspended),
+        ({"step": "nowhere"}, UnknownStep),
+        ({"label": "boss"}, FlowcoreError),
+        ({}, NotSuspended),
+    ],
+    ids=str,
+)
+def test_answer_that_cannot_be_kept_is_refused_as_ever(options: dict[str, Any], kind: type[FlowcoreError]) -> None:
+    """Where it is not certain which step is meant; data that does not fit is refused at once."""
+    _, run = slowly()
+    refused(kind, lambda: run.resume(YES, keep=HOUR, **options))
+    refused(InvalidPayload, lambda: run.resume(BAD, keep=HOUR, step="other"))
+    assert {"rejected"} == set(verdicts(run))
+
+
+def test_early_answers_are_few() -> None:
+    """Whoever loads the run reads them."""
+    _, run = slowly()
+    for number in range(MOST_EARLY):
+        run.resume(YES, step="other", by=f"p-{number}", keep=HOUR)
+    refused(NotSuspended, lambda: run.resume(YES, step="other", by="more", keep=HOUR))
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_early_answer_is_kept_whatever_dies(fault: Fault) -> None:
+    """Whoever sends it again is told that it is kept, and it is taken."""
+    for number in (1, 2):
+        watched = WatchedStore(MemoryStore())
+        app, run = slowly(store=watched)
+        writes = frozenset({"commit", "move"})
+        dying = LocalApp(
+            App(*app.workflows.values()),
+            clock=app.clock,
+            store=FaultyStore(watched, at_call(number, fault, verbs=writes)),
+        )
+        with suppress(WorkerDied, FlowcoreError):
+            dying.run("r").resume(YES, step="other", keep=2 * HOUR)
+        again = run.resume(YES, step="other", keep=2 * HOUR).receipt
+        assert again.verdict in ("buffered", "duplicate")
+        app.advance(hours=1)
+        assert "success" == run.result().steps["other"].status
+
+
+def test_early_answer_from_a_queue_is_kept_without_being_asked_to() -> None:
+    """So the message may be acknowledged, and a copy of it, too."""
+    app, run = slowly()
+    resume = Resume(step="other", digest=digest({"approved": True}), by="ada", via="sqs")
+    told = [arrive(app.engine, RUN, {"approved": True}, resume, here=True).verdict for _ in range(2)]
+    assert ["buffered", "duplicate"] == told
+    app.advance(hours=1)
+    assert {"sqs": "applied"} == {r.via: r.verdict for r in run.receipts() if r.verdict == "applied"}
+
+
+def test_early_answer_to_a_paused_run_waits_for_the_operator() -> None:
+    """And one to a run that has ended is stale."""
+    app, run = slowly()
+    run.pause()
+    assert "paused" == run.resume(YES, step="other", keep=2 * HOUR).status
+    app.clock.forward(hours=1)
+    run.unpause()
+    assert "success" == run.result().steps["other"].status
+    run.cancel()
+    refused(RunFinished, lambda: run.resume(YES, step="inner.approve", keep=HOUR))
+
+
+def test_early_answer_and_its_question_find_each_other_whoever_comes_in_between() -> None:
+    """The answer comes at any call of the worker that asks: it is taken, or whoever sent it was told no."""
+    for number in range(1, 60):
+        watched = WatchedStore(MemoryStore())
+        app, run = slowly(store=watched)
+        between: list[str] = []
+
+        def script(call: Call, number: int = number, between: list[str] = between, run: Any = run) -> None:
+            if call.number == number and not between:
+                between.append(run.resume(YES, step="other", by="ada", keep=2 * HOUR).receipt.verdict)
+
+        app.clock.forward(hours=1)
+        other = LocalApp(App(*app.workflows.values()), store=FaultyStore(watched, script), clock=app.clock)
+        other.look(RUN)
+        if not between:
+            assert number > 7
+            break
+        app.advance(minutes=1)
+        assert {"success"} == {run.result().steps["other"].status}, f"at call {number}"
+        assert 1 == verdicts(run).count("applied")
 
 
 def test_receipts_go_with_their_run() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -464,4 +465,22 @@ def test_wait_that_opens_while_its_event_is_being_kept_gets_it() -> None:
 
     sender = local(order(), store=FaultyStore(watched, parks), clock=clock)
     assert "applied" == sender.send_event("order.paid", "A-17", {"cents": 1}).verdict
+    assert ("success", 1) == (other.run("r").result().status, other.run("r").result().output)
+
+
+def test_wait_that_another_worker_opens_later_still_listens() -> None:
+    """The sender met the listener of a worker that died; the one that opened the wait listens under the same id."""
+    watched, clock, loads = WatchedStore(MemoryStore()), VirtualClock(), count(1)
+    dies = at_call(1, Fault.DIES_AFTER, verbs=frozenset({"listen"}))
+    waiting(local(order(), store=FaultyStore(watched, dies), clock=clock))
+    other = local(order(), store=watched, clock=clock)
+
+    def parks(call: Call) -> None:
+        if call.verb == "load" and next(loads) == 3:  # the answer was refused, and the sender sees whether it is over
+            clock.forward(HOUR)
+            other.look(RunRef("default", "r"))
+
+    sender = local(order(), store=FaultyStore(watched, parks), clock=clock)
+    sender.send_event("order.paid", "A-17", {"cents": 1})
+    assert 3 < next(loads)
     assert ("success", 1) == (other.run("r").result().status, other.run("r").result().output)

@@ -33,7 +33,7 @@ def decided(number: int, ctx: StepContext[bool]) -> str:
     """Only the answer is declared."""
     assert_type(ctx, StepContext[bool, None, None])
     if ctx.resume_data is None:
-        ctx.suspend(label="boss")
+        ctx.suspend(label="boss", approvers=["ada"], allow_self=False, escalate={1: ("boss",)})
     assert_type(ctx.resume_data, bool)
     return str(number)
 

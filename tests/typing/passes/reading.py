@@ -6,6 +6,7 @@ from typing import assert_type
 
 from flowcore import App, RunResult, Start, step, workflow
 from flowcore.fields import RunFields
+from flowcore.model import EventReceipt, Receipt
 from flowcore.ports import Span
 from flowcore.tracing import Tracing
 
@@ -36,4 +37,7 @@ assert_type(run.result(), RunResult[int])
 assert_type(run.result(fields=["status", "output"]), RunFields)
 app.send_event("doubled", "a", start_if_absent=Start(flow, 21, run_id="r-2", tags=["eu"]))
 app.send_event("doubled", "a", start_if_absent=Start("twice", 21))
+assert_type(run.receipts(), list[Receipt])
+assert_type(run.delegate(by="ada", to="dave", step=double), RunResult[int])
+assert_type(app.event("doubled", "a", "e-1"), EventReceipt)
 app.list_runs(status=["success", "failed"], tag="eu")
