@@ -211,6 +211,7 @@ def _begin(engine: Engine, snapshot: Snapshot, key: StepKey, items: range) -> No
         created_at=now,
         updated_at=now,
         incarnation=head.incarnation,
+        started_by=head.started_by,
         due=now + QUEUE_GRACE,
         part=Part(run=head.run.id, key=key, first=items.start, stop=items.stop, top=top),
     )
