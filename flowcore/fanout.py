@@ -208,7 +208,7 @@ def _begin(engine: Engine, snapshot: Snapshot, key: StepKey, items: range) -> No
         input=None,
         input_hash="",
         status=RunStatus.QUEUED,
-        created_at=now,
+        created_at=head.created_at,  # links to its waits are made for the run, which is told by that
         updated_at=now,
         incarnation=head.incarnation,
         started_by=head.started_by,
