@@ -400,7 +400,7 @@ class Engine:
         loaded = self.store.load(run, everything=everything)
         if loaded is None or loaded[0].is_expired(self.clock.now()):
             raise RunNotFound(run.id)
-        snapshot = within(self, fold(loaded[0], loaded[1].values()))
+        snapshot = within(self, fold(loaded[0], loaded[1].values()), everything=everything)
         if snapshot is None:
             raise RunNotFound(run.id)
         return snapshot

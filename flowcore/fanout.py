@@ -298,15 +298,15 @@ def _nests(node: object) -> bool:
 # -- a child ----------------------------------------------------------------------------------------------------------
 
 
-def within(engine: Engine, snapshot: Snapshot) -> Snapshot | None:
+def within(engine: Engine, snapshot: Snapshot, *, everything: bool = False) -> Snapshot | None:
     """A child's records among those of the run it is a part of; None if that has no use for it any more."""
     part = snapshot.head.part
     if part is None:
         return snapshot
-    loaded = engine.store.load(RunRef(snapshot.head.run.tenant, part.run))
+    loaded = engine.store.load(RunRef(snapshot.head.run.tenant, part.run), everything=everything)
     if loaded is None:
         return None
-    outer = within(engine, fold(loaded[0], loaded[1].values()))
+    outer = within(engine, fold(loaded[0], loaded[1].values()), everything=everything)
     if outer is None or outer.head.is_terminal or outer.head.incarnation != snapshot.head.incarnation:
         return None
     start = outer.records.get(part.key)
@@ -422,7 +422,8 @@ def _waits_of(snapshot: Snapshot, part: Part) -> _Waits:
         for record in snapshot.records.values()
         if record.outcome in (Outcome.SLP, Outcome.RETRY, Outcome.RESU) and (record.until is None or record.until > now)
     }
-    asking = _items_of(part, (record.key for record in open_waits(snapshot)))
+    deeper = [key for key, fan in snapshot.fans.items() if fan.asking]
+    asking = _items_of(part, [*(record.key for record in open_waits(snapshot)), *deeper])
     return _Waits(asking, asking - _items_of(part, moving))
 
 

@@ -490,11 +490,13 @@ class _Walk:
                 return HELD
             self.joins = True
             return LIVE
+        told = range(fan.total) if last is None else (last if last in fan.bailed else min(fan.failed),)
+        if any(item_of(place.key, index) not in self.records for index in told):
+            return self._ask(Gather(place, value))  # read before the last of them was done
         if last is None:
             outputs = [self.records[item_of(place.key, index)].output for index in range(fan.total)]
             return self._ask(Leave(place, Done(outputs), Scope(place.key)))
-        told = last if last in fan.bailed else min(fan.failed)
-        result = _settled(self.records[item_of(place.key, told)], None)
+        result = _settled(self.records[item_of(place.key, told[0])], None)
         return self._ask(Leave(place, result, Scope(place.key)))
 
     def _share(self, place: Place, node: ForeachNode, part: Part, value: Sequence[Json]) -> Result:

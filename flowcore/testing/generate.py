@@ -30,7 +30,7 @@ from flowcore.testing.habits import (
 )
 from flowcore.testing.oracle import Reply
 
-GENERATOR = 7
+GENERATOR = 8
 """Raised whenever the same seed comes to mean another workflow or another storm: kept seeds name theirs."""
 
 _BACKOFFS = (

@@ -231,7 +231,7 @@ class Storm:
         beside = [one for one in open_ if one.key == record.key and one.label != reply.chosen]
         record = next((one for one in open_ if one.key == record.key and one.label == reply.chosen), record)
         self._bring(record, reply, waiting)
-        if beside and reply.chosen is not None and self.watched.records[RUN, 1, record.key].gen != record.gen:
+        if beside and reply.chosen is not None and self._gen(record.key) != record.gen:
             self._too_late(self.chance.choice(beside))
 
     def _too_late(self, beside: StepRecord) -> None:
@@ -266,6 +266,10 @@ class Storm:
                     self.told += [result.receipt] if result.receipt and result.receipt.verdict == "applied" else []
         finally:
             self.is_undisturbed = was
+
+    def _gen(self, key: StepKey) -> int:
+        """The last generation of a place, in whichever run its record lies."""
+        return max(record.gen for (_, _, known), record in self.watched.records.items() if known == key)
 
     def _voter(self, record: StepRecord) -> str:
         """One of those who may answer, perhaps for the second time; now and then his vote is handed over first."""
