@@ -495,7 +495,7 @@ def whole(engine: Engine, graph: Graph, snapshot: Snapshot, *, everything: bool)
         for first in first_items(fan):
             items = items_from(fan, first)
             waits = is_open and not fan.asking.isdisjoint(items)
-            works = few and (nests or has_failed or (is_open and not fan.done.issuperset(items)))
+            works = few and (nests or has_failed or not fan.done.issuperset(items))
             if waits or works:
                 records |= _of_child(engine, graph, _child(head, key, first), everything=everything)
     merged = replace(fold(head, {**records, **snapshot.records}.values()), around=snapshot.around, fans=fans)
