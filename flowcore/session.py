@@ -458,7 +458,7 @@ class Session:
             self.last_seq = after.last_seq
         record = after.records[_key_of(event)]
         if prior is not None and isinstance(event, Suspended):
-            remember(self.engine, head, [prior])
+            remember(self.engine, self.snapshot.root, [prior])
         for listener in listeners_of(head, record):
             self.engine.store.listen(listener)
         if self._is_kept_back(prior) and not effects:
