@@ -10,6 +10,7 @@ import pytest
 from flowcore.testing import Strike
 from flowcore.testing.schedule import Blow
 from tests.canonical import CANONICAL
+from tests.property.rows import trying
 
 FIVE_KINDS: tuple[Blow, ...] = ("dies-before", "dies-after", "reply-lost", "throttled", "conflict")
 
@@ -29,8 +30,9 @@ def test_a_canonical_workflow_bears_every_single_fault(name: str) -> None:
 @pytest.mark.parametrize("name", CANONICAL)
 def test_a_canonical_workflow_bears_every_pair_of_faults(name: str) -> None:
     """Of the five kinds, at each two writes."""
-    done = CANONICAL[name].explored(blows=FIVE_KINDS, faults=2)
-    print(f"\n{name}: {done.schedules} schedules with up to two faults")
+    with trying("pairs") as row:
+        done = CANONICAL[name].explored(blows=FIVE_KINDS, faults=2)
+        row.count = done.schedules
     assert done.schedules > 5 * done.writes
 
 

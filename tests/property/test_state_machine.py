@@ -32,6 +32,7 @@ from flowcore.model import TERMINAL, Head
 from flowcore.testing import Fault, FaultyStore, LocalApp, SeededIds, VirtualClock, WorkerDied
 from flowcore.testing.faults import WRITES, Call
 from flowcore.testing.invariants import WatchedStore
+from tests.property.rows import trying
 
 REF = RunRef("default", "r")
 HOUR = timedelta(hours=1)
@@ -267,4 +268,6 @@ def test_three_hundred_runs_bear_whatever_happens_to_them() -> None:
 @pytest.mark.proof
 def test_five_thousand_runs_bear_whatever_happens_to_them() -> None:
     """Up to a hundred events each."""
-    lives(5_000, 100)
+    with trying("lives") as row:
+        lives(5_000, 100)
+        row.count = 5_000
