@@ -42,6 +42,18 @@ ROWS: Mapping[str, Row] = {
         "4,800",
         300_000,
     ),
+    "faults": Row(
+        "every single fault, of 16 kinds, at each write, read and hint of twelve workflows", "schedules", "2,036", 2_000
+    ),
+    "fault-pairs": Row("every pair of faults, of 5 kinds, at their writes", "schedules", "-", 40_000),
+    "requests": Row(
+        "every fault of a request below the adapter, on DynamoDB as moto plays it: three of them, then all twelve",
+        "faults",
+        "232",
+        2_000,
+    ),
+    "lives": Row("one run, and whatever anybody may do to it in any order", "lives", "300", 5_000),
+    "mutants": Row("the protocol with one rule broken: found out", "mutants", "8", 8),
     "resumes": Row("32 people answer at once: one wins, the others learn who", "rounds", "200", 5_000),
     "resumes-moto": Row("the same on DynamoDB as moto plays it", "rounds", "5", 100),
     "histories": Row("what six at once are told by a store could have been told one by one", "histories", "50", 10_000),

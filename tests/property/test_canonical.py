@@ -5,22 +5,28 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from flowcore.testing import Strike
 from flowcore.testing.schedule import Blow
 from tests.canonical import CANONICAL
+from tests.property.rows import told
 
 FIVE_KINDS: tuple[Blow, ...] = ("dies-before", "dies-after", "reply-lost", "throttled", "conflict")
 
 
 @pytest.mark.slow
 @pytest.mark.gate
+@pytest.mark.proof
 @pytest.mark.parametrize("name", CANONICAL)
 def test_a_canonical_workflow_bears_every_single_fault(name: str) -> None:
     """At each write, read and hint; the marks that its steps leave outside are the same."""
+    began = time.monotonic()
     done = CANONICAL[name].explored()
     print(f"\n{name}: {done.schedules} schedules, {done.writes} writes, {done.reads} reads, {done.hints} hints")
+    told("faults", done.schedules, 0, time.monotonic() - began)
     assert "success" == done.result.status
 
 
@@ -29,8 +35,9 @@ def test_a_canonical_workflow_bears_every_single_fault(name: str) -> None:
 @pytest.mark.parametrize("name", CANONICAL)
 def test_a_canonical_workflow_bears_every_pair_of_faults(name: str) -> None:
     """Of the five kinds, at each two writes."""
+    began = time.monotonic()
     done = CANONICAL[name].explored(blows=FIVE_KINDS, faults=2)
-    print(f"\n{name}: {done.schedules} schedules with up to two faults")
+    told("fault-pairs", done.schedules, 0, time.monotonic() - began)
     assert done.schedules > 5 * done.writes
 
 
