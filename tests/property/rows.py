@@ -39,7 +39,7 @@ ROWS: Mapping[str, Row] = {
     "states": Row(
         "states of a run with workers, zombies, crashes, racing answers, deadlines and events around it",
         "states",
-        "4,800",
+        "5,600",
         300_000,
     ),
     "faults": Row(
@@ -54,6 +54,12 @@ ROWS: Mapping[str, Row] = {
     ),
     "lives": Row("one run, and whatever anybody may do to it in any order", "lives", "300", 5_000),
     "mutants": Row("the protocol with one rule broken: found out", "mutants", "8", 8),
+    "killed": Row(
+        "real worker processes killed, or frozen until others have gone on; runs lost, stuck or wrong",
+        "workers",
+        "20",
+        500,
+    ),
     "resumes": Row("32 people answer at once: one wins, the others learn who", "rounds", "200", 5_000),
     "resumes-moto": Row("the same on DynamoDB as moto plays it", "rounds", "5", 100),
     "histories": Row("what six at once are told by a store could have been told one by one", "histories", "50", 10_000),
