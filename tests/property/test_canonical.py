@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from flowcore.testing import Strike
 from flowcore.testing.schedule import Blow
 from tests.canonical import CANONICAL
-from tests.property.rows import told
+from tests.property.rows import trying
 
 FIVE_KINDS: tuple[Blow, ...] = ("dies-before", "dies-after", "reply-lost", "throttled", "conflict")
 
@@ -23,10 +21,10 @@ FIVE_KINDS: tuple[Blow, ...] = ("dies-before", "dies-after", "reply-lost", "thro
 @pytest.mark.parametrize("name", CANONICAL)
 def test_a_canonical_workflow_bears_every_single_fault(name: str) -> None:
     """At each write, read and hint; the marks that its steps leave outside are the same."""
-    began = time.monotonic()
-    done = CANONICAL[name].explored()
-    print(f"\n{name}: {done.schedules} schedules, {done.writes} writes, {done.reads} reads, {done.hints} hints")
-    told("faults", done.schedules, 0, time.monotonic() - began)
+    with trying("shapes") as row:
+        done = CANONICAL[name].explored()
+        row.count = done.schedules
+    print(f"{name}: {done.writes} writes, {done.reads} reads, {done.hints} hints")
     assert "success" == done.result.status
 
 
@@ -35,9 +33,9 @@ def test_a_canonical_workflow_bears_every_single_fault(name: str) -> None:
 @pytest.mark.parametrize("name", CANONICAL)
 def test_a_canonical_workflow_bears_every_pair_of_faults(name: str) -> None:
     """Of the five kinds, at each two writes."""
-    began = time.monotonic()
-    done = CANONICAL[name].explored(blows=FIVE_KINDS, faults=2)
-    told("fault-pairs", done.schedules, 0, time.monotonic() - began)
+    with trying("pairs") as row:
+        done = CANONICAL[name].explored(blows=FIVE_KINDS, faults=2)
+        row.count = done.schedules
     assert done.schedules > 5 * done.writes
 
 

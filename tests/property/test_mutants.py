@@ -10,13 +10,12 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.mutants.killers import KILLERS
-from tests.property.rows import told
+from tests.property.rows import trying
 
 ROOT = Path(__file__).resolve().parents[2]
 PATCHES = ROOT / "tests" / "mutants"
@@ -40,11 +39,11 @@ EXPECTED = {
 @pytest.mark.parametrize("name", KILLERS)
 def test_a_mutant_is_killed(name: str, tmp_path: Path) -> None:
     """In a copy of the package; the rule that it breaks is told."""
-    began = time.monotonic()
-    found = killers(patched(tmp_path, name), name)
-    print(found)
-    assert re.match(rf"{name}: killed by (run 'explored': )?{EXPECTED[name]} ", found)
-    told("mutants", 1, 0, time.monotonic() - began)
+    with trying("mutants") as row:
+        found = killers(patched(tmp_path, name), name)
+        print(found)
+        assert re.match(rf"{name}: killed by (run 'explored': )?{EXPECTED[name]} ", found)
+        row.count = 1
 
 
 @pytest.mark.slow

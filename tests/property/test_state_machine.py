@@ -7,7 +7,6 @@ A state machine draws what happens; what fails is made small and told as the cal
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -33,7 +32,7 @@ from flowcore.model import TERMINAL, Head
 from flowcore.testing import Fault, FaultyStore, LocalApp, SeededIds, VirtualClock, WorkerDied
 from flowcore.testing.faults import WRITES, Call
 from flowcore.testing.invariants import WatchedStore
-from tests.property.rows import told
+from tests.property.rows import trying
 
 REF = RunRef("default", "r")
 HOUR = timedelta(hours=1)
@@ -247,12 +246,12 @@ def lives(examples: int, steps: int) -> None:
         suppress_health_check=checks,
     )
     logging.disable(logging.CRITICAL)
-    began = time.monotonic()
     try:
-        run_state_machine_as_test(Life, settings=found)
+        with trying("lives") as row:
+            run_state_machine_as_test(Life, settings=found)
+            row.count = examples
     finally:
         logging.disable(logging.NOTSET)
-    told("lives", examples, 0, time.monotonic() - began)
 
 
 def test_a_run_bears_whatever_happens_to_it() -> None:
