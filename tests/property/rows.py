@@ -46,13 +46,16 @@ ROWS: Mapping[str, Row] = {
         300_000,
     ),
     "shapes": Row(
-        "every single fault, of 16 kinds, at each write, read and hint of twelve workflows", "schedules", "2,036", 2_000
+        "every single fault, of 16 kinds, at each write, read and hint of thirteen workflows",
+        "schedules",
+        "2,149",
+        2_100,
     ),
     "pairs": Row(
-        "every pair of five kinds of faults, at each two writes of twelve workflows", "schedules", "-", 40_000
+        "every pair of five kinds of faults, at each two writes of thirteen workflows", "schedules", "-", 40_000
     ),
     "requests": Row(
-        "every fault of a request below the adapter, on DynamoDB as moto plays it: three of them, then all twelve",
+        "every fault of a request below the adapter, on DynamoDB as moto plays it: three of them, then all thirteen",
         "faults",
         "232",
         2_000,
