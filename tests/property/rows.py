@@ -39,17 +39,29 @@ ROWS: Mapping[str, Row] = {
     "storms": Row("random workflows through random storms, in memory", "storms", "10,000", 20_000),
     "storms-moto": Row("the same on DynamoDB as moto plays it", "storms", "12", 500),
     "faults": Row("every single fault in generated workflows", "schedules", "1 workflow", 1_500),
-    "pairs": Row(
-        "every pair of five kinds of faults, at each two writes of twelve workflows", "schedules", "-", 10_000
-    ),
-    "requests": Row("every fault of each request to DynamoDB in twelve workflows", "faults", "3 workflows", 1_000),
-    "lives": Row("runs under up to a hundred events of a state machine (hypothesis)", "runs", "300 x 50", 5_000),
     "states": Row(
         "states of a run with workers, zombies, crashes, racing answers, deadlines and events around it",
         "states",
         "5,600",
         300_000,
     ),
+    "shapes": Row(
+        "every single fault, of 16 kinds, at each write, read and hint of thirteen workflows",
+        "schedules",
+        "2,149",
+        2_100,
+    ),
+    "pairs": Row(
+        "every pair of five kinds of faults, at each two writes of thirteen workflows", "schedules", "-", 40_000
+    ),
+    "requests": Row(
+        "every fault of a request below the adapter, on DynamoDB as moto plays it: three of them, then all thirteen",
+        "faults",
+        "232",
+        2_000,
+    ),
+    "lives": Row("one run, and whatever anybody may do to it in any order", "lives", "300", 5_000),
+    "mutants": Row("the protocol with one rule broken: found out", "mutants", "8", 8),
     "killed": Row(
         "real worker processes killed, or frozen until others have gone on; runs lost, stuck or wrong",
         "workers",

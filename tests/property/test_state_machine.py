@@ -247,7 +247,9 @@ def lives(examples: int, steps: int) -> None:
     )
     logging.disable(logging.CRITICAL)
     try:
-        run_state_machine_as_test(Life, settings=found)
+        with trying("lives") as row:
+            run_state_machine_as_test(Life, settings=found)
+            row.count = examples
     finally:
         logging.disable(logging.NOTSET)
 
@@ -268,6 +270,4 @@ def test_three_hundred_runs_bear_whatever_happens_to_them() -> None:
 @pytest.mark.proof
 def test_five_thousand_runs_bear_whatever_happens_to_them() -> None:
     """Up to a hundred events each."""
-    with trying("lives") as row:
-        lives(5_000, 100)
-        row.count = 5_000
+    lives(5_000, 100)
