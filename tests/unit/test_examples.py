@@ -20,11 +20,13 @@ from examples import (
     parcel,
     payouts,
     redo,
+    refund,
     review,
     thumbnails,
     trial,
 )
 from flowcore import App
+from flowcore.links import Links
 from flowcore.testing import LocalApp
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,6 +120,23 @@ def test_review_needs_two_of_three() -> None:
     assert review.Ruling(title="faster sums", merged=False, by=["alan"]) == refused.result().output
     local.advance(days=7)
     assert review.Ruling(title="faster sums", merged=False) == forgotten.result().output
+
+
+def test_refund_is_decided_by_one_person_and_told_by_the_bank(capsys: pytest.CaptureFixture[str]) -> None:
+    """The mail has a link that says who answers; without an answer, or with a no, nothing is paid back."""
+    links = Links("https://shop.example", {"1": "0" * 32})
+    local = LocalApp(App(refund.refunds, links=links))
+    paid, refused, forgotten = (local.workflow(refund.refunds).create_run(id) for id in ("p", "r", "f"))
+    for run in (paid, refused, forgotten):
+        run.start(refund.Refund(order=run.run_id, cents=990, reason="it leaks"))
+    token = capsys.readouterr().out.split("/a/")[1].split()[0]
+    assert refund.APPROVER == links.read(token, "a", local.clock.now()).actor
+    paid.resume(refund.Decision(approved=True), by=refund.APPROVER)
+    local.send_event("refund.paid", "p", 990)
+    assert "990 cents are back" == paid.result().output
+    assert "refused" == refused.resume(refund.Decision(approved=False), by=refund.APPROVER).output
+    local.advance(days=3)
+    assert "nobody has decided" == forgotten.result().output
 
 
 def test_export_looks_until_the_job_is_done() -> None:
