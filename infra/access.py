@@ -35,6 +35,7 @@ _VALUES = (
     _grant("bucket", "s3:ListBucket"),
 )
 _SEND = _grant("queue", "sqs:SendMessage")
+_TAKE_ANSWERS = _grant("resume queue", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage")
 _SCHEDULES = _grant("schedules", "scheduler:CreateSchedule", "scheduler:DeleteSchedule")
 _LINKS = _grant("link secret", "secretsmanager:GetSecretValue")
 _PASS = _grant("schedule role", "iam:PassRole")
@@ -75,6 +76,15 @@ GRANTS: Mapping[str, tuple[Grant, ...]] = MappingProxyType(
             _PASS,
             _LINKS,
             _logs("worker logs"),
+        ),
+        "ResumeRole": (
+            _ITEMS,
+            *_VALUES,
+            _SEND,
+            _TAKE_ANSWERS,
+            _SCHEDULES,
+            _PASS,
+            _logs("resume logs"),
         ),
         "SweepRole": (_grant("due-index", "dynamodb:Query"), _SEND, _logs("sweep logs")),
         "ScheduleRole": (_SEND,),

@@ -12,6 +12,7 @@ HANDLERS: Mapping[str, str] = MappingProxyType(
         "WorkerFunction": "handlers.worker.handler",
         "SweepFunction": "handlers.sweep.handler",
         "WebhookFunction": "handlers.webhook.handler",
+        "ResumeFunction": "handlers.resume.handler",
     }
 )
 """Logical id in the template -> entry point."""
@@ -73,6 +74,9 @@ DOORS = ("GET /a/{token}", "HEAD /a/{token}", "POST /a/{token}", "POST /cb/{toke
 
 OPEN_ROUTES = frozenset({"GET /healthz", "GET /v1/openapi.json", *DOORS})
 """Routes without an authorizer, whatever AuthMode says."""
+
+QUEUES: Mapping[str, str] = MappingProxyType({"WorkerFunction": "WorkQueue", "ResumeFunction": "ResumeQueue"})
+"""Function -> the queue whose messages it takes."""
 
 VISIBILITY_FACTOR = 6
 """Queue visibility over worker timeout, at least. Source: Lambda developer guide, "Using Lambda with Amazon SQS"."""

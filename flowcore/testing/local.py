@@ -96,6 +96,7 @@ class LocalApp(App):
             tracer=app.engine.tracer,
             links=app.engine.links,
             webhooks=app.webhooks.values(),
+            sources=app.sources.values(),
             deliveries=app.deliveries,
             largest_value=app.largest_value,
         )

@@ -263,6 +263,7 @@ _NOT_NEEDED = frozenset(
         "AWS::Lambda::Permission",
         "AWS::Logs::LogGroup",
         "AWS::S3::BucketPolicy",
+        "AWS::SQS::QueuePolicy",
     }
 )
 """Read for what they say, or of no consequence on one machine; nothing is created for them."""

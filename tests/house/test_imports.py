@@ -40,11 +40,11 @@ LAYERS = (
             "flowcore.receipts",
         ),
         *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
-        *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries", "flowcore.arrivals"),
+        *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries", "flowcore.arrivals", "flowcore.buses"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
-        *("flowcore.settings", "flowcore.links", "flowcore.inbox"),
+        *("flowcore.settings", "flowcore.links", "flowcore.inbox", "flowcore.messages", "flowcore.intake"),
         *("flowcore.http", "flowcore.console", "flowcore.cli", "flowcore.ops"),
     ),
     ("flowcore.adapters", "flowcore.testing"),

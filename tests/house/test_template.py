@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from infra.access import GRANTS
-from infra.functions import DOORS, ENVIRONMENT, HANDLERS, OPEN_ROUTES, ROUTES, VISIBILITY_FACTOR
+from infra.functions import DOORS, ENVIRONMENT, HANDLERS, OPEN_ROUTES, QUEUES, ROUTES, VISIBILITY_FACTOR
 from infra.local.stack import PROJECT
 from infra.local.template import Intrinsics, load, parameters, translate
 from infra.table import TTL_ATTRIBUTE, create_table_request
@@ -34,6 +34,8 @@ RESOURCE_NAMES = {
     "WorkerLogs.Arn": "worker logs",
     "SweepLogs.Arn": "sweep logs",
     "WebhookLogs.Arn": "webhook logs",
+    "ResumeQueue.Arn": "resume queue",
+    "ResumeLogs.Arn": "resume logs",
     "LinkSecret": "link secret",
     "secret:AWS::StackName/*": "webhook secrets",
     "parameter/AWS::StackName/*": "webhook parameters",
@@ -161,23 +163,61 @@ def test_function_runs_on_arm_with_json_logs_in_its_own_group(function: str) -> 
     assert groups[properties["LoggingConfig"]["LogGroup"]]["RetentionInDays"]
 
 
+def mapping_of(function: str) -> dict[str, Any]:
+    """The event source mapping of the queue that a function takes messages off."""
+    arn = f"{QUEUES[function]}.Arn"
+    [found] = [m for m in resources("AWS::Lambda::EventSourceMapping").values() if m["EventSourceArn"] == arn]
+    assert found["FunctionName"].startswith(function)
+    return found
+
+
 def test_worker_may_hint_itself() -> None:
     """Without this Lambda stops a run after about sixteen hops through the queue."""
     assert "Allow" == resources("AWS::Lambda::Function")["WorkerFunction"]["RecursiveLoop"]
 
 
-def test_worker_answers_for_each_message() -> None:
-    """One bad message must not bring back its whole batch; the parameter bounds the concurrency."""
-    mapping = only("AWS::Lambda::EventSourceMapping")
-    assert ["ReportBatchItemFailures"] == mapping["FunctionResponseTypes"]
-    assert 20 == mapping["ScalingConfig"]["MaximumConcurrency"]
+@pytest.mark.parametrize("function", QUEUES)
+def test_function_answers_for_each_message(function: str) -> None:
+    """One bad message must not bring back its whole batch."""
+    assert ["ReportBatchItemFailures"] == mapping_of(function)["FunctionResponseTypes"]
 
 
-def test_queue_hides_a_message_six_worker_timeouts_long() -> None:
+def test_worker_concurrency_is_bounded() -> None:
+    """By the parameter."""
+    assert 20 == mapping_of("WorkerFunction")["ScalingConfig"]["MaximumConcurrency"]
+
+
+@pytest.mark.parametrize(("function", "name"), QUEUES.items())
+def test_queue_hides_a_message_six_timeouts_long(function: str, name: str) -> None:
     """Otherwise a message comes again while its first delivery may still be retried."""
-    queue = resources("AWS::SQS::Queue")["WorkQueue"]
-    worker = resources("AWS::Lambda::Function")["WorkerFunction"]
-    assert int(queue["VisibilityTimeout"]) >= VISIBILITY_FACTOR * int(worker["Timeout"])
+    queue = resources("AWS::SQS::Queue")[name]
+    timeout = resources("AWS::Lambda::Function")[function]["Timeout"]
+    assert int(queue["VisibilityTimeout"]) >= VISIBILITY_FACTOR * int(timeout)
+
+
+@pytest.mark.parametrize("name", QUEUES.values())
+def test_queue_sets_aside_what_never_gets_through(name: str) -> None:
+    """In a queue of its own, with an alarm that sees the first message in it."""
+    dead = resources("AWS::SQS::Queue")[name]["RedrivePolicy"]["deadLetterTargetArn"].removesuffix(".Arn")
+    assert dead in resources("AWS::SQS::Queue")
+    alarms = [a for a in resources("AWS::CloudWatch::Alarm").values() if a["Namespace"] == "AWS/SQS"]
+    watched = {a["Dimensions"][0]["Value"]: (a["Threshold"], a["ComparisonOperator"]) for a in alarms}
+    assert (0, "GreaterThanThreshold") == watched[f"{dead}.QueueName"]
+
+
+def test_resume_queue_hears_only_whom_the_parameters_name() -> None:
+    """One topic and one rule, each by its ARN: neither service may be used by somebody else (the confused deputy)."""
+    template = load(TEMPLATE)
+    given = {"ResumeTopicArn": "topic", "ResumeRuleArn": "rule"}
+    names = _Names()
+    names._values = parameters(template, given)
+    policy = Intrinsics(template, names).resolve(template["Resources"]["ResumeQueuePolicy"]["Properties"])
+    heard = {s["Principal"]["Service"]: s["Condition"] for s in policy["PolicyDocument"]["Statement"]}
+    assert {
+        "sns.amazonaws.com": {"ArnEquals": {"aws:SourceArn": "topic"}},
+        "events.amazonaws.com": {"ArnEquals": {"aws:SourceArn": "rule"}},
+    } == heard
+    assert "HearsOthers" == template["Resources"]["ResumeQueuePolicy"]["Condition"]
 
 
 def test_queues_are_standard_encrypted_and_keep_two_weeks() -> None:
@@ -240,7 +280,7 @@ def test_no_statement_allows_everything() -> None:
 def test_schedule_role_is_passed_to_scheduler_only() -> None:
     """PassRole without this condition would lend the role to any service."""
     conditions = [s.get("Condition") for _, s in statements() if "iam:PassRole" in as_list(s["Action"])]
-    assert [{"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}] * 3 == conditions
+    assert [{"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}] * 4 == conditions
 
 
 def test_schedule_role_trusts_our_group_only() -> None:
