@@ -16,6 +16,7 @@ from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
 from flowcore.buses import Source
 from flowcore.codec import Shape, digest
+from flowcore.core.health import OVERDUE
 from flowcore.core.view import waits as open_suspensions
 from flowcore.deliveries import Delivery, DeliveryLog, Webhook, meaning, replay
 from flowcore.engine import Engine
@@ -479,6 +480,13 @@ class App:
             self.engine.look(run)
         else:
             self.engine.hints.send(run, at=self.clock.now(), version=0)
+
+    def overdue(self, by: timedelta = OVERDUE, *, limit: int = 1000) -> int:
+        """How many runs, of all tenants, somebody should have looked at longer ago than ``by``; counts up to ``limit``.
+
+        Above 0 for minutes means that the sweeper does not help: workers are down, throttled, or die of these runs.
+        """
+        return len(self.store.due(self.clock.now() - by, limit=limit))
 
     def sweep(self, *, limit: int = 1000) -> int:
         """Ask a worker to look at every run that is overdue; how many there were."""

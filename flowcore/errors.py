@@ -171,7 +171,7 @@ class RunFinished(NotSuspended):
         self.args = (f"Run {run_id!r} has ended with status {status!r}; it takes no more answers.",)
 
     def details(self) -> Mapping[str, Any]:
-        return {"status": self.status}
+        return {"run_status": self.status}
 
 
 class AlreadyResumed(RequestError):

@@ -67,9 +67,12 @@ def bound(value: T, fetch: Fetch) -> T:
 
 def replace(value: T, **changes: Any) -> T:
     """As ``dataclasses.replace``; what lies elsewhere and is not changed is left there, and is not fetched."""
+    if not isinstance(value, _Lazy):  # nearly always
+        return dataclasses.replace(value, **changes)  # type: ignore[type-var]  # T is a dataclass here
     parcels = {name: parcel for name, parcel in parcels_in(value).items() if name not in changes}
     if not parcels:
-        return dataclasses.replace(value, **changes)  # type: ignore[type-var]  # T is a dataclass here
+        made: T = dataclasses.replace(value, **changes)  # type: ignore[type-var]  # as above
+        return made
     copy = lazily(value, parcels, _fetch_of(value))
     for name, changed in changes.items():
         object.__setattr__(copy, name, changed)
@@ -93,8 +96,10 @@ def inherit(value: T, prior: T, names: Iterable[str]) -> T:
 def nearby(value: T) -> T:
     """Only what is at hand; a field that lies elsewhere is at its default, or None."""
     far = parcels_in(value)
+    if not far:
+        return value
     blank = {field.name: _default(field) for field in fields(_plain(value)) if field.name in far}
-    return replace(value, **blank) if far else value
+    return replace(value, **blank)
 
 
 def brought(value: T) -> T:

@@ -20,6 +20,8 @@ app = served_app()
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001  # Lambda's signature
     """Sweep once; how many hints were sent."""
     sent = app.sweep()
-    logger.info("swept", extra={"sent": sent})
+    late = app.overdue()
+    logger.info("swept", extra={"sent": sent, "long_overdue": late})
     metrics.add_metric(name="OverdueRuns", unit=MetricUnit.Count, value=sent)
+    metrics.add_metric(name="LongOverdueRuns", unit=MetricUnit.Count, value=late)
     return {"sent": sent}

@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 
 from flowcore.adapters.dynamodb_attributes import json_of
 from flowcore.adapters.dynamodb_values import (
+    alternatives_json,
+    alternatives_of,
     answer_json,
     answer_of,
     answers_of,
@@ -102,18 +104,22 @@ _OF_RECORD: Mapping[str, _Field] = {
     "votes": _Field("votes", lambda votes: [answer_json(answer) for answer in votes] or None, answers_of),
     "given": _Field("given input", lambda given: list(given) if given else None, given_of),
     "answer": _Field("answer", answer_json, answer_of),
+    "alternatives": _Field("alternatives", alternatives_json, alternatives_of),
 }
 
 
 class RoomyStore:
     """``flowcore.ports.Store`` on another one and a blob store."""
 
-    def __init__(self, store: Store, blobs: Blobs, ids: Ids, *, largest: int = LARGEST_VALUE) -> None:
-        """Keep runs in ``store`` and large values in ``blobs``; ``largest``: bytes of JSON of one value."""
+    def __init__(
+        self, store: Store, blobs: Blobs, ids: Ids, *, largest: int = LARGEST_VALUE, inline: int = INLINE_LIMIT
+    ) -> None:
+        """Keep runs in ``store``, and in ``blobs`` the values above ``inline`` bytes of JSON, up to ``largest``."""
         self.inner = store
         self.blobs = blobs
         self._ids = ids
         self._largest = largest
+        self._inline = inline
 
     def handing(self) -> tuple[Store, list[dict[str, Any]]]:
         """See ``Handing.handing``; large values are put into the blob store at once."""
@@ -299,7 +305,7 @@ class RoomyStore:
             _, written = json_of(subject, plain)
             if len(written) > self._largest:
                 raise PayloadTooLarge(subject, len(written), self._largest)
-            if len(written) > INLINE_LIMIT:
+            if len(written) > self._inline:
                 large[name] = written
         return large
 

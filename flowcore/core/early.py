@@ -6,7 +6,7 @@ Pure. It lies beside the records of the run's own scope, wherever the step stand
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
@@ -14,6 +14,7 @@ from flowcore.core.admit import Resume
 from flowcore.core.evolve import answers_of, kept
 from flowcore.keys import StepKey, dotted, early_key, is_early
 from flowcore.model import Json, Receipt, Snapshot, StepRecord
+from flowcore.parcels import replace
 
 MOST_EARLY = 20
 """Answers that are kept for one run: every load reads them."""

@@ -103,10 +103,12 @@ def caller_of(policy: Policy, event: Mapping[str, Any], now: datetime) -> Caller
 
 def scope_of(method: str, path: str) -> Scope | None:
     """The scope that a request needs; None: it needs nobody to be known."""
-    for key in PUBLIC:
+    if any(_fits(key, method, path) for key in PUBLIC):
+        return None
+    for key, scope in NEEDED.items():
         if _fits(key, method, path):
-            return None
-    return next((scope for key, scope in NEEDED.items() if _fits(key, method, path)), "admin")
+            return scope
+    return "admin"
 
 
 def guarded(app: App, owner: str, method: str, path: str, event: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,11 +55,11 @@ def problem(
 ) -> Response[str]:
     """A problem document as a response."""
     body = {
+        **(extra or {}),
         "type": f"{TYPE_PREFIX}{code}",
         "title": status.phrase,
         "status": status.value,
         "detail": detail,
-        **(extra or {}),
     }
     return Response(
         status_code=status.value,

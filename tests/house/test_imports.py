@@ -56,6 +56,17 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 # It may know what makes a process without AWS, and imports that inside App.__init__, where nobody else pays for it.
 COMPOSITION = {"flowcore.app": ("flowcore.adapters.memory", "flowcore.adapters.system", "flowcore.adapters.roomy")}
 
+# Who copies heads and records, parts of which may lie elsewhere: dataclasses.replace would fetch them all.
+COPIES = (
+    "flowcore.core",
+    "flowcore.engine",
+    "flowcore.session",
+    "flowcore.hooks",
+    "flowcore.redrive",
+    "flowcore.renewal",
+)
+PLAIN_COPIES = ("flowcore.core.receipts", "flowcore.core.rename")
+
 # What only some may import: (the name, the rooms that may, why).
 RESERVED = (
     ("boto3", ("flowcore.adapters", "handlers.bootstrap", "infra"), "AWS is spoken to in the adapters"),
@@ -134,6 +145,8 @@ def violations(module: str, source: str) -> list[str]:
             for reserved, rooms, why in RESERVED
             if is_in(name, reserved) and not any(is_in(module, allowed) for allowed in rooms)
         ]
+        if name == "dataclasses.replace" and module not in PLAIN_COPIES and any(is_in(module, r) for r in COPIES):
+            found.append(where + "heads and records are copied by flowcore.parcels.replace, which fetches nothing")
         if room == "flowcore.core" and not is_pure(name):
             found.append(where + "core/ is pure")
     return found
@@ -183,6 +196,7 @@ PLANTED = (
     ("flowcore.testing.faults", "from botocore.exceptions import ClientError", "adapters"),
     ("handlers.api", "import boto3", "adapters"),
     ("flowcore.app", "from aws_lambda_powertools import Logger", "edge"),
+    ("flowcore.core.heads", "from dataclasses import dataclass, replace", "flowcore.parcels.replace"),
     ("flowcore.links", "import os\nkey = os.environ['KEY']", "environment"),
     ("handlers.worker", "from os import getenv", "environment"),
     ("infra.local", "from handlers import api", "never imported"),

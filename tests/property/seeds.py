@@ -7,10 +7,13 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from flowcore.adapters.aws import dynamo_client
+from flowcore.adapters.blobs import MemoryBlobs
 from flowcore.adapters.dynamodb import DynamoStore
+from flowcore.adapters.memory import MemoryStore
+from flowcore.adapters.roomy import RoomyStore
 from flowcore.authoring.graph import Durability
 from flowcore.ports import Store
 from flowcore.testing import SeededIds
@@ -18,7 +21,8 @@ from flowcore.testing.generate import GENERATOR
 from tests.property.storm import verdict
 
 KEPT = Path(__file__).with_name("seeds.txt")
-StoreName: TypeAlias = Literal["memory", "moto"]
+StoreName: TypeAlias = Literal["memory", "roomy", "moto"]
+"""``roomy``: in memory, with every value in a blob store."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,9 +60,8 @@ def _wrong(seed: int, store: Store | None, durability: Durability) -> list[str]:
 
 def _kept() -> set[Kept]:
     lines = [line.split() for line in KEPT.read_text("utf-8").splitlines() if line and not line.startswith("#")]
-    return {
-        Kept(int(generator), "moto" if store == "moto" else "memory", int(seed)) for generator, store, seed in lines
-    }
+    names = {name: name for name in get_args(StoreName)}
+    return {Kept(int(generator), names[store], int(seed)) for generator, store, seed in lines}
 
 
 @contextmanager
@@ -66,6 +69,9 @@ def _on(store: StoreName) -> Iterator[Iterator[Store | None]]:
     """An empty store for each seed; None is memory, which needs no preparation."""
     if store == "memory":
         yield iter(lambda: None, object())
+        return
+    if store == "roomy":
+        yield iter(lambda: RoomyStore(MemoryStore(), MemoryBlobs(), SeededIds(), inline=0), object())
         return
     from flowcore.testing.moto import REGION, StrictClient, fresh_table, locked_moto  # noqa: PLC0415  # takes a second
 

@@ -17,10 +17,11 @@ SEEDS = 2_000
 GATE = 10_000
 ON_BOUNDARIES = 60
 ON_MOTO = 12
+ELSEWHERE = 500
 CHUNK = 100
 
 
-@pytest.mark.parametrize("store", ["memory", pytest.param("moto", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("store", ["memory", "roomy", pytest.param("moto", marks=pytest.mark.slow)])
 def test_kept_seeds_agree_with_the_oracle(store: StoreName) -> None:
     """What has failed once does not fail again, however it is stored."""
     assert {} == bad_ones(kept_seeds(store), store)
@@ -30,6 +31,14 @@ def test_kept_seeds_agree_with_the_oracle(store: StoreName) -> None:
 def test_the_first_seeds_agree_with_the_oracle() -> None:
     """A taste of the storms for the quick loop."""
     assert {} == bad_ones(range(CHUNK))
+
+
+@pytest.mark.slow
+@pytest.mark.gate
+@pytest.mark.parametrize("first", range(0, ELSEWHERE, CHUNK))
+def test_random_runs_with_every_value_elsewhere_agree_with_the_oracle(first: int) -> None:
+    """The same for runs whose heads and records are fetched from a blob store, field by field."""
+    assert {} == bad_ones(range(first, first + CHUNK), "roomy")
 
 
 @pytest.mark.slow

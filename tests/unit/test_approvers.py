@@ -397,7 +397,7 @@ def test_who_was_handed_a_vote_and_is_added_later_counts_once() -> None:
         ({"allow_self": "no"}, "True or False"),
         ({"allow_self": False, "key": "A-17"}, "has no name"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "terms",
 )
 def test_terms_that_cannot_be_meant_fail_the_step(options: dict[str, Any], match: str) -> None:
     """With what to write instead."""

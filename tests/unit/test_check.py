@@ -239,6 +239,13 @@ def test_unblock_leaves_runs_that_would_stand_still_again() -> None:
     assert before == broken.run("r-1").result()
 
 
+def test_unblock_says_nothing_of_runs_that_were_paused() -> None:
+    """Though the code does not fit them, either."""
+    app = waiting(lambda w: w.then(asking()))
+    app.run("r-0").pause()
+    assert UnblockReport() == unblock(serve(flow(lambda w: w.then(a_step("x"))), like=app))
+
+
 def test_unblock_asks_workers_where_there_are_some() -> None:
     """The runs are pending until one comes."""
     broken = blocked("r-1")
@@ -285,6 +292,20 @@ def test_obstacles_are_plain_values() -> None:
     """They can be compared, and counted."""
     assert Obstacle("r", "w", "not-served", "d") == Obstacle("r", "w", "not-served", "d")
     assert 2 == CheckReport(3, (Obstacle("a", "w", "unreadable", "d"), Obstacle("b", "w", "unreadable", "d"))).stopped
+
+
+def test_overdue_counts_what_the_sweeper_does_not_help() -> None:
+    """From five minutes on, unless told otherwise, and up to a limit; a worker that comes ends it."""
+    clock = VirtualClock()
+    app = LocalApp(App(flow(lambda w: w.sleep(HOUR, id="nap"))), clock=clock)
+    for number in range(3):
+        app.workflow("flow").create_run(f"r-{number}").start({})
+    clock.forward(minutes=66)
+    assert (0, 3, 2) == (app.overdue(), app.overdue(timedelta(minutes=1)), app.overdue(timedelta(0), limit=2))
+    clock.forward(minutes=1)
+    assert 3 == app.overdue()
+    app.run_until_idle()
+    assert 0 == app.overdue(timedelta(0))
 
 
 def test_clock_of_the_app_judges_what_is_overdue() -> None:

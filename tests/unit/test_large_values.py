@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flowcore import App, StepContext, Workflow, step, workflow
+from flowcore import App, StepContext, Workflow, migrate, step, workflow
 from flowcore.adapters.blobs import MemoryBlobs
 from flowcore.adapters.dynamodb_attributes import item_size
 from flowcore.adapters.memory import MemoryStore
@@ -24,6 +24,7 @@ from flowcore.errors import (
 )
 from flowcore.keys import RunRef
 from flowcore.model import RunStatus
+from flowcore.ops import doctor
 from flowcore.testing import LocalApp, VirtualClock
 from flowcore.testing.faults import BlobFault, BlobScript, Call, Fault, FaultyBlobs, FaultyStore
 
@@ -210,6 +211,25 @@ def test_containers_carry_large_values() -> None:
     assert max(world.items()) < 2 * KB
 
 
+def test_outcomes_that_are_kept_back_may_be_large() -> None:
+    """They are put as they are written, together, where the run is given back."""
+    flow = (
+        workflow("flow", input=int, output=int, durability="boundary")
+        .then(grow)
+        .then(_longer("longer"))
+        .sleep(DAY)
+        .then(count)
+        .commit()
+    )
+    world = World(flow)
+    world.start(100 * KB)
+    assert 2 == len(world.memory.kept)
+    world.blobs.calls.clear()
+    world.app.advance(days=2)
+    assert 100 * KB + 1 == world.app.run("r-1").result().output
+    assert "g" * 100 * KB == world.app.run("r-1").result().steps["grow"].output
+
+
 def test_event_brings_a_value_that_becomes_large_output() -> None:
     """Its data is the output of the entry that waited for it."""
     flow = workflow("flow", input=str, output=str).wait_for_event("paid", key=lambda text: text).commit()
@@ -343,6 +363,79 @@ def test_lost_input_blocks_the_run_and_is_named_without_a_step() -> None:
     assert ("paused", True) == (seen.status, "The input of run 'r-1' cannot be read" in seen.blocked)
 
 
+def test_lost_payload_of_a_suspension_does_not_fail_its_step() -> None:
+    """The answer is stored; the step begins once what it has shown is there again."""
+    world = World(steps(_show, input=int))
+    world.start(100 * KB)
+    world.blobs.script = only("get", BlobFault.MISSING)
+    with pytest.raises(BlobMissing, match="suspend payload of step 'show'"):
+        world.app.resume("r-1", "yes")
+    assert "paused" == world.status()
+    world.blobs.script = lambda *_: None
+    assert "yes" == world.app.run("r-1").unpause().output
+
+
+@step(id="show")
+def _show(size: int, ctx: StepContext[str, str]) -> str:
+    if ctx.resume_data is None:
+        ctx.suspend("s" * size)
+    return ctx.resume_data
+
+
+@step(id="mark")
+def _mark(size: int, ctx: StepContext[None, None, dict[str, str]]) -> int:
+    ctx.set_state({"kept": "k" * size})
+    return size
+
+
+def test_lost_state_blocks_the_run_as_it_is_taken_up() -> None:
+    """Nothing of a run can be told without what its steps made of the shared values."""
+    world = World(steps(_mark, DAY, grow))
+    world.start(100 * KB)
+    world.blobs.script = only("get", BlobFault.MISSING)
+    world.app.advance(days=2)
+    seen = world.app.run("r-1").result(fields=["status", "blocked"])
+    assert "paused" == seen.status
+    assert "change of state of step 'mark' in run 'r-1'" in seen.blocked
+    world.blobs.script = lambda *_: None
+    assert "success" == world.app.run("r-1").unpause().status
+
+
+def test_lost_value_that_would_be_migrated_blocks_the_run() -> None:
+    """A deploy with migrations looks at every stored value as a run is taken up."""
+
+    @step
+    def sizes(size: int) -> dict[str, str]:
+        return {"text": "g" * size}
+
+    @migrate(sizes, "output")
+    def from_v1(old: list[str]) -> dict[str, str]:
+        return {"text": old[0]}
+
+    world = World(steps(sizes, DAY, _count_text))
+    world.start(100 * KB)
+    world.blobs.script = only("get", BlobFault.MISSING)
+    world.app.advance(days=2)
+    assert "paused" == world.status()
+    world.blobs.script = lambda *_: None
+    assert 100 * KB == world.app.run("r-1").unpause().output
+
+
+@step(id="count_text")
+def _count_text(value: dict[str, str]) -> int:
+    return len(value["text"])
+
+
+def test_event_for_a_run_that_cannot_be_read_is_kept() -> None:
+    """Whoever sends it has done nothing wrong, and the wait may take it once the run is mended."""
+    flow = workflow("flow", input=int, output=str).then(_mark).wait_for_event("paid", key=lambda _: "k-1").commit()
+    world = World(flow)
+    world.start(100 * KB)
+    world.blobs.script = only("get", BlobFault.MISSING)
+    assert "buffered" == world.app.send_event("paid", "k-1", "d").verdict
+    assert "suspended" == world.status()
+
+
 class _NoQueue:
     max_delay_s = 900
 
@@ -450,12 +543,37 @@ def test_inbox_shows_the_others_when_one_suspension_is_lost() -> None:
     assert ["r-2"] == [wait.run_id for wait in world.app.waits()]
 
 
-def test_hook_is_owed_until_the_values_it_is_shown_are_there() -> None:
+def test_doctor_names_the_run_whose_value_is_lost() -> None:
+    """And goes on to the next; a look at a run costs its large values, too."""
+    world = World(steps(_show, input=int))
+    world.start(100 * KB)
+    world.start(100 * KB, "r-2")
+    assert [] == list(doctor(world.app))
+    world.memory.delete(list(world.memory.keys("t-default/r-r-1/")))
+    [found] = doctor(world.app)
+    assert ("r-1", "unreadable") == (found.run_id, found.ailment)
+    assert "suspend payload of step 'show' in run 'r-1'" in found.detail
+
+
+def test_run_that_listens_is_canceled_whatever_is_lost() -> None:
+    """Who listens in vain is dropped by the next event."""
+    flow = workflow("flow", input=int, output=str).then(_mark).wait_for_event("paid", key=lambda _: "k-1").commit()
+    world = World(flow)
+    world.start(100 * KB)
+    world.memory.kept.clear()
+    with pytest.raises(BlobMissing):
+        world.app.run("r-1").cancel()
+    assert "canceled" == world.status()
+
+
+@pytest.mark.parametrize("fault", [BlobFault.MISSING, BlobFault.FAILS])
+def test_hook_is_owed_until_the_values_it_is_shown_are_there(fault: BlobFault) -> None:
     """Calling it without them, or not at all, would lose what its author wants to know."""
     told = []
     flow = (
-        workflow("flow", input=int, output=int, on_finish=lambda result: told.append(result.output))
+        workflow("flow", input=int, output=int, on_finish=lambda result: told.append(result.steps["grow"].output))
         .then(grow)
+        .then(_longer("longer"))
         .sleep(DAY)
         .then(count)
         .commit()
@@ -466,11 +584,11 @@ def test_hook_is_owed_until_the_values_it_is_shown_are_there() -> None:
 
     def script(verb: str, key: str) -> BlobFault | None:
         gets[0] += verb == "get"
-        return BlobFault.MISSING if verb == "get" and 1 < gets[0] < 4 else None
+        return fault if verb == "get" and 1 < gets[0] < 4 else None
 
     world.blobs.script = script
     world.app.advance(days=3)
-    assert ("success", [100 * KB]) == (world.status(), told)
+    assert ("success", ["g" * 100 * KB]) == (world.status(), told)
 
 
 # -- what is fetched --------------------------------------------------------------------------------------------------

@@ -273,7 +273,8 @@ def test_step_that_runs_at_most_once_and_cannot_be_called_has_not_run() -> None:
     assert "paused" == new.run("r").result().status
 
     migrate(price, "output")(to_cents)
-    assert ("success", 1) == (new.run("r").unblock().status, len(calls))
+    result = new.run("r").unblock()
+    assert ("success", 1, 1) == (result.status, result.steps["pay"].attempts, len(calls))
 
 
 def test_answer_to_one_of_several_options_is_migrated() -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from hashlib import sha256
 from threading import Thread
+from typing import Any
 
 import pytest
 
+from flowcore.adapters.blobs import MemoryBlobs
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
-from flowcore.errors import StoreUnavailable, Throttled
+from flowcore.errors import BlobsUnavailable, StoreUnavailable, Throttled
 from flowcore.model import Head, Outcome, RunStatus, StepRecord
 from flowcore.ports import HeadMoved, Hint, Written
 from flowcore.testing import (
@@ -26,7 +30,7 @@ from flowcore.testing import (
     WorkerDied,
 )
 from flowcore.testing.contract import NOW, RUN, a_head, a_record, a_running_head, a_suspended_head
-from flowcore.testing.faults import at_call, by_chance
+from flowcore.testing.faults import BlobFault, FaultyBlobs, at_call, by_chance
 from flowcore.testing.invariants import Violation, WatchedStore, head_violations, record_violations
 
 SECOND = timedelta(seconds=1)
@@ -63,6 +67,33 @@ def test_a_conflict_is_somebody_elses_write_just_before(head: Head, overtaken: b
     moved = replace(head, version=4)
     assert (HeadMoved(moved) if overtaken else Written()) == store.move(moved, version=3)
     assert moved == store.peek(RUN)
+
+
+@pytest.mark.parametrize(
+    ("fault", "got", "kept"),
+    [
+        (None, b"large", True),
+        (BlobFault.MISSING, None, True),
+        (BlobFault.ALTERED, b"marge", True),
+        (BlobFault.CUT, b"larg", True),
+        (BlobFault.FAILS, BlobsUnavailable, False),
+        (BlobFault.REPLY_LOST, BlobsUnavailable, True),
+    ],
+)
+def test_blobs_misbehave_as_told(fault: BlobFault | None, got: Any, kept: bool) -> None:
+    """What a reader finds, and whether a put has happened; only what fails for all fails a put."""
+    memory = MemoryBlobs()
+    blobs = FaultyBlobs(memory, lambda *_: fault)
+    put = partial(blobs.put, "a/b", b"large", sha256=sha256(b"large").hexdigest())
+    if got is BlobsUnavailable:
+        with pytest.raises(BlobsUnavailable):
+            put()
+        with pytest.raises(BlobsUnavailable):
+            blobs.get("a/b")
+    else:
+        put()
+        assert got == blobs.get("a/b")
+    assert (kept, [("put", "a/b"), ("get", "a/b")]) == ("a/b" in memory.kept, blobs.calls)
 
 
 def test_faults_by_chance_are_counted_and_repeatable() -> None:
