@@ -7,7 +7,7 @@ end; with one, ``start`` and ``resume`` commit, ask a worker to look, and return
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, overload
@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, overload
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
 from flowcore.buses import Source
+from flowcore.cloudevents import Telling, wanted_of
 from flowcore.codec import Shape, digest
 from flowcore.core.health import OVERDUE
 from flowcore.core.view import waits as open_suspensions
@@ -45,6 +46,7 @@ from flowcore.model import (
     Topic,
     Wait,
 )
+from flowcore.outgoing import Outgoing
 from flowcore.ports import Blobs, Clock, Ids, LinkMaker, Queue, Scheduler, Store, Tracer
 from flowcore.run import Run, RunResult
 from flowcore.session import Pace
@@ -82,6 +84,10 @@ class App:
             for OpenTelemetry.
         webhooks: doors for signed deliveries; see ``flowcore.deliveries.Webhook``.
         sources: what messages of buses and topics mean that come through the resume queue; ``flowcore.buses.Source``.
+        events: which changes of a run's status are told on the event bus of the stack, by names that are in
+            ``flowcore.cloudevents.KINDS``; all of them when left out.
+        include_payload: such an event carries input, output and error of the run.
+        outgoing: who is told over HTTPS; see ``flowcore.outgoing.Outgoing``.
         deliveries: where what has come through webhooks and sources is logged.
         links: signs the addresses that ``Wait.approval_url`` and ``Wait.callback_url`` give; ``flowcore.links.Links``.
         largest_value: bytes of JSON that one value may have, with ``blobs``; 50 MB when left out. A step that gives a
@@ -112,6 +118,9 @@ class App:
         links: LinkMaker | None = None,
         webhooks: Iterable[Webhook] = (),
         sources: Iterable[Source] = (),
+        events: Collection[str] | None = None,
+        include_payload: bool = False,
+        outgoing: Iterable[Outgoing] = (),
         deliveries: DeliveryLog | None = None,
         largest_value: int | None = None,
     ) -> None:
@@ -131,6 +140,8 @@ class App:
         _refuse_namesakes([*webhooks, *sources])
         self.webhooks: Mapping[str, Webhook] = {webhook.name: webhook for webhook in webhooks}
         self.sources: Mapping[str, Source] = {source.name: source for source in sources}
+        self.telling = Telling(kinds=wanted_of(events), include_payload=include_payload)
+        self.outgoing: Mapping[str, Outgoing] = _named_once(outgoing)
         self.deliveries: DeliveryLog = deliveries or MemoryDeliveries()
         self.scheduler: Scheduler | None = scheduler or (None if store else MemoryScheduler())
         self.engine = Engine(
@@ -187,6 +198,9 @@ class App:
             links=links or self.engine.links,
             webhooks=self.webhooks.values(),
             sources=self.sources.values(),
+            events=self.telling.kinds,
+            include_payload=self.telling.include_payload,
+            outgoing=self.outgoing.values(),
             deliveries=deliveries or self.deliveries,
             largest_value=largest_value or self.largest_value,
         )
@@ -540,6 +554,14 @@ def _is_meant(wait: Wait[Json], label: str | None, due_before: datetime | None) 
 
 def _age(wait: Wait[Json]) -> tuple[datetime, str, str]:
     return wait.since or _LATEST, wait.run_id, wait.id
+
+
+def _named_once(outgoing: Iterable[Outgoing]) -> dict[str, Outgoing]:
+    named: dict[str, Outgoing] = {}
+    for receiver in outgoing:
+        if named.setdefault(receiver.name, receiver) is not receiver:
+            raise SettingsError(f"Two receivers are named {receiver.name!r} in outgoing=; a letter names one of them.")
+    return named
 
 
 def _refuse_namesakes(told: Sequence[Webhook | Source]) -> None:

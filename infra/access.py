@@ -86,6 +86,31 @@ GRANTS: Mapping[str, tuple[Grant, ...]] = MappingProxyType(
             _PASS,
             _logs("resume logs"),
         ),
+        "EventsRole": (
+            _grant(
+                "stream",
+                "dynamodb:DescribeStream",
+                "dynamodb:GetRecords",
+                "dynamodb:GetShardIterator",
+                "dynamodb:ListStreams",
+            ),
+            _grant("event bus", "events:PutEvents"),
+            _grant("outgoing queue", "sqs:SendMessage"),
+            _grant("events dead letters", "sqs:SendMessage"),
+            _logs("events logs"),
+        ),
+        "OutgoingRole": (
+            _grant(
+                "outgoing queue",
+                "sqs:ChangeMessageVisibility",
+                "sqs:DeleteMessage",
+                "sqs:GetQueueAttributes",
+                "sqs:ReceiveMessage",
+            ),
+            _grant("webhook secrets", "secretsmanager:GetSecretValue"),
+            _grant("webhook parameters", "ssm:GetParameter"),
+            _logs("outgoing logs"),
+        ),
         "SweepRole": (_grant("due-index", "dynamodb:Query"), _SEND, _logs("sweep logs")),
         "ScheduleRole": (_SEND,),
     }

@@ -13,6 +13,8 @@ HANDLERS: Mapping[str, str] = MappingProxyType(
         "SweepFunction": "handlers.sweep.handler",
         "WebhookFunction": "handlers.webhook.handler",
         "ResumeFunction": "handlers.resume.handler",
+        "EventsFunction": "handlers.events.handler",
+        "OutgoingFunction": "handlers.outgoing.handler",
     }
 )
 """Logical id in the template -> entry point."""
@@ -32,6 +34,8 @@ ENVIRONMENT = (
     "FLOWCORE_LINK_SECRETS",
     "FLOWCORE_BUCKET",
     "FLOWCORE_RETENTION_DAYS",
+    "FLOWCORE_EVENT_BUS",
+    "FLOWCORE_OUTGOING_QUEUE_URL",
 )
 """Set on every function, and nothing else: a setting that only one function has is a setting nobody finds."""
 
@@ -75,7 +79,9 @@ DOORS = ("GET /a/{token}", "HEAD /a/{token}", "POST /a/{token}", "POST /cb/{toke
 OPEN_ROUTES = frozenset({"GET /healthz", "GET /v1/openapi.json", *DOORS})
 """Routes without an authorizer, whatever AuthMode says."""
 
-QUEUES: Mapping[str, str] = MappingProxyType({"WorkerFunction": "WorkQueue", "ResumeFunction": "ResumeQueue"})
+QUEUES: Mapping[str, str] = MappingProxyType(
+    {"WorkerFunction": "WorkQueue", "ResumeFunction": "ResumeQueue", "OutgoingFunction": "OutgoingQueue"}
+)
 """Function -> the queue whose messages it takes."""
 
 VISIBILITY_FACTOR = 6

@@ -97,6 +97,9 @@ class LocalApp(App):
             links=app.engine.links,
             webhooks=app.webhooks.values(),
             sources=app.sources.values(),
+            events=app.telling.kinds,
+            include_payload=app.telling.include_payload,
+            outgoing=app.outgoing.values(),
             deliveries=app.deliveries,
             largest_value=app.largest_value,
         )

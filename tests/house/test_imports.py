@@ -41,6 +41,7 @@ LAYERS = (
         ),
         *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
         *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries", "flowcore.arrivals", "flowcore.buses"),
+        *("flowcore.cloudevents", "flowcore.egress", "flowcore.outgoing", "flowcore.publishing"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (

@@ -3,16 +3,20 @@
 Reads the template as AWS would expand it, offline. The data is what tests, handlers and the local stack rely on.
 """
 
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from flowcore.adapters.dynamodb_items import HEAD_KEY
+from flowcore.outgoing import pause_after
 from infra.access import GRANTS
 from infra.functions import DOORS, ENVIRONMENT, HANDLERS, OPEN_ROUTES, QUEUES, ROUTES, VISIBILITY_FACTOR
 from infra.local.stack import PROJECT
@@ -36,11 +40,21 @@ RESOURCE_NAMES = {
     "WebhookLogs.Arn": "webhook logs",
     "ResumeQueue.Arn": "resume queue",
     "ResumeLogs.Arn": "resume logs",
+    "Table/stream/*": "stream",
+    "event-bus/bus": "event bus",
+    "EventsDeadLetterQueue.Arn": "events dead letters",
+    "EventsLogs.Arn": "events logs",
+    "OutgoingQueue.Arn": "outgoing queue",
+    "OutgoingLogs.Arn": "outgoing logs",
     "LinkSecret": "link secret",
     "secret:AWS::StackName/*": "webhook secrets",
     "parameter/AWS::StackName/*": "webhook parameters",
 }
 """How a policy's resource reads once its references are spelled out -> the name ``infra/access.py`` uses."""
+
+
+OPTIONS = {"EventBus": "bus", "OutgoingWebhooks": "true"}
+"""All that can be had is looked at."""
 
 
 @cache
@@ -53,7 +67,7 @@ class _Names:
     """Stands in for a deployment: each reference becomes its own name."""
 
     def __init__(self) -> None:
-        self._values = parameters(expanded(), {})
+        self._values = parameters(expanded(), OPTIONS)
 
     def ref(self, name: str) -> Any:
         return self._values.get(name, name)
@@ -90,7 +104,7 @@ def as_list(value: Any) -> list[Any]:
 
 def resource_name(resource: str) -> str:
     """The short name of a policy's resource."""
-    spelled = re.sub(r"^.*:(?=schedule/|secret:|parameter/)", "", resource).replace("Table.Arn/", "Table/")
+    spelled = re.sub(r"^.*:(?=schedule/|secret:|parameter/|event-bus/)", "", resource).replace("Table.Arn/", "Table/")
     return RESOURCE_NAMES[spelled]
 
 
@@ -208,9 +222,8 @@ def test_queue_sets_aside_what_never_gets_through(name: str) -> None:
 def test_resume_queue_hears_only_whom_the_parameters_name() -> None:
     """One topic and one rule, each by its ARN: neither service may be used by somebody else (the confused deputy)."""
     template = load(TEMPLATE)
-    given = {"ResumeTopicArn": "topic", "ResumeRuleArn": "rule"}
     names = _Names()
-    names._values = parameters(template, given)
+    names._values = parameters(template, {"ResumeTopicArn": "topic", "ResumeRuleArn": "rule"})
     policy = Intrinsics(template, names).resolve(template["Resources"]["ResumeQueuePolicy"]["Properties"])
     heard = {s["Principal"]["Service"]: s["Condition"] for s in policy["PolicyDocument"]["Statement"]}
     assert {
@@ -232,6 +245,43 @@ def test_poison_is_blamed_before_it_is_set_aside() -> None:
     redrive = resources("AWS::SQS::Queue")["WorkQueue"]["RedrivePolicy"]
     assert redrive["maxReceiveCount"] > 5
     assert "DeadLetterQueue.Arn" == redrive["deadLetterTargetArn"]
+
+
+def test_events_come_from_the_heads_in_the_stream_and_are_tried_for_a_day() -> None:
+    """Only heads are told of; a batch is told in part, halved where it fails, and given up below the stream's day."""
+    assert {"StreamViewType": "NEW_AND_OLD_IMAGES"} == only("AWS::DynamoDB::Table")["StreamSpecification"]
+    [mapping] = [m for m in resources("AWS::Lambda::EventSourceMapping").values() if "StreamArn" in m["EventSourceArn"]]
+    [pattern] = [json.loads(each["Pattern"]) for each in mapping["FilterCriteria"]["Filters"]]
+    assert {"dynamodb": {"Keys": {"sk": {"S": [HEAD_KEY]}}}} == pattern
+    assert ["ReportBatchItemFailures"] == mapping["FunctionResponseTypes"]
+    assert (True, -1, "TRIM_HORIZON") == (
+        mapping["BisectBatchOnFunctionError"],
+        mapping["MaximumRetryAttempts"],
+        mapping["StartingPosition"],
+    )
+    assert 0 < mapping["MaximumRecordAgeInSeconds"] < 86_400
+    assert "EventsDeadLetterQueue.Arn" == mapping["DestinationConfig"]["OnFailure"]["Destination"]
+
+
+def test_what_tells_of_runs_is_there_only_when_it_is_wanted() -> None:
+    """Without the two parameters there is no stream, no function, no role and no queue for it."""
+    template = expanded()
+    plain = _Names()
+    plain._values = parameters(template, {})
+    intrinsics = Intrinsics(template, plain)
+    assert "StreamSpecification" not in intrinsics.resolve(template["Resources"]["Table"]["Properties"])
+    conditions = {name: r.get("Condition") for name, r in template["Resources"].items()}
+    optional = {name: condition for name, condition in conditions.items() if re.match("Events|Outgoing", name)}
+    assert len(optional) > 15
+    assert {"TellsOfRuns", "SendsWebhooks"} == set(optional.values())
+    assert [False, False] == [intrinsics.condition(name) for name in ("TellsOfRuns", "SendsWebhooks")]
+
+
+def test_letters_are_tried_for_two_days() -> None:
+    """As the comment in the template says."""
+    tries = resources("AWS::SQS::Queue")["OutgoingQueue"]["RedrivePolicy"]["maxReceiveCount"]
+    pauses = [pause_after(number, 0.5) for number in range(1, tries)]
+    assert timedelta(days=1.5) < sum(pauses, timedelta(0)) < timedelta(days=2.5)
 
 
 def test_sweep_is_called_every_minute() -> None:
