@@ -42,6 +42,8 @@ from flowcore.testing.spies import spied
 Answers: TypeAlias = Mapping[str, Any] | Callable[[Wait[Json]], Any]
 
 _RUN = "explored"
+_STARTER = "explore"
+"""Whoever starts the run; some steps do not let him answer, and want to know who he was."""
 _TURNS = 10_000
 """Looks at one run before it is held to go in circles."""
 _LOOP = EventLoop()
@@ -175,7 +177,7 @@ class Trial:
         while self.watched.peek(self.run) is None:
             with _lost():
                 run = self.app.workflow(self.asked.workflow.id).create_run(_RUN)
-                run.start(self.asked.input, **self.asked.start)
+                run.start(self.asked.input, by=_STARTER, **self.asked.start)
 
     def _read(self) -> RunResult[Any]:
         with self._calm():

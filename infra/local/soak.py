@@ -93,7 +93,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Usual:
+class Usual:
     """What becomes of a run that nobody disturbs."""
 
     status: str
@@ -150,7 +150,7 @@ class Soak:
             queue=SqsQueue(stack.client("sqs"), told["FLOWCORE_QUEUE_URL"]),
             clock=_StackTime(stack.clock),
         )
-        self.usual = {flow.id: _undisturbed(flow.id) for flow in FLOWS}
+        self.usual = {flow.id: undisturbed(flow.id) for flow in FLOWS}
         self.open: dict[str, _Known] = {}
         self.frozen: list[_Frozen] = []
         self.moved_at = time.monotonic()
@@ -358,7 +358,7 @@ def entered(book: Path) -> dict[str, set[str]]:
     return found
 
 
-def _undisturbed(flow: str) -> _Usual:
+def undisturbed(flow: str) -> Usual:
     """Run the workflow in this process, on virtual time, with nobody who disturbs."""
     with tempfile.TemporaryDirectory() as folder, _environment({BOOK: str(Path(folder) / "book")}):
         app = LocalApp(soak_flows.app)
@@ -372,7 +372,7 @@ def _undisturbed(flow: str) -> _Usual:
                 run.resume(ANSWER, wait=asked[0].id)
             app.advance(days=1)
             result = run.result()
-        return _Usual(result.status, result.output, frozenset(entered(Path(os.environ[BOOK]))["r"]))
+        return Usual(result.status, result.output, frozenset(entered(Path(os.environ[BOOK]))["r"]))
 
 
 @contextmanager
