@@ -88,7 +88,7 @@ def opened(body: str, name: str) -> Message:
         return _resume(value, name)
     if "event" in value and "key" in value:
         return _event(value, name)
-    return BusMessage(id=_own_id(value) or name, body=value)
+    return BusMessage(id=_id_on_the_bus(value) or name, body=value)
 
 
 def _of_cloud_event(value: dict[str, Any]) -> Message:
@@ -179,10 +179,10 @@ def _text(value: Mapping[str, Any], name: str, fits: Callable[[object], bool], w
     raise MalformedRequest(f"{name} is {_kind(found)} and not {what}.")
 
 
-def _own_id(value: Mapping[str, Any]) -> str | None:
-    """What an event of EventBridge, and many others, call themselves."""
+def _id_on_the_bus(value: Mapping[str, Any]) -> str | None:
+    """What EventBridge calls its event. In any other object ``id`` may as well name what it is about."""
     id = value.get("id")
-    return id if is_name(id) else None
+    return id if is_name(id) and {"detail-type", "source", "detail"} <= value.keys() else None
 
 
 def _is_notification(value: Json) -> bool:

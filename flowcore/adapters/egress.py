@@ -1,8 +1,8 @@
 """Posts a letter to a stranger: the address that was judged is the one that is called, and his word is not followed.
 
 A name is resolved once, every address it has is judged (``flowcore.egress``), and the connection is made to one of
-these addresses, under the name's certificate. So a name that resolves to something else a moment later gains nothing. Of the
-answer the status counts; no redirect is followed and no more than a kilobyte of it is read.
+these addresses, under the name's certificate. So a name that resolves to something else a moment later gains nothing.
+Of the answer the status counts; no redirect is followed and no more than a kilobyte of it is read.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from flowcore.egress import Target, Uncallable, judged
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 10.0
 _MOST_READ = 1_024
+_MOST_ADDRESSES = 3
+"""Of one name that are tried in turn, where the one before cannot be reached."""
 _OK = range(200, 300)
 
 Resolve: TypeAlias = Callable[[str, int], Sequence[str]]
@@ -62,16 +64,21 @@ class Sender:
     def post(self, target: Target, headers: Mapping[str, str], body: bytes) -> Delivered | Refused:
         """Post ``body`` once; what came of it. Never raises for what is the receiver's doing."""
         try:
-            address = judged(target, self._resolve(target.host, target.port))[0]
+            addresses = judged(target, self._resolve(target.host, target.port))[:_MOST_ADDRESSES]
         except Uncallable as error:
             return Refused(str(error))
         except OSError as error:
             return Refused(f"{target.host!r} cannot be resolved: {error}")
-        with self._pool(target, address) as pool:
-            try:
-                return _answered(pool, target, headers, body)
-            except (HTTPError, OSError, ValueError) as error:
-                return Refused(f"{type(error).__name__}: {str(error)[:200]}")
+        came: Delivered | Refused = Refused("nobody was called")
+        for address in addresses:
+            with self._pool(target, address) as pool:
+                try:
+                    return _answered(pool, target, headers, body)
+                except (NewConnectionError, ConnectTimeoutError) as error:  # nothing was sent: another may be there
+                    came = Refused(f"{type(error).__name__}: {str(error)[:200]}")
+                except (HTTPError, OSError, ValueError) as error:
+                    return Refused(f"{type(error).__name__}: {str(error)[:200]}")
+        return came
 
     def _pool(self, target: Target, address: str) -> urllib3.HTTPConnectionPool:
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)

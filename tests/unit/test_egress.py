@@ -281,6 +281,15 @@ def test_receiver_that_is_not_there_refuses() -> None:
     assert "cannot be resolved" in str(Sender(nowhere).post(PUBLIC, {}, b"{}"))
 
 
+def test_next_address_is_tried_where_nobody_can_be_reached_at_the_first() -> None:
+    """A network may have no way to one of them; a receiver that was reached is not asked twice."""
+    with stranger() as (port, seen):
+        assert Delivered(204) == Sender(lambda *_: ["127.0.0.2", "127.0.0.1"]).post(local(port), {}, b"{}")
+    with stranger(status=500) as (port, seen):
+        assert isinstance(Sender(lambda *_: ["127.0.0.1", "127.0.0.1"]).post(local(port), {}, b"{}"), Refused)
+    assert 1 == len(seen)
+
+
 def watched_connections(monkeypatch: pytest.MonkeyPatch, to: tuple[str, int] | None = None) -> list[tuple[str, int]]:
     """Where urllib3 connects to; with ``to`` it gets there instead, as if the internet were this machine."""
     called: list[tuple[str, int]] = []

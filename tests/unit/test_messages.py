@@ -74,6 +74,7 @@ UNDERSTOOD: dict[str, tuple[Any, Message]] = {
     "text that a topic was told": (notified("hello"), BusMessage(id="sns-1", body="hello")),
     "somebody else's CloudEvent": (cloud("shop.paid", 1), BusMessage(id="ce-1", body=cloud("shop.paid", 1))),
     "anything": ({"x": 1}, BusMessage(id="m-1", body={"x": 1})),
+    "anything that has an id": ({"id": "order-1"}, BusMessage(id="m-1", body={"id": "order-1"})),
     "a list": ([1], BusMessage(id="m-1", body=[1])),
 }
 
