@@ -185,6 +185,14 @@ CANONICAL: Mapping[str, Canonical] = {
         input=[2, 3, 4],
         answers={"approve": 1},
     ),
+    "distributed foreach": Canonical(
+        workflow=workflow("fanned", input=list[int])
+        .foreach(double, distributed=True, concurrency=2)
+        .map(sum)
+        .then(add_one)
+        .commit(),
+        input=[1, 2, 3],
+    ),
     "nested": Canonical(workflow=_nested(), input=1, answers={"approve": 10}),
     "sleeps": Canonical(
         workflow=workflow("sleeps", input=int)

@@ -46,22 +46,22 @@ ROWS: Mapping[str, Row] = {
         300_000,
     ),
     "shapes": Row(
-        "every single fault, of 16 kinds, at each write, read and hint of thirteen workflows",
+        "every single fault, of 16 kinds, at each write, read and hint of fourteen workflows",
         "schedules",
         "2,149",
         2_100,
     ),
     "pairs": Row(
-        "every pair of five kinds of faults, at each two writes of thirteen workflows", "schedules", "-", 40_000
+        "every pair of five kinds of faults, at each two writes of fourteen workflows", "schedules", "-", 40_000
     ),
     "requests": Row(
-        "every fault of a request below the adapter, on DynamoDB as moto plays it: three of them, then all thirteen",
+        "every fault of a request below the adapter, on DynamoDB as moto plays it: three of them, then all fourteen",
         "faults",
         "232",
         2_000,
     ),
     "lives": Row("one run, and whatever anybody may do to it in any order", "lives", "300", 5_000),
-    "mutants": Row("the protocol with one rule broken: found out", "mutants", "8", 8),
+    "mutants": Row("the protocol with one rule broken: found out", "mutants", "9", 9),
     "killed": Row(
         "real worker processes killed, or frozen until others have gone on; runs lost, stuck or wrong",
         "workers",

@@ -28,7 +28,8 @@ EXPECTED = {
     "resume-as-two-writes": "I5",
     "no-due-on-a-sleep": "I4",
     "no-fence": "I1",
-    "steps-read-before-head": "I5",
+    "steps-read-before-head": "I[15]",
+    "join-by-counter": "I6",
 }
 """By mutant: the rule it breaks."""
 
