@@ -51,8 +51,9 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(minutes=5)
 """How long a run waits for its children at first before it sees for itself how they are; then as long as before."""
 LONGEST_PATIENCE = timedelta(hours=6)
-QUEUE_GRACE = timedelta(minutes=2)
-"""How long a child may stand in the queue before the sweeper sends another hint: many are sent at once."""
+QUEUE_GRACE = timedelta(seconds=90)
+"""How long a child may stand in the queue before the sweeper sends another hint: many are sent at once. With a sweep a
+minute a lost hint costs 150 seconds at most."""
 MOST_MERGED = 100
 """Children of one foreach that are read to show a whole run; of more, what they have handed in is shown."""
 _MOST_TRIES = 20

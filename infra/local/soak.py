@@ -38,6 +38,8 @@ from infra.local.clock import StackClock
 from infra.local.soak_flows import ANSWER, BOOK, EVENT, FLOWS, PACE
 from infra.local.stack import LocalStack
 
+_CANCELED = 0.1
+"""Share of the runs that somebody cancels."""
 _QUIET_S = 0.7
 """Nothing has moved for so long: time may pass."""
 _PATIENCE_S = 0.4
@@ -107,6 +109,8 @@ class _Known:
 
     flow: str
     head: Head | None = None
+    is_doomed: bool = False
+    """Whether somebody will cancel it, sooner or later."""
     is_canceled: bool = False
     late_since: float | None = None
 
@@ -191,7 +195,7 @@ class Soak:
         number, flow = self.report.started, FLOWS[self.report.started % len(FLOWS)]
         run_id = f"s-{number}"
         self.report.started += 1
-        self.open[run_id] = _Known(flow.id)
+        self.open[run_id] = _Known(flow.id, is_doomed=self.chance.random() < _CANCELED)
         self.app.workflow(flow.id).create_run(run_id).start(1, wait=None)
         if flow.id == "parcel" and self.chance.random() < 0.3:
             self.app.send_event(EVENT, run_id, ANSWER, event_id=run_id)
@@ -295,7 +299,7 @@ class Soak:
         run_id = self.chance.choice(list(self.open))
         self.app.engine.hints.send(RunRef("default", run_id), at=self.app.clock.now(), version=0)
         self.report.hints += 1
-        if self.chance.random() < 0.05:
+        if self.open[run_id].is_doomed and self.chance.random() < 0.3:
             self.open[run_id].is_canceled = True
             self.app.cancel(run_id)
 
