@@ -379,13 +379,14 @@ class Engine:
         return whole(self, graph, snapshot, everything=everything)
 
     def read_again(self, snapshot: Snapshot) -> Snapshot:
-        """A run that this worker has lost, as it stands now; a child whose run has gone, as it was."""
-        try:
+        """A run that this worker has lost, as it stands now. Raises: RunNotFound.
+
+        Of a child its head alone, if it is still there: nobody is told more of it, and what stands around it are the
+        records of all items of the run it is a part of.
+        """
+        if snapshot.head.part is None:
             return self.read(snapshot.head.run)
-        except RunNotFound:
-            if snapshot.head.part is None:
-                raise
-            return snapshot
+        return snapshot.with_head(self.store.peek(snapshot.head.run) or snapshot.head)
 
     def load_held(self, head: Head) -> Snapshot | None:
         """A run that this worker holds, with the records of its open scopes; a child's among those around it.

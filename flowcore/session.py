@@ -193,7 +193,7 @@ class Session:
             pass
         except _Fenced:
             self._tell_of_stretch("lost")
-            return self.engine.read(self.snapshot.head.run)
+            return self.engine.read_again(self.snapshot)
         self.snapshot = self.engine.blocked(self.snapshot, str(lost))
         self._tell_of_stretch(self.snapshot.head.public_status)
         return self.snapshot

@@ -251,7 +251,7 @@ class _MortalEngine(Engine):
         try:
             return super()._drive(graph, snapshot, deadline, per_step=per_step)
         except WorkerDied:
-            return self.read(snapshot.head.run)
+            return self.read_again(snapshot)
 
 
 def _is_meant(key: StepKey, step: str) -> bool:

@@ -14,7 +14,7 @@ from flowcore.errors import AlreadyResumed
 from flowcore.fanout import PATIENCE, child_id
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import RunStatus
-from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing import FaultyStore, LocalApp, VirtualClock
 
 Where = Literal["here", "queue"]
 SEEN: dict[str, list[Any]] = {}
@@ -525,6 +525,30 @@ def test_an_item_whose_child_was_canceled_by_hand_has_failed() -> None:
     result = run.result()
     error = result.steps["fan[0]"].error
     assert ([None, 4], "ItemCanceled") == (result.output, error and error.type)
+
+
+def test_a_worker_that_has_lost_a_child_looks_at_its_head_alone() -> None:
+    """Others have gone on in its place; the records around the child are those of all items, and of no use to it."""
+    calls: list[str] = []
+    child = RunRef("default", child_id("r", 1, StepKey("fan"), 0))
+
+    @step
+    def slow(number: int) -> int:
+        SEEN.setdefault("began", []).append(number)
+        if len(SEEN["began"]) == 1:
+            app.clock.forward(hours=1)
+            app.look(child)
+            calls.append("thaws")
+        return number
+
+    flow = fanned(slow)
+    clock = VirtualClock()
+    store: Any = FaultyStore(MemoryStore(), lambda call: calls.append(call.verb) if calls else None)
+    app = LocalApp(App(flow), clock=clock, store=store, queue=MemoryQueue(clock))
+    app.workflow(flow).create_run("r").start([1])
+    app.deliver("r")
+    app.look(child)
+    assert ["thaws", "peek", "peek"] == calls
 
 
 def test_concurrency_may_be_computed() -> None:
