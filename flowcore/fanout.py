@@ -137,6 +137,20 @@ def cancel_children(engine: Engine, head: Head) -> None:
         _cancel_children(engine, head, key, fan, nested=nested)
 
 
+def open_children(engine: Engine, head: Head) -> Iterator[Head]:
+    """The children of this life of a run that have not ended, and theirs; one read for each that has not delivered."""
+    graph = engine.graphs.get(head.workflow)
+    for key, fan in fans_of(engine.store.joins(head.run, head.incarnation)).items():
+        nested = graph is None or _nests(graph.find(dotted(key)))
+        for first in unfinished(fan):
+            child = engine.store.peek(_child(head, key, first))
+            if child is None or child.is_terminal:
+                continue  # it will be begun, or its items given up, when the run is looked at
+            yield child
+            if nested:
+                yield from open_children(engine, child)
+
+
 def delete_children(engine: Engine, run: RunRef) -> None:
     """Remove every child that any life of a run has had, for good."""
     for join in engine.store.joins(run):

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flowcore.app import App
-from flowcore.core.health import Finding, findings
+from flowcore.core.fan import fans_of, open_fans
+from flowcore.core.health import Finding, findings, findings_of_child
+from flowcore.fanout import open_children
 from flowcore.model import Page
 from flowcore.ops.open_runs import OPEN, OpenRun, obstacles, open_page, open_runs
+from flowcore.parcels import replace
 
 
 def doctor(app: App, *, workflow: str | None = None) -> Iterator[Finding]:
     """What is wrong with the open runs of an App's tenant, judged by the code it serves. Changes nothing.
 
     Run it with the new code before a deploy, and it names the waiting runs that the deploy would stop. Reads each open
-    run once, as it goes: about a read unit a run, so a look at the first findings costs little.
+    run once, as it goes: about a read unit a run, so a look at the first findings costs little; and as much for each
+    child of an open distributed foreach, what holds up a child being told of its run.
 
     Example:
         >>> from flowcore import App, step, workflow
@@ -39,8 +43,14 @@ def doctor_page(app: App, *, workflow: str | None = None, limit: int = 50, curso
 
 
 def _found(app: App, run: OpenRun) -> Iterator[Finding]:
+    snapshot, now = run.snapshot, app.clock.now()
+    if open_fans(snapshot):
+        joins = app.store.joins(snapshot.head.run, snapshot.head.incarnation)
+        snapshot = replace(snapshot, fans=fans_of(joins))
+        for child in open_children(app.engine, snapshot.head):
+            yield from findings_of_child(child, now)
     if run.lost is None:
-        yield from findings(run.graph, run.snapshot, app.clock.now())
+        yield from findings(run.graph, snapshot, now)
     for obstacle in obstacles(run):
         if obstacle.kind == "unreadable":  # the others are among the findings
             yield Finding(obstacle.run_id, obstacle.workflow_id, "unreadable", obstacle.detail)

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from flowcore import App, StepContext, step, workflow
-from flowcore.core.health import OVERDUE, findings
-from flowcore.keys import RunRef
-from flowcore.model import Head, Outcome, RunStatus
+from flowcore.adapters.memory import MemoryQueue
+from flowcore.core.health import OVERDUE, findings, findings_of_child
+from flowcore.fanout import open_children
+from flowcore.keys import RunRef, StepKey
+from flowcore.model import Fan, Head, Outcome, Part, RunStatus
 from flowcore.ops import doctor
-from flowcore.testing import LocalApp
-from tests.builders import LATER, NOW, a_graph, a_record, a_run, a_step
+from flowcore.testing import LocalApp, VirtualClock
+from tests.builders import LATER, NOW, a_graph, a_head, a_record, a_run, a_step
 
 GRAPH = a_graph(lambda w: w.then(a_step("ask")).then(a_step("pay")))
 OPEN = a_record("ask", Outcome.SUSP)
@@ -75,6 +77,56 @@ def ask(value: int, ctx: StepContext[int]) -> int:
 def flow(id: str, build: Callable[[Any], Any]) -> Any:
     """A workflow that begins with the question."""
     return build(workflow(id, input=int).then(ask)).commit()
+
+
+CHILD: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "nobody would look again": ({**RESTING, "status": RunStatus.QUEUED, "due": None}, ["lost"]),
+    "blocked": ({**RESTING, "status": RunStatus.BLOCKED, "due": None, "blocked": "a step is gone"}, ["blocked"]),
+    "nobody came, and workers die of it": ({"due": NOW - timedelta(hours=1), "attempts": 3}, ["overdue", "deadly"]),
+    "well, and driven": ({}, []),
+    "well, and suspended": (SUSPENDED, []),
+    "well, and nobody's child": ({"part": None, "due": NOW - timedelta(hours=1)}, []),
+}
+
+
+@pytest.mark.parametrize(("head", "expected"), CHILD.values(), ids=CHILD)
+def test_each_ailment_of_a_child_is_told_of_its_run(head: dict[str, Any], expected: list[str]) -> None:
+    """By its head alone, with the items that it sees to."""
+    part = Part(run="part-1", key=StepKey("outer[1]/fan"), first=4, stop=6, top="r-7")
+    found = list(findings_of_child(a_head(**{"part": part, **head}), NOW))
+    assert [("r-7", ailment) for ailment in expected] == [(one.run_id, one.ailment) for one in found]
+    assert all("items 4 to 5 of 'outer[1].fan'" in one.detail for one in found)
+
+
+def test_doctor_sees_what_holds_up_a_child() -> None:
+    """Nobody comes to it; and a child's child is seen, too. The run itself waits in good health."""
+    inner = workflow("inner", input=list[int]).foreach(ask, id="deep", distributed=True).commit()
+    outer = workflow("outer", input=list[list[int]]).foreach(inner, id="fan", distributed=True).commit()
+    clock = VirtualClock()
+    app = LocalApp(App(outer), clock=clock, queue=MemoryQueue(clock))
+    app.workflow("outer").create_run("r").start([[1]])
+    app.deliver("r")
+    assert [] == list(doctor(app))
+    [child] = open_children(app.engine, app.engine.peek(RunRef("default", "r")))
+    app.look(child.run)
+    app.deliver("r")
+    clock.forward(minutes=7.5)
+    [found] = doctor(app)
+    assert ("r", "overdue") == (found.run_id, found.ailment)
+    assert found.detail.startswith("item 0 of 'fan[0].deep', in child")
+    app.run_until_idle()
+    assert ("suspended", []) == (app.run("r").result().status, list(doctor(app)))
+
+
+@pytest.mark.parametrize(("asking", "expected"), [({1}, []), (set(), ["mute"])])
+def test_a_run_whose_items_ask_is_not_mute(asking: set[int], expected: list[str]) -> None:
+    """Its own records do not show it; the joins do."""
+    graph = a_graph(lambda w: w.foreach(a_step("x"), id="fan", distributed=True))
+    opened = a_record("fan", Outcome.START, count=3, output={"shard": 1})
+    run = a_run(opened, **{**SUSPENDED, "definition": graph.fingerprint})
+    fan = Fan(total=3, shard=1, done=frozenset({0, 2}), parked=frozenset(asking), asking=frozenset(asking))
+    told = findings(graph, replace(run, fans={StepKey("fan"): fan}), NOW)
+    assert expected == [finding.ailment for finding in told]
 
 
 def test_doctor_says_which_waiting_runs_a_deploy_would_stop() -> None:
