@@ -309,7 +309,24 @@ def test_one_more_step_costs_the_same_however_many_there_are(metered: tuple[Stor
 @pytest.mark.parametrize(("shard", "most"), [(1, 224), (4, 104), (10, 80)])
 def test_a_distributed_foreach_costs_what_it_says(metered: tuple[Store, Metered], shard: int, most: int) -> None:
     """Twenty items and the run around them: ten units an item where each has a child, two where many share one."""
-    store, meter = metered
+    bill = _fanned(*metered, count=20, shard=shard)
+    assert bill.write_units <= most
+
+
+@pytest.mark.slow
+@pytest.mark.gate
+def test_a_thousand_items_cost_three_units_each(client: Any) -> None:
+    """With a hundred children, as they are made when nobody says otherwise, and with both indexes."""
+    with fresh_table(client, indexes=BOTH) as table:
+        meter = Metered(client, BOTH)
+        store = DynamoStore(meter, table, SystemIds(), pause=lambda _: None)
+        bill = _fanned(store, meter, count=1_000, shard=None)
+    print(f"\n{bill}")
+    assert 2_700 <= bill.write_units <= 3_000
+
+
+def _fanned(store: Store, meter: Metered, *, count: int, shard: int | None) -> Bill:
+    """A distributed foreach of so many small items, from its start to its end."""
 
     @step
     def same(number: int) -> int:
@@ -321,10 +338,10 @@ def test_a_distributed_foreach_costs_what_it_says(metered: tuple[Store, Metered]
     queue = MemoryQueue(clock)
     app = App(fanned, store=store, queue=queue, clock=clock)
     run = app.workflow(fanned).create_run("r")
-    run.start(list(range(20)))
+    run.start(list(range(count)))
     while hints := queue.pop_due(clock.now()):
         for hint in hints:
             app.look(hint.run)
     bill = meter.take_bill()
-    assert list(range(20)) == run.result().output
-    assert bill.write_units <= most
+    assert list(range(count)) == run.result().output
+    return bill
