@@ -17,16 +17,19 @@ class Knobs:
         twice: share of schedules that fire two times.
         never: share of schedules that are lost without firing.
         late: added to each schedule's due time.
-        killed: share of worker invocations that draw a SIGKILL onto a worker process, a busy one first.
-        killed_after: real time from the start of such an invocation to the signal.
+        doubled: share of queue messages of which a copy comes as well.
+        killed: share of worker invocations in the middle of which the process gets a SIGKILL.
+        killed_within: real time from the start of such an invocation, at an instant of which the signal comes; an
+            invocation that has ended by then gets away.
         sweeping: whether functions with a rate are invoked; off, nothing but queue and scheduler wakes a run.
     """
 
     twice: float = 0.0
     never: float = 0.0
     late: timedelta = timedelta()
+    doubled: float = 0.0
     killed: float = 0.0
-    killed_after: timedelta = timedelta(milliseconds=50)
+    killed_within: timedelta = timedelta(milliseconds=100)
     sweeping: bool = True
     seed: int = 0
     _chance: random.Random = field(init=False, repr=False)
@@ -39,3 +42,8 @@ class Knobs:
         """One draw: true in ``share`` of the cases, always at 1, never at 0."""
         with self._lock:
             return self._chance.random() < share
+
+    def instant(self, span: timedelta) -> timedelta:
+        """One draw: any instant of a span of time, from its beginning."""
+        with self._lock:
+            return span * self._chance.random()

@@ -97,8 +97,11 @@ class QueuePoller:
     Receives only when an invocation slot is free, so that no message waits here with its visibility running.
     """
 
-    def __init__(self, source: QueueSource, sqs: Client, invoke: Invoke, *, slots: int, region: str) -> None:
+    def __init__(
+        self, source: QueueSource, sqs: Client, invoke: Invoke, *, slots: int, region: str, knobs: Knobs
+    ) -> None:
         self._source = source
+        self._knobs = knobs
         self._sqs = sqs
         self._invoke = invoke
         self._region = region
@@ -125,6 +128,7 @@ class QueuePoller:
                 self._slots.release()
         if batch:
             self._deliveries.submit(self._deliver, batch)
+            self._double(batch)
         return bool(batch)
 
     def close(self) -> None:
@@ -141,6 +145,15 @@ class QueuePoller:
             ).get("Messages", [])
             self._held.update(message["MessageId"] for message in batch)
             return batch
+
+    def _double(self, batch: Sequence[Mapping[str, Any]]) -> None:
+        """SQS may deliver a message more than once: now and then a copy comes, at the same time or later."""
+        for message in batch:
+            if self._knobs.happens(self._knobs.doubled):
+                attributes = message.get("MessageAttributes", {})
+                self._sqs.send_message(
+                    QueueUrl=self._source.queue_url, MessageBody=message["Body"], MessageAttributes=attributes
+                )
 
     def _deliver(self, batch: Sequence[Mapping[str, Any]]) -> None:
         try:

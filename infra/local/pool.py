@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
-from infra.local.outcomes import Outcome, Raised, Returned, Throttled
+from infra.local.outcomes import Died, Outcome, Raised, Returned, Throttled
 from infra.local.runtime_api import Sandbox
 
 
@@ -25,6 +25,9 @@ class FunctionPool:
         self._changed = threading.Condition()
         self._closed = False
         self.cold_starts = 0
+        self.invocations = 0
+        self.deaths = 0
+        """Invocations whose process ended in the middle."""
 
     @property
     def busy(self) -> int:
@@ -32,15 +35,18 @@ class FunctionPool:
         with self._changed:
             return len(self._busy)
 
-    def invoke(self, event: bytes, *, patience: timedelta = timedelta(seconds=60)) -> Outcome:
-        """Run one event, waiting up to ``patience`` for a sandbox."""
+    def invoke(
+        self, event: bytes, *, patience: timedelta = timedelta(seconds=60), killed_after: timedelta | None = None
+    ) -> Outcome:
+        """Run one event, waiting up to ``patience`` for a sandbox; its process may get a SIGKILL in the middle."""
         sandbox = self._take(time.monotonic() + patience.total_seconds())
         if sandbox is None:
             return Throttled()
         usable = False
         try:
-            outcome = sandbox.invoke(event)
+            outcome = sandbox.invoke(event, killed_after=killed_after)
             usable = isinstance(outcome, Returned | Raised) and sandbox.pid is not None
+            self.deaths += isinstance(outcome, Died)
             return outcome
         finally:
             self._give_back(sandbox, usable=usable)
@@ -97,6 +103,7 @@ class FunctionPool:
                 else:
                     return None
                 self._busy[sandbox] = self._generation
+                self.invocations += 1
                 return sandbox
             return None
 

@@ -7,13 +7,14 @@ makes it many. Source: Lambda developer guide, "Using the Lambda runtime API".
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -80,8 +81,11 @@ class Sandbox:
         current = self._current
         return current is not None and current.taken.is_set() and not current.outcome.done()
 
-    def invoke(self, event: bytes) -> Outcome:
-        """Run the handler on one event; starts the process when there is none."""
+    def invoke(self, event: bytes, *, killed_after: timedelta | None = None) -> Outcome:
+        """Run the handler on one event; starts the process when there is none.
+
+        So long after the process has taken the event it gets a SIGKILL, unless it is done by then.
+        """
         if self.pid is None:
             self._start()
         invocation = _Invocation(event)
@@ -92,6 +96,8 @@ class Sandbox:
         self._inbox.put(invocation)
         try:
             invocation.taken.wait(INIT_LIMIT.total_seconds())
+            if killed_after is not None and not wait([invocation.outcome], killed_after.total_seconds()).done:
+                self.kill(signal.SIGKILL)
             return invocation.outcome.result(timeout=self.spec.timeout.total_seconds())
         except TimeoutError:
             self._finish(invocation, TimedOut(self.spec.timeout))

@@ -124,7 +124,7 @@ class _Frozen:
     """Runs that were driven then, and have not moved until time has passed: his is among them."""
 
 
-class _StackTime:
+class StackTime:
     """``flowcore.ports.Clock`` of the stack."""
 
     def __init__(self, clock: StackClock) -> None:
@@ -152,7 +152,7 @@ class Soak:
         self.app: App = soak_flows.app.on(
             store=DynamoStore(stack.client("dynamodb"), told["FLOWCORE_TABLE"], SystemIds()),
             queue=SqsQueue(stack.client("sqs"), told["FLOWCORE_QUEUE_URL"]),
-            clock=_StackTime(stack.clock),
+            clock=StackTime(stack.clock),
         )
         self.usual = {flow.id: undisturbed(flow.id) for flow in FLOWS}
         self.open: dict[str, _Known] = {}

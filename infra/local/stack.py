@@ -6,7 +6,6 @@ resources, ``pool.py`` runs functions, ``movers.py`` moves messages and schedule
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
@@ -131,9 +130,8 @@ class LocalStack:
         """Run one event on a function, named by its logical id."""
         pool = self.pools[function]
         fed_by_a_queue = any(source.function == function for source in self.blueprint.queue_sources)
-        if fed_by_a_queue and self.knobs.happens(self.knobs.killed):
-            threading.Timer(self.knobs.killed_after.total_seconds(), pool.kill, [signal.SIGKILL]).start()
-        return pool.invoke(event)
+        doomed = fed_by_a_queue and self.knobs.happens(self.knobs.killed)
+        return pool.invoke(event, killed_after=self.knobs.instant(self.knobs.killed_within) if doomed else None)
 
     def sweep(self) -> list[Outcome]:
         """Run every function with a rate once, now, whatever clock and knobs say."""
@@ -234,7 +232,7 @@ class LocalStack:
         self._exit.callback(self._close_movers)
         for source in blueprint.queue_sources:
             slots = min(source.concurrency, self._max_sandboxes)
-            poller = QueuePoller(source, sqs, self.invoke, slots=slots, region=self._region)
+            poller = QueuePoller(source, sqs, self.invoke, slots=slots, region=self._region, knobs=self.knobs)
             self._pollers.append((source.queue_arn.rpartition(":")[2], poller))
             self._movers.append(Mover("queue poller", poller.turn, pause=_POLL_S))
         scheduler = self.client("scheduler")

@@ -68,6 +68,18 @@ ROWS: Mapping[str, Row] = {
         "20",
         500,
     ),
+    "joins": Row(
+        "a distributed foreach whose workers die around writes, freeze, and hear hints twice or never: it joins once",
+        "shards",
+        "100",
+        1_000,
+    ),
+    "joins-killed": Row(
+        "the same on real worker processes, of which 5 in 100 are killed; hints come twice, 10 in 100",
+        "items",
+        "60",
+        1_000,
+    ),
     "resumes": Row("32 people answer at once: one wins, the others learn who", "rounds", "200", 5_000),
     "resumes-moto": Row("the same on DynamoDB as moto plays it", "rounds", "5", 100),
     "histories": Row("what six at once are told by a store could have been told one by one", "histories", "50", 10_000),
