@@ -12,7 +12,7 @@ from botocore.exceptions import EndpointConnectionError
 from flowcore import App, step, workflow
 from flowcore.adapters.eventbridge import EventBridge
 from flowcore.adapters.mail import SqsMail
-from flowcore.cloudevents import CloudEvent
+from flowcore.cloudevents import CloudEvent, HeadChange
 from flowcore.errors import SettingsError
 from flowcore.keys import RunRef
 from flowcore.model import RunStatus
@@ -61,7 +61,7 @@ def lives(*ids: str) -> list[Change]:
         begun = a_head(run=RunRef("default", id), version=1)
         ended = a_head(run=RunRef("default", id), version=2, status=RunStatus.SUCCESS, output=7)
         heads += [(None, begun), (begun, ended)]
-    return [(str(number), *pair) for number, pair in enumerate(heads, 1)]
+    return [(str(number), HeadChange(*pair)) for number, pair in enumerate(heads, 1)]
 
 
 def test_everybody_is_told_what_he_wants() -> None:
