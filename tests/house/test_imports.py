@@ -31,6 +31,7 @@ LAYERS = (
             "flowcore.tries",
         ),
         *(
+            "flowcore.fanout",
             "flowcore.beats",
             "flowcore.handing_out",
             "flowcore.hints",
