@@ -142,6 +142,15 @@ def _run_of(path: str) -> str | None:
     return match[2] if match[1] == "runs" else wait_in(match[2])[0]
 
 
+def run_answered(method: str, path: str) -> str | None:
+    """What a request answers, or hands on: the run, or the link to one of its waits; None for any other request."""
+    if method != "POST":
+        return None
+    if re.fullmatch(r"/(a|cb)/[^/]+", path):
+        return path
+    return _run_of(path) if re.fullmatch(r"/v1/(runs/[^/]+/(resume|delegate)|waits/[^/]+/answer)", path) else None
+
+
 def wait_id_of(run_id: str, wait: str) -> str:
     """One name for a wait of a run, in characters that a path takes as they are."""
     return base64.urlsafe_b64encode(json.dumps([run_id, wait]).encode()).decode().rstrip("=")
