@@ -23,7 +23,7 @@ Scope: TypeAlias = Literal["read", "start", "resume", "cancel", "admin"]
 Mode: TypeAlias = Literal["none", "iam", "jwt"]
 """How callers are known: not at all (tests, or a gateway of one's own in front), signed requests, bearer tokens."""
 
-PUBLIC = frozenset({"GET /healthz", "GET /v1/openapi.json"})
+PUBLIC = frozenset({"GET /healthz", "GET /v1/openapi.json", "GET /v1/docs"})
 """Routes that need nobody to be known."""
 
 NEEDED: Mapping[str, Scope] = {

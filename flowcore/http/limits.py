@@ -35,7 +35,9 @@ _MOST_RUNS = 10_000
 
 def oversized(event: Mapping[str, Any]) -> Response[str] | None:
     """The answer to a request whose address or headers are too long; None for any other."""
-    target = len(str(event.get("rawPath", "")).encode("utf-8", "surrogatepass")) + len(event.get("rawQueryString") or "")
+    target = len(str(event.get("rawPath", "")).encode("utf-8", "surrogatepass")) + len(
+        event.get("rawQueryString") or ""
+    )
     if target > LONGEST_TARGET:
         detail = f"The address has {target} bytes; at most {LONGEST_TARGET} are read."
         return problems.problem(HTTPStatus.REQUEST_URI_TOO_LONG, "address-too-long", detail)
