@@ -27,7 +27,7 @@ class Resolver(APIGatewayHttpResolver):
         return found
 
     @property
-    def context(self) -> dict[str, Any]:  # type: ignore[override]  # as above
+    def context(self) -> dict[str, Any]:
         """What the routes and what stands around them tell each other of it."""
         try:
             found: dict[str, Any] = self._here.context
@@ -39,7 +39,7 @@ class Resolver(APIGatewayHttpResolver):
     def context(self, value: dict[str, Any]) -> None:
         self._here.context = value
 
-    def _to_proxy_event(self, event: dict[str, Any]) -> APIGatewayProxyEventV2:  # type: ignore[override]  # as above
+    def _to_proxy_event(self, event: dict[str, Any]) -> APIGatewayProxyEventV2:
         self._here.event = APIGatewayProxyEventV2(event)
         return self.current_event
 
