@@ -10,6 +10,9 @@ MOTO ?= 500
 # The first of those seeds: half a million can be had in pieces. Only the piece that begins at 0 tries the other rows.
 FIRST ?= 0
 PROOF ?= build/proof.jsonl
+# How long "make soak" goes on beginning runs, and what its misfortunes are drawn from.
+MINUTES ?= 5
+SEED ?= 1
 
 PY := .venv/bin/python
 UV := .venv/bin/uv
@@ -27,7 +30,7 @@ export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo package up test check prove format docs quick lock clean
+.PHONY: help demo package up test check prove soak format docs quick lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile
@@ -61,6 +64,9 @@ prove: $(STAMP) ## the long proof: random workflows against the oracle, and figu
 	FLOWCORE_PROOF=$(abspath $(PROOF)) $(PY) -m tests.property.prove --seeds $(SEEDS) --moto $(MOTO) --first $(FIRST)
 	test $(FIRST) != 0 || FLOWCORE_PROOF=$(abspath $(PROOF)) $(PY) -m pytest -q -n $(JOBS) --dist loadgroup -m proof -rP
 	$(PY) -m tests.property.rows $(PROOF)
+
+soak: $(STAMP) ## runs by the dozen on a local stack while workers are killed and frozen (MINUTES=5 SEED=1)
+	@$(PY) -m infra.local soak --minutes $(MINUTES) --seed $(SEED)
 
 format: $(STAMP) ## rewrite the tree the way check wants it
 	$(PY) -m ruff check --fix-only .

@@ -420,7 +420,7 @@ class Engine:
         self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume, seat: str | None
     ) -> Answered | Counted | Received:
         """The data, checked against what the place takes before anything is written."""
-        node, wait = answerable(graph, record.key), wait_id(record, snapshot.head.incarnation)
+        node, wait = answerable(graph, record.key, record), wait_id(record, snapshot.head.incarnation)
         accepted = self.fitting(graph, record.key, data, record, wait)
         answer = Answer(
             wait=wait,
@@ -442,10 +442,10 @@ class Engine:
 
     def fitting(self, graph: Graph, key: StepKey, data: Json, record: StepRecord | None = None, wait: str = "") -> Json:
         """An answer as its place takes it. Raises: InvalidPayload, which knows the suspension that is meant."""
-        node, place = answerable(graph, key), dotted(key)
+        node, place = answerable(graph, key, record), dotted(key)
         try:
             if isinstance(node, EventNode):
-                return node.gives.accept(f"data of event {node.event!r} for {place!r}", data)
+                return node.data.accept(f"data of event {node.event!r} for {place!r}", data)
             return accepted_answer(answer_shape(node, record), f"resume data of step {place!r}", data)
         except InvalidPayload as error:
             error.wait = wait
@@ -672,9 +672,13 @@ def _called_here(graph: Graph, step: str, outputs: Mapping[str, Json]) -> tuple[
     return graph.called_here(step), {graph.called_here(id): output for id, output in outputs.items()}
 
 
-def answerable(graph: Graph, key: StepKey) -> StepNode | EventNode:
-    """What takes an answer at a record's key, loop and foreach bodies included. Raises: InvalidPayload."""
-    node = graph.called_at(dotted(key))
+def answerable(graph: Graph, key: StepKey, record: StepRecord | None = None) -> StepNode | EventNode:
+    """What takes an answer at a key, loop and foreach bodies included, or at ``record`` by now.
+
+    Raises: InvalidPayload.
+    """
+    instead = None if record is None or record.instead is None else record.instead[0]
+    node = graph.acting_at(dotted(key), instead)
     if not isinstance(node, (StepNode, EventNode)):
         raise InvalidPayload(
             "step", [{"path": dotted(key), "message": "is no step that takes an answer", "type": "step"}]

@@ -40,6 +40,8 @@ class Grant:
 
     tenant: str
     run_id: str
+    born: int | None = None
+    """Milliseconds since 1970 when the run was started, so that a later run of the same id is not meant."""
     wait: str
     door: Door
     actor: str | None = None
@@ -100,7 +102,7 @@ class Links:
         """``<key id>.<claims>.<signature>``, in characters that a path takes as they are."""
         kid = next(iter(self._secrets()))
         until = int(grant.until.timestamp())
-        claims = [grant.tenant, grant.run_id, grant.wait, grant.door, grant.actor, until]
+        claims = [grant.tenant, grant.run_id, grant.born, grant.wait, grant.door, grant.actor, until]
         return f"{kid}.{self._serializer(kid).dumps(claims)}"
 
     def mark(self, what: str) -> str:
@@ -136,13 +138,14 @@ class Links:
             claims = serializer.loads(signed)
         except (BadData, ValueError):
             raise LinkUnknown from None
-        tenant, run_id, wait, made_for, actor, until = claims
+        tenant, run_id, born, wait, made_for, actor, until = claims
         # base64 has several ways to write the same signature; only the one that we have written is ours
         if made_for != door or not compare_digest(serializer.dumps(claims), signed):
             raise LinkUnknown
         grant = Grant(
             tenant=tenant,
             run_id=run_id,
+            born=born,
             wait=wait,
             door=door,
             actor=actor,
@@ -189,8 +192,21 @@ class TenantLinks:
         else:
             until = since + LONGEST if wait.deadline is None else wait.deadline + _TOLD_AFTERWARDS
         return self.links.url(
-            Grant(tenant=self.tenant, run_id=wait.run_id, wait=wait.id, door=door, actor=actor, until=until)
+            Grant(
+                tenant=self.tenant,
+                run_id=wait.run_id,
+                born=None if wait.born is None else born_at(wait.born),
+                wait=wait.id,
+                door=door,
+                actor=actor,
+                until=until,
+            )
         )
+
+
+def born_at(started: datetime) -> int:
+    """What a link says of when its run was started."""
+    return (started - _EPOCH) // timedelta(milliseconds=1)
 
 
 class _Compact:

@@ -152,9 +152,11 @@ class Delegation:
 
 @dataclass(frozen=True, slots=True)
 class Lapse:
-    """What becomes of a suspension at its deadline: the step gives ``output``, or fails when there is none."""
+    """What becomes of a suspension at its deadline: ``step`` runs in its place, or it gives ``output``, or it fails."""
 
     output: tuple[Json] | None
+    step: str | None = None
+    """The id of a stand-in that the step, or the entry, has declared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +276,9 @@ class StepRecord:
     """susp, rewritten by a vote or because one was handed over: the generation in which the suspension began."""
     given: tuple[Json] | None = None
     """retry: the input that time travel gave the step, instead of what stands before it."""
+    instead: tuple[str, int] | None = None
+    """The stand-in that runs here since nobody answered in time, and the generation since which; one that stands in
+    for a stand-in behind it, with a colon."""
     answer: Answer | None = None
     asked: tuple[int, datetime, int] | None = None
     """With an answer: order and time of the suspension it settled, and the order of the answer itself."""
@@ -460,6 +465,8 @@ class Wait(Generic[P]):
     """Whose answers have been counted so far."""
     reminder: int = 0
     """For ``notify``: which reminder this is, from 1; 0 the first time."""
+    born: datetime | None = field(default=None, repr=False, compare=False)
+    """When its run was started: tells it from a wait of a later run of the same id."""
     doors: Doors | None = field(default=None, repr=False, compare=False)
 
     def approval_url(self, *, actor: str | None = None, valid_for: timedelta | None = None) -> str:
@@ -494,6 +501,7 @@ class Wait(Generic[P]):
         return Wait(
             id=wait_id(record, head.incarnation),
             run_id=head.run.id,
+            born=head.created_at,
             path=path_of(record.key),
             label=record.label,
             index=index_of(record.key),

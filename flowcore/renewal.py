@@ -15,7 +15,7 @@ from flowcore.authoring.graph import ForeachNode, Graph, LoopNode, MapNode, Nest
 from flowcore.codec import Shape
 from flowcore.core import view
 from flowcore.core.admit import is_abandoned
-from flowcore.core.alternatives import answered, each
+from flowcore.core.alternatives import answered, each, is_replaced
 from flowcore.core.evolve import Failed, state_at
 from flowcore.errors import InvalidPayload
 from flowcore.failures import Unread, read
@@ -131,7 +131,7 @@ def misfits(graph: Graph, snapshot: Snapshot) -> Iterator[Misfit]:
             for shape, value in _stored(graph, record):
                 what = "output" if record.outcome is Outcome.OK else "input"
                 yield from _misfit(place, shape, value, what, record.epoch)
-        node = graph.called_at(place)
+        node = graph.acting_at(place, None if record.instead is None else record.instead[0])
         if record.outcome in _WAITING and isinstance(node, StepNode) and not is_abandoned(snapshot, record.key):
             yield from _misfits_of_step(place, node, record, given.get(record.key))
 
@@ -141,7 +141,7 @@ def _misfits_of_step(place: str, node: StepNode, record: StepRecord, given: Json
     yield from _misfit(place, node.step.input, record.given[0] if record.given else given, "input", epoch)
     for alone in each(record) if answer is None else [answered(record)]:
         takes = answer_shape(node, alone)
-        if alone.payload is not None:
+        if alone.payload is not None and not is_replaced(record):
             yield from _misfit(place, node.step.suspend, alone.payload, "suspend payload", epoch)
         for vote in alone.votes:
             yield from _misfit(place, takes, vote.data, "answer", epoch)

@@ -57,6 +57,7 @@ from flowcore.core.actions import (
     TimeOut,
 )
 from flowcore.core.alternatives import answered as answered_alone
+from flowcore.core.alternatives import chosen, is_replaced
 from flowcore.core.evolve import (
     Answered,
     Changes,
@@ -72,7 +73,7 @@ from flowcore.core.retry import is_retried, pause
 from flowcore.errors import EffectRefused, InvariantError, StepTimeout
 from flowcore.failures import Unfit, Unread, decoded, encoded, failure_of, fitted, is_outcome, read
 from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, key_mistake, scope_of, turn_number, turn_of
-from flowcore.model import Answer, Json, StepFailure, StepRecord, Wait, wait_choice
+from flowcore.model import Answer, Json, StepFailure, StepRecord, Wait
 from flowcore.options import alternatives_of, answer_shape
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
@@ -220,8 +221,8 @@ class Runner:
         node = place.node
         assert isinstance(node, StepNode)
         step = node.step
+        prior = None if prior is None or is_replaced(prior) else answered_alone(prior)
         answer = prior.answer if prior else None
-        prior = None if prior is None else answered_alone(prior)
         asked = prior is not None and answer is not None
         answered = answer is not None and not answer.timed_out
         state_shape = place.graph.state if step.state.type is Any else step.state
@@ -235,7 +236,7 @@ class Runner:
             resume_data=read(answer_shape(node, prior), answer.data, f"resume data of step {node.id!r}")
             if prior and answer and answered
             else None,
-            chosen=None if answer is None else wait_choice(answer.wait),
+            chosen=None if prior is None else chosen(prior),
             suspend_data=read(step.suspend, prior.payload, f"suspend data of step {node.id!r}")
             if prior and asked and prior.payload is not None
             else None,
@@ -570,12 +571,11 @@ def _listening(place: Place, node: EventNode, key: object, started: datetime, no
 def _lapsed(action: TimeOut, view: View, started: datetime) -> StepEvent:
     """What becomes of a suspension that nobody has settled by its deadline."""
     place = action.place
-    if isinstance(place.node, EventNode):
-        return _failed(action, _logged(_no_event(place.node), view, place.key), started)
-    if action.lapse is None:
-        return Answered(key=place.key, answer=_timed_out(action.wait, started))
+    if action.lapse is None or action.instead is not None:
+        return Answered(key=place.key, answer=_timed_out(action.wait, started), instead=action.instead)
     if action.lapse.output is None:
-        return _failed(action, _logged(_nobody(place), view, place.key), started)
+        failure = _no_event(place.node) if isinstance(place.node, EventNode) else _nobody(place)
+        return _failed(action, _logged(failure, view, place.key), started)
     return Succeeded(key=place.key, output=action.lapse.output[0], started_at=started)
 
 

@@ -527,7 +527,7 @@ class Session:
 
     def _tell(self, record: StepRecord, name: str, wait: Wait[Json], told: StepKey) -> bool:
         """Call ``notify`` and write down that it need not be called again; whether it has returned."""
-        node = self.graph.called_at(dotted(record.key))
+        node = self.graph.acting_at(dotted(record.key), None if record.instead is None else record.instead[0])
         assert isinstance(node, StepNode)  # only steps say that somebody is to be told
         try:
             self.runner.tell(node, name, wait)
@@ -729,6 +729,10 @@ class Session:
         if prior is not None:
             brought(prior)  # here, where a value that is lost blocks the run; in the runner it would fail the step
 
+        # A stand-in is another step at the same place: what the first one has done once is not what it does.
+        behind = "" if prior is None or prior.instead is None else f"{prior.instead[0]}:"
+        own = once_of(place.key, behind.rstrip(":")) if behind else place.key
+
         def result_of(step: str) -> tuple[Shape[Any], Json] | None:
             try:
                 return self._result_of(snapshot, place, step)
@@ -739,12 +743,14 @@ class Session:
             run_id=head.run.id,
             workflow_id=place.graph.id,
             resource_id=head.resource_id,
-            idempotency_key=idempotency_key(head, place.key),
+            idempotency_key=idempotency_key(head, own),
             state=self._state_at(action),
             request_context=context_at(snapshot, place.key),
             result_of=result_of,
-            once=lambda name, make: self._once(once_of(place.key, quote(name, safe="")), make, heed),
-            emit=lambda number, data: self._emit(emit_of(place.key, number, digest(data)), data, heed),
+            once=lambda name, make: self._once(once_of(place.key, behind + quote(name, safe="")), make, heed),
+            emit=lambda number, data: self._emit(
+                emit_of(place.key, number, digest([behind, data] if behind else data)), data, heed
+            ),
             remaining=lambda: self._remaining() if try_ is None else try_.remaining(self._remaining()),
             heartbeat=lambda details: self._beat(action, details, heed),
             heartbeat_details=self._details_of(place.key),

@@ -14,7 +14,7 @@ from typing import Any
 
 from flowcore.authoring.context import Asked, SuspendSignal
 from flowcore.authoring.graph import StepNode
-from flowcore.authoring.step import FAIL
+from flowcore.authoring.step import FAIL, Step
 from flowcore.failures import encoded
 from flowcore.keys import event_mistake, key_mistake
 from flowcore.model import Lapse, Terms
@@ -122,6 +122,8 @@ def _lapse(node: StepNode, on_timeout: Any) -> Lapse | None:
         return None
     if isinstance(on_timeout, str) and on_timeout == FAIL:
         return Lapse(None)
+    if isinstance(on_timeout, Step):
+        return Lapse(None, step=_stand_in(node, on_timeout))
     return Lapse((encoded(node.step.output, on_timeout, f"on_timeout of step {node.id!r}"),))
 
 
@@ -130,6 +132,15 @@ def _listens(name: str, key: str, where: str) -> tuple[str, str]:
     if mistake is not None:
         raise ValueError(f"{where} key={key!r}: {mistake}")
     return name, key
+
+
+def _stand_in(node: StepNode, step: Step[Any, Any, Any, Any]) -> str:
+    if step.id not in node.stand_ins:
+        raise ValueError(
+            f"step {node.id!r} suspends with on_timeout={step.id!r}, a step that it does not declare: "
+            f"write @step(stand_ins=[{step.id.replace('-', '_')}])"
+        )
+    return step.id
 
 
 def _name_of(node: StepNode, function: Any, where: str) -> str:

@@ -50,6 +50,7 @@ from flowcore.adapters.dynamodb_values import (
     failure_json,
     failure_of,
     given_of,
+    instead_of,
     marks_json,
     pair_of,
     terms_json,
@@ -424,6 +425,7 @@ def encode_record(run: RunRef, incarnation: int, record: StepRecord, token: str)
         dg=_payload(f"The delegations {place}", delegations_json(record.delegations)),
         bg=number(record.began) if record.began is not None else None,
         gi=_payload(f"The given input {place}", list(record.given) if record.given else None),
+        si=_payload("", list(record.instead) if record.instead else None),
         an=_payload(f"The answer {place}", answer_json(record.answer)),
         aq=_payload("", asked_json(record)),
         pa=_payload(f"The earlier answers {place}", [answer_json(answer) for answer in record.spent] or None),
@@ -497,6 +499,7 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
     "dg": ("delegations", lambda attribute: delegations_of(value_of(attribute))),
     "bg": ("began", int_of),
     "gi": ("given", lambda attribute: given_of(value_of(attribute))),
+    "si": ("instead", lambda attribute: instead_of(value_of(attribute))),
     "an": ("answer", lambda attribute: answer_of(value_of(attribute))),
     "aq": ("asked", lambda attribute: asked_of(value_of(attribute))),
     "pa": ("spent", lambda attribute: answers_of(value_of(attribute))),
@@ -507,7 +510,7 @@ _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
 there is looked at: a store reads far more records than it does anything else."""
 
 
-PAYLOADS = frozenset({"out", "err", "d", "sp", "ev", "tm", "al", "vo", "dg", "gi", "an", "aq", "pa"})
+PAYLOADS = frozenset({"out", "err", "d", "sp", "ev", "tm", "al", "vo", "dg", "gi", "si", "an", "aq", "pa"})
 """Attributes of a record that ``payload`` writes."""
 
 

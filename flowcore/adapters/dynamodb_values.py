@@ -179,7 +179,7 @@ def terms_json(terms: Terms | None) -> Json:
     """What else a suspension was asked for."""
     if terms is None:
         return None
-    lapse = None if terms.lapse is None else list(terms.lapse.output or ())
+    lapse = None if terms.lapse is None else terms.lapse.step or list(terms.lapse.output or ())
     return {
         name: value
         for name, value in {
@@ -205,12 +205,17 @@ def terms_of(value: Json) -> Terms:
         quorum=value.get("q", 1),
         allow_self=value.get("s", True),
         veto=value.get("v"),
-        lapse=None if lapse is None else Lapse(given_of(lapse or None)),
+        lapse=None if lapse is None else _lapse_of(lapse),
         listens=pair_of(value.get("e")),
         notify=value.get("n"),
         remind=tuple(pause * _MILLISECOND for pause in value.get("r", ())),
         escalate=tuple((rung, tuple(names)) for rung, names in value.get("x", ())),
     )
+
+
+def _lapse_of(value: Json) -> Lapse:
+    """A name is that of a step; a list holds an output, or nothing."""
+    return Lapse(None, step=value) if isinstance(value, str) else Lapse(given_of(value or None))
 
 
 def alternatives_json(alternatives: Sequence[Alternative]) -> Json:
@@ -257,6 +262,11 @@ def delegations_of(values: Sequence[Json]) -> tuple[Delegation, ...]:
 def pair_of(value: Json) -> tuple[str, str] | None:
     """A name and a key."""
     return None if value is None else (value[0], value[1])
+
+
+def instead_of(value: Json) -> tuple[str, int]:
+    """A stand-in and the generation since which it runs."""
+    return value[0], value[1]
 
 
 def given_of(value: Json) -> tuple[Json] | None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, get_args, get_origin
@@ -44,10 +44,11 @@ from flowcore.authoring.graph import (
     entries,
     slots_of,
 )
-from flowcore.authoring.step import Step, return_type, takes_context
+from flowcore.authoring.step import FAIL, Step, return_type, takes_context
 from flowcore.codec import NotJsonError, Shape, Unchecked, field_errors, settled
 from flowcore.errors import DefinitionError, Mistake, StepTimeout
 from flowcore.keys import event_mistake, is_entry_id, key_mistake
+from flowcore.model import Json, Lapse
 
 MOST_ENTRIES = 5_000
 """Entries of one workflow, nested ones included: a larger graph is data, and belongs into a foreach or a loop."""
@@ -238,7 +239,13 @@ class _Compiler:
             takes=step.input,
             gives=step.output,
             description=description or step.description,
+            stand_ins=self._stand_ins(step.stand_ins, step.output),
         )
+
+    def _stand_ins(self, steps: Iterable[Step[Any, Any, Any, Any]], gives: Shape[Any]) -> dict[str, StepNode]:
+        """Steps that may run in the place of another, or of an entry, and give what that gives."""
+        nodes = [self._step(replace(step, output=gives), step.id) for step in steps]
+        return {node.id: node for node in nodes if isinstance(node, StepNode)}
 
     def _with_our_doors(self, step: Step[Any, Any, Any, Any]) -> Step[Any, Any, Any, Any]:
         """The step with such checks at its doors as this workflow wants; others may use the same step."""
@@ -261,17 +268,21 @@ class _Compiler:
 
     def _check_on_timeout(self, step: Step[Any, Any, Any, Any], id: str) -> None:
         """A value for the case of a timeout must fit what the step gives."""
-        if step.timeout is None or step.fails_late:
-            return
+        if step.timeout is not None and not step.fails_late:
+            self._stored(step.on_timeout, step.output, id)
+
+    def _stored(self, on_timeout: Any, gives: Shape[Any], id: str) -> Json:
+        """The value for the case of a timeout as plain JSON."""
         try:
-            step.output.encode(step.on_timeout)
+            return gives.encode(on_timeout)
         except TypeError:
-            return  # pydantic can make nothing of the type, which is a mistake of its own
+            return None  # pydantic can make nothing of the type, which is a mistake of its own
         except ValidationError as error:
             found = "; ".join(": ".join(filter(None, (row["path"], row["message"]))) for row in field_errors(error))
-            self.wrong(id, f"on_timeout={step.on_timeout!r} does not fit its output type: {found}")
+            self.wrong(id, f"on_timeout={on_timeout!r} does not fit its output type: {found}")
         except NotJsonError as error:
-            self.wrong(id, f"on_timeout={step.on_timeout!r} cannot be stored: {error}")
+            self.wrong(id, f"on_timeout={on_timeout!r} cannot be stored: {error}")
+        return None
 
     def _arms(self, entry: Entry, id: str) -> tuple[Node, ...] | None:
         if not entry.steps:
@@ -468,13 +479,15 @@ class _Compiler:
         return SleepNode(id=id, pause=pause, until=until, takes=flow, gives=flow, description=entry.description)
 
     def _event(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
-        event, key, timeout = entry.functions
+        event, key, timeout, on_timeout = entry.functions
         mistake = event_mistake(event) or (key_mistake(key) if isinstance(key, str) else None)
         if mistake is not None:
             self.wrong(id, mistake)
         if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
             self.wrong(id, f"timeout={timeout!r} is no pause; give a timedelta above 0, or leave it out")
         data: Shape[Any] = Shape(Any if entry.into is None else entry.into)
+        data = data if self.definition.options.validate_inputs else Unchecked(data.type)
+        gives = data if on_timeout is not None else type(data)(_or_none(data.type))
         computed = key if isinstance(key, str) else self._function(key, f"{id}, key")
         if computed is None:
             return None
@@ -484,9 +497,24 @@ class _Compiler:
             key=computed,
             timeout=timeout,
             takes=flow,
-            gives=data if self.definition.options.validate_inputs else Unchecked(data.type),
+            gives=gives,
+            data=data,
             description=entry.description,
+            lapse=self._lapse(on_timeout, timeout, gives, id),
+            stand_ins=self._stand_ins([on_timeout] if isinstance(on_timeout, Step) else (), gives),
         )
+
+    def _lapse(self, on_timeout: Any, timeout: timedelta | None, gives: Shape[Any], id: str) -> Lapse:
+        """What becomes of a wait for an event at its deadline."""
+        if isinstance(on_timeout, str) and on_timeout == FAIL:
+            return Lapse(None)
+        if timeout is None:
+            self.wrong(id, "on_timeout= is of no use without timeout=; say how long to wait for the event")
+        if hasattr(on_timeout, "commit") or isinstance(getattr(on_timeout, "compiled", None), Graph):
+            self.wrong(id, f"on_timeout={_shown(on_timeout)} is a workflow, which cannot stand in; give a step")
+        elif isinstance(on_timeout, Step):
+            return Lapse(None, step=on_timeout.id)
+        return Lapse((self._stored(on_timeout, gives, id),))
 
     def _function(self, function: Any, where: str) -> Function | None:
         if not callable(function):
@@ -654,6 +682,8 @@ def _fingerprint(nodes: tuple[Node, ...]) -> str:
                 return ["foreach", node.id, drawn(node.body)]
             case NestedNode():
                 return ["nested", node.id, node.graph.fingerprint]
+            case StepNode() | EventNode() if node.stand_ins:
+                return [type(node).__name__, node.id, [drawn(node.stand_ins[id]) for id in sorted(node.stand_ins)]]
             case StepNode() | MapNode() | SleepNode() | EventNode():
                 return [type(node).__name__, node.id]
 

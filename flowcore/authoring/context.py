@@ -251,7 +251,9 @@ class StepContext(Generic[Resume, Suspend, State]):
             payload: shown to whoever must answer; must fit the declared suspend type.
             timeout: after this long without an answer ``on_timeout`` happens.
             on_timeout: None: the step starts again with ``timed_out`` true. ``"fail"``: it fails with
-                ``SuspendTimeout``. Anything else is its output, without another call.
+                ``SuspendTimeout``. A step that ``@step(stand_ins=[...])`` names: it runs in this one's place, from its
+                top and with the same input, and what it gives is this step's output; it may retry, suspend and have
+                stand-ins itself. Anything else is the output, without another call.
             label: another name by which to resume.
             key: ``app.send_event(name, key, data)`` answers as well, ``name`` being the label, else the step's id. An
                 event that came before this is taken. Not together with ``approvers`` or ``quorum``: an event has no

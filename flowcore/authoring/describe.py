@@ -90,6 +90,7 @@ def _node(node: Node, path: str, scope: str, *, schemas: bool) -> Drawn:
             own = {"kind": "step", "step": step.id, "retries": node.retry.retries}
             if step.timeout is not None:
                 own["timeout_s"] = step.timeout.total_seconds()
+            own |= _stand_ins(node)
             doors = {
                 "input": step.input,
                 "output": step.output,
@@ -112,7 +113,7 @@ def _node(node: Node, path: str, scope: str, *, schemas: bool) -> Drawn:
         case EventNode(event=event, key=key):
             about = {"key": printable(key)} if isinstance(key, str) else {"computed": wording(key.call)}
             limit: Drawn = {} if node.timeout is None else {"seconds": node.timeout.total_seconds()}
-            waited = {"kind": "wait_for_event", "event": event}
+            waited = {"kind": "wait_for_event", "event": event} | _stand_ins(node)
             return common | waited | about | limit | _doors({"output": node.gives}, schemas=schemas)
         case ParallelNode():
             arms = [{"node": _node(arm, f"{scope}{arm.id}", scope, schemas=schemas)} for arm in node.arms]
@@ -127,6 +128,10 @@ def _node(node: Node, path: str, scope: str, *, schemas: bool) -> Drawn:
             body = _node(node.body, f"{path}[*]", scope, schemas=schemas)
             own = {"concurrency": slots} if isinstance(slots, int) else {"computed": wording(slots.call)}
             return common | {"kind": "foreach"} | own | {"body": body}
+
+
+def _stand_ins(node: StepNode | EventNode) -> Drawn:
+    return {"stand_ins": list(node.stand_ins)} if node.stand_ins else {}
 
 
 def _choices(node: BranchNode, scope: str, *, schemas: bool) -> list[Drawn]:

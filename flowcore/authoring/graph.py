@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from flowcore.model import Lapse
+
 if TYPE_CHECKING:
     from flowcore.authoring.step import Step
     from flowcore.codec import Shape
@@ -97,6 +99,8 @@ class StepNode:
     takes: Shape[Any]
     gives: Shape[Any]
     description: str = ""
+    stand_ins: Mapping[str, StepNode] = field(default_factory=dict)
+    """By id, what may run in its place when nobody has answered in time; each gives what the step gives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -165,7 +169,12 @@ class EventNode:
     timeout: timedelta | None
     takes: Shape[Any]
     gives: Shape[Any]
+    data: Shape[Any]
+    """What an event must fit; what the entry gives may be something else as well, where none comes in time."""
     description: str = ""
+    lapse: Lapse = field(default_factory=lambda: Lapse(None))
+    """What becomes of it when no event comes in time."""
+    stand_ins: Mapping[str, StepNode] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -278,6 +287,11 @@ class Graph:
         node = self.find(path)
         return node.body if isinstance(node, (LoopNode, ForeachNode)) else node
 
+    def acting_at(self, path: str, instead: str | None) -> Node | None:
+        """The node that is called at a dotted path; ``instead``: the stand-in that has taken its place."""
+        node = self.called_at(path)
+        return node if instead is None or not isinstance(node, (StepNode, EventNode)) else stand_in(node, instead)
+
     def find(self, path: str) -> Node | None:
         """The node at a dotted path (``child.approve``); item numbers (``fan[7]``) are ignored."""
         graph, node = self, None
@@ -305,6 +319,14 @@ class Graph:
             graph = inner.graph if isinstance(inner, NestedNode) else None
             names.append(f"{name}{bracket}{item}")
         return ".".join(names)
+
+
+def stand_in(node: StepNode | EventNode, instead: str) -> StepNode | None:
+    """The stand-in of that name, or of a stand-in behind it; None where the code at hand no longer has it."""
+    found: StepNode | EventNode | None = node
+    for name in instead.split(":"):
+        found = None if found is None else found.stand_ins.get(name)
+    return found if isinstance(found, StepNode) else None
 
 
 def slots_of(wanted: float) -> int:

@@ -33,7 +33,7 @@ _R = TypeVar("_R")
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
-FAIL = "fail"
+FAIL: Literal["fail"] = "fail"
 Semantics: TypeAlias = Literal["at_least_once", "at_most_once"]
 UNDECLARED: Any = Any
 """The type of a door about which the author said nothing: everything is accepted there."""
@@ -74,6 +74,8 @@ class Step(Generic[In, Out, Resume, Suspend]):
     """How often the step promises to call ``ctx.heartbeat`` at least."""
     semantics: Semantics = "at_least_once"
     """What becomes of a step whose worker dies in it: it runs again, or it fails with ``MayHaveRun``."""
+    stand_ins: tuple[Step[Any, Any, Any, Any], ...] = ()
+    """Steps that ``ctx.suspend(on_timeout=...)`` may name: they run in this one's place when nobody has answered."""
     description: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -132,6 +134,7 @@ def step(
     on_timeout: Any = FAIL,
     heartbeat: timedelta | None = None,
     semantics: Semantics = "at_least_once",
+    stand_ins: Sequence[Step[Any, Any, Any, Any]] = (),
     metadata: Mapping[str, Any] | None = None,
 ) -> _Decorator: ...
 
@@ -145,11 +148,11 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     Args:
         options: ``id, description, input, output, resume, suspend, state, request_context, retries, backoff, retry_on,
-            no_retry_on, timeout, on_timeout, heartbeat, semantics, metadata``. ``request_context`` is a type that the
-            request context must fit when the step begins; ``retries`` counts further tries after the first; ``backoff``
-            is the pause before the second try (a ``timedelta``) or a whole ``Backoff``; ``timeout`` is how long one try
-            may take, and ``on_timeout`` the step's output when no try is left after one that took longer (``"fail"``,
-            the default: the step fails).
+            no_retry_on, timeout, on_timeout, heartbeat, semantics, stand_ins, metadata``. ``request_context`` is a type
+            that the request context must fit when the step begins; ``retries`` counts further tries after the first;
+            ``backoff`` is the pause before the second try (a ``timedelta``) or a whole ``Backoff``; ``timeout`` is how
+            long one try may take, and ``on_timeout`` the step's output when no try is left after one that took longer
+            (``"fail"``, the default: the step fails).
 
     A try that reaches its ``timeout`` has failed with ``StepTimeout``, and is tried again as ``retries``, ``retry_on``
     and ``no_retry_on`` say. A coroutine is cancelled then. A thread cannot be: what the function still returns is
@@ -165,6 +168,10 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     it, the step is not called again but fails with ``MayHaveRun``; so it does when it was about to begin. An exception
     is a known outcome: it is retried as the step's own ``retries=`` say, not those of the workflow. A try that has
     timed out is never retried, for it may still be at work. An answer to a suspension begins the step again.
+
+    ``stand_ins`` are steps that ``ctx.suspend(timeout=..., on_timeout=...)`` may name: nobody has answered, so that one
+    runs instead. It takes what this step takes, and gives what this step gives. Its idempotency key, and what it does
+    ``once``, are its own.
 
     Raises: DefinitionError for an id or a signature that cannot be used.
 
@@ -225,6 +232,7 @@ def _step_of(
     on_timeout: Any = FAIL,
     heartbeat: timedelta | None = None,
     semantics: Semantics = "at_least_once",
+    stand_ins: Sequence[Step[Any, Any, Any, Any]] = (),
     metadata: Mapping[str, Any] | None = None,
 ) -> Step[Any, Any, Any, Any]:
     name = _checked_id(str(getattr(function, "__name__", type(function).__name__)) if id is None else id)
@@ -234,6 +242,7 @@ def _step_of(
     context = hints.get(parameters[1]) if len(parameters) > 1 else None
     declared = _doors(context)
     mistakes = list(_misused(name, retries, backoff, retry_on, no_retry_on, timeout, on_timeout))
+    mistakes += _no_stand_ins(name, stand_ins)
     if not _is_pause(heartbeat):
         mistakes.append(Mistake(name, f"heartbeat={heartbeat!r} is no pause; give a timedelta from 1 second"))
     if semantics not in get_args(Semantics):
@@ -258,6 +267,7 @@ def _step_of(
         on_timeout=on_timeout,
         heartbeat=heartbeat,
         semantics=semantics,
+        stand_ins=tuple(stand_ins),
         description=description or inspect.cleandoc(function.__doc__ or "").split("\n", 1)[0],
         metadata=dict(metadata or {}),
     )
@@ -280,6 +290,15 @@ def _misused(
             yield Mistake(name, "on_timeout= is of no use without timeout=; say how long a try may take")
     elif not isinstance(timeout, timedelta) or timeout <= timedelta(0):
         yield Mistake(name, f"timeout={timeout!r} is no time to work in; give a timedelta above 0")
+
+
+def _no_stand_ins(name: str, stand_ins: Any) -> Iterator[Mistake]:
+    """What is wrong with the steps that may run in a step's place."""
+    given = stand_ins if isinstance(stand_ins, (list, tuple)) else None
+    if given is None or not all(type(one) is Step for one in given):
+        yield Mistake(name, f"stand_ins={stand_ins!r} is no list of steps; give what @step made, not workflows")
+    elif len({one.id for one in given}) < len(given):
+        yield Mistake(name, "stand_ins has two steps of the same id; give one of them another: step.clone(id=...)")
 
 
 def _is_pause(heartbeat: Any) -> bool:

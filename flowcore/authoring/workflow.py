@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
 from flowcore.authoring.compile import MISSING, Definition, Entry, Kind, Options, compile_workflow
 from flowcore.authoring.context import FunctionContext
 from flowcore.authoring.graph import Backoff, Durability, Graph, Hooks
-from flowcore.authoring.step import Step, misused_retries
+from flowcore.authoring.step import FAIL, Step, misused_retries
 from flowcore.codec import Shape, Unchecked
 
 if TYPE_CHECKING:
@@ -281,7 +281,20 @@ class WorkflowBuilder(Generic[I, O, Now]):
         *,
         key: str | Computed[Now, str],
         model: type[M],
+        timeout: timedelta,
+        on_timeout: None,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, M | None]: ...
+    @overload
+    def wait_for_event(
+        self,
+        name: str,
+        *,
+        key: str | Computed[Now, str],
+        model: type[M],
         timeout: timedelta | None = None,
+        on_timeout: M | Step[Now, M, Any, Any] | Literal["fail"] = "fail",
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, M]: ...
@@ -293,6 +306,7 @@ class WorkflowBuilder(Generic[I, O, Now]):
         key: str | Computed[Now, str],
         model: None = None,
         timeout: timedelta | None = None,
+        on_timeout: Any = FAIL,
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, Any]: ...
@@ -304,6 +318,7 @@ class WorkflowBuilder(Generic[I, O, Now]):
         key: Any,
         model: Any = None,
         timeout: timedelta | None = None,
+        on_timeout: Any = FAIL,
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, Any]:
@@ -314,9 +329,12 @@ class WorkflowBuilder(Generic[I, O, Now]):
         Args:
             key: what the event is about (an order, a user), or a function of the value that says so.
             model: type that the data must fit; events that do not are refused or passed over.
-            timeout: after this long without an event the workflow fails with ``EventTimeout``.
+            timeout: after this long without an event ``on_timeout`` happens.
+            on_timeout: ``"fail"``, the default: the workflow fails with ``EventTimeout``. A step: it runs in the place
+                of this entry, with the value that stands before it. Anything else is the next value, None included.
         """
-        return self._with("wait_for_event", id, description, functions=(name, key, timeout), into=model)
+        functions = (name, key, timeout, on_timeout)
+        return self._with("wait_for_event", id, description, functions=functions, into=model)
 
     def renamed(self, former: str, *, to: str) -> WorkflowBuilder[I, O, Now]:
         """Say that the entry ``to`` was called ``former`` before: runs that have met it under that name go on.

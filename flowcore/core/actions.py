@@ -77,6 +77,8 @@ class TimeOut:
     place: Place
     wait: str
     lapse: Lapse | None = None
+    instead: str | None = None
+    """The stand-in that is to run here from now on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,7 +318,7 @@ def _already(snapshot: Snapshot, record: StepRecord) -> RequestError:
 
 
 def _winner(answer: Answer) -> dict[str, Any]:
-    chosen = wait_choice(answer.wait)
+    chosen = None if answer.timed_out else wait_choice(answer.wait)
     which = {} if chosen is None else {"chosen": chosen}
     via = "timeout" if answer.timed_out else answer.via
     return {"at": answer.at.isoformat(), "by": answer.by, "via": via, **which}

@@ -6,7 +6,7 @@ but the same one. Whoever lists, answers or tells of suspensions looks at each a
 
 from __future__ import annotations
 
-from flowcore.model import Alternative, Answer, Delegation, StepRecord, wait_choice
+from flowcore.model import Alternative, Answer, Delegation, StepRecord, wait_choice, wait_number
 from flowcore.parcels import replace
 
 
@@ -22,10 +22,25 @@ def single(record: StepRecord) -> StepRecord:
     return _alone(record, record.alternatives[0]) if len(record.alternatives) == 1 else record
 
 
+def chosen(record: StepRecord) -> str | None:
+    """The name of the alternative that was answered; None when none was, or there is no choice."""
+    answer = record.answer
+    return None if answer is None or answer.timed_out else wait_choice(answer.wait)
+
+
 def answered(record: StepRecord) -> StepRecord:
-    """The record as if there had been nothing but the alternative that was answered."""
-    name = None if record.answer is None else wait_choice(record.answer.wait)
-    return next((one for one in each(record) if one.alternatives and one.alternatives[0].name == name), record)
+    """The record as if there had been nothing but the alternative that was answered; after a timeout, as if nothing."""
+    if not record.alternatives:
+        return record
+    name = chosen(record)
+    none = replace(record, payload=None, votes=())
+    return next((one for one in each(record) if one.alternatives[0].name == name), none)
+
+
+def is_replaced(record: StepRecord) -> bool:
+    """Whether what stands there is the deadline that a stand-in owes its turn to: it begins like any step."""
+    since = None if record.instead is None else record.instead[1]
+    return since is not None and record.answer is not None and int(wait_number(record.answer.wait)) < since
 
 
 def voted(record: StepRecord, answer: Answer) -> StepRecord:
@@ -52,8 +67,10 @@ def handed_over(record: StepRecord, delegation: Delegation, name: str | None) ->
 
 def with_last_vote(record: StepRecord, answer: Answer) -> StepRecord:
     """The record with the answer that settles it among the votes, if there was a quorum; a timeout is no vote."""
+    if answer.timed_out:
+        return record
     terms = answered(replace(record, answer=answer)).terms
-    return record if answer.timed_out or terms is None or terms.quorum == 1 else voted(record, answer)
+    return record if terms is None or terms.quorum == 1 else voted(record, answer)
 
 
 def _alone(record: StepRecord, alternative: Alternative) -> StepRecord:

@@ -41,10 +41,27 @@ def conflict(graph: Graph, snapshot: Snapshot) -> str | None:
             )
         if not _fits(record, node):
             return f"{place!r} was of another kind when this run reached it; give the new entry another id"
+        if (missing := _missing(graph, record)) is not None:
+            return (
+                f"step {missing!r} was to run in the place of {place!r}, which no longer declares it; deploy a version "
+                "that has it among the stand_ins=, or cancel the run"
+            )
     return None
 
 
+def _missing(graph: Graph, record: StepRecord) -> str | None:
+    """The stand-in that a record still needs and that is gone, by its dotted names; None when there is none."""
+    lapse = record.terms.lapse if record.outcome is Outcome.SUSP and record.terms is not None else None
+    named = [*([] if record.instead is None else [record.instead[0]]), *([lapse.step] if lapse and lapse.step else [])]
+    wanted = ":".join(named)
+    if record.is_settled or not wanted or graph.acting_at(dotted(record.key), wanted) is not None:
+        return None
+    return wanted
+
+
 def _fits(record: StepRecord, node: Node) -> bool:
+    if record.instead is not None and isinstance(node, EventNode):
+        return True
     match record.outcome:
         case Outcome.SLP:
             return isinstance(node, SleepNode)

@@ -30,6 +30,7 @@ from flowcore.authoring.graph import (
     ParallelNode,
     SleepNode,
     StepNode,
+    stand_in,
 )
 from flowcore.core.actions import (
     HELD,
@@ -57,7 +58,7 @@ from flowcore.core.actions import (
 )
 from flowcore.errors import InvariantError
 from flowcore.keys import ROOT, Scope, StepKey, inside, is_beat, item_of, items_around, turn_of
-from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepRecord, wait_id
+from flowcore.model import Json, Lapse, Outcome, RunStatus, Snapshot, StepRecord, wait_id
 from flowcore.pmap import PMap
 
 MOST_CLAIMS = 5
@@ -267,13 +268,13 @@ class _Walk:
         node = place.node
         match node:
             case StepNode():
-                return self._step(place, value)
+                return self._step(self._acting(place, node), value)
             case MapNode():
                 return self._evaluated(place, value)
             case SleepNode():
                 return self._sleep(place, value)
             case EventNode():
-                return self._event(place, value)
+                return self._event(place, node, value)
             case ParallelNode():
                 return self._arms(place, node.arms, value)
             case BranchNode():
@@ -300,7 +301,7 @@ class _Walk:
                 self.retry = _earlier(self.retry, record.until)
                 return LIVE
             case Outcome.SUSP:
-                return self._held(place, record)
+                return self._held(place, record, None if record.terms is None else record.terms.lapse)
             case Outcome.START if record.epoch < self.epoch:
                 return self._ask(Doubt(place))
             case Outcome.START:
@@ -308,11 +309,22 @@ class _Walk:
             case _:
                 return _settled(record, value)
 
-    def _held(self, place: Place, record: StepRecord) -> Result:
-        if record.until is not None and self._is_over(record.until):
-            lapse = None if record.terms is None else record.terms.lapse
-            return self._ask(TimeOut(place, wait_id(record, self.incarnation), lapse))
-        return HELD
+    def _acting(self, place: Place, node: StepNode | EventNode) -> Place:
+        """The place with the stand-in that runs there by now, if one does."""
+        record = self.records.get(place.key)
+        if record is None or record.instead is None:
+            return place
+        acting = stand_in(node, record.instead[0])
+        if acting is None:
+            raise InvariantError(f"nothing named {record.instead[0]!r} can stand in at {place.key!r}")
+        return _at(place, place.key, acting)
+
+    def _held(self, place: Place, record: StepRecord, lapse: Lapse | None) -> Result:
+        if record.until is None or not self._is_over(record.until):
+            return HELD
+        before = "" if record.instead is None else f"{record.instead[0]}:"
+        instead = None if lapse is None or lapse.step is None else before + lapse.step
+        return self._ask(TimeOut(place, wait_id(record, self.incarnation), lapse, instead))
 
     def _evaluated(self, place: Place, value: Json) -> Result:
         record = self.records.get(place.key)
@@ -332,11 +344,13 @@ class _Walk:
             return Done(value) if self._is_over(record.until) else LIVE
         return _settled(record, value)
 
-    def _event(self, place: Place, value: Json) -> Result:
+    def _event(self, place: Place, node: EventNode, value: Json) -> Result:
         record = self.records.get(place.key)
         if record is None:
             return self._ask(Evaluate(place, value))
-        return self._held(place, record) if record.outcome is Outcome.SUSP else _settled(record, value)
+        if record.instead is not None:
+            return self._step(self._acting(place, node), value)
+        return self._held(place, record, node.lapse) if record.outcome is Outcome.SUSP else _settled(record, value)
 
     def _arms(self, place: Place, arms: Iterable[Node], value: Json) -> Result:
         """Arms share the scope of their container. Failed beats suspended, once nothing moves by itself any more."""

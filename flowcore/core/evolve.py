@@ -123,6 +123,8 @@ class Answered:
     """What the answer brings along for the request context; the caller's values win."""
     retry_count: int = 0
     """Tries that count as made already."""
+    instead: str | None = None
+    """The stand-in that runs here from now on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +291,7 @@ def _record(snapshot: Snapshot, event: Happened, at: datetime) -> StepRecord:
 
 _REMEMBERED = (
     *("payload", "answer", "asked", "spent", "label", "delta", "count", "given", "listens", "terms", "votes"),
-    *("alternatives", "delegations"),
+    *("delegations", "alternatives", "instead"),
 )
 """What a record hands down to the one that takes its place."""
 
@@ -327,9 +329,11 @@ def _filled(snapshot: Snapshot, event: Happened, fresh: StepRecord, prior: StepR
             return _still(memory, prior, event)
         case Answered():
             memory = with_last_vote(memory, event.answer)
+            instead = memory.instead if event.instead is None else (event.instead, fresh.gen)
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)
-            return replace(memory, answer=event.answer, attempt=event.retry_count, delta=delta, asked=asked)
+            memory = replace(memory, answer=event.answer, attempt=event.retry_count, instead=instead)
+            return replace(memory, delta=delta, asked=asked)
         case Received():
             delta = memory.delta.merged(event.changes.stamped(fresh.seq))
             asked = None if prior is None else (prior.seq, prior.at, fresh.seq)

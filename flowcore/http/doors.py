@@ -33,7 +33,8 @@ from flowcore.http.bodies import receipt_json
 from flowcore.http.raw import raw_body
 from flowcore.http.strict import parsed
 from flowcore.inbox import Asked, asked
-from flowcore.links import Grant, Links
+from flowcore.keys import RunRef
+from flowcore.links import Grant, Links, born_at
 from flowcore.model import Json, Receipt
 
 _FORM = "application/x-www-form-urlencoded"
@@ -83,6 +84,7 @@ def _callbacks(router: Router, app: App, links: Links) -> None:
     def call_back(token: str) -> Response[str]:
         grant = links.read(token, "cb", app.clock.now())
         data = parsed(raw_body(router))
+        _same_run(app, grant)
         receipt = _answered(app, grant, data, via="callback")
         return Response(
             status_code=HTTPStatus.OK.value,
@@ -94,10 +96,18 @@ def _callbacks(router: Router, app: App, links: Links) -> None:
 
 def _opened(app: App, grant: Grant, *, by: str | None = None) -> Asked:
     """The wait that a link opens, if it is still open, and for ``by``, if he is given. Raises: RequestError."""
+    _same_run(app, grant)
     try:
         return asked(app.for_tenant(grant.tenant), grant.run_id, grant.wait, by=by)
     except AlreadyResumed as error:
         raise _over(error) from None
+
+
+def _same_run(app: App, grant: Grant) -> None:
+    """Raises: RunNotFound where the link's run is gone, also when another one has its id by now."""
+    head = app.engine.peek(RunRef(grant.tenant, grant.run_id))
+    if grant.born is not None and grant.born != born_at(head.created_at):
+        raise RunNotFound(grant.run_id)
 
 
 def _answered(app: App, grant: Grant, data: Json, *, via: str) -> Receipt:

@@ -78,8 +78,8 @@ def explore(
     ``effects`` finds out.
 
     Args:
-        answers: to the suspensions, and the data of events: by id (dotted, or the last one), or a function of the open
-            ``Wait``. What has no answer (no such key, ``KeyError``) has to have a timeout, which then passes.
+        answers: to the suspensions, and the data of events: by id (dotted, or the last one) or label, or a function of
+            the open ``Wait``. What has no answer (no such key, ``KeyError``) has to have a timeout, which then passes.
         state, request_context: as ``run.start`` takes them.
         before: called before each run: set the outside world back to where it was.
         effects: what the steps have done to the outside world; compared like the outcome.

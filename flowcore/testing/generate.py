@@ -8,7 +8,7 @@ oracle. What the steps do is in ``habits.py``.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,10 +18,19 @@ from flowcore.authoring.graph import Backoff
 from flowcore.authoring.step import Step, create_step
 from flowcore.authoring.workflow import Workflow, otherwise, workflow
 from flowcore.model import Json
-from flowcore.testing.habits import Effects, Habits, OutOfOrderError, Shared, behaviour, number, seen_in
+from flowcore.testing.habits import (
+    Effects,
+    Habits,
+    OutOfOrderError,
+    Shared,
+    behaviour,
+    number,
+    option_names,
+    seen_in,
+)
 from flowcore.testing.oracle import Reply
 
-GENERATOR = 6
+GENERATOR = 7
 """Raised whenever the same seed comes to mean another workflow or another storm: kept seeds name theirs."""
 
 _BACKOFFS = (
@@ -51,6 +60,8 @@ class Sample:
     """Steps and events (last ids) whose suspensions time out unanswered; never beside another one."""
     early: frozenset[str]
     """Events that may be sent before anybody waits for them, with the key ``EARLY``."""
+    choosing: Mapping[str, int]
+    """Steps (last ids) that wait for the first of so many things."""
     lonely: frozenset[str]
     """Steps (last ids) that run while nothing else does: their answers may change what all others read."""
     is_calm: bool
@@ -63,10 +74,21 @@ class Sample:
             return Reply(timed_out=True)
         if name.startswith("e"):
             return Reply(data={"v": number(name, "event")})
+        data = {"times": times, "word": number(name, times) % 7}
+        chosen, by_event = self._chosen(name, times)
+        if by_event:
+            return Reply(data=data, chosen=chosen, by_event=True)
         context: dict[str, Json] = {f"r/{key}@{times}": number(name, "context")}
         if name in self.lonely and number(name, times) % 2:
             context["mark"] = f"answered {times}"
-        return Reply(data={"times": times, "word": number(name, times) % 7}, context=context)
+        return Reply(data=data, context=context, chosen=chosen)
+
+    def _chosen(self, name: str, times: int) -> tuple[str | None, bool]:
+        """What comes first of the things that a step waits for, and whether an event brings it."""
+        if name not in self.choosing:
+            return None, False
+        names = option_names(self.choosing[name])
+        return names[number(name, times, "option") % len(names)], number(name, times, "way") % 2 == 0
 
 
 def sample(seed: int, *, size: int = 8) -> Sample:
@@ -99,6 +121,7 @@ class _Maker:
         self.made = 0
         self.effects = Effects()
         self.timed: set[str] = set()
+        self.choosing: dict[str, int] = {}
         self.lonely: set[str] = set()
         self.early: set[str] = set()
         self.insides: dict[str, list[str]] = {}
@@ -114,6 +137,7 @@ class _Maker:
             effects=self.effects,
             timed=frozenset(self.timed),
             early=frozenset(self.early),
+            choosing=self.choosing,
             lonely=frozenset(self.lonely),
             is_calm=self.is_calm,
         )
@@ -258,11 +282,13 @@ class _Maker:
         """One of several that wait for the same event takes it, so only where that makes no difference."""
         if not (spot.alone or self.is_calm):
             return self.then(builder, spot)
-        name, is_timed = self.fresh("e"), spot.alone and self.unlucky(0.2)
+        name, is_timed = self.fresh("e"), spot.alone and self.lucky(0.2)
         spot.earlier.append(name)
         if is_timed:
             self.timed.add(name)
-            return builder.wait_for_event(name, key=EARLY, timeout=timedelta(days=400), id=name)
+            given: list[Any] = [None, {"v": 1}, self.stand_in()]
+            instead = self.chance.choice(given if self.is_calm else [*given, "fail"])
+            return builder.wait_for_event(name, key=EARLY, timeout=timedelta(days=400), on_timeout=instead, id=name)
         if self.lucky(0.5):
             self.early.add(name)
             return builder.wait_for_event(name, key=EARLY, id=name)
@@ -342,12 +368,16 @@ class _Maker:
         for names in (self.timed, self.lonely):
             if body.id in names:
                 names.add(name)
+        if body.id in self.choosing:
+            self.choosing[name] = self.choosing[body.id]
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
     def step(self, earlier: list[str], *, alone: bool, trouble: float = 0.1) -> Step[Any, Any, Any, Any]:
         chance, name = self.chance, self.fresh("s")
         suspends = chance.choice([1, 1, 2]) if self.lucky(0.25) else 0
+        is_timed = alone and suspends > 0 and self.lucky(0.3)
+        stand_in = self.stand_in() if is_timed and self.lucky(0.5) else None
         habits = Habits(
             name=name,
             alone=alone,
@@ -355,7 +385,9 @@ class _Maker:
             is_broken=self.unlucky(trouble),
             bails=self.unlucky(trouble),
             suspends=suspends,
-            is_timed=alone and suspends > 0 and self.lucky(0.3),
+            is_timed=is_timed,
+            options=chance.choice([1, 2, 2, 3]) if suspends and self.lucky(0.4) else 0,
+            stand_in=stand_in,
             looks_at=chance.choice(earlier) if earlier and self.lucky(0.5) else None,
             keeps_once=self.lucky(0.3),
             emits=self.lucky(0.1),
@@ -363,8 +395,35 @@ class _Maker:
         )
         if habits.is_timed:
             self.timed.add(name)
+        if habits.options:
+            self.choosing[name] = habits.options
         if alone:
             self.lonely.add(name)
+        given_up = [OutOfOrderError] if self.unlucky(0.1) else []
+        retries = max(habits.flaky, chance.choice([0, 0, 1]))
+        stand_ins = [] if stand_in is None else [stand_in]
+        return self.with_habits(habits, retries=retries, no_retry_on=given_up, stand_ins=stand_ins)
+
+    def stand_in(self) -> Step[Any, Any, Any, Any]:
+        """What runs when nobody has answered in time; nothing else runs then."""
+        flaky = self.chance.choice([0, 0, 1])
+        habits = Habits(
+            name=self.fresh("s"),
+            alone=True,
+            flaky=flaky,
+            is_broken=self.unlucky(0.2),
+            bails=self.unlucky(0.1),
+            suspends=0,
+            is_timed=False,
+            looks_at=None,
+            keeps_once=self.lucky(0.5),
+            emits=self.lucky(0.2),
+            spoils_input=self.lucky(0.3),
+        )
+        return self.with_habits(habits, retries=flaky)
+
+    def with_habits(self, habits: Habits, **options: Any) -> Step[Any, Any, Any, Any]:
+        """A step with these habits, as a plain function or as a coroutine."""
         run = behaviour(habits, self.effects)
 
         def plain(value: Json, ctx: StepContext[Any, Any, Any]) -> Json:
@@ -373,7 +432,5 @@ class _Maker:
         async def on_loop(value: Json, ctx: StepContext[Any, Any, Any]) -> Json:
             return run(value, ctx)
 
-        given_up = [OutOfOrderError] if self.unlucky(0.1) else []
         chosen = on_loop if self.lucky(0.1) else plain
-        retries = max(habits.flaky, chance.choice([0, 0, 1]))
-        return create_step(id=name, execute=chosen, retries=retries, no_retry_on=given_up, input=Any)
+        return create_step(id=habits.name, execute=chosen, input=Any, **options)

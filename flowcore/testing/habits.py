@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
 from flowcore.authoring.context import StepContext
+from flowcore.authoring.option import Option
+from flowcore.authoring.step import Step
 from flowcore.codec import digest
 from flowcore.model import Json
 
@@ -66,6 +68,10 @@ class Habits:
     bails: bool
     suspends: int
     is_timed: bool
+    options: int = 0
+    """How many things it waits for at a time, each an answer or an event; 0: it suspends plainly."""
+    stand_in: Step[Any, Any, Any, Any] | None = None
+    """Runs in its place when nobody answers in time."""
     looks_at: str | None
     keeps_once: bool
     emits: bool
@@ -99,22 +105,36 @@ def behaviour(habits: Habits, effects: Effects) -> Callable[[Json, StepContext[A
         if habits.keeps_once:
             seen = [seen, ctx.once("kept", lambda: _kept(effects, key))]
         if answered < habits.suspends and not ctx.timed_out:
-            timeout = timedelta(days=400) if habits.is_timed else None
-            several = number(habits.name, "quorum") % 3 == 0 and not habits.is_timed
-            ctx.suspend(
-                {"asks": mood},
-                timeout=timeout,
-                label=f"label-{habits.name}",
-                approvers=APPROVERS if several else (),
-                quorum=2 if several else 1,
-                allow_self=not several,
-            )
+            _suspend(habits, ctx, {"asks": mood}, f"{key}@{answered}")
         _mark(habits, ctx, key, mood)
         if habits.bails and mood % 3 == 0:
             ctx.bail({"bailed": mood})
-        return _shaped(mood, [seen, ctx.attempt, ctx.resume_data, ctx.suspend_data, ctx.timed_out])
+        return _shaped(mood, [seen, ctx.attempt, ctx.resume_data, ctx.suspend_data, ctx.timed_out, ctx.chosen])
 
     return run
+
+
+def option_names(count: int) -> list[str]:
+    """What the things are called that a step waits for at a time."""
+    return ["a", "b", "c"][:count]
+
+
+def _suspend(habits: Habits, ctx: StepContext[Any, Any, Any], payload: Json, occurrence: str) -> NoReturn:
+    timeout = timedelta(days=400) if habits.is_timed else None
+    stand_in = habits.stand_in if habits.is_timed else None
+    if not habits.options:
+        several = number(habits.name, "quorum") % 3 == 0 and not habits.is_timed
+        ctx.suspend(
+            payload,
+            timeout=timeout,
+            on_timeout=stand_in,
+            label=f"label-{habits.name}",
+            approvers=APPROVERS if several else (),
+            quorum=2 if several else 1,
+            allow_self=not several,
+        )
+    options = [Option(name, {**payload, "of": name}, key=occurrence) for name in option_names(habits.options)]
+    ctx.suspend_any(options, timeout=timeout, on_timeout=stand_in)
 
 
 def _seen(habits: Habits, ctx: StepContext[Any, Any, Any], value: Json, answer: str) -> Json:

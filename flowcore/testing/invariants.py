@@ -194,6 +194,8 @@ class WatchedStore:
     """By run, incarnation and key: what was last written there."""
     takers: dict[tuple[Topic, str], tuple[str, str]] = field(default_factory=dict)
     """By topic and event: the one wait it settled."""
+    is_sure: bool = True
+    """Whether every write so far has had an answer."""
     _lock: Any = field(default_factory=RLock, repr=False)
 
     def start(self, head: Head) -> Head | None:
@@ -223,7 +225,7 @@ class WatchedStore:
     ) -> Written | RecordMoved:
         """See ``Store.commit``."""
         with self._lock:
-            reply = self.inner.commit(run, incarnation, record, prior)
+            reply = self._surely(lambda: self.inner.commit(run, incarnation, record, prior))
             if isinstance(reply, Written):
                 self._judge(run, self._noted(run, incarnation, record, prior))
                 self._judge(run, self._moved_at_rest(run, incarnation, record))
@@ -337,7 +339,11 @@ class WatchedStore:
             return
         standing = {(run, loaded[0].incarnation, key): record for key, record in loaded[1].items()}
         ours = {place: r for place, r in self.records.items() if place[:2] == (run, loaded[0].incarnation)}
-        asked = standing.keys() | ours.keys() if alone else {place for place, r in ours.items() if r.is_settled}
+        asked = (
+            standing.keys() | ours.keys()
+            if alone and self.is_sure
+            else {place for place, r in ours.items() if r.is_settled}
+        )
         changed = [key for key in asked if standing.get(key) != ours.get(key)]
         self._judge(run, (f"I1 {key!r} changed without a write" for _, _, key in changed))
         self._judge(run, self._found_at_rest(loaded[0]))
@@ -347,10 +353,18 @@ class WatchedStore:
         for run in {run for run, _, _ in self.records}:
             self.audit(run, alone=False)
 
+    def _surely(self, write: Callable[[], T]) -> T:
+        """A write; one that raises may have happened, and then this watcher no longer knows all that was written."""
+        try:
+            return write()
+        except BaseException:
+            self.is_sure = False
+            raise
+
     def _watched(self, run: RunRef, write: Callable[[], T]) -> T:
         with self._lock:
             before = self.inner.peek(run)
-            reply = write()
+            reply = self._surely(write)
             after = self.inner.peek(run)
             if after is not None and after != before:
                 self._judge(run, self._head_found(before, after))

@@ -41,6 +41,7 @@ from flowcore.authoring.graph import (
     StepPath,
     Template,
 )
+from flowcore.authoring.step import Step
 from flowcore.codec import Shape
 from flowcore.keys import dotted, index_of, turn_number
 from flowcore.model import Json
@@ -56,6 +57,10 @@ class Reply:
     timed_out: bool = False
     context: Mapping[str, Json] = field(default_factory=dict)
     """What the answer brings along for the request context."""
+    chosen: str | None = None
+    """Of several things that the step waits for: the one that comes."""
+    by_event: bool = False
+    """It comes as an event."""
 
 
 Answers: TypeAlias = Callable[[str, int], Reply]
@@ -198,6 +203,10 @@ class _Oracle:
             self._ask(node.key, key, place, value)
         yield [key]
         reply = self.answers(key, 1)
+        if reply.timed_out and node.lapse.step is not None:
+            return (yield from self._step(node.stand_ins[node.lapse.step], key, place, value, stands_in=True))
+        if reply.timed_out and node.lapse.output is not None:
+            return self._keep(key, node.lapse.output[0])
         if reply.timed_out:
             self.told.failed.add(key)
             raise _Broken(key, "EventTimeout", f"no event {node.event!r} came within {node.timeout}")
@@ -284,20 +293,26 @@ class _Oracle:
 
     # -- what the author wrote --------------------------------------------------------------------------------------
 
-    def _step(self, node: StepNode, key: str, place: _Place, value: Json) -> Piece:
+    def _step(self, node: StepNode, key: str, place: _Place, value: Json, *, stands_in: bool = False) -> Piece:
         step, reply, payload, attempt, times = node.step, None, None, 1, 0
         while True:
             context = self._context(node, key, place, attempt, reply, payload)
+            if stands_in:
+                context.idempotency_key += f"!{node.id}"
             args = [context] if step.takes_context else []
             try:
                 output = _called(step.execute, step.input.decode(_copied(value)), *args)
             except SuspendSignal as signal:
                 self._apply(context)
-                payload = None if signal.payload is None else step.suspend.encode(signal.payload)
                 times, attempt = times + 1, 1
                 answered = yield [key]
                 assert answered == key  # whoever is sent a key has just yielded it
                 reply = self.answers(key, times)
+                if reply.timed_out and isinstance(instead := signal.asked.on_timeout, Step):
+                    return (yield from self._step(node.stand_ins[instead.id], key, place, value, stands_in=True))
+                shown = {option.name: option.payload for option in signal.options or ()}
+                shown_last = signal.payload if signal.options is None else shown.get(reply.chosen or "")
+                payload = None if shown_last is None else step.suspend.encode(shown_last)
                 self.told.context.update(_copied(reply.context))
             except BailSignal as signal:
                 self._apply(context)
@@ -323,6 +338,7 @@ class _Oracle:
             idempotency_key=f"{self.run_id}/{key}",
             resume_data=None if reply is None or reply.timed_out else node.step.resume.decode(_copied(reply.data)),
             suspend_data=None if reply is None or payload is None else node.step.suspend.decode(_copied(payload)),
+            chosen=None if reply is None else reply.chosen,
             timed_out=reply is not None and reply.timed_out,
             iteration=turn_number(key),  # type: ignore[arg-type]  # a key is a string
             index=index_of(key),  # type: ignore[arg-type]  # a key is a string

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from flowcore.authoring.context import StepContext
 from flowcore.authoring.graph import (
     BranchNode,
+    EventNode,
     ForeachNode,
     Graph,
     LoopNode,
@@ -39,7 +40,9 @@ def _graph(graph: Graph, spy: Spy) -> Graph:
 def _node(node: N, spy: Spy) -> N:
     match node:
         case StepNode():
-            return replace(node, step=_step(node.step, spy))
+            return replace(node, step=_step(node.step, spy), stand_ins=_each(node.stand_ins, spy))
+        case EventNode():
+            return replace(node, stand_ins=_each(node.stand_ins, spy))
         case ParallelNode():
             return replace(node, arms=tuple(_node(arm, spy) for arm in node.arms))
         case BranchNode():
@@ -51,6 +54,10 @@ def _node(node: N, spy: Spy) -> N:
             return replace(node, graph=_graph(node.graph, spy))
         case _:
             return node
+
+
+def _each(nodes: Mapping[str, StepNode], spy: Spy) -> Mapping[str, StepNode]:
+    return {id: _node(node, spy) for id, node in nodes.items()}
 
 
 def _step(step: Step[Any, Any, Any, Any], spy: Spy) -> Step[Any, Any, Any, Any]:

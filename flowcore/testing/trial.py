@@ -26,7 +26,7 @@ from flowcore.core.decide import decide
 from flowcore.core.evolve import fold
 from flowcore.crew import EventLoop
 from flowcore.errors import OutsideError, RequestError
-from flowcore.keys import RunRef, StepKey, dotted
+from flowcore.keys import RunRef, StepKey, dotted, step_of
 from flowcore.model import Json, Outcome, Receipt, Wait
 from flowcore.ports import Hint, Store
 from flowcore.run import RunResult
@@ -205,7 +205,10 @@ class Trial:
         if not isinstance(answers, Mapping):
             return answers(wait)
         path = ".".join(part.split("[", 1)[0] for part in wait.path)
-        return answers[path] if path in answers else answers[path.rsplit(".", 1)[-1]]
+        for name in (path, path.rsplit(".", 1)[-1], wait.label):
+            if name is not None and name in answers:
+                return answers[name]
+        raise KeyError(path)
 
     def _bring(self, wait: Wait[Json], data: Any) -> None:
         """Send the event, or answer as whoever may."""
@@ -253,7 +256,7 @@ class Trial:
 
     def _begins(self, value: Any, ctx: StepContext[Any, Any, Any]) -> None:
         """A step is about to run: it must have no outcome yet, and its input and key must be those of its place."""
-        key = StepKey(ctx.idempotency_key.removeprefix(f"{_RUN}/"))
+        key = step_of(StepKey(ctx.idempotency_key.removeprefix(f"{_RUN}/")))
         self.calls[dotted(key)] += 1
         record = self.watched.records.get((self.run, 1, key))
         if record is not None and record.is_settled:

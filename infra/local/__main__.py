@@ -1,6 +1,7 @@
 """``python -m infra.local``: the local stack from a terminal.
 
-``up`` starts it and stays until Ctrl-C. ``demo`` tells the story in ``demo.py``.
+``up`` starts it and stays until Ctrl-C. ``demo`` tells the story in ``demo.py``,
+``soak`` kills and freezes workers for as long as asked.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.local import demo
+from infra.local import demo, soak
 from infra.local.logs import Line
 from infra.local.stack import LocalStack
 
@@ -25,9 +26,12 @@ def main(arguments: Sequence[str]) -> int:
     up.add_argument("--app", help="the App to serve, as module:attribute")
     up.add_argument("--log-file", type=Path, help="append what the functions print to this file")
     commands.add_parser("demo", help="run the demonstration", add_help=False)
+    commands.add_parser("soak", help="runs by the dozen while workers are killed and frozen", add_help=False)
     options, rest = parser.parse_known_args(arguments)
     if options.command == "demo":
         return demo.main(rest)
+    if options.command == "soak":
+        return soak.main(rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return _up(options.port, options.app, options.log_file)

@@ -60,6 +60,11 @@ class FunctionPool:
         with self._changed:
             return [pid for sandbox in (*self._busy, *self._idle) if (pid := sandbox.pid) is not None]
 
+    def pids_at_work(self) -> list[int]:
+        """Processes in the middle of an invocation."""
+        with self._changed:
+            return [pid for sandbox in self._busy if sandbox.is_at_work and (pid := sandbox.pid) is not None]
+
     def recycle(self) -> None:
         """Replace every sandbox; the next ones are made anew and so see a new environment."""
         with self._changed:

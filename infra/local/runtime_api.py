@@ -74,6 +74,12 @@ class Sandbox:
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the process has taken an event and not answered yet; one that still starts has not."""
+        current = self._current
+        return current is not None and current.taken.is_set() and not current.outcome.done()
+
     def invoke(self, event: bytes) -> Outcome:
         """Run the handler on one event; starts the process when there is none."""
         if self.pid is None:

@@ -20,6 +20,13 @@ def shop(clients: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[D
         yield from deployed("examples.parcel:app", table, clients["sqs"], clients["scheduler"], monkeypatch)
 
 
+@pytest.fixture
+def broker(clients: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
+    """The offer example, deployed in this process."""
+    with fresh_table(clients["dynamodb"]) as table:
+        yield from deployed("examples.offer:app", table, clients["sqs"], clients["scheduler"], monkeypatch)
+
+
 def told(shop: Deployment, name: str, key: str, data: Any, id: str | None = None) -> Answer:
     """The API's answer to an event."""
     headers = {} if id is None else {"Idempotency-Key": id}
@@ -57,6 +64,23 @@ def test_event_starts_the_run_it_is_for(shop: Deployment) -> None:
     run = shop.call("GET", f"/v1/runs/{first.body['run_id']}").body
     assert (run["status"], run["resource_id"], run["tags"]) == ("suspended", "shop", ["web"])
     assert told(shop, "parcel.delivered", "parcel-A-17", {"signed_by": "ada"}).body["verdict"] == "applied"
+
+
+def test_first_of_several_things_settles_a_run(broker: Deployment) -> None:
+    """Each is a wait with a label of its own; who names none is told all, who comes late is told which one came."""
+    broker.call("POST", "/v1/workflows/offer/runs", {"input": {"number": "O-1", "cents": 9}, "run_id": "o-1"})
+    broker.settle()
+    open_ = [wait["label"] for wait in broker.call("GET", "/v1/runs/o-1").body["waits"]]
+    assert open_ == ["customer", "paid", "withdraw"]
+    choice = broker.call("POST", "/v1/runs/o-1/resume", {"data": {"accepted": True}, "step": "decide"})
+    assert (choice.status, choice.body["type"].rsplit("/", 1)[-1]) == (409, "ambiguous-wait")
+    assert [wait["id"] for wait in choice.body["waits"]] == [f"decide@0:{name}" for name in open_]
+    taken = broker.call("POST", "/v1/runs/o-1/resume", {"data": {"accepted": True}, "label": "customer"})
+    assert (taken.status, taken.body["receipt"]["wait"]) == (202, "decide@0:customer")
+    late = broker.call("POST", "/v1/runs/o-1/resume", {"data": {"cents": 9}, "label": "paid"})
+    assert (late.status, late.body["winner"]["chosen"]) == (409, "customer")
+    broker.settle()
+    assert broker.call("GET", "/v1/runs/o-1").body["output"] == "customer: yes"
 
 
 @pytest.mark.parametrize(

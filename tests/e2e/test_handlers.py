@@ -62,6 +62,17 @@ def test_approval_run_goes_through_every_function_to_its_end(deployment: Deploym
     assert bank.payments("r-1/pay") == 1
 
 
+def test_a_run_is_handed_on_far_more_often_than_lambda_would_have_it(deployment: Deployment) -> None:
+    """Thirty workers in a row have no time left; none loses the run, and the next one with time goes on."""
+    assert deployment.call("POST", "/v1/workflows/expense/runs", {"input": LARGE, "run_id": "r-1"}).status == 202
+    for _ in range(30):
+        (body,) = deployment.messages()
+        assert deployment.work(body, remaining_ms=2_000) == []
+    assert shown(deployment)["status"] == "running"
+    deployment.settle()
+    assert shown(deployment)["status"] == "suspended"
+
+
 def test_events_tell_what_has_happened_beyond_an_offset(deployment: Deployment) -> None:
     """In order, and each once."""
     started(deployment)

@@ -204,6 +204,15 @@ RECORDS = {
         gen=3,
         answer=Answer(wait="pay@2", data=None, digest="d-0", at=LATER, via="timeout", timed_out=True),
     ),
+    "record susp, that another step takes over": _record(
+        Outcome.SUSP, until=LATER, terms=Terms(lapse=Lapse(None, step="refuse"))
+    ),
+    "record resu, taken over": _record(
+        Outcome.RESU,
+        gen=3,
+        instead=("escalate:refuse", 3),
+        answer=Answer(wait="pay@2", data=None, digest="d-0", at=LATER, via="timeout", timed_out=True),
+    ),
     "record slp": _record(Outcome.SLP, until=LATER),
     "record retry": _record(Outcome.RETRY, gen=1, attempt=2, until=LATER, failure=FAILURE),
     "record start, nested": _record(Outcome.START, "child", opens=Scope("child"), output={"a": 1}),

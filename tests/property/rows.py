@@ -39,8 +39,14 @@ ROWS: Mapping[str, Row] = {
     "states": Row(
         "states of a run with workers, zombies, crashes, racing answers, deadlines and events around it",
         "states",
-        "4,800",
+        "5,600",
         300_000,
+    ),
+    "killed": Row(
+        "real worker processes killed, or frozen until others have gone on; runs lost, stuck or wrong",
+        "workers",
+        "20",
+        500,
     ),
     "resumes": Row("32 people answer at once: one wins, the others learn who", "rounds", "200", 5_000),
     "resumes-moto": Row("the same on DynamoDB as moto plays it", "rounds", "5", 100),

@@ -76,11 +76,25 @@ def charge(value: int) -> int:
     return value + 1
 
 
+def noted(_: Any) -> None:
+    """What somebody wants called: a hook, or the notification of a suspension."""
+
+
+@step
+def told(value: int, ctx: StepContext[int]) -> int:
+    """Waits for a number, and has somebody told of it."""
+    if ctx.resume_data is None:
+        ctx.suspend(notify=noted)
+    return value + ctx.resume_data
+
+
 NAP = workflow("nap", input=int, output=int).sleep(timedelta(seconds=100)).then(first).commit()
 PLAIN = workflow("plain", input=int, output=int).then(first).then(ask).then(last).commit()
 BESIDE = workflow("beside", input=int, output=int).parallel(ask, NAP).then(last).commit()
 KEPT = workflow("kept", input=int, output=int, durability="boundary").then(first).then(ask).then(last).commit()
 ONCE = workflow("once", input=int, output=int).then(charge).then(last).commit()
+HOOKED = workflow("hooked", input=int, output=int, on_suspend=noted, on_finish=noted).then(ask).commit()
+TOLD = workflow("told", input=int, output=int).then(told).then(last).commit()
 HURRY = workflow("hurry", input=int, output=int).then(hurried).then(last).commit()
 BRANCH = (
     workflow("fork", input=int, output=int)
@@ -168,6 +182,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             name="an answer beside a sleep",
             workflow=BESIDE,
             others=[bob(BESIDE)],
+            is_parked=True,
             right=_ends(lambda records: [3 + (_answered(records, "ask") or 99)]),
             answer=_by_hand(),
         ),
@@ -176,6 +191,8 @@ SCENARIOS: Mapping[str, Scenario] = {
             workflow=KEPT,
             others=[bob(KEPT)],
             looks=3,
+            deaths=2,
+            ticks=2,
             right=_PLAIN_ENDS,
             answer=_by_hand(),
         ),
@@ -183,7 +200,24 @@ SCENARIOS: Mapping[str, Scenario] = {
             name="a step that runs at most once, and a cancel",
             workflow=ONCE,
             others=[Player("cancel", cancels, ONCE)],
+            looks=3,
+            deaths=2,
             right=lambda head, _: head.output == 2 or head.status is RunStatus.FAILED,
+        ),
+        Scenario(
+            name="an answer and a cancel, with hooks",
+            workflow=HOOKED,
+            others=[ada(HOOKED), Player("cancel", cancels, HOOKED)],
+            is_parked=True,
+            right=_ends(lambda records: [1 + (_answered(records, "ask") or 99)]),
+            answer=_by_hand(),
+        ),
+        Scenario(
+            name="an answer to a wait that somebody is told of",
+            workflow=TOLD,
+            others=[bob(TOLD, "told")],
+            right=_ends(lambda records: [1 + (_answered(records, "told") or 99)]),
+            answer=_by_hand("told"),
         ),
         Scenario(
             name="an answer and its deadline",
@@ -197,7 +231,8 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="a branch that cannot decide, and a step that fails",
             workflow=BRANCH,
-            looks=3,
+            looks=4,
+            ticks=2,
             right=_ends(_one_arm),
         ),
         Scenario(

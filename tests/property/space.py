@@ -334,8 +334,8 @@ class Space:
             yield from head_violations(before.head, after.head)
             if call.verb == "claim" and after.head.epoch <= before.head.epoch:
                 yield "claimed without a new epoch: nobody is fenced off"
-        if after.head.is_terminal and before.head.is_terminal and after.head != before.head:
-            yield f"an ended run has changed from {before.head.status} to {after.head.status}"
+        if before.head.is_terminal and _end(after.head) != _end(before.head):
+            yield f"I8 a run that has ended {_end(before.head)} ends {_end(after.head)}"
         for key, record in after.records.items():
             if (prior := before.records.get(key)) != record:
                 yield from record_violations(prior, record)
@@ -378,7 +378,7 @@ class Space:
         way = ["everybody else is dead from here on"]
         for _ in range(_CURES):
             now = Disk.of(store, self.scenario.topic)
-            if now.head.is_terminal:
+            if now.head.is_terminal and not now.head.outbox:
                 broken = [] if now.head.status is RunStatus.CANCELED else list(self._wrong_end(now))
                 return BrokenRuleError("; ".join(broken), *way) if broken else None
             if now.head.due is not None:
@@ -416,6 +416,10 @@ class _Calm(Script):
 
     def now(self) -> datetime:
         return self._clock.now()
+
+
+def _end(head: Head) -> tuple[RunStatus, Any, Any]:
+    return head.status, head.output, head.failure
 
 
 def _with(workers: tuple[int, ...], place: int, number: int) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ from flowcore.testing.crew import SteppingCrew
 from flowcore.testing.faults import WRITES, Call
 from flowcore.testing.generate import EARLY, Sample, sample
 from flowcore.testing.invariants import WatchedStore
-from flowcore.testing.oracle import Told, tell
+from flowcore.testing.oracle import Reply, Told, tell
 
 RUN = RunRef("default", "r")
 GIVEN: dict[str, Any] = {"state": {"last": "given"}, "request_context": {"mark": "given", "other": 1}}
@@ -224,8 +224,23 @@ class Storm:
             return
         record = self.chance.choice(open_) if self.sample.is_calm else open_[0]
         reply = self.sample.answer(record.key, self._times(record.key))
-        if record.listens is not None:
-            self._send(*record.listens, reply.data, self.chance.choice([None, f"{record.key}@{record.gen}"]))
+        beside = [one for one in open_ if one.key == record.key and one.label != reply.chosen]
+        record = next((one for one in open_ if one.key == record.key and one.label == reply.chosen), record)
+        self._bring(record, reply, waiting)
+        if beside and reply.chosen is not None and self.watched.records[RUN, 1, record.key].gen != record.gen:
+            self._too_late(self.chance.choice(beside))
+
+    def _too_late(self, beside: StepRecord) -> None:
+        """Somebody answers what another answer has put an end to; nothing may come of it."""
+        with _weathered():
+            self.chance.choice(self.others).resume("r", {"too": "late"}, wait=wait_id(beside, 1))
+            raise AssertionError(f"{wait_id(beside, 1)} was answered after another one of its step")
+
+    def _bring(self, record: StepRecord, reply: Reply, waiting: list[StepRecord]) -> None:
+        """The answer as it comes: as an event, or by one of the names of what it is for."""
+        if record.listens is not None or reply.by_event:
+            assert record.topic is not None
+            self._send(*record.topic, reply.data, self.chance.choice([None, f"{record.key}@{record.gen}"]))
             return
         exact, by = {"wait": wait_id(record, 1)}, self._voter(record)
         address = exact if self.chance.random() < 0.5 else self.chance.choice([exact, *self._names(record, waiting)])
@@ -355,7 +370,7 @@ def _unproven(storm: Storm) -> Iterator[str]:
 
 def _is_certain(told: Told, name: str, left_open: tuple[str, ...]) -> bool:
     """A container gives its inside's state away when it ends; one that still waits when its run fails never does."""
-    key = name.removeprefix("r/").split("@")[0]
+    key = name.removeprefix("r/").split("@")[0].split("!")[0]
     return told.is_certain(key) and not key.startswith(left_open)
 
 

@@ -94,7 +94,9 @@ TERMS: dict[str, Any] = {
     "veto": st.none() | texts,
     "allow_self": st.booleans(),
     "escalate": st.lists(st.tuples(counts, st.lists(texts, max_size=2).map(tuple)), max_size=2).map(tuple),
-    "lapse": st.none() | st.builds(Lapse, st.none() | st.tuples(values)),
+    "lapse": st.none()
+    | st.builds(Lapse, st.none() | st.tuples(values))
+    | names.map(lambda name: Lapse(None, step=name)),
     "listens": st.none() | st.tuples(texts, texts),
     "notify": st.none() | texts,
     "remind": st.lists(st.integers(0, 10**12).map(lambda ms: timedelta(milliseconds=ms)), max_size=2).map(tuple),
@@ -144,6 +146,7 @@ RECORD: dict[str, Any] = {
     "delegations": st.lists(st.builds(Delegation, **DELEGATION), max_size=2).map(tuple),
     "began": st.none() | counts,
     "given": st.none() | st.tuples(values),
+    "instead": st.none() | st.tuples(names, counts),
     "answer": st.none() | answers,
     "asked": st.none() | st.tuples(counts, instants, counts),
     "spent": st.lists(answers, max_size=2).map(tuple),

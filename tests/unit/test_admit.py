@@ -18,6 +18,7 @@ from flowcore.errors import (
     RunFinished,
     UnknownLabel,
     UnknownStep,
+    VersionMismatch,
 )
 from flowcore.model import Outcome, Receipt, RunStatus, Snapshot, StepRecord
 from tests.builders import NOW, a_graph, a_record, a_run, a_started, a_step, a_workflow, an_answer
@@ -191,6 +192,15 @@ def test_open_waits_are_the_oldest_first() -> None:
     records = [a_record("legal", SUSP, seq=2), a_record("boss", SUSP, seq=1), a_record("x", seq=3)]
     assert ["boss", "legal"] == [record.key for record in open_waits(a_run(*records))]
     assert [] == open_waits(a_run(*records, status=RunStatus.FAILED))
+
+
+def test_answer_to_a_run_at_another_version_is_refused() -> None:
+    """Where its sender has said which version he has seen."""
+    run = a_run(BOSS, status=RunStatus.SUSPENDED)
+    told = [admit(GRAPH, run, Resume(digest="d", version=run.head.version + more)) for more in (0, 1)]
+    assert isinstance(told[0], Meant)
+    assert isinstance(told[1], Refused)
+    assert isinstance(told[1].error, VersionMismatch)
 
 
 def test_receipt_of_an_applied_answer() -> None:

@@ -210,6 +210,17 @@ def test_link_from_before_time_travel_is_stale(shop: Shop) -> None:
     assert "suspended" == shop.run.result().status
 
 
+def test_link_of_a_run_that_is_gone_answers_no_later_run_of_its_id(shop: Shop) -> None:
+    """Its first wait has the same id, and is another question."""
+    page, url = shop.path(shop.wait.approval_url()), shop.path(shop.wait.callback_url())
+    shop.run.delete()
+    shop.app.advance(seconds=1)
+    shop.run.start("something else")
+    late = [shop.web.get(page), shop.web.fill_in(page, approved="true"), shop.web.post(url, {"approved": True})]
+    assert [404, 404, 404] == [answer.status for answer in late]
+    assert "suspended" == shop.run.result().status
+
+
 def test_link_without_the_right_name_is_refused(board: Shop) -> None:
     """Without a name, and with one that was not asked; already when the page is opened."""
     for url in (board.wait.approval_url(actor="mallory"), board.wait.approval_url()):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flowcore import StepContext, step, workflow
+from flowcore import Option, StepContext, step, workflow
 from flowcore.adapters.memory import MemoryStore
 from flowcore.authoring.workflow import Workflow
 from flowcore.keys import RunRef
@@ -215,6 +215,26 @@ def test_events_and_quorums_inside_other_workflows_are_answered() -> None:
 
     asked: dict[str, Any] = {"answers": {"payment": "much", "agree": True}, "blows": ["reply-lost", "answered"]}
     assert ["ada", "grace"] == explore(flow, "o-1", **asked).result.output
+
+
+@pytest.mark.slow
+def test_options_are_answered_by_name_and_deadlines_pass() -> None:
+    """One of several things comes, then nothing does: a stand-in takes over, whatever goes wrong."""
+
+    @step
+    def give_up(value: str, ctx: StepContext) -> str:
+        return f"{value} given up {ctx.once('n', lambda: 1)}"
+
+    @step(stand_ins=[give_up])
+    def choose(value: str, ctx: StepContext[int]) -> str:
+        if ctx.chosen is None:
+            options = [Option("boss"), Option("paid", key=value)]
+            ctx.suspend_any(options, timeout=timedelta(days=1), on_timeout=give_up)
+        return f"{value} {ctx.chosen} {ctx.resume_data}"
+
+    flow = workflow("w", input=str, output=str).then(choose)
+    assert "x paid 5" == explore(flow, "x", answers={"paid": 5}).result.output
+    assert "x given up 1" == explore(flow, "x").result.output
 
 
 def test_a_suspension_that_nobody_answers_is_an_error() -> None:

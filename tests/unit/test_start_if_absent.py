@@ -231,6 +231,29 @@ def test_racing_events_start_one_run_and_are_both_kept() -> None:
         assert ((), ["r", "r"]) == (mail.listeners, [event.taker and event.taker[0] for event in mail.events])
 
 
+def test_wait_that_opens_while_a_run_is_started_gets_the_event() -> None:
+    """The run that was started never waits; another one begins to, at any call to the store on the way."""
+    flow = workflow("aside").map(lambda _: 1).commit()
+    aside = Start(flow, None, run_id="r")
+    number, met = 0, True
+    while met:
+        number += 1
+        clock, watched, done = VirtualClock(), WatchedStore(MemoryStore()), list[int]()
+        apps = [LocalApp(App(ORDER, flow), store=watched, clock=clock)]
+
+        def script(call: Call, at: int = number, apps: list[LocalApp] = apps, done: list[int] = done) -> None:
+            if call.number == at:
+                done.append(at)
+                apps[0].workflow("order").create_run("other").start("A-17")
+
+        sender = LocalApp(App(ORDER, flow), store=FaultyStore(watched, script), clock=clock)
+        receipt = send(sender, start=aside)
+        if met := bool(done):
+            apps[0].advance(hours=1)
+            assert "success" == apps[0].run("other").result().status, f"at call {number}: {receipt}"
+    assert number > 5
+
+
 def play(script: Script, start: Callable[[], Start[Any]]) -> tuple[LocalApp, Mail, list[EventReceipt]]:
     """Two events that need one run, whatever happens; the sender tries until he is told."""
     watched = WatchedStore(MemoryStore())

@@ -318,6 +318,18 @@ def test_nothing_that_comes_in_time_lapses(rest: dict[str, Any], status: str, ou
         run.resume(YES, wait="settle@0:boss", by="ann")
 
 
+@pytest.mark.parametrize("options", [[BOSS], [BOSS, SHOP]], ids=["one option", "two options"])
+def test_nothing_is_chosen_by_a_deadline(options: list[Option[Any]]) -> None:
+    """The step sees that time is up, and neither a name nor what it had shown."""
+    app = local()
+    run = waiting(app, *options, timeout=HOUR)
+    app.advance(hours=1)
+    assert [(None, False, None), (None, True, None)] == SEEN
+    with pytest.raises(AlreadyResumed) as caught:
+        run.resume(YES, wait="settle@0:boss", by="ann")
+    assert "chosen" not in caught.value.winner
+
+
 def test_notify_is_called_for_each_option() -> None:
     """Once, with its own wait; an option that listens does not keep the others from being told."""
     waiting(local(), Option("boss", Ask(why="b"), notify=tell), Option("staff", Ask(why="s"), notify=tell), SHOP)

@@ -1,5 +1,7 @@
 """Chains that do not fit: each marked line is an error in both checkers."""
 
+from datetime import timedelta
+
 from pydantic import BaseModel
 
 from flowcore import App, Start, otherwise, step, workflow
@@ -64,6 +66,8 @@ from_int.sleep_until("tomorrow")  # error
 from_int.wait_for_event("paid", key=3)  # error
 from_int.wait_for_event("paid", key="k", model=str).then(double)  # error
 from_int.wait_for_event("paid", key="k", timeout=3)  # error
+from_int.wait_for_event("paid", key="k", model=str, timeout=timedelta(1), on_timeout=double).then(length)  # error
+from_int.wait_for_event("paid", key="k", model=str, timeout=timedelta(1), on_timeout=None).then(length)  # error
 from_int.wait_for_event("paid", key="k", model=int).commit()  # error
 
 text_flow = from_int.then(shout).commit()

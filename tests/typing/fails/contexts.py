@@ -74,3 +74,12 @@ app = App(workflow("flow", input=int, output=bool).then(approve).commit())
 app.resume("r-1", {"approved": True}, step=approve)  # error
 app.resume("r-1", "yes", step=approve)  # error
 app.resume("r-1", step=approve)  # error
+
+
+@step(semantics="exactly_once")  # error
+def pay(amount: int) -> int:
+    """Nobody can promise that."""
+    return amount
+
+
+workflow("w", input=int, output=int, durability="never")  # error

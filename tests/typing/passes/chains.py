@@ -82,6 +82,26 @@ assert_type(create_step(id="long-form", execute=lambda number: number), Step[Any
 chain = workflow("chain", input=int, output=str).then(double).then(later).then(length).then(wide).then(shout).commit()
 assert_type(chain, Workflow[int, str])
 
+by_step = workflow("by-step", input=int, output=int).wait_for_event(
+    "paid", key=str, model=str, timeout=timedelta(days=1), on_timeout=shout
+)
+assert_type(by_step.then(length).commit(), Workflow[int, int])
+by_value = workflow("by-value", input=int, output=int).wait_for_event(
+    "paid", key=str, model=str, timeout=timedelta(days=1), on_timeout="nothing"
+)
+assert_type(by_value.then(length).commit(), Workflow[int, int])
+by_none = workflow("by-none", input=int, output=int).wait_for_event(
+    "paid", key=str, model=str, timeout=timedelta(days=1), on_timeout=None
+)
+
+
+@step
+def maybe(text: str | None) -> int:
+    """Takes what may have come."""
+    return len(text or "")
+
+
+assert_type(by_none.then(maybe).commit(), Workflow[int, int])
 told = workflow("told", input=int, output=int).wait_for_event("paid", key=str, model=str).then(length)
 assert_type(told.commit(), Workflow[int, int])
 assert_type(chain.clone(id="other"), Workflow[int, str])

@@ -1,5 +1,6 @@
 """What a step sees of its context, and what the checkers know about it."""
 
+from datetime import timedelta
 from typing import Any, assert_type
 
 from pydantic import BaseModel
@@ -50,6 +51,9 @@ def asked(number: int, ctx: StepContext[bool, Ask, Tally]) -> str:
     assert_type(ctx.get_step_result("plain"), Any)
     assert_type(ctx.get_init_data(Ask), Ask)
     assert_type(ctx.once("key", lambda: 7), int)
+    assert_type(ctx.heartbeat({"page": 1}), bool)
+    assert_type(ctx.heartbeat_details, Any)
+    ctx.commit_with({"Delete": {"TableName": "carts", "Key": {"id": "c-1"}}})
     return str(number)
 
 
@@ -82,3 +86,15 @@ app.resume("r-1", False, step=decided, index=3, idempotency_key="k-1", by="ann")
 app.resume("r-1", {"any": "thing"}, step="flow.asked")
 app.resume("r-1", {"any": "thing"}, label="boss")
 app.resume("r-1")
+
+
+@step(semantics="at_most_once", heartbeat=timedelta(seconds=30))
+def careful(number: int, ctx: StepContext) -> int:
+    """What is said about how it runs changes nothing about its types."""
+    return number
+
+
+assert_type(careful, Step[int, int, None, None])
+hasty = workflow("hasty", input=int, output=int, durability="boundary").then(careful).commit()
+items = App(hasty).workflow(hasty).create_run().start_items(3)
+assert_type(items, list[dict[str, Any]])

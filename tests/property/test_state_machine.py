@@ -1,0 +1,270 @@
+"""One run, and everything that anybody may do to it, in any order: the rules hold after each, and the run gets over.
+
+A state machine draws what happens; what fails is made small and told as the calls that lead to it. ``make check`` tries
+300 lives of up to 50 events, ``make prove`` 5,000 of up to 100.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from flowcore import App, StepContext, step, workflow
+from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
+from flowcore.authoring.graph import Backoff
+from flowcore.errors import ConflictError, OutsideError, RequestError
+from flowcore.keys import RunRef
+from flowcore.model import TERMINAL, Head
+from flowcore.testing import Fault, FaultyStore, LocalApp, SeededIds, VirtualClock, WorkerDied
+from flowcore.testing.faults import WRITES, Call
+from flowcore.testing.invariants import WatchedStore
+
+REF = RunRef("default", "r")
+HOUR = timedelta(hours=1)
+KINDS = (Fault.DIES_BEFORE, Fault.DIES_AFTER, Fault.REPLY_LOST, Fault.THROTTLED, Fault.CONFLICT)
+
+
+@step(retries=1, backoff=Backoff(initial=timedelta(minutes=5), jitter=False))
+def prepare(number: int, ctx: StepContext) -> int:
+    """Fails at first."""
+    if ctx.attempt == 1:
+        raise RuntimeError("not yet")
+    return number
+
+
+@step
+def approve(number: int, ctx: StepContext[int]) -> int:
+    """Waits for a number, two days at most."""
+    if ctx.timed_out:
+        return -1
+    if ctx.resume_data is None:
+        ctx.suspend(timeout=48 * HOUR, label="boss")
+    return ctx.resume_data
+
+
+@step
+def ask(number: int, ctx: StepContext[int]) -> int:
+    """Waits for a number, for ever."""
+    if ctx.resume_data is None:
+        ctx.suspend()
+    return ctx.resume_data
+
+
+@step
+def add(number: int) -> int:
+    """Something to do."""
+    return number + 1
+
+
+NAP = workflow("nap", input=int, output=int).sleep(HOUR).then(add).commit()
+HEARD = workflow("heard", input=int).wait_for_event("paid", key="k", model=int, timeout=72 * HOUR).commit()
+FLOW = (
+    workflow("w", input=int)
+    .then(prepare)
+    .parallel(approve, NAP)
+    .map(lambda out: [out["approve"], out["nap"]])
+    .foreach(ask, concurrency=2, id="each")
+    .map(sum)
+    .branch((lambda n: n % 2 == 0, add.clone(id="even")), (lambda n: n % 3 == 0, HEARD))
+    .map(len)
+    .dowhile(add.clone(id="count"), lambda n: n < 3)
+    .commit()
+)
+
+
+class Life(RuleBasedStateMachine):
+    """What may happen to a run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = VirtualClock()
+        self.memory = WatchedStore(MemoryStore(), {FLOW.id: FLOW.compiled})
+        self.fault: tuple[int, Fault] | None = None
+        """In how many writes what goes wrong."""
+        self.ended: Head | None = None
+
+    @initialize(with_queue=st.booleans(), seed=st.integers(0, 99), number=st.integers(0, 2))
+    def begin(self, with_queue: bool, seed: int, number: int) -> None:
+        """A deployment, and a run of it."""
+        queue = MemoryQueue(self.clock) if with_queue else None
+        store = FaultyStore(self.memory, self._script)
+        given: dict[str, Any] = {"clock": self.clock, "scheduler": MemoryScheduler(), "queue": queue}
+        self.app = LocalApp(App(FLOW), store=store, ids=SeededIds(seed), **given)
+        self.calm = LocalApp(App(FLOW), store=self.memory, ids=SeededIds(seed + 100), **given)
+        self.start(number)
+
+    def _script(self, call: Call) -> Fault | None:
+        if self.fault is None or call.verb not in WRITES:
+            return None
+        left, kind = self.fault
+        self.fault = (left - 1, kind) if left > 1 else None
+        return kind if left == 1 else None
+
+    @property
+    def head(self) -> Head | None:
+        """As it stands."""
+        return self.memory.peek(REF)
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    @rule(number=st.integers(0, 2))
+    def start(self, number: int) -> None:
+        """Again and again: by one id there is one run."""
+        self._does(lambda: self.app.workflow("w").create_run("r").start(number))
+
+    @rule(data=st.integers(0, 3), key=st.sampled_from([None, "k-1", "k-2"]), which=st.integers(0, 3))
+    def answer(self, data: int, key: str | None, which: int) -> None:
+        """One of the open suspensions, perhaps with a key that was used before."""
+        waits = sorted(wait.id for wait in self.calm.run("r").result().waits) if self.head else []
+        if waits:
+            wait = waits[which % len(waits)]
+            self._does(lambda: self.app.resume("r", data, wait=wait, idempotency_key=key))
+
+    @rule(data=st.sampled_from(["seven", None, [], {"n": 1}]), step=st.sampled_from(["approve", "each", "nobody"]))
+    def answer_badly(self, data: Any, step: str) -> None:
+        """Data that fits nothing, or a step that is not there."""
+        before = self.head
+        self._does(lambda: self.calm.resume("r", data, step=step))
+        assert before == self.head
+
+    @rule(data=st.integers(0, 3), event_id=st.sampled_from([None, "e-1"]))
+    def send(self, data: int, event_id: str | None) -> None:
+        """The event that one branch waits for, perhaps a copy, perhaps too early."""
+        self._does(lambda: self.app.send_event("paid", "k", data, event_id=event_id))
+
+    @rule(pause=st.sampled_from([1, 6, 61, 91, 20 * 60, 61 * 60, 49 * 60 * 60]))
+    def time_passes(self, pause: int) -> None:
+        """What falls due is done."""
+        self._does(lambda: self.app.advance(seconds=pause))
+
+    @rule(minutes=st.sampled_from([-10, -1, 10]))
+    def clock_jumps(self, minutes: int) -> None:
+        """Without anything being done."""
+        self.clock.forward(minutes=minutes)
+
+    @rule()
+    def look(self) -> None:
+        """A hint too many."""
+        self._does(lambda: self.app.look(REF))
+
+    @rule()
+    def sweep(self) -> None:
+        """Too early, or just in time."""
+        self._does(self.app.sweep)
+
+    @rule(left=st.integers(1, 6), kind=st.sampled_from(KINDS))
+    def something_will_go_wrong(self, left: int, kind: Fault) -> None:
+        """At one of the next writes."""
+        self.fault = (left, kind)
+
+    @rule()
+    def pause(self) -> None:
+        """By an operator."""
+        self._does(lambda: self.app.run("r").pause())
+
+    @rule()
+    def unpause(self) -> None:
+        """By an operator."""
+        self._does(lambda: self.app.run("r").unpause())
+
+    @rule()
+    def restart(self) -> None:
+        """By an operator who believes the worker dead."""
+        self._does(lambda: self.app.run("r").restart())
+
+    @precondition(lambda self: self.head is not None and self.head.version > 20)
+    @rule()
+    def cancel(self) -> None:
+        """Not too soon, or nothing else would ever be seen."""
+        self._does(lambda: self.app.cancel("r"))
+
+    def _does(self, what: Any) -> None:
+        """Whoever asks may die, get no answer, or be told no."""
+        with suppress(WorkerDied, OutsideError, RequestError, ConflictError):
+            what()
+
+    # -- what holds --------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def an_ended_run_stays_as_it_is(self) -> None:
+        """Whatever anybody does."""
+        head = self.head
+        if self.ended is not None:
+            assert self.ended == head
+        elif head is not None and head.status in TERMINAL:
+            self.ended = head
+
+    @invariant()
+    def records_are_what_was_written(self) -> None:
+        """The other rules are held by the store that watches, at each write."""
+        self.memory.audit(REF)
+
+    def teardown(self) -> None:
+        """With nothing going wrong any more and everything answered, the run gets over."""
+        self.fault = None
+        for _ in range(60):
+            head = self.head
+            if head is None or head.status in TERMINAL:
+                return
+            self._settle()
+        raise AssertionError(f"stuck in {self.head}")
+
+    def _settle(self) -> None:
+        result = self.calm.run("r").result()
+        if result.status == "paused":
+            result = self.calm.run("r").unpause()
+        for wait in result.waits:
+            with suppress(RequestError):
+                self.calm.resume("r", 1, wait=wait.id)
+        self.calm.advance(hours=1)
+
+
+def lives(examples: int, steps: int) -> None:
+    """So many lives of so many events; the same each time."""
+    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+    found = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=checks,
+    )
+    logging.disable(logging.CRITICAL)
+    try:
+        run_state_machine_as_test(Life, settings=found)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def test_a_run_bears_whatever_happens_to_it() -> None:
+    """A taste for the quick loop."""
+    lives(10, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.gate
+def test_three_hundred_runs_bear_whatever_happens_to_them() -> None:
+    """Up to fifty events each."""
+    lives(300, 50)
+
+
+@pytest.mark.slow
+@pytest.mark.proof
+def test_five_thousand_runs_bear_whatever_happens_to_them() -> None:
+    """Up to a hundred events each."""
+    lives(5_000, 100)
