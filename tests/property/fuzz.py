@@ -42,6 +42,11 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
+WALKED = [
+    *("start_run", "get_run", "resume_run", "cancel_run", "list_events", "list_receipts", "draw_run"),
+    *("list_waits", "get_wait", "answer_wait", "list_workflows", "list_runs"),
+]
+"""Routes that the document's links join."""
 CALLER = {"jwt": {"claims": {"sub": "ada"}, "scopes": ["flowcore:admin"]}}
 
 
@@ -68,18 +73,22 @@ class Served:
     """An API with a run in each state that a caller can bring about."""
 
     def __init__(self) -> None:
-        hook = Webhook(name="shop", scheme=StandardWebhooks(), secret="env:SHOP", event="paid", key="k")
-        self.app = LocalApp(App(ASK, FAIL, PAID, webhooks=[hook]))
         self.log = Quiet()
         self.statuses: Counter[int] = Counter()
         """Of all answers."""
+        self.renew()
+        self.document = self.ask(Request(method="GET", target="/v1/openapi.json", headers=(), body=b"")).json()
+        self.schema = schemathesis.openapi.from_dict(self.document)
+
+    def renew(self) -> None:
+        """Begin with the same runs again."""
+        hook = Webhook(name="shop", scheme=StandardWebhooks(), secret="env:SHOP", event="paid", key="k")
+        self.app = LocalApp(App(ASK, FAIL, PAID, webhooks=[hook]))
         self.api = Api(self.app, served, self.log)
         self.ids = ("waits", "again", "failed", "ended", "listens")
         for id, flow in (("waits", "ask"), ("again", "ask"), ("failed", "fail"), ("ended", "ask"), ("listens", "paid")):
             self.app.workflow(flow).create_run(id, tags=["t"]).start({})
         self.app.run("ended").resume("yes", by="ada")
-        self.document = self.ask(Request(method="GET", target="/v1/openapi.json", headers=(), body=b"")).json()
-        self.schema = schemathesis.openapi.from_dict(self.document)
 
     def ask(self, request: Request) -> Any:
         """The answer, as a client has it."""
@@ -95,7 +104,7 @@ class Served:
     def call(self, case: Any) -> Response:
         """The answer to a case that was drawn."""
         prepared = requests.Request(**_plain(case.as_transport_kwargs(base_url="http://localhost"))).prepare()
-        body = prepared.body or b""
+        body: Any = prepared.body or b""
         raw = body.encode() if isinstance(body, str) else body
         headers = [(_text(name), _text(value)) for name, value in prepared.headers.items()]
         answer = self.ask(Request(method=str(prepared.method), target=prepared.path_url, headers=headers, body=raw))
@@ -145,6 +154,47 @@ def fuzz(key: str, examples: int, mode: GenerationMode, *, number: int) -> Count
 
     tried()
     return server.statuses
+
+
+def walk(walks: int, *, number: int) -> Counter[str]:
+    """Follow the document's links: start, get, resume, cancel. How often which route was asked, with which status.
+
+    Raises: what the first wrong answer fails with.
+    """
+    asked: Counter[str] = Counter()
+    server = Served()
+
+    linked = server.schema.include(operation_id=WALKED)
+
+    class Walk(linked.as_state_machine()):  # type: ignore[misc]  # made by schemathesis, of no static type
+        def setup(self) -> None:
+            server.renew()
+
+        def before_call(self, case: Any) -> None:
+            if case.operation.path.endswith("/runs"):  # a walk begins with a run that waits
+                case.path_parameters = {"workflow": "ask"}
+                case.body = {**(case.body if isinstance(case.body, dict) else {}), "input": {}}
+
+        def call(self, case: Any, **_: Any) -> Response:
+            answer = server.call(case)
+            asked[f"{case.method} {case.operation.path} {answer.status_code}"] += 1
+            return answer
+
+        def validate_response(self, response: Response, case: Any, *_: Any, **__: Any) -> None:
+            right(server, case, response)
+
+    Walk.run(
+        settings=settings(
+            max_examples=walks,
+            stateful_step_count=12,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+    )
+    return asked
 
 
 def right(server: Served, case: Any, answer: Response) -> None:

@@ -60,7 +60,9 @@ def test_cursor_goes_through_the_whole_listing(listing: str, keys: str) -> None:
     """Page by page, each item once; another limit changes nothing."""
     web = a_web(an_app(KEYS[keys]))
     whole = web.get(listing.replace("limit=1", "limit=100")).body["items"]
-    found, cursor, limit = [], "", 1
+    found: list[Any] = []
+    cursor: Any = ""
+    limit = 1
     while cursor is not None:
         page = web.get(f"{listing.replace('limit=1', f'limit={limit}')}{cursor and f'&cursor={cursor}'}").body
         found += page["items"]
