@@ -30,7 +30,7 @@ export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo package up test check prove soak format docs quick lock clean
+.PHONY: help demo package up test check prove soak format docs quick browser lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile
@@ -83,6 +83,9 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 lock: $(STAMP) ## resolve the dependencies anew and pin them (UPGRADE=--upgrade for newer ones)
 	$(COMPILE) $(UPGRADE) pyproject.toml --all-extras --output-file requirements.lock
 	printf 'pip\nuv\n' | $(COMPILE) - --constraints requirements.lock --output-file requirements-bootstrap.lock
+
+browser: ## install Chromium, which the tests of pages look through (Debian, as root)
+	@command -v chromium || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core; }
 
 clean: ## remove what tools leave behind, .venv included
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* .local build dist *.egg-info

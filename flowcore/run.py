@@ -22,7 +22,7 @@ from flowcore.core import view
 from flowcore.core.admit import Resume
 from flowcore.core.events import Event, events
 from flowcore.core.rewind import Given
-from flowcore.core.view import StepResult
+from flowcore.core.view import Progress, StepResult
 from flowcore.delegation import delegate
 from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, RunExists, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
@@ -68,7 +68,12 @@ class RunResult(Generic[Out]):
     status: PublicStatus
     input: Json
     steps: Mapping[str, StepResult]
-    """Every step the run has met, by dotted id; a loop's body shows its last turn, foreach items are ``fan[7]``."""
+    """Every step the run has met, by dotted id; a loop's body shows its last turn, foreach items are ``fan[7]``.
+
+    Inside the items of a distributed foreach of more than a hundred workers, steps of nested workflows are left out.
+    """
+    progress: Mapping[str, Progress] = field(default_factory=dict)
+    """How far each distributed foreach is, by dotted id: to be had alone, and cheaply, with ``fields=["progress"]``."""
     output: Out | None = None
     """The validated output; None unless ``status`` is ``success``."""
     error: StepFailure | None = None
@@ -659,7 +664,7 @@ class Run(Generic[In, Out]):
 
     def _seen(self, snapshot: Snapshot, receipt: Receipt | None = None, *, replayed: bool = False) -> RunResult[Any]:
         graph, snapshot = self._app.engine.seen(snapshot)
-        if graph is not None and view.has_unloaded(snapshot, graph):
+        if graph is not None and (graph.fans_out or view.has_unloaded(snapshot, graph)):
             graph, snapshot = self._app.engine.seen(self._app.engine.read(snapshot.head.run))
         return replace(result_of(graph, snapshot, self._doors()), receipt=receipt, replayed=replayed)
 

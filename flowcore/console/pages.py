@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from flowcore.model import Json
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -54,10 +57,16 @@ def _environment() -> Environment:
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.globals["style"] = _style()
-    environment.filters["instant"] = _told
+    environment.filters["instant"] = told
+    environment.filters["json"] = _json
     return environment
 
 
-def _told(instant: datetime | None) -> str:
+def told(instant: datetime | None) -> str:
     """An instant as a person reads it."""
     return "" if instant is None else f"{instant:%d %B %Y, %H:%M} UTC"
+
+
+def _json(value: Json) -> str:
+    """What lies too deep for a list of its own."""
+    return json.dumps(value, ensure_ascii=False)

@@ -23,7 +23,7 @@ from flowcore.app import App
 from flowcore.deliveries import Secrets
 from flowcore.http.access import Policy
 from flowcore.http.api import Api, announced
-from flowcore.http.everything import served
+from flowcore.http.everything import served, served_with_docs
 from flowcore.http.gateway import Front, Request, Response, event_of, response_of
 from flowcore.http.hooks import hooks
 from flowcore.http.limits import MOST_BYTES, Pace
@@ -48,6 +48,7 @@ def asgi(
     links: Links | None = None,
     secrets: Secrets | None = None,
     pace: Pace | None = None,
+    docs: bool = False,
 ) -> Asgi:
     """All routes of an App, the open doors included, as one ASGI application.
 
@@ -57,6 +58,7 @@ def asgi(
         links: opens ``/a/`` and ``/cb/``; None: these are unknown routes.
         secrets: the secrets of webhooks by their names, opens ``/hooks/``; None: this is an unknown route.
         pace: how fast one run may be answered; None: as fast as answers come.
+        docs: whether ``GET /v1/docs`` shows a page on which the API can be tried.
 
     Example:
         >>> from flowcore import App
@@ -72,7 +74,7 @@ def asgi(
 
             yield doors(served_app, links)
 
-    locked = Api(app, served, log, policy, pace=pace)
+    locked = Api(app, served_with_docs if docs else served, log, policy, pace=pace)
     return Asgi(locked, Api(app, open_doors, log, pace=pace), authorize=authorize)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from flowcore.app import ServedWorkflow
 from flowcore.authoring.workflow import Workflow
 from flowcore.core.events import Event, failure_json
 from flowcore.core.health import Finding
-from flowcore.core.view import StepResult
+from flowcore.core.view import Progress, StepResult
 from flowcore.deliveries import Delivery
 from flowcore.errors import MalformedRequest
 from flowcore.fields import FIELDS
@@ -295,6 +296,10 @@ def _step(step: StepResult) -> dict[str, Json]:
     }
 
 
+def _progress(progress: Mapping[str, Progress]) -> dict[str, Json]:
+    return {id: asdict(far) for id, far in progress.items()}
+
+
 def _instant(instant: datetime | None) -> str | None:
     return None if instant is None else instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -303,6 +308,7 @@ _FORMS: Mapping[str, Callable[[Any], Json]] = {
     "error": failure_json,
     "waits": lambda waits: [wait_json(wait) for wait in waits],
     "steps": lambda steps: {id: _step(step) for id, step in steps.items()},
+    "progress": _progress,
     "state": dict,
     "request_context": dict,
     "created_at": _instant,

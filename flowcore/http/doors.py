@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
@@ -37,6 +38,13 @@ from flowcore.keys import RunRef
 from flowcore.links import Grant, Links, born_at
 from flowcore.model import Json, Receipt
 
+_CHANNELS = {
+    "link": "over a link like this one",
+    "callback": "by another system",
+    "event": "by an event",
+    "http": "over the API",
+    "python": "by a program",
+}
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -202,8 +210,9 @@ def _refusal(error: FlowcoreError) -> Response[str]:
 
 
 def _winner(winner: Mapping[str, Any]) -> list[tuple[str, str]]:
-    told = [("When", str(winner.get("at"))), ("By", winner.get("by") or "somebody without a name")]
-    return [*told, ("Over", str(winner.get("via")))]
+    at, via = datetime.fromisoformat(str(winner["at"])), str(winner.get("via"))
+    told = [("When", pages.told(at)), ("By", winner.get("by") or "somebody without a name")]
+    return [*told, ("How", _CHANNELS.get(via, via))]
 
 
 def _told(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infra.local import demo, soak
+from infra.local.demo_app import ENVIRONMENT
 from infra.local.logs import Line
 from infra.local.stack import LocalStack
 
@@ -42,8 +43,11 @@ def _up(port: int, app: str | None, log_file: Path | None) -> int:
     logging.getLogger("botocore").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that a kill shuts down in order, like Ctrl-C.
     try:
-        parameters = {"AppModule": app} if app else {}
-        with LocalStack(port=port, parameters=parameters, log_file=log_file, echo=_show) as stack:
+        parameters = {"AppModule": app or "infra.local.demo_app:app"}
+        environment = {} if app else ENVIRONMENT
+        with LocalStack(
+            port=port, parameters=parameters, environment=environment, log_file=log_file, echo=_show
+        ) as stack:
             print(_greeting(stack, app), flush=True)
             threading.Event().wait()
     except KeyboardInterrupt:
@@ -73,8 +77,12 @@ _EXAMPLE = """
   curl {url}/v1/runs/e-1
   curl -X POST {url}/v1/runs/e-1/resume -H 'content-type: application/json' -d '{{"data": {{"approved": true}}}}'
   curl -X POST {url}/v1/runs/e-1/cancel
+
+  curl -X POST {url}/v1/workflows/refund/runs -H 'content-type: application/json' \\
+       -d '{{"run_id": "r-1", "input": {{"order": "A-17", "cents": 990, "reason": "the kettle leaks"}}}}'
+  # prints a mail here: open its link in a browser
 """
-"""What to do with the example that is served when no other App is named."""
+"""What to do with the examples that are served when no other App is named."""
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""``make demo``: the story of one expense report, told over real HTTP against the embedded stack.
+"""``make demo``: the story of an expense report and of a refund, told over real HTTP against the embedded stack.
 
 Every line printed was observed; the first thing that is not as promised ends the demonstration with exit code 1.
 """
 
 import json
+import re
 import signal
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from examples import bank
+from examples import bank, refund
+from flowcore.webhooks import sign
+from infra.local.demo_app import BANK_KEY, ENVIRONMENT
 from infra.local.stack import LocalStack
 
 _PATIENCE = timedelta(seconds=40)
@@ -29,7 +33,7 @@ class BrokenPromiseError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP response with a JSON body."""
+    """An HTTP response; its body as JSON, or as the page it is."""
 
     status: int
     body: Any
@@ -43,8 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         books = Path(folder) / "bank.sqlite"
-        environment = {"EXPENSE_BANK_FILE": str(books), "EXPENSE_BANK_SECONDS": str(_BANK_SECONDS)}
-        parameters = {"AppModule": "examples.expense:app", "AuthMode": "NONE"}
+        environment = {"EXPENSE_BANK_FILE": str(books), "EXPENSE_BANK_SECONDS": str(_BANK_SECONDS), **ENVIRONMENT}
+        parameters = {"AppModule": "infra.local.demo_app:app"}
         print("Deploying template.yaml to a local AWS (moto); the handlers run under AWS's Lambda runtime client ...")
         try:
             with LocalStack(parameters=parameters, environment=environment) as stack:
@@ -53,7 +57,9 @@ def main(arguments: Sequence[str]) -> int:
             print(f"\nNOT AS PROMISED: {broken}")
             return 1
     print(f"\nAll as promised, in {time.monotonic() - began:.0f} s. Keep a stack running with `make up`; it prints the")
-    print("curl lines that do the same. The workflow is examples/expense.py, 40 lines of it.")
+    print(
+        "curl lines that do the same, and links to click. The workflows are examples/expense.py and examples/refund.py."
+    )
     return 0
 
 
@@ -64,6 +70,8 @@ def _tell(story: "_Story") -> None:
     story.survives_a_killed_worker()
     story.sleeps_for_days()
     story.shows_the_finished_run()
+    story.decides_over_a_link()
+    story.hears_from_the_bank()
 
 
 class _Story:
@@ -141,10 +149,58 @@ class _Story:
             branch = "└─" if number == len(steps) - 1 else "├─"
             print(f"{branch} {name:<44} {step['status']:<8} {_duration(step):>10}  {_outcome(step)}")
 
+    def decides_over_a_link(self) -> None:
+        self.run = "refund-1"
+        body = {"input": {"order": "A-17", "cents": 990, "reason": "the kettle leaks"}, "run_id": self.run}
+        reply = self.call("POST", "/v1/workflows/refund/runs", body)
+        self.expect(reply.status == 202, f"start answers 202, got {reply.status}: {reply.body}")
+        self.wait_for(lambda: bool(self.mails()), "the approver is written to")
+        link = self.mails()[0]
+        print(f"\n{self.run}, another run, asks by mail:")
+        _say("mail", f"to {refund.APPROVER}: {link}")
+        page = self.browse(link)
+        self.expect(page.status == 200 and 'name="approved"' in page.body, f"the link shows a form, got {page.status}")
+        self.expect(self.browse(link).status == 200, "opening a link decides nothing")
+        _say("opened", "GET -> 200, a page with a form; mail scanners open links too, so only a POST decides")
+        first = self.browse(link, approved="true", comment="of course")
+        self.expect(first.status == 200, f"the form is taken with 200, got {first.status}")
+        second = self.browse(link, approved="false")
+        self.expect(second.status == 409 and refund.APPROVER in second.body, "a second click is told who was faster")
+        _say("sent", f"the form -> 200; a second click -> 409, decided by {refund.APPROVER}")
+
+    def hears_from_the_bank(self) -> None:
+        self.wait_for(lambda: "refund.paid" in str(self.look().body["waits"]), "the run waits for the bank")
+        body = json.dumps({"order": "A-17", "amount": 990})
+        headers = sign("evt-1", body.encode(), self.stack.clock.now(), [BANK_KEY])
+        forged = self.call("POST", "/hooks/bank", body + " ", headers)
+        self.expect(forged.status == 401, f"a delivery that was changed is refused with 401, got {forged.status}")
+        told = [self.call("POST", "/hooks/bank", body, headers).body["verdict"] for _ in range(2)]
+        self.expect(told == ["applied", "duplicate"], f"a delivery counts once, it was {told}")
+        _say("webhook", "POST /hooks/bank, signed -> applied; once more -> duplicate; with a byte added -> 401")
+        shown = self.until("success")
+        print(f"\n{self.run}  {shown['status']}  {json.dumps(shown['output'])}")
+
     # -- looking and asking -----------------------------------------------------------------------------------------
 
     def resume(self, data: Any) -> Reply:
         return self.call("POST", f"/v1/runs/{self.run}/resume", {"data": data})
+
+    def look(self) -> Reply:
+        return self.call("GET", f"/v1/runs/{self.run}")
+
+    def mails(self) -> list[str]:
+        """The links in what the workers have printed."""
+        printed = "\n".join(line.text for line in self.stack.logs("WorkerFunction"))
+        return re.findall(re.escape(self.stack.url) + r"/a/[\w.-]+", printed)
+
+    def browse(self, link: str, **form: str) -> Reply:
+        """What a browser is shown; with a form, when it was sent."""
+        sent = urllib.parse.urlencode(form).encode() if form else None
+        try:
+            with urllib.request.urlopen(link, sent, timeout=60) as response:  # our own stack on loopback
+                return Reply(response.status, response.read().decode())
+        except urllib.error.HTTPError as refused:
+            return Reply(refused.code, refused.read().decode())
 
     def step(self, name: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.call("GET", f"/v1/runs/{self.run}").body["steps"].get(name, {})
@@ -161,7 +217,7 @@ class _Story:
         seen: list[Any] = []
 
         def reached() -> bool:
-            seen.append(self.call("GET", f"/v1/runs/{self.run}").body)
+            seen.append(self.look().body)
             return bool(seen[-1]["status"] == status)
 
         self.wait_for(reached, f"the run becomes {status!r}")
@@ -179,12 +235,13 @@ class _Story:
         if not held:
             raise BrokenPromiseError(promise)
 
-    def call(self, method: str, path: str, body: Any = None) -> Reply:
+    def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
+        raw = body if isinstance(body, str) or body is None else json.dumps(body)
         request = urllib.request.Request(  # our own stack on loopback
             self.stack.url + path,
             method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
+            data=None if raw is None else raw.encode(),
+            headers={"content-type": "application/json", **(headers or {})},
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as response:  # our own stack on loopback

@@ -42,7 +42,7 @@ class LocalStack:
     Args:
         port: of the HTTP API; 0 takes a free one.
         moto_port: of moto; 0 takes a free one. Not used when ``AWS_ENDPOINT_URL`` names an endpoint to deploy to.
-        parameters: of the template, by name.
+        parameters: of the template, by name. Unless told otherwise everybody is let in, and links lead back here.
         overrides: logical id of a function -> handler to run instead of the template's.
         environment: added to every function's own variables.
         task_root: the directory handlers are imported from.
@@ -80,7 +80,7 @@ class LocalStack:
         self.knobs = knobs or Knobs()
         self._port = port
         self._moto_port = moto_port
-        self._parameters = dict(parameters or {})
+        self._parameters = {"AuthMode": "NONE", **(parameters or {})}  # there is no authorizer here to ask who calls
         self._overrides = dict(overrides or {})
         self._environment = dict(environment or {})
         self._template = template
@@ -224,6 +224,7 @@ class LocalStack:
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            **({} if self._parameters.get("PublicUrl") else {"FLOWCORE_PUBLIC_URL": self.url}),
             **self.clock.environment(),
             **self._environment,
         }

@@ -285,6 +285,15 @@ def test_resources_have_what_the_template_says(stack: LocalStack) -> None:
     assert "ACTIVE" == group["State"]
 
 
+def test_links_lead_back_to_the_stack(stack: LocalStack) -> None:
+    """With keys of its own; and everybody is let in, as nobody is there to ask who calls."""
+    told = stack.environment("WorkerFunction")
+    place = told["FLOWCORE_LINK_SECRETS"].removeprefix("secretsmanager:")
+    kept = json.loads(stack.client("secretsmanager").get_secret_value(SecretId=place)["SecretString"])
+    assert (stack.url, "NONE") == (told["FLOWCORE_PUBLIC_URL"], told["FLOWCORE_AUTH"])
+    assert all(len(secret) >= 32 for secret in kept.values())
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs; one that only waits to be reaped does not."""
     try:

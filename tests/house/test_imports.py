@@ -31,6 +31,7 @@ LAYERS = (
             "flowcore.tries",
         ),
         *(
+            "flowcore.fanout",
             "flowcore.beats",
             "flowcore.handing_out",
             "flowcore.hints",
@@ -40,11 +41,12 @@ LAYERS = (
             "flowcore.receipts",
         ),
         *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
-        *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries", "flowcore.arrivals"),
+        *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries", "flowcore.arrivals", "flowcore.buses"),
+        *("flowcore.cloudevents", "flowcore.egress", "flowcore.outgoing", "flowcore.publishing"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
-        *("flowcore.settings", "flowcore.links", "flowcore.inbox"),
+        *("flowcore.settings", "flowcore.links", "flowcore.inbox", "flowcore.messages", "flowcore.intake"),
         *("flowcore.http", "flowcore.console", "flowcore.cli", "flowcore.ops"),
     ),
     ("flowcore.adapters", "flowcore.testing"),

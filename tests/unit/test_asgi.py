@@ -249,6 +249,12 @@ def test_body_is_read_no_further_than_it_may_be_long() -> None:
     assert len(parts) == 11  # ten parts are as much as it may be, the next shows that it is more
 
 
+@pytest.mark.parametrize(("docs", "status"), [(True, 200), (False, 404)])
+def test_page_of_the_api_is_shown_where_it_is_asked_for(docs: bool, status: int) -> None:
+    """And nowhere else."""
+    assert status == over_asgi(asgi(App(), docs=docs), a_request("GET", "/v1/docs")).status_code
+
+
 def test_caller_is_who_authorize_says() -> None:
     """As a gateway's authorizer would; without one everybody is a stranger to a policy."""
     app = an_app()

@@ -10,8 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from examples import approval, bank, expense, export, offer, onboarding, parcel, payouts, redo, review, trial
+from examples import (
+    approval,
+    bank,
+    expense,
+    export,
+    offer,
+    onboarding,
+    parcel,
+    payouts,
+    redo,
+    refund,
+    review,
+    thumbnails,
+    trial,
+)
 from flowcore import App
+from flowcore.links import Links
 from flowcore.testing import LocalApp
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +122,23 @@ def test_review_needs_two_of_three() -> None:
     assert review.Ruling(title="faster sums", merged=False) == forgotten.result().output
 
 
+def test_refund_is_decided_by_one_person_and_told_by_the_bank(capsys: pytest.CaptureFixture[str]) -> None:
+    """The mail has a link that says who answers; without an answer, or with a no, nothing is paid back."""
+    links = Links("https://shop.example", {"1": "0" * 32})
+    local = LocalApp(App(refund.refunds, links=links))
+    paid, refused, forgotten = (local.workflow(refund.refunds).create_run(id) for id in ("p", "r", "f"))
+    for run in (paid, refused, forgotten):
+        run.start(refund.Refund(order=run.run_id, cents=990, reason="it leaks"))
+    token = capsys.readouterr().out.split("/a/")[1].split()[0]
+    assert refund.APPROVER == links.read(token, "a", local.clock.now()).actor
+    paid.resume(refund.Decision(approved=True), by=refund.APPROVER)
+    local.send_event("refund.paid", "p", 990)
+    assert "990 cents are back" == paid.result().output
+    assert "refused" == refused.resume(refund.Decision(approved=False), by=refund.APPROVER).output
+    local.advance(days=3)
+    assert "nobody has decided" == forgotten.result().output
+
+
 def test_export_looks_until_the_job_is_done() -> None:
     """Every five minutes, and begun once although the worker died right after beginning."""
     local = LocalApp(export.app)
@@ -139,6 +171,20 @@ def test_payouts_go_on_while_one_waits() -> None:
     assert ["success", "suspended", "failed", "success"] == [asked.steps[f"pay[{i}]"].status for i in range(4)]
     done = run.resume(False, label="grace gets 20000").output
     assert payouts.Report(paid=["9 to ada, key june/pay[0]", "7 to alan, key june/pay[3]"], failed=2) == done
+
+
+def test_thumbnails_are_made_by_many_and_a_tenth_may_be_lost() -> None:
+    """Each photo is counted once; with more of them broken the run fails."""
+    good = [thumbnails.Photo(name=f"{number}.jpg", bytes=100) for number in range(18)]
+    bad = thumbnails.Photo(name="broken.jpg", bytes=0)
+    local = LocalApp(thumbnails.app)
+    album = local.workflow(thumbnails.thumbnails).create_run()
+    album.start(thumbnails.Album(photos=[*good, bad, bad]))
+    other = local.workflow(thumbnails.thumbnails).create_run()
+    other.start(thumbnails.Album(photos=[*good, bad, bad, bad]))
+    local.advance(minutes=5)
+    assert thumbnails.Made(bytes=180, lost=2) == album.result().output
+    assert "failed" == other.result().status
 
 
 def test_onboarding_sends_one_mail_and_shares_its_state() -> None:
