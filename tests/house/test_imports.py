@@ -53,7 +53,7 @@ LAYERS = (
     ),
     (
         *("flowcore.settings", "flowcore.links", "flowcore.inbox", "flowcore.messages", "flowcore.intake"),
-        *("flowcore.http", "flowcore.console", "flowcore.cli", "flowcore.ops"),
+        *("flowcore.http", "flowcore.client", "flowcore.console", "flowcore.cli", "flowcore.ops"),
     ),
     ("flowcore.adapters", "flowcore.testing"),
     ("handlers", "infra"),
@@ -81,6 +81,11 @@ RESERVED = (
     ("botocore", ("flowcore.adapters", "handlers.bootstrap", "infra"), "AWS is spoken to in the adapters"),
     ("opentelemetry", ("flowcore.adapters.otel",), "tracing systems are spoken to in one adapter"),
     ("aws_lambda_powertools", ("flowcore.http", "handlers"), "Powertools belongs to the edge"),
+    (
+        "httpx",
+        ("flowcore.client", "flowcore.adapters.sigv4", "flowcore.testing.served"),
+        "httpx comes with the client, an extra",
+    ),
     ("handlers", ("handlers",), "an entry point is started by Lambda, never imported"),
     ("os.environ", ("flowcore.settings", "infra"), "settings.py alone reads the environment"),
     ("os.environb", ("flowcore.settings", "infra"), "settings.py alone reads the environment"),
@@ -204,6 +209,7 @@ PLANTED = (
     ("flowcore.testing.faults", "from botocore.exceptions import ClientError", "adapters"),
     ("handlers.api", "import boto3", "adapters"),
     ("flowcore.app", "from aws_lambda_powertools import Logger", "edge"),
+    ("flowcore.cli.runs", "import httpx", "an extra"),
     ("flowcore.core.heads", "from dataclasses import dataclass, replace", "flowcore.parcels.replace"),
     ("flowcore.links", "import os\nkey = os.environ['KEY']", "environment"),
     ("handlers.worker", "from os import getenv", "environment"),
