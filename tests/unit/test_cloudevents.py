@@ -16,6 +16,7 @@ from flowcore.adapters.memory import MemoryStore
 from flowcore.adapters.streams import change_of, place_of
 from flowcore.cloudevents import MOST_BYTES, RUN_KINDS, CloudEvent, HeadChange, Kind, Telling, told
 from flowcore.errors import SettingsError
+from flowcore.keys import RunRef
 from flowcore.model import Head, RunStatus, StepFailure, Trace
 from flowcore.testing import LocalApp
 from tests.builders import BEFORE, LATER, NOW, a_head
@@ -218,8 +219,19 @@ def missed(changes: list[tuple[Head | None, Head | None]]) -> Iterator[str]:
     flat: list[CloudEvent] = [event for some in events for event in some]
     if len(flat) != len({event.id for event in flat}):
         yield "two events of one id"
-    for (_, before), (_, after) in pairwise(changes):
+    for run in {head.run for change in changes for head in change if head is not None}:
+        yield from _missed_of(run, changes, flat)
+
+
+def _missed_of(
+    run: RunRef, changes: list[tuple[Head | None, Head | None]], told_of_all: list[CloudEvent]
+) -> Iterator[str]:
+    """The same for one run; a storm may have several."""
+    heads = [
+        after for before, after in changes if any(head is not None and head.run == run for head in (before, after))
+    ]
+    for before, after in pairwise(heads):
         if before is not None and after is not None and before.public_status != after.public_status:
-            shown = [event for event in flat if event.data["version"] == after.version]
+            shown = [e for e in told_of_all if (e.subject, e.data["version"]) == (run.id, after.version)]
             if [after.public_status] != [event.data["status"] for event in shown]:
-                yield f"{after.public_status} at version {after.version} was told {len(shown)} times"
+                yield f"{run.id}: {after.public_status} at version {after.version} was told {len(shown)} times"
