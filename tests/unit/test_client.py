@@ -97,6 +97,7 @@ FLOWS = (
     workflow("confirmation", input=int, output=bool).then(confirm).commit(),
     workflow("both", input=int, output=dict[str, bool]).parallel(confirm, confirm.clone(id="again")).commit(),
     workflow("nap", input=int, output=int).sleep(timedelta(hours=1)).then(double).commit(),
+    workflow("fan", input=list[int], output=list[bool]).foreach(confirm, distributed=True).commit(),
     workflow("order", input=str, output=int).wait_for_event("paid", key=lambda order: order, model=int).commit(),
 )
 HOOK = Webhook(name="shop", scheme=StandardWebhooks(), secret="env:SHOP", event="paid", key="order", data="amount")
@@ -188,7 +189,7 @@ def desk(kind: Any) -> Desk:
 def workflows(desk: Desk) -> None:
     """Listed by id, with their schemas."""
     found = desk.workflows()
-    assert sorted(flow.id for flow in FLOWS) == [one.id for one in found]
+    assert {flow.id for flow in FLOWS} <= {one.id for one in found}  # and what a distributed foreach serves
     assert desk.workflow("twice") == found[-1]
     assert isinstance(found[0], WorkflowInfo)
     assert ({"type": "integer"}, ["double", "again"]) == (found[-1].input_schema, found[-1].steps)
@@ -218,6 +219,11 @@ def reading(desk: Desk) -> None:
     broken.append(True)
     failed = desk.run("twice", 1, "r-2")
     assert failed.result() == desk.get_run("r-2")
+    fan = desk.run("fan", [1, 2], "r-3")
+    desk.app.run_until_idle()
+    assert fan.result() == desk.get_run("r-3")
+    assert fan.result(fields=["progress"]) == desk.get_fields("r-3", ["progress"])
+    assert 2 == desk.get_run("r-3").progress["confirm"].total
     some = desk.get_fields("r-1", ["waits", "created_at", "state"])
     assert (["waits", "created_at", "state"], known.waits) == (list(some), some.waits)
     assert known.created_at == some.created_at
