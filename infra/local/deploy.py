@@ -79,7 +79,7 @@ class Deployment:
                 self._make(name)
         return Blueprint(
             functions=dict(self._functions),
-            queue_sources=tuple(map(self._queue_source, self._of_type("AWS::Lambda::EventSourceMapping"))),
+            queue_sources=tuple(map(self._queue_source, self._queue_mappings())),
             routes=tuple(map(self._route, self._of_type("AWS::ApiGatewayV2::Route"))),
             rates=tuple(map(self._rate, self._of_type("AWS::Events::Rule"))),
             schedule_groups=tuple(self._made[n].ref for n in self._of_type("AWS::Scheduler::ScheduleGroup")),
@@ -143,6 +143,8 @@ class Deployment:
         request = {key: properties[key] for key in _SAME_IN_CREATE_TABLE if key in properties}
         if "SSESpecification" in properties:
             request["SSESpecification"] = {"Enabled": _flag(properties["SSESpecification"]["SSEEnabled"])}
+        if "StreamSpecification" in properties:
+            request["StreamSpecification"] = {"StreamEnabled": True, **properties["StreamSpecification"]}
         if "DeletionProtectionEnabled" in properties:
             request["DeletionProtectionEnabled"] = _flag(properties["DeletionProtectionEnabled"])
         described = dynamodb.create_table(TableName=table, **request)["TableDescription"]
@@ -150,7 +152,8 @@ class Deployment:
             dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification=ttl)
         if recovery := properties.get("PointInTimeRecoverySpecification"):
             dynamodb.update_continuous_backups(TableName=table, PointInTimeRecoverySpecification=recovery)
-        return Made(ref=table, attributes={"Arn": described["TableArn"]})
+        stream = described.get("LatestStreamArn", "")
+        return Made(ref=table, attributes={"Arn": described["TableArn"], "StreamArn": stream})
 
     def _bucket(self, name: str, properties: dict[str, Any]) -> Made:
         bucket = self._physical_name(name, properties, "BucketName").lower()
@@ -218,6 +221,11 @@ class Deployment:
                 return spec.id
         raise TemplateError(f"{reference!r} is none of the template's functions.")
 
+    def _queue_mappings(self) -> list[str]:
+        """Mappings of queues; a table's stream tells nobody here."""
+        found = self._of_type("AWS::Lambda::EventSourceMapping")
+        return [name for name in found if ":sqs:" in self._properties(name)["EventSourceArn"]]
+
     def _queue_source(self, name: str) -> QueueSource:
         properties = self._properties(name)
         arn = properties["EventSourceArn"]
@@ -263,6 +271,7 @@ _NOT_NEEDED = frozenset(
         "AWS::Lambda::Permission",
         "AWS::Logs::LogGroup",
         "AWS::S3::BucketPolicy",
+        "AWS::SQS::QueuePolicy",
     }
 )
 """Read for what they say, or of no consequence on one machine; nothing is created for them."""
