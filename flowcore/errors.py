@@ -52,6 +52,8 @@ class FlowcoreError(Exception):
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
+    retry_after_s: int = 1
+    """Of one that is ``retryable``: how long to wait at least."""
     problem: Problem | None = None
     """How an API has told it, where it came from ``flowcore.client``."""
 
@@ -110,6 +112,21 @@ class MalformedRequest(RequestError):
     """What arrived is not even of the right form: not JSON, not an object, an id with forbidden characters."""
 
     code = "malformed-request"
+
+
+class TooManyAnswers(RequestError):
+    """One run is answered faster than this process takes answers to one run; nothing was done."""
+
+    code = "too-many-answers"
+    retryable = True
+
+    def __init__(self, a_minute: int, retry_after_s: int) -> None:
+        self.a_minute = a_minute
+        self.retry_after_s = retry_after_s
+        super().__init__(f"One run takes {a_minute} answers a minute here; try again in {retry_after_s} s.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"a_minute": self.a_minute, "retry_after_s": self.retry_after_s}
 
 
 class WorkflowNotFound(RequestError):

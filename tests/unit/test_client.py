@@ -587,6 +587,7 @@ def test_client_does_not_show_its_token() -> None:
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 ERRORS: tuple[FlowcoreError, ...] = (
+    errors.TooManyAnswers(600, 7),
     errors.WorkflowNotFound("x", ["a", "b"]),
     errors.RunNotFound("x"),
     errors.EventNotFound("paid", "A-1", "e"),
@@ -635,6 +636,7 @@ def test_error_is_the_one_that_the_app_has_raised(error: FlowcoreError) -> None:
         Stub(Client, reply, retries=0).ask("run_graph", "x")
     assert (type(error), str(error)) == (caught.type, str(caught.value))
     assert error.details() == caught.value.details()
+    assert error.retry_after_s == caught.value.retry_after_s
     assert getattr(error, "run_id", "x") == getattr(caught.value, "run_id", "x")
     assert (told.status_code, error.code) == _problem(caught.value)
 
