@@ -42,7 +42,13 @@ LAYERS = (
         ),
         *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
         *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries", "flowcore.arrivals", "flowcore.buses"),
-        *("flowcore.cloudevents", "flowcore.egress", "flowcore.outgoing", "flowcore.publishing"),
+        *(
+            "flowcore.cloudevents",
+            "flowcore.egress",
+            "flowcore.outgoing",
+            "flowcore.publishing",
+            "flowcore.step_events",
+        ),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
