@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from flowcore import App, Start, StepContext, errors, step, workflow
-from flowcore.client import AskedWait, AsyncClient, Client, DeliveryLine, InboxWait, WorkflowInfo
+from flowcore.client import AskedWait, AsyncClient, Client, DeliveryLine, InboxWait, WorkflowInfo, operations
 from flowcore.client.clients import Listed, Listing, Operation, Stream
 from flowcore.deliveries import Webhook
 from flowcore.errors import (
@@ -428,6 +428,12 @@ def test_every_operation_is_in_a_scene() -> None:
     known = {name for name in dir(Client) if isinstance(getattr(Client, name), (Operation, Listing, Stream))}
     assert len(known) > 30
     assert set() == known - {name for scene in SCENES for name in scene.__code__.co_names}
+
+
+def test_input_of_none_is_sent_and_one_left_out_is_not() -> None:
+    """To begin a step with nothing is not to begin it with what stands before it."""
+    bodies = [operations.fork("r-1", "ask", **given).body for given in ({}, {"input": None})]
+    assert [{"step": "ask"}, {"step": "ask", "input": None}] == bodies
 
 
 # -- how it asks ------------------------------------------------------------------------------------------------------
