@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from flowcore.client.call import Reply
 from flowcore.core.events import Event
 from flowcore.core.health import Finding
-from flowcore.core.view import StepResult
+from flowcore.core.view import Progress, StepResult
 from flowcore.deliveries import Verdict
 from flowcore.fields import RunFields
 from flowcore.model import EventReceipt, Json, Page, PublicStatus, Receipt, RunSummary, StepFailure, Wait
@@ -85,6 +85,7 @@ def _fields(body: Mapping[str, Any], run_id: str) -> dict[str, Any]:
     forms: Mapping[str, Callable[[Any], Any]] = {
         "waits": lambda rows: [_wait(row, run_id) for row in rows],
         "steps": lambda rows: {name: _made(StepResult, row) for name, row in rows.items()},
+        "progress": lambda rows: {name: _made(Progress, row) for name, row in rows.items()},
         "receipt": _receipt,
     }
     return {name: forms[name](value) if name in forms else _value(name, value) for name, value in body.items()}

@@ -30,6 +30,7 @@ class _Told:
 
 
 _MADE: Mapping[str, Callable[[_Told], FlowcoreError]] = {
+    "too-many-answers": lambda told: errors.TooManyAnswers(told.named("a_minute", 0), told.named("retry_after_s", 1)),
     "workflow-not-found": lambda told: errors.WorkflowNotFound(told.names.get("workflow", ""), told.named("known", ())),
     "run-not-found": lambda told: errors.RunNotFound(told.run_id),
     "event-not-found": lambda _: errors.EventNotFound("", "", ""),
@@ -84,6 +85,8 @@ def error_of(call: Call[Any], reply: Reply) -> FlowcoreError:
     error = _of_code(told) or _GATEWAY.get(reply.status, errors.ApiError)(told.problem.detail)
     error.args = (told.problem.detail,)
     error.problem = told.problem
+    if (after := reply.headers.get("retry-after", "")).isdecimal():
+        error.retry_after_s = int(after)
     return error
 
 

@@ -95,8 +95,8 @@ class Memory:
     def keep(self, target: str, reply: Reply) -> None:
         """Remember an answer that has a tag, and forget the one that was needed least lately."""
         if "etag" in reply.headers:
+            self.replies.pop(target, None)
             self.replies[target] = reply
-            self.replies.move_to_end(target)
         while len(self.replies) > _MOST_REPLIES:
             self.replies.popitem(last=False)
 

@@ -5,12 +5,10 @@ Requests go through everything they pass in a deployment behind the gateway: val
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
 import httpx
 
@@ -19,6 +17,7 @@ from flowcore.deliveries import Secrets
 from flowcore.http.access import Policy
 from flowcore.http.api import Api
 from flowcore.http.everything import served
+from flowcore.http.gateway import Front, Request, event_of, response_of
 from flowcore.links import Links
 
 _SIGNED = ("/a/", "/cb/", "/hooks/")
@@ -53,16 +52,15 @@ def in_process(
     opened = Api(app, lambda one: _open(one, links, secrets), log)
 
     def answer(request: httpx.Request) -> httpx.Response:
-        event = _event(request)
-        if event["rawPath"].startswith(_SIGNED):
-            return _response(opened(event, None))
+        front = Front(now=app.clock.now(), request_id="in-process")
+        if request.url.path.startswith(_SIGNED):
+            return _answered(opened(event_of(_asked(request), front), None))
         if tokens is not None:
             claims = tokens.get(request.headers.get("authorization", "").removeprefix("Bearer "))
             if claims is None:
                 return httpx.Response(401, json={"message": "Unauthorized"})  # the gateway's own words
-            jwt = {"claims": claims, "scopes": claims.get("scopes", [])}
-            event["requestContext"]["authorizer"] = {"jwt": jwt}
-        return _response(locked(event, None))
+            front = replace(front, authorizer={"jwt": {"claims": claims, "scopes": claims.get("scopes", [])}})
+        return _answered(locked(event_of(_asked(request), front), None))
 
     return httpx.MockTransport(answer)
 
@@ -78,41 +76,11 @@ def _open(app: App, links: Links | None, secrets: Secrets | None) -> Sequence[An
     ]
 
 
-def _event(request: httpx.Request) -> dict[str, Any]:
-    """As API Gateway puts it. Source: its developer guide, "Lambda proxy integrations", payload format version 2.0."""
-    path, _, query = request.url.raw_path.decode().partition("?")
-    http = {"method": request.method, "path": unquote(path), "sourceIp": "127.0.0.1", "protocol": "HTTP/1.1"}
-    return {
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": unquote(path),
-        "rawQueryString": query,
-        "queryStringParameters": _joined(query) or None,
-        "headers": {name.lower(): value for name, value in request.headers.items()},
-        "requestContext": {
-            "http": {**http, "userAgent": request.headers.get("user-agent", "")},
-            "requestId": "in-process",
-            "stage": "$default",
-        },
-        "body": base64.b64encode(request.content).decode() if request.content else None,
-        "isBase64Encoded": bool(request.content),
-    }
+def _asked(request: httpx.Request) -> Request:
+    headers = [(name, value) for name, value in request.headers.multi_items()]
+    return Request(method=request.method, target=request.url.raw_path.decode(), headers=headers, body=request.content)
 
 
-def _joined(query: str) -> dict[str, str]:
-    """Several values of one name come with a comma in between."""
-    joined: dict[str, str] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        joined[name] = f"{joined[name]},{value}" if name in joined else value
-    return joined
-
-
-def _response(answer: Mapping[str, Any]) -> httpx.Response:
-    headers = {name: str(value) for name, value in (answer.get("headers") or {}).items()}
-    body = answer.get("body") or ""
-    content = base64.b64decode(body) if answer.get("isBase64Encoded") else _text(body)
-    return httpx.Response(answer["statusCode"], headers=headers, content=content)
-
-
-def _text(body: Any) -> bytes:
-    return (body if isinstance(body, str) else json.dumps(body)).encode()
+def _answered(answer: Mapping[str, Any]) -> httpx.Response:
+    made = response_of(answer)
+    return httpx.Response(made.status, headers=[*made.headers], content=made.body)

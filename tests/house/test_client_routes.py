@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ from flowcore.model import EventReceipt, Receipt, RunSummary, StepFailure, Wait
 from flowcore.run import RunResult
 from infra.functions import ROUTES
 
+ROOT = Path(__file__).resolve().parents[2]
+
 MAKERS: dict[str, Callable[..., Call[Any]]] = {
     name: make
     for name, make in vars(operations).items()
@@ -28,9 +32,9 @@ MAKERS: dict[str, Callable[..., Call[Any]]] = {
 
 
 def test_every_route_is_asked_by_an_operation() -> None:
-    """The routes that operations ask are those that are deployed, and the callback door."""
+    """The routes that operations ask are those that are deployed, and the callback door; a page is for a browser."""
     asked = {make(*_texts(make)).route for make in MAKERS.values()}
-    assert {*ROUTES, "POST /cb/{token}"} == asked
+    assert {*ROUTES, "POST /cb/{token}"} - {"GET /v1/docs"} == asked
 
 
 def test_every_operation_is_a_method_of_the_clients() -> None:
@@ -65,3 +69,12 @@ PAIRS: tuple[tuple[type[BaseModel], type[Any], set[str]], ...] = (
 def test_nothing_that_is_answered_is_lost(shown: type[BaseModel], made: type[Any], derived: set[str]) -> None:
     """Every field of an answer is one of the value that a client gives."""
     assert set() == set(shown.model_fields) - {field.name for field in fields(made)} - derived
+
+
+def test_front_end_of_the_examples_asks_what_there_is() -> None:
+    """Every path in its source is a route."""
+    source = (ROOT / "examples" / "react" / "Approvals.tsx").read_text(encoding="utf-8")
+    asked = re.findall(r"`(/v1/[^`?]*)", source)
+    paths = {re.sub(r"\{\w+\}", "*", route.partition(" ")[2]) for route in ROUTES}
+    assert len(asked) > 3
+    assert set() == {re.sub(r"\$\{[^}]+\}", "*", path) for path in asked} - paths

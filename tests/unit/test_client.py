@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from flowcore import App, Start, StepContext, errors, step, workflow
-from flowcore.client import AskedWait, AsyncClient, Client, DeliveryLine, InboxWait, WorkflowInfo
+from flowcore.client import AskedWait, AsyncClient, Client, DeliveryLine, InboxWait, WorkflowInfo, operations
 from flowcore.client.clients import Listed, Listing, Operation, Stream
 from flowcore.deliveries import Webhook
 from flowcore.errors import (
@@ -97,6 +97,7 @@ FLOWS = (
     workflow("confirmation", input=int, output=bool).then(confirm).commit(),
     workflow("both", input=int, output=dict[str, bool]).parallel(confirm, confirm.clone(id="again")).commit(),
     workflow("nap", input=int, output=int).sleep(timedelta(hours=1)).then(double).commit(),
+    workflow("fan", input=list[int], output=list[bool]).foreach(confirm, distributed=True).commit(),
     workflow("order", input=str, output=int).wait_for_event("paid", key=lambda order: order, model=int).commit(),
 )
 HOOK = Webhook(name="shop", scheme=StandardWebhooks(), secret="env:SHOP", event="paid", key="order", data="amount")
@@ -188,7 +189,7 @@ def desk(kind: Any) -> Desk:
 def workflows(desk: Desk) -> None:
     """Listed by id, with their schemas."""
     found = desk.workflows()
-    assert sorted(flow.id for flow in FLOWS) == [one.id for one in found]
+    assert {flow.id for flow in FLOWS} <= {one.id for one in found}  # and what a distributed foreach serves
     assert desk.workflow("twice") == found[-1]
     assert isinstance(found[0], WorkflowInfo)
     assert ({"type": "integer"}, ["double", "again"]) == (found[-1].input_schema, found[-1].steps)
@@ -218,6 +219,11 @@ def reading(desk: Desk) -> None:
     broken.append(True)
     failed = desk.run("twice", 1, "r-2")
     assert failed.result() == desk.get_run("r-2")
+    fan = desk.run("fan", [1, 2], "r-3")
+    desk.app.run_until_idle()
+    assert fan.result() == desk.get_run("r-3")
+    assert fan.result(fields=["progress"]) == desk.get_fields("r-3", ["progress"])
+    assert 2 == desk.get_run("r-3").progress["confirm"].total
     some = desk.get_fields("r-1", ["waits", "created_at", "state"])
     assert (["waits", "created_at", "state"], known.waits) == (list(some), some.waits)
     assert known.created_at == some.created_at
@@ -424,6 +430,12 @@ def test_every_operation_is_in_a_scene() -> None:
     assert set() == known - {name for scene in SCENES for name in scene.__code__.co_names}
 
 
+def test_input_of_none_is_sent_and_one_left_out_is_not() -> None:
+    """To begin a step with nothing is not to begin it with what stands before it."""
+    bodies = [operations.fork("r-1", "ask", **given).body for given in ({}, {"input": None})]
+    assert [{"step": "ask"}, {"step": "ask", "input": None}] == bodies
+
+
 # -- how it asks ------------------------------------------------------------------------------------------------------
 
 
@@ -581,6 +593,7 @@ def test_client_does_not_show_its_token() -> None:
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 ERRORS: tuple[FlowcoreError, ...] = (
+    errors.TooManyAnswers(600, 7),
     errors.WorkflowNotFound("x", ["a", "b"]),
     errors.RunNotFound("x"),
     errors.EventNotFound("paid", "A-1", "e"),
@@ -629,6 +642,7 @@ def test_error_is_the_one_that_the_app_has_raised(error: FlowcoreError) -> None:
         Stub(Client, reply, retries=0).ask("run_graph", "x")
     assert (type(error), str(error)) == (caught.type, str(caught.value))
     assert error.details() == caught.value.details()
+    assert error.retry_after_s == caught.value.retry_after_s
     assert getattr(error, "run_id", "x") == getattr(caught.value, "run_id", "x")
     assert (told.status_code, error.code) == _problem(caught.value)
 
