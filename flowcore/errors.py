@@ -52,10 +52,10 @@ class FlowcoreError(Exception):
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
-    retry_after_s: int = 1
-    """Of one that is ``retryable``: how long to wait at least."""
     problem: Problem | None = None
     """How an API has told it, where it came from ``flowcore.client``."""
+    retry_after_s: int = 1
+    """Of one that is ``retryable``: how long to wait at least."""
 
     def details(self) -> Mapping[str, Any]:
         """What a caller's program may want to read, as plain JSON; the message is for people."""
