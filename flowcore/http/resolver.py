@@ -27,7 +27,7 @@ class Resolver(APIGatewayHttpResolver):
         return found
 
     @property
-    def context(self) -> dict[str, Any]:
+    def context(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
         """What the routes and what stands around them tell each other of it."""
         try:
             found: dict[str, Any] = self._here.context
