@@ -27,7 +27,7 @@ class Resolver(APIGatewayHttpResolver):
         return found
 
     @property
-    def context(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
+    def context(self) -> dict[str, Any]:
         """What the routes and what stands around them tell each other of it."""
         try:
             found: dict[str, Any] = self._here.context
@@ -36,7 +36,7 @@ class Resolver(APIGatewayHttpResolver):
         return found
 
     @context.setter
-    def context(self, value: dict[str, Any]) -> None:
+    def context(self, value: dict[str, Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
         self._here.context = value
 
     def _to_proxy_event(self, event: dict[str, Any]) -> APIGatewayProxyEventV2:

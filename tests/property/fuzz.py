@@ -176,6 +176,8 @@ def walk(walks: int, *, number: int) -> Counter[str]:
             if case.operation.path.endswith("/runs"):  # a walk begins with a run that waits
                 case.path_parameters = {"workflow": "ask"}
                 case.body = {**(case.body if isinstance(case.body, dict) else {}), "input": {}}
+            if case.operation.path.endswith("/resume") and asked.total() % 2:  # every other answer asks for nothing odd
+                case.headers, case.body = {}, {"data": "yes"}
 
         def call(self, case: Any, **_: Any) -> Response:
             answer = server.call(case)
