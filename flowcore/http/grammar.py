@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowcore.keys import LONGEST_KEY, LONGEST_NAME
+from flowcore.tracing import LONGEST_TAG, MOST_TAGS
 
 _NAME: Mapping[str, Any] = {"minLength": 1, "maxLength": LONGEST_NAME}
 RUN_ID: Mapping[str, Any] = {"pattern": r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"}
 WORKFLOW: Mapping[str, Any] = {"pattern": r"^[A-Za-z0-9_]([A-Za-z0-9_ -]{0,62}[A-Za-z0-9_-])?$"}
 EVENT: Mapping[str, Any] = {"pattern": r"^[A-Za-z0-9_][A-Za-z0-9._:@/-]{0,127}$"}
+TAG: Mapping[str, Any] = {"pattern": r"^[ -+\--~]+$", "maxLength": LONGEST_TAG}
+"""Those of plain letters; the App takes what can be printed in any language."""
 CURSOR: Mapping[str, Any] = {"pattern": r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{1,32}\.[0-9a-f]+$", "maxLength": 1_000}
 HEADERS: Mapping[str, Mapping[str, Any]] = {
     "Idempotency-Key": _NAME,
@@ -34,8 +37,8 @@ _EVERYWHERE: Mapping[str, Mapping[str, Any]] = {
     "index": {"minimum": 0},
     "retry_count": {"minimum": 0},
     "cursor": CURSOR,
-    "tags": {"pattern": r"^[!-+\--~]+$", "maxLength": 64, "maxItems": 10},
-    "tag": {"pattern": r"^[!-+\--~]+$", "maxLength": 64, "maxItems": 10},
+    "tags": {**TAG, "maxItems": MOST_TAGS},
+    "tag": {**TAG, "maxItems": MOST_TAGS},
 }
 """What a property or a parameter of this name means, wherever it stands."""
 _OF_STRINGS = frozenset({"pattern", "minLength", "maxLength"})

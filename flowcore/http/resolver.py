@@ -36,7 +36,7 @@ class Resolver(APIGatewayHttpResolver):
         return found
 
     @context.setter
-    def context(self, value: dict[str, Any]) -> None:
+    def context(self, value: dict[str, Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
         self._here.context = value
 
     def _to_proxy_event(self, event: dict[str, Any]) -> APIGatewayProxyEventV2:

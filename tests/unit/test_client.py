@@ -624,6 +624,7 @@ ERRORS: tuple[FlowcoreError, ...] = (
     errors.BadSignature("late"),
     errors.DefinitionChanged("x", "gone"),
     errors.PayloadTooLarge("input", 5, 4),
+    errors.TooManyAnswers(600, 7),
     errors.BlobMissing("input", run_id="x", step=None, key="k", why="gone."),
     errors.BlobAltered("input", run_id="x", step="a", key="k", why="cut."),
     errors.MalformedRequest("no"),
