@@ -16,6 +16,7 @@ from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, inst
 from flowcore.adapters.dynamodb_items import decode_summary, list_key, list_position, tag_text
 from flowcore.errors import MalformedRequest
 from flowcore.model import Page, RunFilter, RunSummary
+from flowcore.tracing import MOST_TAGS
 
 MOST_LOOKED_AT = 20_000
 """Entries that one page of a listing looks at, about: 3 MB of the index, 400 read units, a second or two.
@@ -93,10 +94,12 @@ def listing(wanted: RunFilter, *, limit: int = 1, cursor: str | None = None, old
     """The arguments of ``Store.list_runs`` as a range and conditions.
 
     Raises:
-        MalformedRequest: ``cursor`` is none that a listing gave, or ``limit`` is not positive.
+        MalformedRequest: ``cursor`` is none that a listing gave, ``limit`` is not positive, or no run has so many tags.
     """
     if limit < 1:
         raise MalformedRequest(f"A listing shows at least 1 run at a time, not {limit}.")
+    if len(wanted.tags) > MOST_TAGS:
+        raise MalformedRequest(f"A run has at most {MOST_TAGS} tags; this asks for runs with {len(wanted.tags)}.")
     after = _position(cursor) if cursor is not None else None
     lowest = list_key(to_ms(wanted.since), "") if wanted.since is not None else _LOWEST
     highest = list_key(to_ms(wanted.until), "~") if wanted.until is not None else _HIGHEST
@@ -185,9 +188,9 @@ def _position(cursor: str) -> str:
         created_ms, run_id = json.loads(base64.b64decode(cursor.encode(), altchars=b"-_", validate=True))
         if isinstance(created_ms, int) and isinstance(run_id, str):
             return list_key(created_ms, run_id)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         pass
-    raise MalformedRequest(f"{cursor!r} is not a cursor of a listing. Leave it out to begin with the newest run.")
+    raise MalformedRequest(f"{cursor[:100]!r} is not a cursor of a listing. Leave it out to begin with the newest run.")
 
 
 def lines_before(cursor: str | None) -> str:
