@@ -16,7 +16,6 @@ from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, inst
 from flowcore.adapters.dynamodb_items import decode_summary, list_key, list_position, tag_text
 from flowcore.errors import MalformedRequest
 from flowcore.model import Page, RunFilter, RunSummary
-from flowcore.tracing import MOST_TAGS
 
 MOST_LOOKED_AT = 20_000
 """Entries that one page of a listing looks at, about: 3 MB of the index, 400 read units, a second or two.
@@ -94,12 +93,10 @@ def listing(wanted: RunFilter, *, limit: int = 1, cursor: str | None = None, old
     """The arguments of ``Store.list_runs`` as a range and conditions.
 
     Raises:
-        MalformedRequest: ``cursor`` is none that a listing gave, ``limit`` is not positive, or no run has so many tags.
+        MalformedRequest: ``cursor`` is none that a listing gave, or ``limit`` is not positive.
     """
     if limit < 1:
         raise MalformedRequest(f"A listing shows at least 1 run at a time, not {limit}.")
-    if len(wanted.tags) > MOST_TAGS:
-        raise MalformedRequest(f"A run has at most {MOST_TAGS} tags; this asks for runs with {len(wanted.tags)}.")
     after = _position(cursor) if cursor is not None else None
     lowest = list_key(to_ms(wanted.since), "") if wanted.since is not None else _LOWEST
     highest = list_key(to_ms(wanted.until), "~") if wanted.until is not None else _HIGHEST
