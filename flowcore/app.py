@@ -7,17 +7,19 @@ end; with one, ``start`` and ``resume`` commit, ask a worker to look, and return
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, overload
 
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
+from flowcore.buses import Source
+from flowcore.cloudevents import Telling, wanted_of
 from flowcore.codec import Shape, digest
 from flowcore.core.health import OVERDUE
 from flowcore.core.view import waits as open_suspensions
-from flowcore.deliveries import Delivery, DeliveryLog, Webhook, found, replay
+from flowcore.deliveries import Delivery, DeliveryLog, Webhook, meaning, replay
 from flowcore.engine import Engine
 from flowcore.errors import (
     BlobLost,
@@ -44,6 +46,7 @@ from flowcore.model import (
     Topic,
     Wait,
 )
+from flowcore.outgoing import Outgoing
 from flowcore.ports import Blobs, Clock, Ids, LinkMaker, Queue, Scheduler, Store, Tracer
 from flowcore.run import Run, RunResult
 from flowcore.session import Pace
@@ -80,7 +83,12 @@ class App:
         tracer: is told what runs and steps took, as ``flowcore.ports.Span`` values; ``flowcore.adapters.otel`` has one
             for OpenTelemetry.
         webhooks: doors for signed deliveries; see ``flowcore.deliveries.Webhook``.
-        deliveries: where what has come through them is logged.
+        sources: what messages of buses and topics mean that come through the resume queue; ``flowcore.buses.Source``.
+        events: which changes of a run's status are told on the event bus of the stack, by names that are in
+            ``flowcore.cloudevents.KINDS``; all of them when left out.
+        include_payload: such an event carries input, output and error of the run.
+        outgoing: who is told over HTTPS; see ``flowcore.outgoing.Outgoing``.
+        deliveries: where what has come through webhooks and sources is logged.
         links: signs the addresses that ``Wait.approval_url`` and ``Wait.callback_url`` give; ``flowcore.links.Links``.
         largest_value: bytes of JSON that one value may have, with ``blobs``; 50 MB when left out. A step that gives a
             larger one fails with ``PayloadTooLarge``, and nothing of it is written.
@@ -109,6 +117,10 @@ class App:
         tracer: Tracer | None = None,
         links: LinkMaker | None = None,
         webhooks: Iterable[Webhook] = (),
+        sources: Iterable[Source] = (),
+        events: Collection[str] | None = None,
+        include_payload: bool = False,
+        outgoing: Iterable[Outgoing] = (),
         deliveries: DeliveryLog | None = None,
         largest_value: int | None = None,
     ) -> None:
@@ -124,7 +136,12 @@ class App:
         self.largest_value = _above_zero(largest_value)
         self.store: Store = _with_room(store or MemoryStore(), blobs, self.ids, self.largest_value)
         self.queue = queue
-        self.webhooks: Mapping[str, Webhook] = _named_once(webhooks)
+        webhooks, sources = tuple(webhooks), tuple(sources)
+        _refuse_namesakes([*webhooks, *sources])
+        self.webhooks: Mapping[str, Webhook] = {webhook.name: webhook for webhook in webhooks}
+        self.sources: Mapping[str, Source] = {source.name: source for source in sources}
+        self.telling = Telling(kinds=wanted_of(events), include_payload=include_payload)
+        self.outgoing: Mapping[str, Outgoing] = _named_once(outgoing)
         self.deliveries: DeliveryLog = deliveries or MemoryDeliveries()
         self.scheduler: Scheduler | None = scheduler or (None if store else MemoryScheduler())
         self.engine = Engine(
@@ -180,6 +197,10 @@ class App:
             tracer=tracer or self.engine.tracer,
             links=links or self.engine.links,
             webhooks=self.webhooks.values(),
+            sources=self.sources.values(),
+            events=self.telling.kinds,
+            include_payload=self.telling.include_payload,
+            outgoing=self.outgoing.values(),
             deliveries=deliveries or self.deliveries,
             largest_value=largest_value or self.largest_value,
         )
@@ -394,13 +415,13 @@ class App:
         return receipt_of(self.engine, Topic(self.tenant, name, key), event_id)
 
     def list_deliveries(self, webhook: str, *, limit: int = 50, cursor: str | None = None) -> Page[Delivery]:
-        """What has come through a webhook in the last 30 days, the newest first, without the bodies.
+        """What has come through a webhook or a source in the last 30 days, the newest first, without the bodies.
 
         Raises: WebhookNotFound, MalformedRequest.
         """
         if limit < 1:
             raise MalformedRequest(f"limit={limit} is below 1; ask for at least one delivery")
-        return self.deliveries.deliveries(found(self, webhook).tenant, webhook, limit=limit, cursor=cursor)
+        return self.deliveries.deliveries(meaning(self, webhook).tenant, webhook, limit=limit, cursor=cursor)
 
     def replay_delivery(self, webhook: str, id: str) -> Delivery:
         """Give one delivery another chance: one that was filtered, fitted nothing, or was for nobody.
@@ -535,12 +556,21 @@ def _age(wait: Wait[Json]) -> tuple[datetime, str, str]:
     return wait.since or _LATEST, wait.run_id, wait.id
 
 
-def _named_once(webhooks: Iterable[Webhook]) -> dict[str, Webhook]:
-    named: dict[str, Webhook] = {}
-    for webhook in webhooks:
-        if named.setdefault(webhook.name, webhook) is not webhook:
-            raise SettingsError(f"Two webhooks are named {webhook.name!r}; each needs an address of its own.")
+def _named_once(outgoing: Iterable[Outgoing]) -> dict[str, Outgoing]:
+    named: dict[str, Outgoing] = {}
+    for receiver in outgoing:
+        if named.setdefault(receiver.name, receiver) is not receiver:
+            raise SettingsError(f"Two receivers are named {receiver.name!r} in outgoing=; a letter names one of them.")
     return named
+
+
+def _refuse_namesakes(told: Sequence[Webhook | Source]) -> None:
+    """A webhook's name is its address, and both webhooks and sources are logged under theirs."""
+    seen: set[str] = set()
+    for each in told:
+        if each.name in seen:
+            raise SettingsError(f"Two webhooks or sources are named {each.name!r}; each needs a name of its own.")
+        seen.add(each.name)
 
 
 def _positive(retention: timedelta | None) -> timedelta | None:

@@ -10,8 +10,10 @@ from flowcore.core.evolve import Delegated, evolve
 from flowcore.core.receipts import delegated
 from flowcore.core.seats import Turned, handing_over
 from flowcore.errors import ConflictError, RequestError
+from flowcore.fanout import child_at
 from flowcore.keys import RunRef
-from flowcore.model import Delegation, Receipt, Snapshot, StepRecord
+from flowcore.model import Delegation, Receipt, Snapshot, StepRecord, wait_id
+from flowcore.parcels import replace
 from flowcore.ports import Written
 
 if TYPE_CHECKING:
@@ -42,6 +44,10 @@ def _delegated(engine: Engine, run: RunRef, resume: Resume, to: str) -> tuple[Sn
             record = meant(graph, snapshot, resume)
         if isinstance(record, RequestError):
             raise record
+        child = child_at(snapshot, record.key)
+        if child is not None:
+            there = replace(resume, step=None, label=None, index=None, wait=wait_id(record, snapshot.head.incarnation))
+            return snapshot, _delegated(engine, child, there, to)[1]
         head, now = snapshot.head, engine.time_of(snapshot)
         found = handing_over(head, record, resume.by, to, now)
         if isinstance(found, Turned):

@@ -7,6 +7,7 @@ one which was filtered, or which nobody understood, can be given another chance.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from flowcore.webhooks import Headers, Scheme, Slack
 
 if TYPE_CHECKING:
     from flowcore.app import App
+    from flowcore.buses import Source
 
 _LOGGER = logging.getLogger("flowcore.deliveries")
 
@@ -92,9 +94,7 @@ class Webhook:
         faults = [] if is_address else [f"{self.name!r} cannot be a part of an address"]
         if self.secret.partition(":")[0] not in ("env", "ssm", "secretsmanager"):
             faults.append("secret= names no place: env:NAME, ssm:/path or secretsmanager:id (never the secret itself)")
-        if (mistake := event_mistake(self.event)) is not None:
-            faults.append(mistake)
-        faults += [fault for text in (self.key, self.data, self.only) if (fault := _mistake(text)) is not None]
+        faults += mistakes(self)
         if faults:
             raise SettingsError(f"Webhook {self.name!r}: " + "; ".join(faults))
 
@@ -146,22 +146,13 @@ def deliver(app: App, hook: Webhook, id: str, headers: Headers, body: bytes) -> 
         id: what ``hook.scheme.verify`` has called it.
     Raises: OutsideError, and then the sender will try again.
     """
-    now = app.clock.now()
     asked = {name: value for name in _headers_in(hook) if (value := headers.get(name)) is not None}
-    fresh = Delivery(
-        tenant=hook.tenant,
-        hook=hook.name,
-        id=_line(app, now),
-        delivery_id=id,
-        at=now,
-        verdict="rejected",
-        headers=asked or None,
-    )
+    fresh = replace(begun(app, hook, id), headers=asked or None)
     try:
         value = _opened(hook.scheme, body)
     except MalformedRequest as error:
-        return _logged(app, replace(fresh, reason=str(error)))
-    return _logged(app, _judged(app, hook, replace(fresh, body=value)))
+        return logged(app, replace(fresh, reason=str(error)))
+    return logged(app, judged(app, hook, replace(fresh, body=value)))
 
 
 def replay(app: App, name: str, id: str) -> Delivery:
@@ -169,13 +160,13 @@ def replay(app: App, name: str, id: str) -> Delivery:
 
     What has settled a wait settles no other: it is a ``duplicate``. Raises: WebhookNotFound, DeliveryNotFound.
     """
-    hook = found(app, name)
-    kept = app.deliveries.delivery(hook.tenant, name, id)
+    told = meaning(app, name)
+    kept = app.deliveries.delivery(told.tenant, name, id)
     if kept is None:
         raise DeliveryNotFound(name, id)
     now = app.clock.now()
     again = replace(kept, id=_line(app, now), at=now, reason=None, event=None, key=None, run_id=None, wait=None)
-    return _logged(app, _judged(app, hook, again))
+    return logged(app, judged(app, told, again))
 
 
 def found(app: App, name: str) -> Webhook:
@@ -184,6 +175,18 @@ def found(app: App, name: str) -> Webhook:
         return app.webhooks[name]
     except KeyError:
         raise WebhookNotFound(name) from None
+
+
+def meaning(app: App, name: str) -> Webhook | Source:
+    """The webhook or the source of that name, whose deliveries are logged under it. Raises: WebhookNotFound."""
+    source = app.sources.get(name)
+    return found(app, name) if source is None else source
+
+
+def begun(app: App, told: Webhook | Source, id: str) -> Delivery:
+    """A delivery that has just come, before anybody has judged it."""
+    now = app.clock.now()
+    return Delivery(tenant=told.tenant, hook=told.name, id=_line(app, now), delivery_id=id, at=now, verdict="rejected")
 
 
 def challenge(hook: Webhook, body: bytes) -> str | None:
@@ -198,7 +201,8 @@ def challenge(hook: Webhook, body: bytes) -> str | None:
     return str(value.get("challenge", "")) if is_asked else None
 
 
-def _judged(app: App, hook: Webhook, delivery: Delivery) -> Delivery:
+def judged(app: App, hook: Webhook | Source, delivery: Delivery) -> Delivery:
+    """What becomes of it: an event, if the expressions find in it what they look for. Raises: OutsideError."""
     ask = _Reader(delivery.body, delivery.headers or {})
     if hook.only is not None and not ask(hook.only):
         return replace(delivery, verdict="filtered", reason=f"only={hook.only!r} says no")
@@ -210,11 +214,17 @@ def _judged(app: App, hook: Webhook, delivery: Delivery) -> Delivery:
     told = replace(delivery, event=hook.event, key=key)
     try:
         receipt = app.for_tenant(hook.tenant).send_event(
-            hook.event, key, ask(hook.data), event_id=f"{hook.name}:{delivery.delivery_id}", keep=hook.keep
+            hook.event, key, ask(hook.data), event_id=_event_id(hook.name, delivery.delivery_id), keep=hook.keep
         )
     except RequestError as error:
         return replace(told, verdict="rejected", reason=error.code)
     return replace(told, verdict=receipt.verdict, run_id=receipt.run_id, wait=receipt.wait)
+
+
+def _event_id(hook: str, delivery_id: str) -> str:
+    """The same for the same delivery, in what an event's id may have of characters and of length."""
+    plain = f"{hook}:{delivery_id}"
+    return plain if is_run_id(plain) else f"{hook[:64]}:{hashlib.sha256(plain.encode()).hexdigest()[:40]}"
 
 
 def _line(app: App, now: datetime) -> str:
@@ -222,7 +232,7 @@ def _line(app: App, now: datetime) -> str:
     return f"{int(now.timestamp() * 1000):015d}-{app.ids.fresh()[-8:]}"
 
 
-def _logged(app: App, delivery: Delivery) -> Delivery:
+def logged(app: App, delivery: Delivery) -> Delivery:
     """The event is what counts; a log that cannot be written costs the log."""
     try:
         app.deliveries.log(delivery, delivery.at + KEPT)
@@ -283,6 +293,13 @@ def _compiled(expression: str) -> Any:
     from jmespath import compile as compiled  # noqa: PLC0415  # as above
 
     return compiled(expression)
+
+
+def mistakes(told: Webhook | Source) -> list[str]:
+    """What cannot be meant: an event that is none, an expression that is none."""
+    event = event_mistake(told.event)
+    faults = [fault for text in (told.key, told.data, told.only) if (fault := _mistake(text)) is not None]
+    return faults if event is None else [event, *faults]
 
 
 def _mistake(expression: str | None) -> str | None:

@@ -7,7 +7,7 @@ written by itself; the store's conditions judge whether it may write. Knows port
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -37,11 +37,25 @@ from flowcore.errors import (
     StillRunning,
     WorkflowNotFound,
 )
+from flowcore.fanout import PATIENCE, child_at, delete_children, whole, within
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.mailbox import EventGone, listeners_of, stop_listening
-from flowcore.model import Answer, Doors, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id
+from flowcore.model import (
+    Answer,
+    Doors,
+    Head,
+    Json,
+    Receipt,
+    RunStatus,
+    Sent,
+    Snapshot,
+    StepRecord,
+    Trace,
+    wait_id,
+    wait_place,
+)
 from flowcore.options import answer_shape
 from flowcore.parcels import replace
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, LinkMaker, NotClaimable, Store, Tracer, Written
@@ -59,6 +73,8 @@ MOST_TRIES = 20
 
 _TAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED, RunStatus.JOINING, RunStatus.BLOCKED})
 """Statuses from which whoever brings an answer may drive on at once."""
+_WAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED})
+"""Statuses in which a hint that comes early is sent again. Children wake the run that waits for them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -124,12 +140,10 @@ class Engine:
     def look(self, run: RunRef, *, deadline: datetime | None = None, per_step: bool = False) -> Head | None:
         """A hint has come: drive the run if there is anything to do. None when there is no such run."""
         now = self.clock.now()
-        lease_until = self.lease_until(now, deadline)
-        due = lease_until + heads.LEASE_GRACE
-        claim = self.store.claim(run, owner=self.ids.fresh(), now=now, lease_until=lease_until, due=due)
+        claim = self._claim(run, deadline)
         match claim:
             case NotClaimable(head):
-                if head is not None and head.wake is not None and head.wake > now and not head.is_terminal:
+                if head is not None and head.wake is not None and head.wake > now and head.status in _WAKEABLE:
                     self.hints.send(run, at=head.wake, version=head.version)
                 elif head is None or not head.outbox:
                     status = None if head is None else head.status
@@ -193,6 +207,11 @@ class Engine:
     ) -> tuple[Snapshot, Receipt]:
         """As ``resume``, but of an answer that changes nothing no receipt is kept: its caller does that."""
         owner = self.ids.fresh()
+        if resume.wait is not None and "[" in resume.wait:
+            place, _ = wait_place(resume.wait)
+            child = child_at(self._as_it_stands(run, everything=False), place)
+            if child is not None:
+                return self._taken_in(run, [(child, resume)], data, here=here, deadline=deadline, taken=taken)
         # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
         # care: it is open or it is not.
         everything = resume.idempotency_key is not None and resume.wait is None
@@ -208,6 +227,8 @@ class Engine:
                 case Repeated(first):
                     self.hint_again(snapshot.head)
                     return snapshot, first
+                case Meant(records) if children := self._in_children(snapshot, records, resume):
+                    return self._taken_in(run, children, data, here=here, deadline=deadline, taken=taken)
                 case Meant(records, seats):
                     meant = zip(records, seats, strict=True)
                     answers = [self._answer(graph, snapshot, record, data, resume, seat) for record, seat in meant]
@@ -225,7 +246,7 @@ class Engine:
 
     def cancel(self, run: RunRef, *, by: str | None = None) -> Head:
         """Stop a run for good, from any process; an ended run keeps its status. Raises: RunNotFound."""
-        hooked = any(graph.hooks.on_finish is not None for graph in self.graphs.values())
+        hooked = any(graph.hooks.on_finish is not None or graph.fans_out for graph in self.graphs.values())
         if hooked or self.retention is not None or any(graph.retention is not None for graph in self.graphs.values()):
             head = self._canceled(run, by)
         else:
@@ -244,7 +265,7 @@ class Engine:
 
         An ended run is given back as it stands. Raises: RunNotFound; NotActive when it waits for an answer.
         """
-        snapshot = self.read(run)
+        snapshot = self._as_it_stands(run)
         head, now = snapshot.head, self.time_of(snapshot)
         if head.is_terminal:
             return snapshot
@@ -256,7 +277,7 @@ class Engine:
     def pause(self, run: RunRef) -> Head:
         """Stop a run until it is unpaused; answers that come meanwhile are stored. Raises: RunNotFound, NotActive."""
         for _ in range(MOST_TRIES):
-            snapshot = self.read(run, everything=False)
+            snapshot = self._as_it_stands(run, everything=False)
             head = snapshot.head
             if head.is_terminal or head.status in (RunStatus.PAUSED, RunStatus.BLOCKED):
                 raise NotActive(run.id, head.public_status, "paused")
@@ -267,7 +288,7 @@ class Engine:
 
     def unpause(self, run: RunRef, *, here: bool, deadline: datetime | None = None, per_step: bool = False) -> Snapshot:
         """Let a paused or blocked run go on. Raises: RunNotFound, NotActive."""
-        snapshot = self.read(run, everything=False)
+        snapshot = self._as_it_stands(run, everything=False)
         head = snapshot.head
         if head.status not in (RunStatus.PAUSED, RunStatus.BLOCKED):
             raise NotActive(run.id, head.public_status, "unpaused")
@@ -297,7 +318,7 @@ class Engine:
 
         Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
         """
-        snapshot = self.read(run)
+        snapshot = self._as_it_stands(run)
         head, now = snapshot.head, self.time_of(snapshot)
         if head.status is RunStatus.RUNNING and head.lease_until is not None and head.lease_until > now:
             raise StillRunning(run.id, "travel in time")
@@ -324,7 +345,7 @@ class Engine:
 
         Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload.
         """
-        snapshot = self.read(run)
+        snapshot = self._as_it_stands(run)
         (graph, snapshot), now = self.met(snapshot), self.time_of(snapshot)
         step, outputs = _called_here(graph, step, outputs)
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
@@ -344,16 +365,45 @@ class Engine:
         """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
         for _ in range(MOST_TRIES):
             head = self.cancel(run)
+            delete_children(self, run)
             if self.store.delete(run, last=heads.removed(head, self.clock.now())):
                 return
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being deleted. Try again.")
 
     def read(self, run: RunRef, *, everything: bool = True) -> Snapshot:
         """The run as it stands. Raises: RunNotFound."""
+        snapshot = self._as_it_stands(run, everything=everything)
+        graph = self.graphs.get(snapshot.head.workflow)
+        if graph is None or not graph.fans_out:
+            return snapshot
+        return whole(self, graph, snapshot, everything=everything)
+
+    def read_again(self, snapshot: Snapshot) -> Snapshot:
+        """A run that this worker has lost, as it stands now; a child whose run has gone, as it was."""
+        try:
+            return self.read(snapshot.head.run)
+        except RunNotFound:
+            if snapshot.head.part is None:
+                raise
+            return snapshot
+
+    def load_held(self, head: Head) -> Snapshot | None:
+        """A run that this worker holds, with the records of its open scopes; a child's among those around it.
+
+        None when it has gone, or is a child whose work nobody wants any more.
+        """
+        loaded = self.store.load(head.run, head)
+        return None if loaded is None else within(self, fold(head, loaded[1].values()))
+
+    def _as_it_stands(self, run: RunRef, *, everything: bool = True) -> Snapshot:
+        """The run without what its children know. Raises: RunNotFound."""
         loaded = self.store.load(run, everything=everything)
         if loaded is None or loaded[0].is_expired(self.clock.now()):
             raise RunNotFound(run.id)
-        return fold(loaded[0], loaded[1].values())
+        snapshot = within(self, fold(loaded[0], loaded[1].values()), everything=everything)
+        if snapshot is None:
+            raise RunNotFound(run.id)
+        return snapshot
 
     def peek(self, run: RunRef) -> Head:
         """The run's head alone. Raises: RunNotFound."""
@@ -537,6 +587,43 @@ class Engine:
                 return self.read(head.run)
         return snapshot
 
+    def _in_children(
+        self, snapshot: Snapshot, records: Sequence[StepRecord], resume: Resume
+    ) -> list[tuple[RunRef, Resume]]:
+        """For suspensions that children of this run are in: whom to tell, and which suspension is meant there."""
+        incarnation = snapshot.head.incarnation
+        return [
+            (child, replace(resume, step=None, label=None, index=None, wait=wait_id(record, incarnation)))
+            for record in records
+            if (child := child_at(snapshot, record.key)) is not None
+        ]
+
+    def _taken_in(
+        self,
+        run: RunRef,
+        children: Sequence[tuple[RunRef, Resume]],
+        data: Json,
+        *,
+        here: bool,
+        deadline: datetime | None,
+        taken: Sent | None,
+    ) -> tuple[Snapshot, Receipt]:
+        """Answer suspensions in children; of several, those that others answer meanwhile keep what they got."""
+        receipt, refused = None, None
+        for child, resume in children:
+            try:
+                _, told = self.take(child, data, resume, here=here, deadline=deadline, taken=taken)
+            except RequestError as error:
+                refused = refused or error
+            else:
+                receipt = receipt or told
+        if receipt is None:
+            assert refused is not None  # somebody was asked
+            raise refused
+        if here:
+            self.look(run, deadline=deadline)
+        return self.read(run), receipt
+
     # -- operators --------------------------------------------------------------------------------------------------
 
     def next_life(self, head: Head) -> int:
@@ -585,7 +672,10 @@ class Engine:
             here = self.hints.queue is None
             moved = heads.kept_for(heads.canceled(head, now, by), self.retention_of(head.workflow))
             if graph is not None:
-                moved = heads.owing(moved, graph.hooks, lease(self, now, None) if here else now)
+                until = lease(self, now, None) if here else now
+                moved = heads.owing(moved, graph.hooks, until)
+                if graph.fans_out and head.part is None:
+                    moved = heads.owing_children(moved, until)
             if not isinstance(self.store.move(moved, version=head.version), Written):
                 continue
             if graph is None or not moved.outbox:
@@ -613,38 +703,71 @@ class Engine:
         The head is written first: whoever wants to bring the run back to life (time travel) finds it changed, and
         learns from then on that it is gone; whoever finds it half removed goes on when ``due`` has passed.
         """
+        delete_children(self, head.run)
         self.store.delete(head.run, last=heads.removed(head, self.clock.now()))
 
     # -- driving ----------------------------------------------------------------------------------------------------
 
     def _claimed(self, head: Head, deadline: datetime | None, *, per_step: bool) -> Head:
-        loaded = self.store.load(head.run, head)
-        if loaded is None:
-            raise RunNotFound(head.run.id)
         try:
-            snapshot = fold(head, loaded[1].values())
+            snapshot = self.load_held(head)
         except BlobLost as lost:
             return self.blocked(Snapshot(head=head), str(lost)).head
+        if snapshot is None:
+            return self._unwanted(head)
+        if snapshot.around is not None and snapshot.around.status in (RunStatus.PAUSED, RunStatus.BLOCKED):
+            return self._waiting(snapshot)
         graph = self.graphs.get(head.workflow)
         if graph is None:
             reason = f"no workflow {head.workflow!r} is served here; deploy it again, then resume or cancel the run"
             return self.blocked(snapshot, reason).head
         return self._drive(graph, snapshot, deadline, per_step=per_step).head
 
+    def _claim(self, run: RunRef, deadline: datetime | None) -> Claimed | NotClaimable:
+        now = self.clock.now()
+        lease_until = self.lease_until(now, deadline)
+        due = lease_until + heads.LEASE_GRACE
+        return self.store.claim(run, owner=self.ids.fresh(), now=now, lease_until=lease_until, due=due)
+
+    def _unwanted(self, head: Head) -> Head:
+        """A child whose run has ended, or begun a new life, ends as well. Raises: RunNotFound."""
+        if head.part is None:
+            raise RunNotFound(head.run.id)
+        return self.store.cancel(head.run, now=self.clock.now()) or head
+
+    def _waiting(self, snapshot: Snapshot) -> Head:
+        """A child whose run an operator has stopped looks again after a while."""
+        held, now = snapshot.head, self.time_of(snapshot)
+        head = heads.parked(held, now, RunStatus.WAITING, now + PATIENCE)
+        if isinstance(self.store.release(head, epoch=held.epoch, version=held.version), Written):
+            self.hints.send(head.run, at=now + PATIENCE, version=head.version)
+        return head
+
     def _drive(
         self, graph: Graph, snapshot: Snapshot, deadline: datetime | None, *, per_step: bool = False
     ) -> Snapshot:
         """Drive a run this worker holds until it is parked, ended or handed on; the run as it stands then."""
-        graph, snapshot = as_met(graph, snapshot)
-        if snapshot.head.definition != graph.fingerprint:
-            reason = conflict(graph, snapshot)
-            if reason is not None:
-                return self.blocked(snapshot, reason)
-        try:
-            snapshot = renewed_snapshot(graph, snapshot)
-        except (Outdated, BlobLost) as error:
-            return self.blocked(snapshot, str(error))
-        return Session(self, graph, snapshot, deadline, per_step=per_step).run()
+        while True:
+            met, snapshot = as_met(graph, snapshot)
+            if snapshot.head.definition != met.fingerprint:
+                reason = conflict(met, snapshot)
+                if reason is not None:
+                    return self.blocked(snapshot, reason)
+            try:
+                snapshot = renewed_snapshot(met, snapshot)
+            except (Outdated, BlobLost) as error:
+                return self.blocked(snapshot, str(error))
+            session = Session(self, met, snapshot, deadline, per_step=per_step)
+            snapshot = session.run()
+            if not session.children or snapshot.head.status not in _TAKEABLE:
+                return snapshot
+            for child in dict.fromkeys(session.children):
+                self.look(child, deadline=deadline)
+            claim = self._claim(snapshot.head.run, deadline)
+            loaded = self.load_held(claim.head) if isinstance(claim, Claimed) else None
+            if loaded is None:
+                return self.read_again(snapshot)
+            snapshot = loaded
 
     def blocked(self, snapshot: Snapshot, reason: str) -> Snapshot:
         """Give back a run this worker holds, to stand still until somebody has mended what ``reason`` says."""

@@ -62,6 +62,7 @@ FIELDS: Mapping[str, Field] = {
     "waits": Field(Needs.OPEN, lambda _, snapshot: view.waits(snapshot)),
     "resume_labels": Field(Needs.OPEN, lambda _, snapshot: labels(view.waits(snapshot))),
     "steps": Field(Needs.ALL, view.steps),
+    "progress": Field(Needs.OPEN, lambda _, snapshot: view.progress(snapshot)),
     "state": Field(Needs.OPEN, lambda _, snapshot: state_at(snapshot, StepKey(ROOT))),
     "request_context": Field(Needs.OPEN, lambda _, snapshot: context_at(snapshot, StepKey(ROOT))),
     "blocked": Field(

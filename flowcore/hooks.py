@@ -21,7 +21,9 @@ from flowcore.core import heads, view
 from flowcore.core.evolve import fold
 from flowcore.core.rename import as_met
 from flowcore.errors import BlobLost, OutsideError
+from flowcore.fanout import cancel_children
 from flowcore.model import Head, Json, Snapshot
+from flowcore.parcels import replace
 from flowcore.ports import Written
 from flowcore.run import RunResult, result_of
 
@@ -93,6 +95,9 @@ def tell(engine: Engine, graph: Graph, snapshot: Snapshot) -> Snapshot:
     if head.due is None or head.due <= engine.clock.now():
         return snapshot  # frozen for so long that somebody else may have taken over
     for name in head.outbox:
+        if name == heads.CHILDREN:
+            cancel_children(engine, head)
+            continue
         hook = getattr(graph.hooks, name)
         try:
             result = None if hook is None else _result(engine, graph, snapshot)
@@ -117,6 +122,8 @@ def tell(engine: Engine, graph: Graph, snapshot: Snapshot) -> Snapshot:
 
 def _result(engine: Engine, graph: Graph, snapshot: Snapshot) -> RunResult[Any]:
     """The run at this very outcome, finished containers included."""
+    if graph.fans_out:
+        return result_of(graph, replace(engine.read(snapshot.head.run), head=snapshot.head))
     if view.has_unloaded(snapshot, graph):
         whole = engine.store.load(snapshot.head.run, snapshot.head, everything=True)
         snapshot = snapshot if whole is None else fold(snapshot.head, whole[1].values())

@@ -184,6 +184,12 @@ def index_of(key: StepKey) -> int | None:
     return int(found[-1]) if found else None
 
 
+def item_number(key: StepKey) -> int | None:
+    """The number of the item that ``key`` itself is; None when it is none."""
+    _, _, item, _, _ = _taken_apart(key)
+    return int(item[1:-1]) if item else None
+
+
 def turn_number(key: StepKey) -> int | None:
     """The innermost loop turn in ``key`` (from 1), or ``None`` outside any loop."""
     found = re.findall(r"#(\d+)", key.split("!", 1)[0])

@@ -118,10 +118,11 @@ def listeners_of(head: Head, record: StepRecord) -> list[Listener]:
     """Who listens while ``record`` stands in the run: nobody where it waits for no event."""
     if record.outcome is not Outcome.SUSP:
         return []
+    run = head.run if head.part is None else RunRef(head.run.tenant, head.part.top)
     return [
         Listener(
             topic=Topic(head.run.tenant, *one.topic),
-            run=head.run,
+            run=run,
             wait=wait_id(one, head.incarnation),
             at=record.at,
             until=record.until,
@@ -142,7 +143,7 @@ def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:
         if sent.taker is not None:
             continue
         try:
-            _settle(engine, listener, sent, here=False)
+            _settle(engine, listener, sent, run=snapshot.head.run, here=False)
         except EventGone:
             continue
         except InvalidPayload as error:
@@ -150,7 +151,7 @@ def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:
             _LOGGER.warning("an event that does not fit its wait is passed over", extra=seen)
             continue
         except RequestError:
-            head = engine.store.peek(listener.run)
+            head = engine.store.peek(snapshot.head.run)
             if head is not None and head.version == snapshot.head.version:
                 continue  # it may never answer this wait; whoever parks the run must not look again for ever
         return True
@@ -217,10 +218,18 @@ def _settles(engine: Engine, listener: Listener, sent: Sent, *, here: bool, dead
     return True
 
 
-def _settle(engine: Engine, listener: Listener, sent: Sent, *, here: bool, deadline: datetime | None = None) -> None:
+def _settle(
+    engine: Engine,
+    listener: Listener,
+    sent: Sent,
+    *,
+    run: RunRef | None = None,
+    here: bool,
+    deadline: datetime | None = None,
+) -> None:
     taken = replace(sent, taker=(listener.run.id, listener.wait))
     resume = _answer(listener, sent)
-    engine.resume(listener.run, sent.data, resume, here=here, deadline=deadline, taken=taken)
+    engine.resume(run or listener.run, sent.data, resume, here=here, deadline=deadline, taken=taken)
 
 
 def _answer(listener: Listener, sent: Sent) -> Resume:

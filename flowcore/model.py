@@ -325,6 +325,21 @@ NO_TRACE = Trace()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some items of a distributed foreach, which a run of their own, a child, sees to."""
+
+    run: str
+    """The run the foreach is in, which may be a child itself."""
+    key: StepKey
+    """The foreach."""
+    first: int
+    stop: int
+    """Behind the last item."""
+    top: str
+    """The run that is nobody's child: the one that users know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """The one small record of a run that is rewritten: status, version, lease, when somebody must look again."""
 
@@ -374,6 +389,8 @@ class Head:
     """Of an ended run: when it counts as gone."""
     outbox: tuple[str, ...] = ()
     """Hooks that are owed for the outcome this head is; ``due`` then is when whoever was to call them is given up."""
+    part: Part | None = None
+    """Of a child: which items of which run's foreach it sees to; kept for life. No listing shows it."""
 
     @property
     def is_terminal(self) -> bool:
@@ -407,6 +424,51 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """What is known of some neighbouring items of a distributed foreach; each set only ever tells what is durable.
+
+    Sets and not counters: whoever adds an item a second time changes nothing.
+    """
+
+    key: StepKey
+    """The foreach."""
+    incarnation: int
+    chunk: int
+    """Which items: the ``chunk``-th so many."""
+    total: int
+    """Items of the whole foreach."""
+    shard: int
+    """Items that one child sees to."""
+    done: frozenset[int] = frozenset()
+    """Items whose record stands in the run."""
+    failed: frozenset[int] = frozenset()
+    """Those of them that have failed."""
+    bailed: frozenset[int] = frozenset()
+    """Those of them that have ended the workflow around the foreach."""
+    parked: frozenset[int] = frozenset()
+    """Items that wait for nothing but answers. A hint, as the next: only the child's own records say so."""
+    asking: frozenset[int] = frozenset()
+    """Items with an open suspension."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fan:
+    """How far a whole distributed foreach is."""
+
+    total: int
+    shard: int
+    done: frozenset[int] = frozenset()
+    failed: frozenset[int] = frozenset()
+    bailed: frozenset[int] = frozenset()
+    parked: frozenset[int] = frozenset()
+    asking: frozenset[int] = frozenset()
+    begun: int | None = None
+    """Up to which item children are at work: behind, nothing can happen yet. None: not looked up."""
+    wake: datetime | None = None
+    """Where no queue wakes the children: when the first of them wants to be woken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """A run at one version: its head, the records of all open scopes, and what the records fold to.
 
@@ -417,6 +479,16 @@ class Snapshot:
     records: PMap[StepKey, StepRecord] = field(default_factory=PMap[StepKey, StepRecord])
     deltas: PMap[Scope, Delta] = field(default_factory=PMap[Scope, Delta])
     last_seq: int = 0
+
+    around: Head | None = None
+    """Of a child: the head of the run that is nobody's child. The child's records stand among those of that run."""
+    fans: Mapping[StepKey, Fan] = field(default_factory=dict)
+    """How far the open distributed foreaches are, as far as it has been looked up."""
+
+    @property
+    def root(self) -> Head:
+        """The head with the input, state and request context that everything began with."""
+        return self.around or self.head
 
     def with_head(self, head: Head) -> Snapshot:
         """The same records under another head."""
@@ -500,7 +572,7 @@ class Wait(Generic[P]):
         terms, seats = record.terms or Terms(), seats_of(record, reminder)
         return Wait(
             id=wait_id(record, head.incarnation),
-            run_id=head.run.id,
+            run_id=head.run.id if head.part is None else head.part.top,
             born=head.created_at,
             path=path_of(record.key),
             label=record.label,

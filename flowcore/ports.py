@@ -7,16 +7,17 @@ from several threads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from flowcore.keys import RunRef, StepKey
+from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     EVERY_RUN,
     Doors,
     Head,
+    Join,
     Json,
     Listener,
     Mail,
@@ -113,7 +114,36 @@ class Mailbox(Protocol):
         ...
 
 
-class Store(Mailbox, Protocol):
+class Joins(Protocol):
+    """How far the items of distributed foreaches are: sets in the run's own partition, which only ever grow.
+
+    A set and not a counter, because whoever has done an item may tell so any number of times. Raises: as ``Store``.
+    """
+
+    def open_join(self, run: RunRef, join: Join) -> None:
+        """Put ``join`` if there is none of its incarnation, key and chunk; a second time changes nothing."""
+        ...
+
+    def join(self, run: RunRef, added: Join, *, unparked: Collection[int] = ()) -> Join | None:
+        """Add the items in the sets of ``added`` to the join of its incarnation, key and chunk.
+
+        ``unparked`` are taken out of the parked and the asking ones, and ``added`` has none of these two then.
+
+        Returns the join as it is after this very call, so one of any number of callers is the first to see it complete.
+        None when there is no such join any more; nothing is written then.
+        """
+        ...
+
+    def joins(self, run: RunRef, incarnation: int | None = None, key: StepKey | None = None) -> Sequence[Join]:
+        """The joins of a run, of one incarnation or of all, of one foreach or of all; strongly consistent."""
+        ...
+
+    def scope(self, run: RunRef, incarnation: int, scope: Scope) -> Records:
+        """The records that lie directly in ``scope``, whether anything opens it or not; strongly consistent."""
+        ...
+
+
+class Store(Mailbox, Joins, Protocol):
     """Where runs live. Every write is conditional; a condition is judged on the base item, never on an index.
 
     Raises (all methods): ``StoreUnavailable`` or ``Throttled`` when the table gives no answer after the adapter's own
@@ -125,7 +155,10 @@ class Store(Mailbox, Protocol):
     """
 
     def start(self, head: Head) -> Head | None:
-        """Put ``head`` if the run does not exist; return None when put, else the head that stands there."""
+        """Put ``head`` if the run does not exist; return None when put, else the head that stands there.
+
+        A head with a ``part`` appears in no listing.
+        """
         ...
 
     def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
@@ -148,6 +181,8 @@ class Store(Mailbox, Protocol):
 
     def load(self, run: RunRef, head: Head | None = None, *, everything: bool = False) -> tuple[Head, Records] | None:
         """The head and the records of the run's own scope and, through their ``opens``, of every open scope.
+
+        A child's own scope is the foreach whose items it sees to.
 
         With ``head`` (from a claim just won) the head is not read again; records are read after it, strongly
         consistent. ``everything`` reads finished scopes too. None when there is no such run.
@@ -177,7 +212,7 @@ class Store(Mailbox, Protocol):
         """Replace the head if it is RUNNING under ``epoch`` at ``version``; ``head.version`` is ``version + 1``.
 
         What a run keeps for life stays as it was started: workflow, input and its hash, time of creation, who started
-        it, resource, trace and tags.
+        it, resource, trace and tags, and what it is a part of.
 
         With ``batch`` its records are written in the same transaction, each under the condition of ``commit``: all or
         nothing. Up to 64 of them, that ``weigh`` up to 1 MB together; ``load`` gives them like any others, however they

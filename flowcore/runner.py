@@ -50,6 +50,7 @@ from flowcore.core.actions import (
     Ended,
     Enter,
     Evaluate,
+    Gather,
     GiveUp,
     Leave,
     Place,
@@ -69,6 +70,7 @@ from flowcore.core.evolve import (
     Succeeded,
     Suspended,
 )
+from flowcore.core.fan import opening, shard_size, tolerated
 from flowcore.core.retry import is_retried, pause
 from flowcore.errors import EffectRefused, InvariantError, StepTimeout
 from flowcore.failures import Unfit, Unread, decoded, encoded, failure_of, fitted, is_outcome, read
@@ -142,7 +144,7 @@ class Runner:
                     return await self._enter(action, view, call, started)
                 case Advance():
                     return await self._advance(action, view, call, started)
-                case Leave():
+                case Leave() | Gather():
                     return _left(action, started)
                 case TimeOut():
                     return _lapsed(action, view, started)
@@ -354,6 +356,11 @@ class Runner:
                 if isinstance(wanted, Function):
                     wanted = await self._ask(wanted, node.takes, action, view, call)
                 slots = _slots(node, wanted)
+                if tolerated(node, len(value)) < 0:
+                    raise Unfit(_too_few(node, len(value)))
+                if node.distributed and value:
+                    held = opening(shard_size(node.shard, len(value), slots))
+                    return Opened(key=place.key, value=held, opens=None, count=slots, started_at=started)
                 return Opened(key=place.key, value=None, opens=Scope(place.key), count=slots, started_at=started)
             case _:
                 raise InvariantError(f"{place.key!r} is no container")
@@ -472,6 +479,11 @@ class _Caller:
         if inspect.isawaitable(result):
             return await result if self.on_loop else self.await_(result)
         return result
+
+
+def _too_few(node: ForeachNode, total: int) -> StepFailure:
+    message = f"foreach {node.id!r} needs {node.min_successful} items to succeed and has {total}"
+    return StepFailure(type="TooFewItems", message=message)
 
 
 def _slots(node: ForeachNode, wanted: Any) -> int:
@@ -605,7 +617,9 @@ def _timed_out(wait: str, now: datetime) -> Answer:
     return Answer(wait=wait, data=None, digest=digest(None), at=now, via="timeout", timed_out=True)
 
 
-def _left(action: Leave, started: datetime) -> StepEvent:
+def _left(action: Leave | Gather, started: datetime) -> StepEvent:
+    if isinstance(action, Gather):
+        raise InvariantError(f"looking after the children of {action.place.key!r} calls nothing that an author wrote")
     place, result = action.place, action.result
     match result:
         case Done() | Ended():

@@ -21,7 +21,7 @@ from flowcore.authoring.graph import BranchNode, Graph, StepNode
 from flowcore.beats import Beats
 from flowcore.codec import NotJsonError, Shape, digest
 from flowcore.core import heads
-from flowcore.core.actions import Action, Broken, Done, Finish, Park, Place, Run, RunStep
+from flowcore.core.actions import Action, Broken, Done, Ended, Finish, Gather, Park, Place, Run, RunStep
 from flowcore.core.admit import open_waits
 from flowcore.core.alternatives import each
 from flowcore.core.compat import overtaken
@@ -38,7 +38,6 @@ from flowcore.core.evolve import (
     beaten,
     context_at,
     evolve,
-    fold,
     kept,
     state_at,
 )
@@ -51,9 +50,10 @@ from flowcore.errors import (
     OutsideError,
     PayloadTooLarge,
 )
+from flowcore.fanout import close, deliver, gather, patience, unpark, waits_in_children
 from flowcore.hold import Hold, KeptBack
 from flowcore.hooks import lease, tell
-from flowcore.keys import StepKey, beat_of, dotted, emit_of, inside, once_of, parents_of, step_of, told_of
+from flowcore.keys import RunRef, StepKey, beat_of, dotted, emit_of, inside, once_of, parents_of, step_of, told_of
 from flowcore.mailbox import listeners_of, look_back
 from flowcore.migrations import registered
 from flowcore.model import Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
@@ -63,7 +63,7 @@ from flowcore.ports import EffectMoved, Effects, HeadMoved, RecordMoved, Written
 from flowcore.receipts import remember
 from flowcore.renewal import Outdated, is_step, outdated, renewed_snapshot, renewed_state
 from flowcore.runner import Runner, View, conclude, is_async
-from flowcore.spans import Stretch
+from flowcore.spans import Stretch, with_id
 from flowcore.tries import Try, is_at_most_once, promised_by, time_for
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Session:
         self.timed: set[Try] = set()
         self.crew = engine.crew(engine.loop)
         self.runner = Runner(engine.clock, engine.ids, engine.loop.wait_for)
-        self.looked_at = engine.clock.now()
+        self.looked_at: datetime | None = engine.clock.now()
         self.is_lost = False
         self.hold = Hold(engine.store, snapshot.head)
         self.beats = Beats(engine, self.hold, deadline)
@@ -150,20 +150,23 @@ class Session:
         self.last_seq = 0
         self.order = Lock()
         tracer = engine.tracer
-        self.stretch = None if tracer is None else Stretch(tracer, snapshot.head, engine.clock.now())
+        self.stretch = None if tracer is None else Stretch(tracer, _traced(snapshot), engine.clock.now())
         self.turns = 0
+        self.children: list[RunRef] = []
+        """Those to be driven in this process, because no queue brings them to another."""
         self.outdated: dict[StepKey, str] = {}
         """Places that are not begun here, because what is stored for them fits no more, with the reason."""
 
     def run(self) -> Snapshot:
         """Turn after turn, until there is nothing left to do here."""
         try:
+            unpark(self.engine, self.snapshot)
             self._adopt_definition()
             while not self._turn():
                 pass
         except _Fenced:
             self._tell_of_stretch("lost")
-            return self.engine.read(self.snapshot.head.run)
+            return self.engine.read_again(self.snapshot)
         except BlobLost as lost:
             return self._without(lost)
         except _Unanswered as unanswered:
@@ -205,7 +208,10 @@ class Session:
         if head.definition == self.graph.fingerprint:
             return
         for key in list(overtaken(self.graph, self.snapshot)):
-            self._write(Skipped(key=key), None)
+            if head.part is None or key.startswith(f"{head.part.key}["):
+                self._write(Skipped(key=key), None)
+            else:  # for the run it is a part of to write
+                self.snapshot = evolve(self.snapshot, Skipped(key=key), self._now())
         self.snapshot = self.snapshot.with_head(replace(head, definition=self.graph.fingerprint))
 
     def _turn(self) -> bool:
@@ -219,16 +225,12 @@ class Session:
         match decision:
             case Run(actions, _) if self._is_blocked(actions):
                 return self._block(next(iter(self.outdated.values())))
+            case Run(actions, _) if gathers := [action for action in actions if isinstance(action, Gather)]:
+                return self._gather(gathers)
             case Run(actions, _) if self.per_step:
                 return self._step_once(actions)
             case Run(actions, retry):
-                fresh = [action for action in actions if action.place.key not in self.underway]
-                fresh = [action for action in fresh if action.place.key not in self.outdated]
-                fitting = [action for action in fresh if self._has_time_for(action)]
-                if fresh and not fitting:
-                    return self._hand_on() if not self.underway else self._collect(None)
-                self._perform(fitting, retry)
-                return False
+                return self._go_on(actions, retry)
             case Park() | Finish() if self.underway:
                 return self._collect(None)
             case Park(_, _, retry) if retry is not None and self._is_near(retry):
@@ -241,11 +243,45 @@ class Session:
                 waits = open_waits(self.snapshot)
                 looks = [look for record in waits if (look := self._notify(record)) is not None]
                 wake = min(looks if wake is None else [wake, *looks], default=None)
-                return self._release(heads.parked(self.snapshot.head, self._now(), status, wake, waits))
+                return self._park(status, wake, waits)
             case Finish(result):
                 return self._finish(result)
             case _:
                 assert_never(decision)
+
+    def _go_on(self, actions: tuple[Action, ...], retry: datetime | None) -> bool:
+        """Do what is not under way yet, as far as there is time for it."""
+        fresh = [action for action in actions if action.place.key not in self.underway]
+        fresh = [action for action in fresh if action.place.key not in self.outdated]
+        fitting = [action for action in fresh if self._has_time_for(action)]
+        if fresh and not fitting:
+            return self._hand_on() if not self.underway else self._collect(None)
+        self._perform(fitting, retry)
+        return False
+
+    def _park(self, status: RunStatus, wake: datetime | None, waits: list[StepRecord]) -> bool:
+        """Give the run back until ``wake``. Children wake it themselves; that they are looked after needs no hint."""
+        head, now = self.snapshot.head, self._now()
+        waits = [*waits, *waits_in_children(self.engine, self.snapshot)]
+        if status is RunStatus.JOINING:
+            look = now + patience(self.snapshot, now)
+            if wake is None or wake > look:
+                return self._release(heads.parked(head, now, status, look, waits), hint=False)
+        return self._release(heads.parked(head, now, status, wake, waits))
+
+    def _gather(self, gathers: list[Gather]) -> bool:
+        """Look after the children of distributed foreaches, unless there is no time left for that."""
+        if self.kept_back:  # children read what is stored
+            self._flush()
+            return False
+        for action in gathers:
+            self._look_up()
+            gathered = gather(self.engine, self.snapshot, action, is_late=self._is_out_of_time)
+            self.snapshot = gathered.snapshot
+            self.children += gathered.children
+            if not gathered.is_complete and not self.underway:
+                return self._hand_on()
+        return False
 
     def _is_blocked(self, actions: tuple[Action, ...]) -> bool:
         """Whether nothing is left to do but what cannot be begun with what is stored for it."""
@@ -404,6 +440,8 @@ class Session:
             raise _Fenced from None
 
     def _write(self, event: StepEvent, prior: StepRecord | None) -> None:
+        if self.graph.fans_out and isinstance(event, (Succeeded, Failed)):
+            close(self.engine, self.graph, self.snapshot, event.key)
         with self.writing:
             self._write_alone(event, prior)
 
@@ -420,7 +458,7 @@ class Session:
             self.last_seq = after.last_seq
         record = after.records[_key_of(event)]
         if prior is not None and isinstance(event, Suspended):
-            remember(self.engine, head, [prior])
+            remember(self.engine, self.snapshot.root, [prior])
         for listener in listeners_of(head, record):
             self.engine.store.listen(listener)
         if self._is_kept_back(prior) and not effects:
@@ -626,8 +664,15 @@ class Session:
             raise _Unanswered(error) from error
         self.kept[key] = record
 
-    def _finish(self, result: Done | Broken) -> bool:
+    def _finish(self, result: Done | Broken | Ended) -> bool:
         head, now = self.snapshot.head, self._now()
+        if isinstance(result, Ended):
+            self.engine.store.cancel(head.run, now=now)
+            raise _Fenced
+        if self.graph.fans_out:
+            close(self.engine, self.graph, self.snapshot, None)
+        if head.part is not None:
+            return self._release(heads.finished(head, now))
         if isinstance(result, Broken):
             return self._release(heads.finished(head, now, failure=result.failure))
         output, failure = conclude(self.graph, result)
@@ -645,21 +690,29 @@ class Session:
             return self._release(heads.finished(head, self._now(), failure=failure))
         return self._release(heads.handed_on(head, self._now()))
 
-    def _release(self, head: Head) -> bool:
+    def _release(self, head: Head, *, hint: bool = True) -> bool:
         """Give the run back as ``head``. If somebody resumed meanwhile, go on with what they brought instead."""
         if self.hold.has_moved:
             self._take_up(self.hold.standing)
             return False
         held = self.snapshot.head
-        head = heads.kept_for(head, self.engine.retention_of(head.workflow))
-        head = heads.owing(head, self.graph.hooks, lease(self.engine, self._now(), self.deadline))
+        if head.part is None:
+            head = heads.kept_for(head, self.engine.retention_of(head.workflow))
+            head = heads.owing(head, self.graph.hooks, lease(self.engine, self._now(), self.deadline))
+        else:
+            if self.kept_back:  # what is handed in must not be more than what is stored
+                self._flush()
+                return False
+            self.looked_at = None
+            self._look_up()
+            deliver(self.engine, self.graph, self.snapshot, head)
         batch = {"batch": self.kept_back.batch()} if self.kept_back else {}
         written = self.engine.store.release(head, epoch=held.epoch, version=held.version, **batch)
         match written:
             case Written():
                 self.kept_back.clear()
                 self.snapshot = self.snapshot.with_head(head)
-                if head.wake is not None or head.status is RunStatus.QUEUED:
+                if hint and (head.wake is not None or head.status is RunStatus.QUEUED):
                     self.engine.hints.send(head.run, at=head.wake or self._now(), version=head.version)
                 if head.outbox:
                     self.snapshot = tell(self.engine, self.graph, self.snapshot)
@@ -683,10 +736,10 @@ class Session:
             self._flush()
             moved = self.hold.standing
         self.hold.read_under(moved)
-        loaded = self.engine.store.load(moved.run, moved)
+        loaded = self.engine.load_held(replace(moved, definition=held.definition))
         if loaded is None:
             raise _Fenced
-        self.snapshot = self._renewed(fold(replace(moved, definition=held.definition), loaded[1].values()))
+        self.snapshot = self._renewed(loaded)
 
     def _renewed(self, snapshot: Snapshot) -> Snapshot:
         """What was read, as today's types take it. Raises: _Fenced, once the run stands still, where they do not."""
@@ -705,7 +758,7 @@ class Session:
         if self.is_lost:
             raise _Fenced
         now = self.engine.clock.now()
-        if now - self.looked_at < self.engine.pace.peek:
+        if self.looked_at is not None and now - self.looked_at < self.engine.pace.peek:
             return
         self.looked_at = now
         head = self.engine.store.peek(self.snapshot.head.run)
@@ -723,7 +776,6 @@ class Session:
 
     def _view(self, action: Action, try_: Try | None = None) -> View:
         snapshot, place = self.snapshot, action.place
-        head = snapshot.head
         heed = _go_on if try_ is None else try_.heed
         prior = snapshot.records.get(place.key)
         if prior is not None:
@@ -740,10 +792,10 @@ class Session:
                 raise _Unanswered(error) from error
 
         return View(
-            run_id=head.run.id,
+            run_id=snapshot.root.run.id,
             workflow_id=place.graph.id,
-            resource_id=head.resource_id,
-            idempotency_key=idempotency_key(head, own),
+            resource_id=snapshot.root.resource_id,
+            idempotency_key=idempotency_key(snapshot.root, own),
             state=self._state_at(action),
             request_context=context_at(snapshot, place.key),
             result_of=result_of,
@@ -812,6 +864,12 @@ def idempotency_key(head: Head, key: StepKey) -> str:
     again = "" if life == 1 else f"~{life}"
     full = f"{tenant}{head.run.id}{again}/{key}"
     return full if len(full) <= 200 else f"{full[:150]}-{digest(full)}"
+
+
+def _traced(snapshot: Snapshot) -> Head:
+    """The head as tracing sees it: a child's work belongs to the trace of the run it is a part of."""
+    root = snapshot.root
+    return replace(snapshot.head, trace=with_id(root.trace, root.run, "start")) if snapshot.around else snapshot.head
 
 
 def _refusal(key: StepKey, effects: Effects, moved: EffectMoved) -> EffectRefused:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 from functools import cache, partial
 
-from flowcore.adapters.aws import dynamo_client, scheduler_client, sqs_client
+from flowcore.adapters.aws import dynamo_client, events_client, mail_client, scheduler_client, sqs_client
 from flowcore.adapters.dynamodb import DynamoStore
 from flowcore.adapters.dynamodb_deliveries import DynamoDeliveries
+from flowcore.adapters.eventbridge import EventBridge
+from flowcore.adapters.mail import SqsMail
 from flowcore.adapters.s3 import S3Blobs
 from flowcore.adapters.scheduler import EventBridgeScheduler
 from flowcore.adapters.sqs import SqsDeadLetters, SqsQueue, queue_arn
@@ -56,6 +58,22 @@ def links() -> Links | None:
     if settings.public_url is None or settings.link_secrets is None:
         return None
     return Links(settings.public_url, partial(link_secrets, settings.link_secrets))
+
+
+def event_bus() -> EventBridge | None:
+    """The bus of this deployment; None where it has none. Raises: SettingsError."""
+    settings = Settings.read()
+    if settings.event_bus is None:
+        return None
+    return EventBridge(events_client(region=settings.region), settings.event_bus)
+
+
+def mail() -> SqsMail | None:
+    """The letters of this deployment; None where it sends none. Raises: SettingsError."""
+    settings = Settings.read()
+    if settings.outgoing_queue_url is None:
+        return None
+    return SqsMail(mail_client(region=settings.region), settings.outgoing_queue_url)
 
 
 def dead_letters() -> SqsDeadLetters:

@@ -35,6 +35,7 @@ _VALUES = (
     _grant("bucket", "s3:ListBucket"),
 )
 _SEND = _grant("queue", "sqs:SendMessage")
+_TAKE_ANSWERS = _grant("resume queue", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage")
 _SCHEDULES = _grant("schedules", "scheduler:CreateSchedule", "scheduler:DeleteSchedule")
 _LINKS = _grant("link secret", "secretsmanager:GetSecretValue")
 _PASS = _grant("schedule role", "iam:PassRole")
@@ -75,6 +76,40 @@ GRANTS: Mapping[str, tuple[Grant, ...]] = MappingProxyType(
             _PASS,
             _LINKS,
             _logs("worker logs"),
+        ),
+        "ResumeRole": (
+            _ITEMS,
+            *_VALUES,
+            _SEND,
+            _TAKE_ANSWERS,
+            _SCHEDULES,
+            _PASS,
+            _logs("resume logs"),
+        ),
+        "EventsRole": (
+            _grant(
+                "stream",
+                "dynamodb:DescribeStream",
+                "dynamodb:GetRecords",
+                "dynamodb:GetShardIterator",
+                "dynamodb:ListStreams",
+            ),
+            _grant("event bus", "events:PutEvents"),
+            _grant("outgoing queue", "sqs:SendMessage"),
+            _grant("events dead letters", "sqs:SendMessage"),
+            _logs("events logs"),
+        ),
+        "OutgoingRole": (
+            _grant(
+                "outgoing queue",
+                "sqs:ChangeMessageVisibility",
+                "sqs:DeleteMessage",
+                "sqs:GetQueueAttributes",
+                "sqs:ReceiveMessage",
+            ),
+            _grant("webhook secrets", "secretsmanager:GetSecretValue"),
+            _grant("webhook parameters", "ssm:GetParameter"),
+            _logs("outgoing logs"),
         ),
         "SweepRole": (_grant("due-index", "dynamodb:Query"), _SEND, _logs("sweep logs")),
         "ScheduleRole": (_SEND,),

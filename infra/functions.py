@@ -12,6 +12,9 @@ HANDLERS: Mapping[str, str] = MappingProxyType(
         "WorkerFunction": "handlers.worker.handler",
         "SweepFunction": "handlers.sweep.handler",
         "WebhookFunction": "handlers.webhook.handler",
+        "ResumeFunction": "handlers.resume.handler",
+        "EventsFunction": "handlers.events.handler",
+        "OutgoingFunction": "handlers.outgoing.handler",
     }
 )
 """Logical id in the template -> entry point."""
@@ -31,6 +34,10 @@ ENVIRONMENT = (
     "FLOWCORE_LINK_SECRETS",
     "FLOWCORE_BUCKET",
     "FLOWCORE_RETENTION_DAYS",
+    "FLOWCORE_EVENT_BUS",
+    "FLOWCORE_OUTGOING_QUEUE_URL",
+    "FLOWCORE_SWAGGER",
+    "FLOWCORE_RESUMES_A_MINUTE",
 )
 """Set on every function, and nothing else: a setting that only one function has is a setting nobody finds."""
 
@@ -64,6 +71,7 @@ ROUTES = (
     "GET /v1/hooks/{name}/deliveries",
     "POST /v1/hooks/{name}/deliveries/{id}/replay",
     "GET /v1/openapi.json",
+    "GET /v1/docs",
     "GET /healthz",
 )
 """Route keys of the HTTP API that ApiFunction serves."""
@@ -71,8 +79,13 @@ ROUTES = (
 DOORS = ("GET /a/{token}", "HEAD /a/{token}", "POST /a/{token}", "POST /cb/{token}", "POST /hooks/{name}")
 """Route keys that WebhookFunction serves: what lets in there is a signature."""
 
-OPEN_ROUTES = frozenset({"GET /healthz", "GET /v1/openapi.json", *DOORS})
+OPEN_ROUTES = frozenset({"GET /healthz", "GET /v1/openapi.json", "GET /v1/docs", *DOORS})
 """Routes without an authorizer, whatever AuthMode says."""
+
+QUEUES: Mapping[str, str] = MappingProxyType(
+    {"WorkerFunction": "WorkQueue", "ResumeFunction": "ResumeQueue", "OutgoingFunction": "OutgoingQueue"}
+)
+"""Function -> the queue whose messages it takes."""
 
 VISIBILITY_FACTOR = 6
 """Queue visibility over worker timeout, at least. Source: Lambda developer guide, "Using Lambda with Amazon SQS"."""

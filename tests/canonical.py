@@ -1,4 +1,4 @@
-"""Twelve small workflows, one shape each: what every proof about faults is shown on.
+"""Small workflows, one shape each: what every proof about faults is shown on.
 
 Their steps leave a mark in ``WORLD`` under their idempotency key, as a payment provider would: an effect that may be
 asked for twice and happens once. So the marks, too, must be the same whatever goes wrong.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from flowcore import StepContext, otherwise, step, workflow
+from flowcore import Option, StepContext, otherwise, step, workflow
 from flowcore.authoring.graph import Backoff
 from flowcore.authoring.workflow import Workflow
 from flowcore.run import RunResult
@@ -118,6 +118,15 @@ def nobody_cares(votes: list[str], ctx: StepContext[bool]) -> str:
     return "+".join(votes)
 
 
+@step
+def whichever(number: int, ctx: StepContext[int]) -> str:
+    """Wait for the boss or for a payment, whatever comes first."""
+    if ctx.chosen is None:
+        ctx.suspend_any([Option("boss"), Option("paid", key=f"order-{number}")], timeout=48 * HOUR)
+    mark(ctx, ctx.resume_data)
+    return f"{ctx.chosen}: {ctx.resume_data}"
+
+
 @step(state=dict[str, int])
 def count(number: int, ctx: StepContext[None, None, dict[str, int]]) -> int:
     """Count in the state, keep a secret once, and tell of progress."""
@@ -176,6 +185,14 @@ CANONICAL: Mapping[str, Canonical] = {
         input=[2, 3, 4],
         answers={"approve": 1},
     ),
+    "distributed foreach": Canonical(
+        workflow=workflow("fanned", input=list[int])
+        .foreach(double, distributed=True, concurrency=2)
+        .map(sum)
+        .then(add_one)
+        .commit(),
+        input=[1, 2, 3],
+    ),
     "nested": Canonical(workflow=_nested(), input=1, answers={"approve": 10}),
     "sleeps": Canonical(
         workflow=workflow("sleeps", input=int)
@@ -208,6 +225,9 @@ CANONICAL: Mapping[str, Canonical] = {
         workflow=workflow("approvals", input=int).then(agree).then(nobody_cares).commit(),
         input=1,
         answers={"agree": True},
+    ),
+    "first of several": Canonical(
+        workflow=workflow("several", input=int).then(add_one).then(whichever).commit(), input=1, answers={"paid": 30}
     ),
     "state and hooks": Canonical(
         workflow=workflow("state", input=int, state=dict[str, int], on_finish=told, on_error=told)

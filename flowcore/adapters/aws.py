@@ -45,6 +45,19 @@ class SqsClient(Protocol):
     def get_queue_url(self, **request: Any) -> Reply: ...
 
 
+class EventsClient(Protocol):
+    """The EventBridge operation that flowcore uses."""
+
+    def put_events(self, **request: Any) -> Reply: ...
+
+
+class OutgoingClient(Protocol):
+    """The SQS operations with which letters are kept."""
+
+    def send_message(self, **request: Any) -> Reply: ...
+    def change_message_visibility(self, **request: Any) -> Reply: ...
+
+
 class S3Client(Protocol):
     """The S3 operations that flowcore uses."""
 
@@ -69,6 +82,16 @@ def dynamo_client(*, region: str | None = None, endpoint: str | None = None) -> 
 def sqs_client(*, region: str | None = None, endpoint: str | None = None) -> SqsClient:
     """A client for ``SqsQueue``."""
     return cast("SqsClient", _client("sqs", region, endpoint))
+
+
+def events_client(*, region: str | None = None, endpoint: str | None = None) -> EventsClient:
+    """A client for ``EventBridge``."""
+    return cast("EventsClient", _client("events", region, endpoint))
+
+
+def mail_client(*, region: str | None = None, endpoint: str | None = None) -> OutgoingClient:
+    """A client for ``SqsMail``."""
+    return cast("OutgoingClient", _client("sqs", region, endpoint))
 
 
 def s3_client(*, region: str | None = None, endpoint: str | None = None) -> S3Client:

@@ -11,7 +11,7 @@ import heapq
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,10 +40,19 @@ from flowcore.adapters.dynamodb_items import (
     gather,
     incarnation_prefix,
     list_shard,
+    own_scope,
     partition_of,
     replacement,
     run_of,
     scope_prefix,
+)
+from flowcore.adapters.dynamodb_joins import (
+    JOIN_PREFIX,
+    decode_join,
+    encode_join,
+    growing,
+    join_key,
+    joins_prefix,
 )
 from flowcore.adapters.dynamodb_mail import (
     decode_sent,
@@ -57,11 +66,12 @@ from flowcore.adapters.dynamodb_mail import (
 from flowcore.adapters.dynamodb_notes import decode_note, encode_note, notes_prefix
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, listing, mark
 from flowcore.errors import FlowcoreError, InvariantError, StoreUnavailable, Throttled
-from flowcore.keys import ROOT, RunRef, Scope
+from flowcore.keys import ROOT, RunRef, Scope, StepKey
 from flowcore.model import (
     EVERY_RUN,
     TERMINAL,
     Head,
+    Join,
     Listener,
     Mail,
     Page,
@@ -91,6 +101,8 @@ from flowcore.ports import (
 
 _ABSENT = "attribute_not_exists(#pk)"
 """Nobody has made this item yet."""
+_PRESENT = "attribute_exists(#pk)"
+"""There is such an item."""
 _AS_FOUND = "#lc = :lc"
 """Nobody has written the item since it was read."""
 _UNTAKEN = "attribute_not_exists(#tk)"
@@ -222,10 +234,11 @@ class DynamoStore:
             if not found or found[0]["sk"] != text(HEAD_KEY):
                 return None
             head = decode_head(found[0])
-            root = found[1:] if head.incarnation == 1 else None
+            records = [item for item in found[1:] if not item["sk"]["S"].startswith(JOIN_PREFIX)]
+            root = records if head.incarnation == 1 and (everything or head.part is None) else None
         incarnation = head.incarnation
         if root is None:
-            prefix = incarnation_prefix(incarnation) if everything else scope_prefix(incarnation, ROOT)
+            prefix = incarnation_prefix(incarnation) if everything else scope_prefix(incarnation, own_scope(head))
             root = list(self._partition(run, "begins_with(#sk, :prefix)", prefix=prefix))
         if everything:
             return head, {record.key: record for record in decode_all(root)}
@@ -408,6 +421,37 @@ class DynamoStore:
             values, request = _ranged(list_shard(tenant, shard), asked)
             counts.update(e["ps"]["S"] for e in self._query(values, **request, ProjectionExpression="#ps"))
         return counts
+
+    def open_join(self, run: RunRef, join: Join) -> None:
+        """See ``Joins.open_join``."""
+        token = self._ids.fresh()
+        self._put(encode_join(partition_of(run), join, token, SCHEMA), token, _ABSENT, {})
+
+    def join(self, run: RunRef, added: Join, *, unparked: Collection[int] = ()) -> Join | None:
+        """See ``Joins.join``. A second try after a lost reply adds the same again, which changes nothing."""
+        token = self._ids.fresh()
+        growth = growing(added, unparked)
+        changes = [("ADD", name, value) for name, value in growth.add.items()]
+        changes += [("DELETE", name, value) for name, value in growth.drop.items()]
+        values = {":lc": text(token), **{f":{name}": value for _, name, value in changes}}
+        words = {verb: ", ".join(f"#{name} :{name}" for v, name, _ in changes if v == verb) for verb, _, _ in changes}
+        expression = " ".join(["SET #lc = :lc", *(f"{verb} {what}" for verb, what in words.items())])
+        guarded = _guarded(values, UpdateExpression=expression, ConditionExpression=_PRESENT)
+        key = {"pk": text(partition_of(run)), "sk": text(join_key(added))}
+        verdict = self._write(
+            self._client.update_item, token, TableName=self._table, Key=key, ReturnValues="ALL_NEW", **guarded
+        )
+        return decode_join(verdict.item) if isinstance(verdict, _Done) and verdict.item is not None else None
+
+    def joins(self, run: RunRef, incarnation: int | None = None, key: StepKey | None = None) -> Sequence[Join]:
+        """See ``Joins.joins``."""
+        found = self._partition(run, "begins_with(#sk, :prefix)", prefix=joins_prefix(incarnation, key))
+        return [decode_join(item) for item in found]
+
+    def scope(self, run: RunRef, incarnation: int, scope: Scope) -> Records:
+        """See ``Joins.scope``."""
+        found = self._partition(run, "begins_with(#sk, :prefix)", prefix=scope_prefix(incarnation, scope))
+        return {record.key: record for record in decode_all(found)}
 
     def listen(self, listener: Listener) -> None:
         """See ``Mailbox.listen``."""

@@ -17,7 +17,7 @@ from flowcore.model import Json
 from flowcore.parcels import Parcel
 
 Attribute: TypeAlias = Mapping[str, Any]
-"""``{"S": str}``, ``{"N": digits}`` or ``{"B": bytes}``; no other type is ever stored."""
+"""``{"S": str}``, ``{"N": digits}``, ``{"B": bytes}`` or, in joins, ``{"NS": [digits, ...]}``."""
 Item: TypeAlias = dict[str, Attribute]
 
 ITEM_LIMIT = 409_600
@@ -147,7 +147,13 @@ def _attribute_size(attribute: Attribute) -> int:
         case "B":
             return len(value)
         case "N":
-            digits = value.lstrip("-0").replace(".", "").rstrip("0")
-            return int((len(digits) + 1) // 2 + 1 + value.startswith("-"))
+            return _number_size(value)
+        case "NS":
+            return 3 + sum(map(_number_size, value))
         case _:
             raise ValueError(f"attributes of type {kind!r} are not stored by flowcore")
+
+
+def _number_size(value: str) -> int:
+    digits = value.lstrip("-0").replace(".", "").rstrip("0")
+    return int((len(digits) + 1) // 2 + 1 + value.startswith("-"))

@@ -53,6 +53,8 @@ from flowcore.adapters.dynamodb_values import (
     instead_of,
     marks_json,
     pair_of,
+    part_json,
+    part_of,
     terms_json,
     terms_of,
     trace_json,
@@ -120,6 +122,11 @@ def run_of(partition: str) -> RunRef:
     return RunRef(tenant, run_id)
 
 
+def own_scope(head: Head) -> Scope:
+    """The scope with which the records of a run begin; a child's lies in a foreach of the run it is a part of."""
+    return ROOT if head.part is None else Scope(head.part.key)
+
+
 def incarnation_prefix(incarnation: int) -> str:
     """How every sort key of one incarnation's records begins."""
     return f"S#{incarnation:04}#"
@@ -184,8 +191,8 @@ def _shard_of(partition: str) -> int:
 
 # -- the head ---------------------------------------------------------------------------------------------------------
 
-_FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "sb", "tr", "tg", "tm", "lsh", "lsk"})
-"""What no update ever writes again: a run keeps its name, input, trace, tags and place in listings."""
+_FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "sb", "tr", "tg", "tm", "lsh", "lsk", "po"})
+"""What no update ever writes again: a run keeps its name, input, trace, tags, place in listings and what it is of."""
 _REMOVABLE = frozenset(
     {
         *("own", "lx", "inc", "ik", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"),
@@ -242,8 +249,9 @@ def _head_facts(head: Head) -> Item:
         dl=_instant(head.deadline),
         xp=_instant(head.expires_at),
         ob=_text(",".join(head.outbox) or None),
-        lsh=text(list_shard(head.run.tenant, shard)),
-        lsk=text(list_key(to_ms(head.created_at), head.run.id)),
+        po=_payload("", part_json(head.part)),
+        lsh=text(list_shard(head.run.tenant, shard)) if head.part is None else None,
+        lsk=text(list_key(to_ms(head.created_at), head.run.id)) if head.part is None else None,
     )
 
 
@@ -303,6 +311,7 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
         deadline=_read(item, "dl", instant_of, None),
         expires_at=_read(item, "xp", instant_of, None),
         outbox=tuple(name for name in _read(item, "ob", _str_of, "").split(",") if name),
+        part=_read(item, "po", lambda attribute: part_of(value_of(attribute)), None),
     )
 
 

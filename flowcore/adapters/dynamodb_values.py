@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from flowcore.adapters.dynamodb_attributes import from_ms, to_ms
+from flowcore.keys import StepKey
 from flowcore.model import (
     NO_CHANGE,
     Alternative,
@@ -18,6 +19,7 @@ from flowcore.model import (
     Delta,
     Json,
     Lapse,
+    Part,
     Receipt,
     StepFailure,
     StepRecord,
@@ -283,3 +285,14 @@ def answers_of(values: Sequence[Json]) -> tuple[Answer, ...]:
 def dense(**values: Json) -> Json:
     """The values that are there; None when none is."""
     return {name: value for name, value in values.items() if value is not None} or None
+
+
+def part_json(part: Part | None) -> Json:
+    """What a run is a part of, as plain JSON."""
+    return None if part is None else [part.run, part.key, part.first, part.stop, part.top]
+
+
+def part_of(value: Json) -> Part:
+    """The part that ``part_json`` wrote."""
+    run, key, first, stop, top = value
+    return Part(run=run, key=StepKey(key), first=first, stop=stop, top=top)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -29,21 +29,24 @@ from flowcore.adapters.dynamodb_items import (
     encode_record,
     gather,
     incarnation_prefix,
+    own_scope,
     partition_of,
     replacement,
     run_of,
     scope_prefix,
 )
+from flowcore.adapters.dynamodb_joins import decode_join, encode_join, growing, join_key, joins_prefix
 from flowcore.adapters.dynamodb_mail import decode_sent, encode_listener, encode_sent, listener_key, mail_of, taker_key
 from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note, notes_prefix
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, lines_before, listing, mark
 from flowcore.deliveries import Delivery
 from flowcore.errors import InvariantError, NeedsDynamoDB
-from flowcore.keys import ROOT, RunRef, Scope, scope_of
+from flowcore.keys import RunRef, Scope, StepKey, scope_of
 from flowcore.model import (
     EVERY_RUN,
     TERMINAL,
     Head,
+    Join,
     Listener,
     Mail,
     Page,
@@ -83,6 +86,8 @@ class MemoryStore:
         self._heads: dict[str, Item] = {}
         self._scopes: dict[str, dict[str, dict[str, Item]]] = {}
         """Partition key, then prefix of a scope, then sort key: a scope is read without a look at the others."""
+        self._joins: dict[str, dict[str, Item]] = {}
+        """Partition key, then sort key."""
         self._notes: dict[str, dict[str, Item]] = {}
         """Partition key, then sort key: the receipts beside each run."""
         self._due: dict[str, datetime] = {}
@@ -99,7 +104,8 @@ class MemoryStore:
             if standing is not None:
                 return decode_head(standing)
             self._keep(item)
-            self._listed.setdefault(head.run.tenant, {})[item["lsk"]["S"]] = item["pk"]["S"]
+            if head.part is None:
+                self._listed.setdefault(head.run.tenant, {})[item["lsk"]["S"]] = item["pk"]["S"]
             return None
 
     def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
@@ -142,7 +148,7 @@ class MemoryStore:
             def read(scope: Scope) -> Iterator[StepRecord]:
                 return decode_all(_sorted(scopes.get(scope_prefix(incarnation, scope), {})))
 
-            return head, gather(read(ROOT), read)
+            return head, gather(read(own_scope(head)), read)
 
     def peek(self, run: RunRef) -> Head | None:
         """See ``Store.peek``."""
@@ -214,10 +220,11 @@ class MemoryStore:
             if last is not None and isinstance(self.move(last, version=last.version - 1), HeadMoved):
                 return False
             self._scopes.pop(partition, None)
+            self._joins.pop(partition, None)
             self._notes.pop(partition, None)
             self._due.pop(partition, None)
             item = self._heads.pop(partition, None)
-            if item is not None:
+            if item is not None and "lsk" in item:
                 self._listed[run.tenant].pop(item["lsk"]["S"], None)
             return item is not None
 
@@ -320,6 +327,36 @@ class MemoryStore:
         within = (key for key in self._listed.get(tenant, {}) if asked.lowest <= key <= asked.highest)
         return sorted(within, reverse=not asked.oldest_first)
 
+    def open_join(self, run: RunRef, join: Join) -> None:
+        """See ``Joins.open_join``."""
+        with self._lock:
+            item = encode_join(partition_of(run), join, next(self._tokens), SCHEMA)
+            self._joins.setdefault(partition_of(run), {}).setdefault(item["sk"]["S"], item)
+
+    def join(self, run: RunRef, added: Join, *, unparked: Collection[int] = ()) -> Join | None:
+        """See ``Joins.join``."""
+        with self._lock:
+            joins = self._joins.get(partition_of(run), {})
+            item = joins.get(join_key(added))
+            if item is None:
+                return None
+            growth = growing(added, unparked)
+            joins[join_key(added)] = growth.applied_to({**item, "lc": text(next(self._tokens))})
+            return decode_join(joins[join_key(added)])
+
+    def joins(self, run: RunRef, incarnation: int | None = None, key: StepKey | None = None) -> Sequence[Join]:
+        """See ``Joins.joins``."""
+        prefix = joins_prefix(incarnation, key)
+        with self._lock:
+            found = self._joins.get(partition_of(run), {})
+            return [decode_join(found[name]) for name in sorted(found) if name.startswith(prefix)]
+
+    def scope(self, run: RunRef, incarnation: int, scope: Scope) -> Records:
+        """See ``Joins.scope``."""
+        with self._lock:
+            items = self._scopes.get(partition_of(run), {}).get(scope_prefix(incarnation, scope), {})
+            return {record.key: record for record in decode_all(_sorted(items))}
+
     def listen(self, listener: Listener) -> None:
         """See ``Mailbox.listen``."""
         with self._lock:
@@ -349,8 +386,9 @@ class MemoryStore:
         with self._lock:
             records = [item for run in self._scopes.values() for scope in run.values() for item in scope.values()]
             mail = [item for topic in self._mail.values() for item in topic.values()]
+            joins = [item for run in self._joins.values() for item in run.values()]
             notes = [item for run in self._notes.values() for item in run.values()]
-            return [dict(item) for item in (*self._heads.values(), *records, *mail, *notes)]
+            return [dict(item) for item in (*self._heads.values(), *records, *joins, *mail, *notes)]
 
     def _taken_before(self, event: Sent) -> Sent | None:
         item = self._mail.get(event.topic, {}).get(f"V#{event.id}")

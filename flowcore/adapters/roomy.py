@@ -12,7 +12,7 @@ is run again writes beside what its dead worker has written. What no item points
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -33,10 +33,11 @@ from flowcore.adapters.dynamodb_values import (
     terms_of,
 )
 from flowcore.errors import BlobAltered, BlobMissing, NeedsDynamoDB, PayloadTooLarge
-from flowcore.keys import RunRef, StepKey, dotted
+from flowcore.keys import RunRef, Scope, StepKey, dotted
 from flowcore.model import (
     EVERY_RUN,
     Head,
+    Join,
     Json,
     Listener,
     Mail,
@@ -160,6 +161,10 @@ class RoomyStore:
         far = {key: self._record(run, record) for key, record in records.items() if parcels_in(record)}
         return self._head(loaded[0]), {**records, **far} if far else records
 
+    def scope(self, run: RunRef, incarnation: int, scope: Scope) -> Records:
+        """See ``Joins.scope``."""
+        return {key: self._record(run, record) for key, record in self.inner.scope(run, incarnation, scope).items()}
+
     def peek(self, run: RunRef) -> Head | None:
         """See ``Store.peek``."""
         return self._head(self.inner.peek(run))
@@ -266,6 +271,18 @@ class RoomyStore:
     def count_runs(self, tenant: str, wanted: RunFilter = EVERY_RUN) -> Mapping[PublicStatus, int]:
         """See ``Store.count_runs``."""
         return self.inner.count_runs(tenant, wanted)
+
+    def open_join(self, run: RunRef, join: Join) -> None:
+        """See ``Joins.open_join``."""
+        self.inner.open_join(run, join)
+
+    def join(self, run: RunRef, added: Join, *, unparked: Collection[int] = ()) -> Join | None:
+        """See ``Joins.join``."""
+        return self.inner.join(run, added, unparked=unparked)
+
+    def joins(self, run: RunRef, incarnation: int | None = None, key: StepKey | None = None) -> Sequence[Join]:
+        """See ``Joins.joins``."""
+        return self.inner.joins(run, incarnation, key)
 
     def listen(self, listener: Listener) -> None:
         """See ``Mailbox.listen``."""

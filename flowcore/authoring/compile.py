@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from typing_extensions import TypedDict, is_typeddict
 
 from flowcore.authoring.graph import (
+    MOST_OPEN,
     Backoff,
     Body,
     BranchNode,
@@ -42,6 +43,7 @@ from flowcore.authoring.graph import (
     StepPath,
     Template,
     entries,
+    fans_out,
     slots_of,
 )
 from flowcore.authoring.step import FAIL, Step, return_type, takes_context
@@ -136,6 +138,7 @@ def compile_workflow(definition: Definition) -> Graph:
         gone=frozenset(definition.removals),
         aliases=former,
         durability=definition.options.durability,
+        fans_out=any(fans_out(node) for node in entries(nodes)),
     )
 
 
@@ -368,24 +371,33 @@ class _Compiler:
 
     def _foreach(self, entry: Entry, id: str, flow: Shape[Any]) -> Node | None:
         body = self._step(entry.steps[0], id)
-        concurrency, tolerated = entry.functions
+        concurrency, tolerated, least, distributed, shard = entry.functions
+        if concurrency is None:
+            concurrency = MOST_OPEN if distributed else 1
         if isinstance(concurrency, (int, float)):
             concurrency = slots_of(concurrency)
         else:
             concurrency = self._function(concurrency, f"{id}, concurrency")
         if isinstance(tolerated, bool) or not isinstance(tolerated, (int, float)) or not tolerated >= 0:
             self.wrong(id, f"tolerated_failures={tolerated!r} is no count and no share; give a number from 0")
+        if least is not None and (isinstance(least, bool) or not isinstance(least, (int, float)) or not least >= 0):
+            self.wrong(id, f"min_successful={least!r} is no count and no share; give a number from 0")
+        if shard is not None and (type(shard) is not int or shard < 1 or not distributed):
+            self.wrong(id, f"shard={shard!r} is no number of items for a worker; give 1 or more, with distributed=True")
         if body is None or concurrency is None:
             return None
         is_another = flow.type is not Any and get_origin(flow.type) not in (list, None)
         if is_another or flow.type in (str, int, float, bool, dict):
             self.wrong(id, f"foreach needs a list; what stands before gives {flow.type}")
-        item = _or_none(body.gives.type) if tolerated else body.gives.type
+        item = body.gives.type if not tolerated and least is None else _or_none(body.gives.type)
         return ForeachNode(
             id=id,
             body=body,
             concurrency=concurrency,
             tolerated=tolerated,
+            min_successful=least,
+            distributed=bool(distributed),
+            shard=shard,
             takes=flow,
             gives=self._made_of(list[item], body.gives),  # type: ignore[valid-type]  # known at run time
             description=entry.description,

@@ -233,6 +233,12 @@ class ForeachNode:
     concurrency: int | Function
     tolerated: int | float
     """How many items may fail, each giving None: a count, or a share of the items below 1."""
+    min_successful: int | float | None = None
+    """How many items must succeed: a count, or a share of the items below 1."""
+    distributed: bool = False
+    """Whether runs of their own, which other workers drive, see to the items."""
+    shard: int | None = None
+    """How many items one such run sees to; None: as few as makes sense."""
     takes: Shape[Any]
     gives: Shape[Any]
     description: str = ""
@@ -273,6 +279,8 @@ class Graph:
     """Of runs of this workflow; no part of the fingerprint, and not called where it is a step of another."""
     retention: timedelta | None = None
     """How long its ended runs are kept; no part of the fingerprint. None: as the App says."""
+    fans_out: bool = False
+    """Whether it, or a workflow inside it, has a distributed foreach."""
     former: Mapping[str, str] = field(default_factory=dict)
     """Ids that entries had before, with those they have now."""
     gone: frozenset[str] = frozenset()
@@ -345,3 +353,16 @@ def entries(nodes: tuple[Node, ...]) -> Iterator[Node]:
                 yield from entries(node.nodes)
             case _:
                 pass
+
+
+def fans_out(node: Node) -> bool:
+    """Whether the node is, or has inside, a distributed foreach."""
+    match node:
+        case ForeachNode():
+            return node.distributed or fans_out(node.body)
+        case LoopNode():
+            return fans_out(node.body)
+        case NestedNode():
+            return node.graph.fans_out
+        case _:
+            return False

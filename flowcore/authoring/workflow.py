@@ -203,7 +203,9 @@ class WorkflowBuilder(Generic[I, O, Now]):
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, T, Any, Any],
         *,
-        concurrency: float | Computed[list[M], float] = 1,
+        concurrency: float | Computed[list[M], float] | None = None,
+        distributed: bool = False,
+        shard: int | None = None,
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, list[T]]: ...
@@ -212,8 +214,23 @@ class WorkflowBuilder(Generic[I, O, Now]):
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, T, Any, Any],
         *,
-        concurrency: float | Computed[list[M], float] = 1,
+        concurrency: float | Computed[list[M], float] | None = None,
+        distributed: bool = False,
+        shard: int | None = None,
         tolerated_failures: float,
+        min_successful: float | None = None,
+        id: str | None = None,
+        description: str = "",
+    ) -> WorkflowBuilder[I, O, list[T | None]]: ...
+    @overload
+    def foreach(
+        self: WorkflowBuilder[I, O, list[M]],
+        step: Step[M, T, Any, Any],
+        *,
+        concurrency: float | Computed[list[M], float] | None = None,
+        distributed: bool = False,
+        shard: int | None = None,
+        min_successful: float,
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, list[T | None]]: ...
@@ -222,23 +239,35 @@ class WorkflowBuilder(Generic[I, O, Now]):
         self: WorkflowBuilder[I, O, list[M]],
         step: Step[M, Any, Any, Any],
         *,
-        concurrency: float | Computed[list[M], float] = 1,
+        concurrency: float | Computed[list[M], float] | None = None,
+        distributed: bool = False,
+        shard: int | None = None,
         tolerated_failures: float = 0,
+        min_successful: float | None = None,
         id: str | None = None,
         description: str = "",
     ) -> WorkflowBuilder[I, O, Any]:
         """Run ``step`` once per item, at most ``concurrency`` items open at a time; outputs in item order.
 
-        A ``concurrency`` below 1 means 1, and a fraction is cut. However large, at most 1,000 items run at the same
-        time; those that sleep or wait for an answer do not count.
+        A ``concurrency`` below 1 means 1, and a fraction is cut. Left out it is 1, or all items when ``distributed``.
+        However large, at most 1,000 items run at the same time in one worker; those that sleep or wait for an answer
+        do not count.
 
-        ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1.
+        ``tolerated_failures`` items may fail, each giving None: a count, or a share of the items below 1. Or say how
+        many must succeed, ``min_successful``, in the same way; of both the stricter one counts. With more items than
+        that the foreach goes through all of them; with fewer it fails before it begins.
+
+        ``distributed=True`` spreads the items over as many workers as there are: each worker takes ``shard`` of them,
+        drives them all at once, and hands in what came out. Left out, every item has a worker of its own up to a
+        hundred; of more, a hundred workers take a share each, of at most fifty. What comes out is the same; but an
+        item sees the shared state as it was when the foreach began, not what other items have changed, and once a
+        failure or a bail has decided how the foreach ends, the items behind it are canceled.
 
         Whoever wakes the run reads a record for each item done so far. Where thousands of items suspend or sleep, give
         the foreach lists of a hundred, and a nested workflow with a foreach of its own as the step: of a list that is
         done only one record is read.
         """
-        functions = (concurrency, tolerated_failures)
+        functions = (concurrency, tolerated_failures, min_successful, distributed, shard)
         return self._with("foreach", id, description, steps=(step,), functions=functions)
 
     @overload

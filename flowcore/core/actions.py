@@ -71,6 +71,14 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
+class Gather:
+    """Look after the children of a distributed foreach: start those that should be open, see what they have done."""
+
+    place: Place
+    value: Json
+
+
+@dataclass(frozen=True, slots=True)
 class TimeOut:
     """The deadline of the suspension ``wait`` has passed: settle it, unless an answer is faster."""
 
@@ -96,7 +104,7 @@ class Doubt:
     place: Place
 
 
-Action: TypeAlias = RunStep | Evaluate | Enter | Advance | Leave | TimeOut | GiveUp | Doubt
+Action: TypeAlias = RunStep | Evaluate | Enter | Advance | Leave | Gather | TimeOut | GiveUp | Doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Nothing to do now. WAITING until ``wake``, or SUSPENDED, perhaps with a deadline at ``wake``."""
+    """Nothing to do now. WAITING until ``wake``, JOINING, or SUSPENDED, perhaps with a deadline at ``wake``."""
 
     status: RunStatus
     wake: datetime | None
@@ -120,9 +128,9 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The run has come to its end with this."""
+    """The run has come to its end with this; ``Ended``: it is a child whose work nobody wants any more."""
 
-    result: Done | Broken
+    result: Done | Broken | Ended
 
 
 Decision: TypeAlias = Run | Park | Finish

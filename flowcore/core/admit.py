@@ -183,11 +183,15 @@ def _meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> Meant | Refused:
 def open_waits(snapshot: Snapshot) -> list[StepRecord]:
     """The suspended records, oldest first; none once the run, or what is around them, has ended.
 
-    One that waits for one of several things is told as one for each of them.
+    A child's are its own, not those of the run it is a part of. One that waits for one of several things is told as one
+    for each of them.
     """
     if snapshot.head.is_terminal:
         return []
-    suspended = [record for record in snapshot.records.values() if record.outcome is Outcome.SUSP]
+    part = snapshot.head.part
+    own = "" if part is None else f"{part.key}["
+    records = snapshot.records.values()
+    suspended = [record for record in records if record.outcome is Outcome.SUSP and record.key.startswith(own)]
     waiting = [record for record in suspended if not is_abandoned(snapshot, record.key)]
     return [one for record in sorted(waiting, key=lambda record: (record.seq, record.key)) for one in each(record)]
 

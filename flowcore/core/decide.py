@@ -12,10 +12,10 @@ no record yet (a property test holds this).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from flowcore.authoring.graph import (
     Body,
@@ -45,6 +45,7 @@ from flowcore.core.actions import (
     Enter,
     Evaluate,
     Finish,
+    Gather,
     GiveUp,
     Held,
     Leave,
@@ -56,9 +57,10 @@ from flowcore.core.actions import (
     RunStep,
     TimeOut,
 )
+from flowcore.core.fan import decider, is_held, missing, shard_of, tolerated
 from flowcore.errors import InvariantError
 from flowcore.keys import ROOT, Scope, StepKey, inside, is_beat, item_of, items_around, turn_of
-from flowcore.model import Json, Lapse, Outcome, RunStatus, Snapshot, StepRecord, wait_id
+from flowcore.model import Fan, Json, Lapse, Outcome, Part, RunStatus, Snapshot, StepRecord, wait_id
 from flowcore.pmap import PMap
 
 MOST_CLAIMS = 5
@@ -169,38 +171,56 @@ class _Items:
 class Passed:
     """Finished prefixes of one run's walk, kept between calls of ``decide`` on later snapshots of the same run."""
 
-    __slots__ = ("items", "prefixes", "seen")
+    __slots__ = ("fans", "items", "prefixes", "seen")
 
     def __init__(self) -> None:
         self.prefixes: dict[Scope, tuple[int, Json]] = {}
         self.items: dict[StepKey, _Items] = {}
         self.seen: PMap[StepKey, StepRecord] | None = None
+        self.fans: Mapping[StepKey, Fan] = {}
 
-    def catch_up(self, records: PMap[StepKey, StepRecord]) -> None:
-        """Have every foreach item visited whose records are not those of the walk before."""
+    def catch_up(self, records: PMap[StepKey, StepRecord], fans: Mapping[StepKey, Fan]) -> None:
+        """Have every foreach item visited in which something is not as in the walk before."""
+        for key in [key for key in fans if fans[key] is not self.fans.get(key)]:
+            self._rouse(key)
+        self.fans = fans
         changed = [] if self.seen is None else records.changed_since(self.seen)
         self.seen = records
         if changed is None:  # loaded anew: whoever has answered meanwhile may have changed any of them
             for items in self.items.values():
                 items.rouse_all()
             return
-        for foreach, index in (place for key in changed for place in items_around(key)):
+        for key in changed:
+            self._rouse(key)
+
+    def _rouse(self, key: StepKey) -> None:
+        for foreach, index in items_around(key):
             if foreach in self.items:
                 self.items[foreach].rouse(index)
+
+
+_Asked: TypeAlias = tuple[list[Action], datetime | None, datetime | None, bool]
 
 
 def decide(graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed | None = None) -> Decision:
     """What to do next with a run that this worker holds.
 
     Args:
+        snapshot: a child's with the records of the run it is a part of; then its share of that run's work is decided
+            on. Nobody wants its work any more: ``Finish(Ended)``.
         now: the run's own clock, at least ``snapshot.head.updated_at``; decides which sleeps are over.
         passed: the memo of earlier calls for the same run, extended in place.
     """
     passed = passed or Passed()
-    passed.catch_up(snapshot.records)
+    passed.catch_up(snapshot.records, snapshot.fans)
     walk = _Walk(snapshot, now, passed)
-    head = snapshot.head
-    result = walk.sequence(graph, ROOT, head.input, head.input)
+    head, began_with = snapshot.head, snapshot.root.input
+    result = walk.sequence(graph, ROOT, began_with, began_with)
+    if head.part is not None:
+        if walk.share is None:
+            return Finish(Ended(None))
+        result = walk.share
+        walk.actions, walk.wake, walk.retry, walk.joins = walk.own
     match result:
         case Done() | Broken():
             return Finish(result)
@@ -211,6 +231,8 @@ def decide(graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed | Non
             if deaths is not None:
                 return Run((GiveUp(walk.actions[0].place, deaths),), None)
             return Run(tuple(walk.actions), walk.retry)
+        case Live() if walk.joins:
+            return Park(RunStatus.JOINING, walk.wake, walk.retry)
         case Live():
             if walk.wake is None:
                 raise InvariantError(f"run {head.run.id!r} at version {head.version} is live, but nothing in it moves")
@@ -224,7 +246,10 @@ def decide(graph: Graph, snapshot: Snapshot, now: datetime, passed: Passed | Non
 class _Walk:
     """One pass over the tree: collects what is ready and when the next pause ends."""
 
-    __slots__ = ("actions", "epoch", "incarnation", "now", "passed", "records", "retry", "wake")
+    __slots__ = (
+        *("actions", "epoch", "fans", "incarnation", "joins", "now", "own", "part", "passed", "records", "retry"),
+        *("share", "wake"),
+    )
 
     def __init__(self, snapshot: Snapshot, now: datetime, passed: Passed) -> None:
         self.records = snapshot.records
@@ -235,6 +260,13 @@ class _Walk:
         self.actions: list[Action] = []
         self.wake: datetime | None = None
         self.retry: datetime | None = None
+        self.joins = False
+        """Whether children of this run are at work."""
+        self.fans = snapshot.fans
+        self.part = snapshot.head.part
+        self.share: Result | None = None
+        """Of a child: what its items have come to."""
+        self.own: _Asked = ([], None, None, False)
 
     def sequence(self, graph: Graph, home: Scope, value: Json, init: Json) -> Result:
         """The nodes of one workflow, one after the other, each with what the one before gave."""
@@ -410,6 +442,8 @@ class _Walk:
             return self._ask(Enter(place, value))
         if record.outcome is not Outcome.START:
             return _settled(record, value)
+        if shard_of(record) is not None:
+            return self._fan(place, node, value)
         items = self.passed.items.setdefault(place.key, _Items())
         self.wake = _earlier(self.wake, items.alarm(self.now))
         for index in sorted((*items.awake, *items.busy)):
@@ -418,22 +452,73 @@ class _Walk:
             else:
                 self._item(place, node, items, index, value)
         slots = record.count or 1
-        tolerated = node.tolerated if node.tolerated >= 1 else node.tolerated * len(value)
-        while not items.is_stopped(tolerated) and items.next < len(value) and items.open < slots:
+        may_fail = tolerated(node, len(value))
+        while not items.is_stopped(may_fail) and items.next < len(value) and items.open < slots:
             if items.moving >= MOST_AT_ONCE:
                 break
             items.next += 1
             self._item(place, node, items, items.next - 1, value)
-        if items.is_stopped(tolerated):
+        if items.is_stopped(may_fail):
             self._begun(place, node, items, value)
         if items.moving or items.live:
             return LIVE
-        if items.is_stopped(tolerated):
-            return self._ask(Leave(place, items.told(tolerated), Scope(place.key)))
+        if items.is_stopped(may_fail):
+            return self._ask(Leave(place, items.told(may_fail), Scope(place.key)))
         if items.resting:
             return HELD
         done = Done([items.outputs.get(index) for index in range(len(value))])
         return self._ask(Leave(place, done, Scope(place.key)))
+
+    def _fan(self, place: Place, node: ForeachNode, value: Sequence[Json]) -> Result:
+        """A foreach whose items other runs see to. It ends as one in this run would, item by item.
+
+        What lies behind the item that decides how it ends is not waited for.
+        """
+        if self.part is not None:
+            if self.part.key == place.key:
+                return self._share(place, node, self.part, value)
+            for index in (index for key, index in items_around(self.part.key) if key == place.key):
+                self._body(place, node.body, item_of(place.key, index), value[index])
+                return LIVE  # the share lies in there; the item itself is another's
+        fan = self.fans.get(place.key)
+        if fan is None:
+            return self._ask(Gather(place, value))
+        last = decider(fan, tolerated(node, fan.total))
+        if awaited := missing(fan, last):
+            self.wake = _earlier(self.wake, fan.wake)
+            if is_held(fan, awaited):
+                return HELD
+            self.joins = True
+            return LIVE
+        told = range(fan.total) if last is None else (last if last in fan.bailed else min(fan.failed),)
+        if any(item_of(place.key, index) not in self.records for index in told):
+            return self._ask(Gather(place, value))  # read before the last of them was done
+        if last is None:
+            outputs = [self.records[item_of(place.key, index)].output for index in range(fan.total)]
+            return self._ask(Leave(place, Done(outputs), Scope(place.key)))
+        result = _settled(self.records[item_of(place.key, told[0])], None)
+        return self._ask(Leave(place, result, Scope(place.key)))
+
+    def _share(self, place: Place, node: ForeachNode, part: Part, value: Sequence[Json]) -> Result:
+        """A child's items, all at once; each comes to its own end."""
+        asked, wake, retry = self.actions, self.wake, self.retry
+        self.actions, self.wake, self.retry, self.joins = [], None, None, False
+        items = self.passed.items.setdefault(place.key, _Items(next=part.first))
+        self.wake = items.alarm(self.now)
+        for index in sorted((*items.awake, *items.busy)):
+            if index in items.busy:
+                self.actions += items.busy[index]
+            else:
+                self._item(place, node, items, index, value)
+        while items.next < part.stop and items.moving < MOST_AT_ONCE:
+            items.next += 1
+            self._item(place, node, items, items.next - 1, value)
+        is_live = items.moving or items.live or items.next < part.stop
+        self.share = LIVE if is_live else HELD if items.resting else Done(None)
+        self.own = (self.actions, self.wake, self.retry, self.joins)
+        self.actions, self.wake, self.retry = asked, wake, retry
+        self.joins = True
+        return LIVE
 
     def _begun(self, place: Place, node: ForeachNode, items: _Items, value: Sequence[Json]) -> None:
         """Visit what was begun behind the item that stopped the foreach, before it did; such items have records."""
@@ -443,8 +528,9 @@ class _Walk:
                 self._item(place, node, items, index, value)
 
     def _item(self, place: Place, node: ForeachNode, items: _Items, index: int, value: Sequence[Json]) -> None:
-        asked, wake, retry = len(self.actions), self.wake, self.retry
+        asked, wake, retry, joins = len(self.actions), self.wake, self.retry, self.joins
         self.wake = self.retry = None
+        self.joins = False
         result = self._body(place, node.body, item_of(place.key, index), value[index])
         items.awake.discard(index)
         match result:
@@ -452,10 +538,13 @@ class _Walk:
                 items.outputs[index] = result.value
             case Ended() | Broken():
                 items.stops[index] = result
+            case Live() if self.joins:
+                items.awake.add(index)  # no record of this run tells when its children are done
             case Live() | Held():
                 items.keep(index, result, tuple(self.actions[asked:]), self.wake, self.retry)
             case _:
                 assert_never(result)
+        self.joins = self.joins or joins
         self.wake, self.retry = _earlier(self.wake, wake), _earlier(self.retry, retry)
 
     def _body(self, place: Place, body: Body, key: StepKey, value: Json) -> Result:

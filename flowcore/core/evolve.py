@@ -407,13 +407,13 @@ def _changes_in(snapshot: Snapshot, scope: Scope | None) -> Delta:
 def state_at(snapshot: Snapshot, key: StepKey) -> Mapping[str, Json]:
     """The state at ``key``: what the run began with, then per key the latest change in the scopes around it."""
     merged = _seen_from(snapshot, key)
-    return {**snapshot.head.state, **{name: stamped[1] for name, stamped in merged.state.items()}}
+    return {**snapshot.root.state, **{name: stamped[1] for name, stamped in merged.state.items()}}
 
 
 def context_at(snapshot: Snapshot, key: StepKey) -> Mapping[str, Json]:
     """The request context as the node at ``key`` sees it; a removed key stays removed."""
     merged = _seen_from(snapshot, key).context
-    values = {name: value for name, value in snapshot.head.request_context.items() if name not in merged}
+    values = {name: value for name, value in snapshot.root.request_context.items() if name not in merged}
     return values | {name: stamped[1] for name, stamped in merged.items() if len(stamped) == 2}
 
 

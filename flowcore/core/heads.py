@@ -23,6 +23,8 @@ WAKE_GRACE = timedelta(seconds=90)
 LEASE_GRACE = timedelta(seconds=30)
 """How long after a lease has run out the sweeper takes its holder for dead."""
 
+CHILDREN = "children"
+"""Stands in the outbox for the children that have to be canceled."""
 REMOVAL_GRACE = timedelta(minutes=15)
 """How long removing an expired run may take before another worker does it: no worker lives longer."""
 
@@ -199,6 +201,11 @@ def owing(head: Head, hooks: Hooks, until: datetime) -> Head:
     }
     owed = tuple(name for name in wanted.get(head.status, ()) if getattr(hooks, name) is not None)
     return replace(head, outbox=owed, due=min(until, head.due or until)) if owed else head
+
+
+def owing_children(head: Head, until: datetime) -> Head:
+    """The same end with children that have to be told of it; whoever writes it does so, and is given up ``until``."""
+    return replace(head, outbox=(CHILDREN, *head.outbox), due=min(until, head.due or until))
 
 
 def taken_up(head: Head, until: datetime) -> Head:

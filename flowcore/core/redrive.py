@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from flowcore.authoring.graph import BranchNode, ForeachNode, Graph, LoopNode, NestedNode, Node, ParallelNode, StepNode
+from flowcore.core.fan import opening, shard_size
 from flowcore.core.view import passed_on
 from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, scope_of, turn_of
 from flowcore.model import Json, Outcome, Snapshot, StepRecord
@@ -91,6 +92,12 @@ class _Walk:
         self._node(node.body, key, home, carried)
 
     def _items(self, node: ForeachNode, record: StepRecord, home: Scope, items: Sequence[Json]) -> None:
+        if node.distributed and items:
+            self._open(record, opening(shard_size(node.shard, len(items), record.count or 1)), None)
+            for key in [key for key in self.kept if key.startswith(f"{record.key}[")]:
+                if not self.kept[key].is_settled or self.kept[key].outcome is Outcome.ERR:
+                    del self.kept[key]  # its child begins anew, with whatever else it has done
+            return
         self._open(record, None, Scope(record.key))
         for index, item in enumerate(items):
             self._node(node.body, item_of(record.key, index), home, item)

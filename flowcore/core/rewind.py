@@ -20,6 +20,7 @@ from flowcore.authoring.graph import (
     ParallelNode,
     StepNode,
 )
+from flowcore.core.fan import opening, shard_of, shard_size
 from flowcore.core.view import passed_on
 from flowcore.errors import InvalidPayload, NotRecorded, UnknownStep
 from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, parent_of, scope_of, turn_of
@@ -114,7 +115,7 @@ class _Rewind:
             target = next(arm for arm in arms if arm.id == path[0])
             yield from self._at(target, home, path, value, whole)
         elif len(path) == 1 and isinstance(node, ForeachNode) and self._is_to_go_on(inside(home, node.id)):
-            yield from self._going_on(inside(home, node.id))
+            yield from self._going_on(node, inside(home, node.id), value)
         elif len(path) == 1:
             yield from self._beginning(node, inside(home, node.id), whole)
         elif isinstance(node, NestedNode):
@@ -148,10 +149,14 @@ class _Rewind:
         failed = record is not None and record.outcome is Outcome.ERR and record.count is not None
         return failed and self.given is None and not self.outputs
 
-    def _going_on(self, key: StepKey) -> Iterator[StepRecord]:
+    def _going_on(self, node: ForeachNode, key: StepKey, value: Json) -> Iterator[StepRecord]:
         """A failed foreach as if its failed items had never been begun; the finished ones need not run again."""
         records = self.snapshot.records
-        yield self._made(key, Outcome.START, opens=Scope(key), count=records[key].count)
+        slots = records[key].count or 1
+        if node.distributed and value:
+            yield self._made(key, Outcome.START, output=opening(shard_size(node.shard, len(value), slots)), count=slots)
+        else:
+            yield self._made(key, Outcome.START, opens=Scope(key), count=slots)
         for item in records.values():
             if item.outcome is Outcome.OK and parent_of(item.key) == key:
                 yield item
@@ -163,7 +168,8 @@ class _Rewind:
             yield self._made(key, Outcome.OK, output=self.outputs[dotted(key)])
         elif record is not None:
             yield record
-            yield from self._below(key)
+            below = self._below(key)
+            yield from below if shard_of(record) is None else (inner for inner in below if inner.is_settled)
 
     def _below(self, key: StepKey) -> Iterator[StepRecord]:
         """Everything inside a container, and what its steps stored once."""

@@ -56,6 +56,27 @@ class StepResult:
     wake_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a distributed foreach is, as the workers of its items have told."""
+
+    done: int
+    """Items that have ended, whether well or badly."""
+    failed: int
+    """Those of them that have failed."""
+    waiting: int
+    """Items with an open suspension."""
+    total: int
+
+
+def progress(snapshot: Snapshot) -> dict[str, Progress]:
+    """How far each distributed foreach is, by dotted id; nothing of any item is read for it."""
+    return {
+        dotted(key): Progress(done=len(fan.done), failed=len(fan.failed), waiting=len(fan.asking), total=fan.total)
+        for key, fan in snapshot.fans.items()
+    }
+
+
 def steps(graph: Graph | None, snapshot: Snapshot) -> dict[str, StepResult]:
     """Every step the run has met, by dotted id, in the order of their last change; then those that run right now.
 

@@ -26,7 +26,7 @@ Scope: TypeAlias = Literal["read", "start", "resume", "cancel", "admin"]
 Mode: TypeAlias = Literal["none", "iam", "jwt"]
 """How callers are known: not at all (tests, or a gateway of one's own in front), signed requests, bearer tokens."""
 
-PUBLIC = frozenset({"GET /healthz", "GET /v1/openapi.json"})
+PUBLIC = frozenset({"GET /healthz", "GET /v1/openapi.json", "GET /v1/docs"})
 """Routes that need nobody to be known."""
 
 NEEDED: Mapping[str, Scope] = {
@@ -180,6 +180,15 @@ def _run_of(path: str) -> str | None:
     if match is None:
         return None
     return match[2] if match[1] == "runs" else wait_in(match[2])[0]
+
+
+def run_answered(method: str, path: str) -> str | None:
+    """What a request answers, or hands on: the run, or the link to one of its waits; None for any other request."""
+    if method != "POST":
+        return None
+    if re.fullmatch(r"/(a|cb)/[^/]+", path):
+        return path
+    return _run_of(path) if re.fullmatch(r"/v1/(runs/[^/]+/(resume|delegate)|waits/[^/]+/answer)", path) else None
 
 
 def wait_id_of(run_id: str, wait: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from flowcore.app import ServedWorkflow
 from flowcore.authoring.workflow import Workflow
 from flowcore.core.events import Event, failure_json
 from flowcore.core.health import Finding
-from flowcore.core.view import StepResult
+from flowcore.core.view import Progress, StepResult
 from flowcore.deliveries import Delivery
 from flowcore.errors import MalformedRequest
 from flowcore.fields import FIELDS
@@ -269,13 +270,17 @@ def receipt_json(receipt: Receipt) -> dict[str, Json]:
     }
 
 
-def receipts_json(receipts: Sequence[Receipt], limit: int, cursor: str | None) -> dict[str, Json]:
-    """A part of a run's receipts, which grow only at their end. Raises: MalformedRequest for a foreign cursor."""
+def receipts_json(receipts: Page[Receipt]) -> dict[str, Json]:
+    """A part of a run's receipts."""
+    return {"items": [receipt_json(receipt) for receipt in receipts], "cursor": receipts.cursor}
+
+
+def part_of(receipts: Sequence[Receipt], limit: int, cursor: str | None) -> Page[Receipt]:
+    """The receipts behind a position; they grow only at their end. Raises: MalformedRequest for no position."""
     if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) <= _MOST_DIGITS):
-        raise MalformedRequest(f"{cursor[:100]!r} is no cursor of this listing")
+        raise MalformedRequest("This cursor was not given by this listing; leave it out to begin anew.")
     first = int(cursor or 0)
-    items = [receipt_json(receipt) for receipt in receipts[first : first + limit]]
-    return {"items": items, "cursor": str(first + limit) if first + limit < len(receipts) else None}
+    return Page(list(receipts[first : first + limit]), str(first + limit) if first + limit < len(receipts) else None)
 
 
 def _step(step: StepResult) -> dict[str, Json]:
@@ -294,6 +299,10 @@ def _step(step: StepResult) -> dict[str, Json]:
     }
 
 
+def _progress(progress: Mapping[str, Progress]) -> dict[str, Json]:
+    return {id: asdict(far) for id, far in progress.items()}
+
+
 def _instant(instant: datetime | None) -> str | None:
     return None if instant is None else instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -302,6 +311,7 @@ _FORMS: Mapping[str, Callable[[Any], Json]] = {
     "error": failure_json,
     "waits": lambda waits: [wait_json(wait) for wait in waits],
     "steps": lambda steps: {id: _step(step) for id, step in steps.items()},
+    "progress": _progress,
     "state": dict,
     "request_context": dict,
     "created_at": _instant,

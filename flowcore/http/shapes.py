@@ -119,6 +119,7 @@ class RunShown(Shown):
     suspended: list[list[str]] = []
     waits: list[WaitShown] = []
     steps: dict[str, StepShown] = {}
+    progress: dict[str, dict[str, int]] = {}
     state: dict[str, Any] = {}
     request_context: dict[str, Any] = {}
     resume_labels: dict[str, list[str]] = {}

@@ -66,6 +66,7 @@ from flowcore.ports import (
     Store,
     Written,
 )
+from flowcore.testing.contract_joins import JoinContract
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -150,7 +151,7 @@ def racing(contenders: int) -> Iterator[Callable[[Sequence[Callable[[], Any]]], 
         yield lambda calls: list(pool.map(contend, calls))
 
 
-class StoreContract:
+class StoreContract(JoinContract):
     """What every ``Store`` must do. Give a fixture ``store`` with an empty one."""
 
     race_rounds = 200

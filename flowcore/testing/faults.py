@@ -7,7 +7,7 @@ between, such as letting another worker drive the same run: what a frozen worker
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,11 +15,12 @@ from itertools import count
 from typing import Any, TypeAlias, TypeVar
 
 from flowcore.errors import BlobsUnavailable, StoreUnavailable, Throttled
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     EVERY_RUN,
     RUN_CHANGES,
     Head,
+    Join,
     Listener,
     Mail,
     Page,
@@ -55,7 +56,7 @@ T = TypeVar("T")
 WRITES = frozenset(
     {
         *("start", "start_with", "claim", "commit", "commit_with", "release", "move", "delete", "resume", "cancel"),
-        *("listen", "unlisten", "keep", "note"),
+        *("listen", "unlisten", "keep", "note", "open_join", "join"),
     }
 )
 """The store's calls that change something."""
@@ -207,6 +208,22 @@ class FaultyStore:
             head.run,
             record,
         )
+
+    def open_join(self, run: RunRef, join: Join) -> None:
+        """See ``Joins.open_join``."""
+        return self._call("open_join", lambda: self.inner.open_join(run, join), run)
+
+    def join(self, run: RunRef, added: Join, *, unparked: Collection[int] = ()) -> Join | None:
+        """See ``Joins.join``."""
+        return self._call("join", lambda: self.inner.join(run, added, unparked=unparked), run)
+
+    def joins(self, run: RunRef, incarnation: int | None = None, key: StepKey | None = None) -> Sequence[Join]:
+        """See ``Joins.joins``."""
+        return self._call("joins", lambda: self.inner.joins(run, incarnation, key), run)
+
+    def scope(self, run: RunRef, incarnation: int, scope: Scope) -> Records:
+        """See ``Joins.scope``."""
+        return self._call("scope", lambda: self.inner.scope(run, incarnation, scope), run)
 
     def listen(self, listener: Listener) -> None:
         """See ``Mailbox.listen``."""

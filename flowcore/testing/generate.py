@@ -30,7 +30,7 @@ from flowcore.testing.habits import (
 )
 from flowcore.testing.oracle import Reply
 
-GENERATOR = 7
+GENERATOR = 8
 """Raised whenever the same seed comes to mean another workflow or another storm: kept seeds name theirs."""
 
 _BACKOFFS = (
@@ -346,7 +346,8 @@ class _Maker:
     def foreach(self, builder: Any, spot: _Spot) -> Any:
         slots, listing, name = self.chance.choice([0, 1, 2, 3]), self.fresh("i"), self.fresh("f")
         count, fails = self.chance.randint(0, 5), self.unlucky(0.05)
-        body = self.body(replace(spot, alone=spot.alone and slots <= 1), trouble=0.4)
+        distributed = self.lucky(0.3)
+        body = self.body(replace(spot, alone=spot.alone and slots <= 1 and not distributed), trouble=0.4)
 
         def computed(items: list[Json], ctx: FunctionContext) -> float:
             if fails:
@@ -359,7 +360,10 @@ class _Maker:
         return items.foreach(
             body,
             concurrency=slots if self.lucky(0.5) else computed,
+            distributed=distributed,
+            shard=self.chance.choice([None, 1, 2, 3]) if distributed else None,
             tolerated_failures=self.chance.choice([0, 0, 0, 1, 2, 0.5]),
+            min_successful=self.chance.choice([None, None, None, 1, 0.5]),
             id=name,
         )
 

@@ -7,7 +7,7 @@ a caller was told, what an undisturbed run becomes) is checked by ``explore``, u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -18,8 +18,9 @@ from flowcore.authoring.graph import BranchNode, Graph, NestedNode
 from flowcore.core.actions import Decision, Finish, Park, Run
 from flowcore.core.decide import decide
 from flowcore.core.evolve import fold
+from flowcore.core.fan import shard_of
 from flowcore.core.rename import as_met
-from flowcore.keys import RunRef, StepKey, dotted, inside, scope_of
+from flowcore.keys import RunRef, Scope, StepKey, dotted, inside, item_of, scope_of
 from flowcore.model import (
     EVERY_RUN,
     RUN_CHANGES,
@@ -28,6 +29,7 @@ from flowcore.model import (
     TERMINAL,
     Answer,
     Head,
+    Join,
     Listener,
     Mail,
     Outcome,
@@ -149,9 +151,16 @@ def branch_violations(graph: Graph, records: Records) -> Iterator[str]:
 
 
 def run_violations(graph: Graph, head: Head, records: Records) -> Iterator[str]:
-    """What a run at rest must be: parked and ended heads say exactly what their records say."""
+    """What a run at rest must be: parked and ended heads say exactly what their records say.
+
+    A child says nothing by itself, and of a run that waits for its children only they know.
+    """
+    if head.part is not None:
+        return
     graph, snapshot = as_met(graph, fold(head, records.values()))
     yield from branch_violations(graph, snapshot.records)
+    if any(shard_of(record) is not None for record in records.values()):
+        return
     if head.status is RunStatus.SUSPENDED:
         if not any(record.outcome is Outcome.SUSP for record in snapshot.records.values()):
             yield "I5 SUSPENDED, but nobody can answer"
@@ -192,6 +201,8 @@ class WatchedStore:
     """By run and wait: the answer that settled it."""
     records: dict[tuple[RunRef, int, StepKey], StepRecord] = field(default_factory=dict)
     """By run, incarnation and key: what was last written there."""
+    done: dict[tuple[RunRef, int, StepKey, int], frozenset[int]] = field(default_factory=dict)
+    """By run, incarnation, foreach and chunk: the items that are done."""
     takers: dict[tuple[Topic, str], tuple[str, str]] = field(default_factory=dict)
     """By topic and event: the one wait it settled."""
     is_sure: bool = True
@@ -273,6 +284,26 @@ class WatchedStore:
                 self._judge(head.run, self._noted(head.run, head.incarnation, record, prior))
                 self._judge(head.run, self._taken(taken))
             return reply
+
+    def open_join(self, run: RunRef, join: Join) -> None:
+        """See ``Joins.open_join``."""
+        self.inner.open_join(run, join)
+
+    def join(self, run: RunRef, added: Join, *, unparked: Collection[int] = ()) -> Join | None:
+        """See ``Joins.join``."""
+        with self._lock:
+            joined = self.inner.join(run, added, unparked=unparked)
+            if joined is not None:
+                self._judge(run, self._untrue(run, joined))
+            return joined
+
+    def joins(self, run: RunRef, incarnation: int | None = None, key: StepKey | None = None) -> Sequence[Join]:
+        """See ``Joins.joins``."""
+        return self.inner.joins(run, incarnation, key)
+
+    def scope(self, run: RunRef, incarnation: int, scope: Scope) -> Records:
+        """See ``Joins.scope``."""
+        return self.inner.scope(run, incarnation, scope)
 
     def listen(self, listener: Listener) -> None:
         """See ``Mailbox.listen``."""
@@ -406,6 +437,20 @@ class WatchedStore:
             first = self.settled.setdefault((run, record.answer.wait), record.answer)
             if replace(first, data=None) != replace(record.answer, data=None):
                 yield f"I12 {record.answer.wait!r} was settled by {first} and by {record.answer}"
+
+    def _untrue(self, run: RunRef, join: Join) -> Iterator[str]:
+        """An item counts as done only when its record stands in the run, and a join never forgets one."""
+        place = (run, join.incarnation, join.key, join.chunk)
+        before = self.done.get(place, frozenset())
+        if forgotten := before - join.done:
+            yield f"I1 items {sorted(forgotten)} of {join.key!r} are done no more"
+        self.done[place] = join.done
+        for key in (item_of(join.key, index) for index in sorted(join.done - before)):
+            record = self.records.get((run, join.incarnation, key))
+            if record is None:  # written past this watcher
+                record = self.inner.scope(run, join.incarnation, Scope(join.key)).get(key)
+            if record is None or not record.is_settled:
+                yield f"I6 {key!r} counts as done and has no outcome"
 
     def _taken(self, taken: Sent | None) -> Iterator[str]:
         if taken is not None and taken.taker is not None:

@@ -96,6 +96,10 @@ class LocalApp(App):
             tracer=app.engine.tracer,
             links=app.engine.links,
             webhooks=app.webhooks.values(),
+            sources=app.sources.values(),
+            events=app.telling.kinds,
+            include_payload=app.telling.include_payload,
+            outgoing=app.outgoing.values(),
             deliveries=app.deliveries,
             largest_value=app.largest_value,
         )

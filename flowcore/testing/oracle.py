@@ -224,9 +224,12 @@ class _Oracle:
         wanted = node.concurrency
         slots = max(1, int(self._ask(wanted, key, place, items) if isinstance(wanted, Function) else wanted))
         pieces = [self._node(node.body, f"{key}[{index}]", place, item) for index, item in enumerate(items)]
-        tolerated = node.tolerated if node.tolerated >= 1 else node.tolerated * len(items)
+        if (may_fail := _may_fail(node, len(items))) < 0:
+            self.told.failed.add(key)
+            message = f"foreach {node.id!r} needs {node.min_successful} items to succeed and has {len(items)}"
+            raise _Broken(key, "TooFewItems", message)
         try:
-            outputs = yield from self._race(pieces, slots, tolerated)
+            outputs = yield from self._race(pieces, slots, may_fail)
         except _Stopped as stopped:
             self.told.maybe += [f"{key}[{index}]" for index in range(stopped.index + 1, len(items))]
             if isinstance(stopped.reason, _Broken):
@@ -428,6 +431,16 @@ class _Oracle:
     def _broken(self, key: str, error: Exception) -> _Broken:
         self.told.failed.add(key)
         return _Broken(key, type(error).__name__, str(error))
+
+
+def _may_fail(node: ForeachNode, count: int) -> float:
+    """How many of so many items may fail, if some may and some must not."""
+    most = node.tolerated * (1 if node.tolerated >= 1 else count)
+    least = node.min_successful
+    if least is None:
+        return most
+    spare = count - least * (1 if least >= 1 else count)
+    return min(most, spare) if node.tolerated else spare
 
 
 class _Stopped(Exception):  # a way out, not an error

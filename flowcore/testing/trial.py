@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -42,9 +43,27 @@ from flowcore.testing.spies import spied
 Answers: TypeAlias = Mapping[str, Any] | Callable[[Wait[Json]], Any]
 
 _RUN = "explored"
+_STARTER = "explore"
+"""Whoever starts the run; some steps do not let him answer, and want to know who he was."""
 _TURNS = 10_000
 """Looks at one run before it is held to go in circles."""
-_LOOP = EventLoop()
+
+
+class _LoopOfThread(EventLoop):
+    """A loop for each thread that waits: who takes over in the middle of a coroutine must not wait for its own loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._own = threading.local()
+
+    def wait_for(self, awaitable: Any) -> Any:
+        """See ``EventLoop.wait_for``."""
+        if not hasattr(self._own, "loop"):
+            self._own.loop = EventLoop()
+        return self._own.loop.wait_for(awaitable)
+
+
+_LOOP = _LoopOfThread()
 """One for all trials; started when the first coroutine appears."""
 _LATE = timedelta(minutes=5)
 _EARLY = -timedelta(days=10_000)
@@ -175,7 +194,7 @@ class Trial:
         while self.watched.peek(self.run) is None:
             with _lost():
                 run = self.app.workflow(self.asked.workflow.id).create_run(_RUN)
-                run.start(self.asked.input, **self.asked.start)
+                run.start(self.asked.input, by=_STARTER, **self.asked.start)
 
     def _read(self) -> RunResult[Any]:
         with self._calm():

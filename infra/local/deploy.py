@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from infra.local.blueprint import Blueprint, FunctionSpec, QueueSource, Rate, Route
+from infra.local.blueprint import Blueprint, FunctionSpec, QueueSource, Rate, Route, StreamSource
 from infra.local.template import ACCOUNT, Intrinsics, TemplateError, parameters
 
 _RATE = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
@@ -79,7 +79,8 @@ class Deployment:
                 self._make(name)
         return Blueprint(
             functions=dict(self._functions),
-            queue_sources=tuple(map(self._queue_source, self._of_type("AWS::Lambda::EventSourceMapping"))),
+            queue_sources=tuple(map(self._queue_source, self._mappings("sqs"))),
+            stream_sources=tuple(map(self._stream_source, self._mappings("dynamodb"))),
             routes=tuple(map(self._route, self._of_type("AWS::ApiGatewayV2::Route"))),
             rates=tuple(map(self._rate, self._of_type("AWS::Events::Rule"))),
             schedule_groups=tuple(self._made[n].ref for n in self._of_type("AWS::Scheduler::ScheduleGroup")),
@@ -143,6 +144,8 @@ class Deployment:
         request = {key: properties[key] for key in _SAME_IN_CREATE_TABLE if key in properties}
         if "SSESpecification" in properties:
             request["SSESpecification"] = {"Enabled": _flag(properties["SSESpecification"]["SSEEnabled"])}
+        if "StreamSpecification" in properties:
+            request["StreamSpecification"] = {"StreamEnabled": True, **properties["StreamSpecification"]}
         if "DeletionProtectionEnabled" in properties:
             request["DeletionProtectionEnabled"] = _flag(properties["DeletionProtectionEnabled"])
         described = dynamodb.create_table(TableName=table, **request)["TableDescription"]
@@ -150,7 +153,8 @@ class Deployment:
             dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification=ttl)
         if recovery := properties.get("PointInTimeRecoverySpecification"):
             dynamodb.update_continuous_backups(TableName=table, PointInTimeRecoverySpecification=recovery)
-        return Made(ref=table, attributes={"Arn": described["TableArn"]})
+        stream = described.get("LatestStreamArn", "")
+        return Made(ref=table, attributes={"Arn": described["TableArn"], "StreamArn": stream})
 
     def _bucket(self, name: str, properties: dict[str, Any]) -> Made:
         bucket = self._physical_name(name, properties, "BucketName").lower()
@@ -218,6 +222,21 @@ class Deployment:
                 return spec.id
         raise TemplateError(f"{reference!r} is none of the template's functions.")
 
+    def _mappings(self, service: str) -> list[str]:
+        """The event source mappings of one kind."""
+        found = self._of_type("AWS::Lambda::EventSourceMapping")
+        return [name for name in found if f":{service}:" in self._properties(name)["EventSourceArn"]]
+
+    def _stream_source(self, name: str) -> StreamSource:
+        properties = self._properties(name)
+        filters = properties.get("FilterCriteria", {}).get("Filters", [])
+        return StreamSource(
+            function=self._function_behind(properties["FunctionName"]),
+            stream_arn=properties["EventSourceArn"],
+            batch_size=int(properties.get("BatchSize", 100)),
+            patterns=tuple(json.loads(one["Pattern"]) for one in filters),
+        )
+
     def _queue_source(self, name: str) -> QueueSource:
         properties = self._properties(name)
         arn = properties["EventSourceArn"]
@@ -263,6 +282,7 @@ _NOT_NEEDED = frozenset(
         "AWS::Lambda::Permission",
         "AWS::Logs::LogGroup",
         "AWS::S3::BucketPolicy",
+        "AWS::SQS::QueuePolicy",
     }
 )
 """Read for what they say, or of no consequence on one machine; nothing is created for them."""

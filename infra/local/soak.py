@@ -38,6 +38,8 @@ from infra.local.clock import StackClock
 from infra.local.soak_flows import ANSWER, BOOK, EVENT, FLOWS, PACE
 from infra.local.stack import LocalStack
 
+_CANCELED = 0.1
+"""Share of the runs that somebody cancels."""
 _QUIET_S = 0.7
 """Nothing has moved for so long: time may pass."""
 _PATIENCE_S = 0.4
@@ -93,7 +95,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Usual:
+class Usual:
     """What becomes of a run that nobody disturbs."""
 
     status: str
@@ -107,6 +109,8 @@ class _Known:
 
     flow: str
     head: Head | None = None
+    is_doomed: bool = False
+    """Whether somebody will cancel it, sooner or later."""
     is_canceled: bool = False
     late_since: float | None = None
 
@@ -150,7 +154,7 @@ class Soak:
             queue=SqsQueue(stack.client("sqs"), told["FLOWCORE_QUEUE_URL"]),
             clock=_StackTime(stack.clock),
         )
-        self.usual = {flow.id: _undisturbed(flow.id) for flow in FLOWS}
+        self.usual = {flow.id: undisturbed(flow.id) for flow in FLOWS}
         self.open: dict[str, _Known] = {}
         self.frozen: list[_Frozen] = []
         self.moved_at = time.monotonic()
@@ -191,7 +195,7 @@ class Soak:
         number, flow = self.report.started, FLOWS[self.report.started % len(FLOWS)]
         run_id = f"s-{number}"
         self.report.started += 1
-        self.open[run_id] = _Known(flow.id)
+        self.open[run_id] = _Known(flow.id, is_doomed=self.chance.random() < _CANCELED)
         self.app.workflow(flow.id).create_run(run_id).start(1, wait=None)
         if flow.id == "parcel" and self.chance.random() < 0.3:
             self.app.send_event(EVENT, run_id, ANSWER, event_id=run_id)
@@ -295,7 +299,7 @@ class Soak:
         run_id = self.chance.choice(list(self.open))
         self.app.engine.hints.send(RunRef("default", run_id), at=self.app.clock.now(), version=0)
         self.report.hints += 1
-        if self.chance.random() < 0.05:
+        if self.open[run_id].is_doomed and self.chance.random() < 0.3:
             self.open[run_id].is_canceled = True
             self.app.cancel(run_id)
 
@@ -358,7 +362,7 @@ def entered(book: Path) -> dict[str, set[str]]:
     return found
 
 
-def _undisturbed(flow: str) -> _Usual:
+def undisturbed(flow: str) -> Usual:
     """Run the workflow in this process, on virtual time, with nobody who disturbs."""
     with tempfile.TemporaryDirectory() as folder, _environment({BOOK: str(Path(folder) / "book")}):
         app = LocalApp(soak_flows.app)
@@ -372,7 +376,7 @@ def _undisturbed(flow: str) -> _Usual:
                 run.resume(ANSWER, wait=asked[0].id)
             app.advance(days=1)
             result = run.result()
-        return _Usual(result.status, result.output, frozenset(entered(Path(os.environ[BOOK]))["r"]))
+        return Usual(result.status, result.output, frozenset(entered(Path(os.environ[BOOK]))["r"]))
 
 
 @contextmanager

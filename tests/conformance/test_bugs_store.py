@@ -191,7 +191,7 @@ def test_bug_19_an_answer_to_a_running_run_is_refused_at_once(
         observed(harness, monkeypatch, verb, reads)
     harness.serve(workflow("w", input=int).then(slow)).start(1)
     assert [timedelta(0)] == [time for time, _ in taken]
-    assert taken[0][1] in (1, 2)
+    assert taken[0][1] <= 3  # the run as it may be open, whole, and its head for the receipt
 
 
 def test_bug_21_a_run_is_watched_from_any_process(harness: Harness) -> None:

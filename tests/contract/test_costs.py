@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from flowcore import App, step, workflow
 from flowcore.adapters.dynamodb import DynamoStore
 from flowcore.adapters.dynamodb_items import DUE_INDEX, LIST_INDEX, Index
+from flowcore.adapters.memory import MemoryQueue
 from flowcore.adapters.system import SystemIds
 from flowcore.model import Head, Outcome, RunStatus
 from flowcore.ports import Store, Written
+from flowcore.testing import VirtualClock
 from flowcore.testing.contract import (
     NOW,
     RUN,
@@ -301,3 +304,27 @@ def test_one_more_step_costs_the_same_however_many_there_are(metered: tuple[Stor
         store.commit(RUN, 1, a_record(f"s{number:02}"), None)
         bills.append(meter.take_bill())
     assert [bills[0]] * 40 == bills
+
+
+@pytest.mark.parametrize(("shard", "most"), [(1, 224), (4, 104), (10, 80)])
+def test_a_distributed_foreach_costs_what_it_says(metered: tuple[Store, Metered], shard: int, most: int) -> None:
+    """Twenty items and the run around them: ten units an item where each has a child, two where many share one."""
+    store, meter = metered
+
+    @step
+    def same(number: int) -> int:
+        return number
+
+    flow = workflow("fanned", input=list[int], output=list[int])
+    fanned = flow.foreach(same, id="fan", distributed=True, shard=shard).commit()
+    clock = VirtualClock()
+    queue = MemoryQueue(clock)
+    app = App(fanned, store=store, queue=queue, clock=clock)
+    run = app.workflow(fanned).create_run("r")
+    run.start(list(range(20)))
+    while hints := queue.pop_due(clock.now()):
+        for hint in hints:
+            app.look(hint.run)
+    bill = meter.take_bill()
+    assert list(range(20)) == run.result().output
+    assert bill.write_units <= most

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-HANDLERS = ("handlers.bootstrap", "handlers.api", "handlers.worker", "handlers.sweep")
+HANDLERS = ("handlers.bootstrap", "handlers.api", "handlers.worker", "handlers.sweep", "handlers.resume")
 
 
 @dataclass
@@ -106,8 +106,8 @@ class Deployment:
         body = reply.get("body") or None
         return Answer(reply["statusCode"], json.loads(body) if body and is_json else body, headers_)
 
-    def work(self, *bodies: str, remaining_ms: int = 60_000) -> list[str]:
-        """Hand messages to the worker in one batch; the ids of those that failed."""
+    def work(self, *bodies: str, remaining_ms: int = 60_000, function: str = "handlers.worker") -> list[str]:
+        """Hand messages to the worker, or another function, in one batch; the ids of those that failed."""
         records = [
             {
                 "messageId": f"m-{number}",
@@ -121,7 +121,7 @@ class Deployment:
             }
             for number, body in enumerate(bodies)
         ]
-        reply = self._function("handlers.worker").handler({"Records": records}, Context(remaining_ms=remaining_ms))
+        reply = self._function(function).handler({"Records": records}, Context(remaining_ms=remaining_ms))
         return [failure["itemIdentifier"] for failure in reply["batchItemFailures"]]
 
     def sweep(self) -> int:

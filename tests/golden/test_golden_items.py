@@ -24,6 +24,7 @@ from flowcore.adapters.dynamodb_items import (
     encode_head,
     encode_record,
 )
+from flowcore.adapters.dynamodb_joins import decode_join, encode_join
 from flowcore.adapters.dynamodb_notes import decode_note, encode_note
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
@@ -32,8 +33,10 @@ from flowcore.model import (
     Delegation,
     Delta,
     Head,
+    Join,
     Lapse,
     Outcome,
+    Part,
     Receipt,
     RunStatus,
     RunSummary,
@@ -44,6 +47,21 @@ from flowcore.model import (
 )
 from flowcore.parcels import Parcel, lazily
 
+JOINS = {
+    "join fresh": Join(key=StepKey("fan"), incarnation=1, chunk=0, total=3, shard=1),
+    "join at work": Join(
+        key=StepKey("poll#3/fan"),
+        incarnation=2,
+        chunk=1,
+        total=310,
+        shard=4,
+        done=frozenset({200, 201, 309}),
+        failed=frozenset({201}),
+        bailed=frozenset({309}),
+        parked=frozenset({204}),
+        asking=frozenset({204, 205}),
+    ),
+}
 GOLDEN = json.loads(Path(__file__).with_name("items-v1.json").read_text())
 RUN = RunRef("acme", "order-7")
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC)
@@ -95,6 +113,13 @@ HEADS = {
         state={"n": 1},
         request_context={"locale": "de"},
         trace=Trace(trace_id="1-5759e988-bd862e3fe1be46a994272793"),
+    ),
+    "head of a child": _head(
+        RunStatus.QUEUED,
+        input=None,
+        input_hash="",
+        due=LATER,
+        part=Part(run="order-7", key=StepKey("child/fan"), first=4, stop=6, top="order-7"),
     ),
     "head failed": _head(RunStatus.FAILED, version=5, epoch=2, failure=FAILURE),
     "head canceled": _head(RunStatus.CANCELED, version=5, epoch=2, input=None),
@@ -292,12 +317,18 @@ def test_receipts_are_read_as_they_were_meant(name: str) -> None:
     assert RECEIPTS[name] == decode_note(_item(name))
 
 
-@pytest.mark.parametrize("name", [*HEADS, *RECORDS, *RECEIPTS])
+@pytest.mark.parametrize("name", [*HEADS, *RECORDS, *RECEIPTS, *JOINS])
 def test_the_same_items_are_still_written(name: str) -> None:
     """Attribute by attribute; a compressed payload by what is in it, as compressors may differ."""
     assert {key: _opened(value) for key, value in _item(name).items()} == {
         key: _opened(value) for key, value in _written(name).items()
     }
+
+
+@pytest.mark.parametrize("name", JOINS)
+def test_joins_are_read_as_they_were_meant(name: str) -> None:
+    """Every field."""
+    assert JOINS[name] == decode_join(_item(name))
 
 
 def test_a_summary_is_read_from_what_the_list_index_copies() -> None:
@@ -316,7 +347,7 @@ def test_every_status_and_outcome_is_there() -> None:
     """And nothing in the file is left unread."""
     assert set(RunStatus) == {head.status for head in HEADS.values()}
     assert set(Outcome) == {record.outcome for record in RECORDS.values()}
-    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys() | RECEIPTS.keys() | {"fold"}
+    assert GOLDEN.keys() == HEADS.keys() | RECORDS.keys() | RECEIPTS.keys() | JOINS.keys() | {"fold"}
 
 
 def _item(name: str) -> Item:
@@ -326,6 +357,8 @@ def _item(name: str) -> Item:
 def _written(name: str) -> Item:
     if name in HEADS:
         return encode_head(HEADS[name], "token")
+    if name in JOINS:
+        return encode_join("T#acme#R#order-7", JOINS[name], "token", 1)
     if name in RECEIPTS:
         return encode_note(NOW, "r017", "0f3a", RECEIPTS[name], "token", 1)
     return encode_record(RUN, 2, RECORDS[name], "token")

@@ -32,6 +32,9 @@ PACKAGES = {
     "flowcore": PYDANTIC | {"flowcore"},
     "handlers.worker": PYDANTIC | AWS | POWERTOOLS | OURS,
     "handlers.sweep": PYDANTIC | AWS | POWERTOOLS | OURS,
+    "handlers.resume": PYDANTIC | AWS | POWERTOOLS | OURS,
+    "handlers.events": PYDANTIC | AWS | POWERTOOLS | OURS,
+    "handlers.outgoing": PYDANTIC | AWS | POWERTOOLS | OURS,
     "handlers.api": PYDANTIC | AWS | POWERTOOLS | OURS,
 }
 """Entry point -> every package outside the standard library that importing it may load."""
@@ -40,6 +43,9 @@ FORBIDDEN = {
     "flowcore": ("asyncio", "boto3", "aws_lambda_powertools", "flowcore.http", "flowcore.testing"),
     "handlers.worker": ("aws_xray_sdk", "aws_lambda_powertools.event_handler", "flowcore.http", "flowcore.testing"),
     "handlers.sweep": ("aws_xray_sdk", "aws_lambda_powertools.event_handler", "flowcore.http", "flowcore.testing"),
+    "handlers.events": ("aws_xray_sdk", "aws_lambda_powertools.event_handler", "flowcore.http", "flowcore.testing"),
+    "handlers.outgoing": ("aws_xray_sdk", "aws_lambda_powertools.event_handler", "flowcore.http", "flowcore.testing"),
+    "handlers.resume": ("aws_xray_sdk", "aws_lambda_powertools.event_handler", "flowcore.testing"),
     "handlers.api": ("aws_xray_sdk", "flowcore.testing"),
 }
 """Entry point -> modules whose import costs more than it is worth there."""

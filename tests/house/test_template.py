@@ -3,18 +3,22 @@
 Reads the template as AWS would expand it, offline. The data is what tests, handlers and the local stack rely on.
 """
 
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from flowcore.adapters.dynamodb_items import HEAD_KEY, incarnation_prefix
+from flowcore.outgoing import pause_after
 from infra.access import GRANTS
-from infra.functions import DOORS, ENVIRONMENT, HANDLERS, OPEN_ROUTES, ROUTES, VISIBILITY_FACTOR
+from infra.functions import DOORS, ENVIRONMENT, HANDLERS, OPEN_ROUTES, QUEUES, ROUTES, VISIBILITY_FACTOR
 from infra.local.stack import PROJECT
 from infra.local.template import Intrinsics, load, parameters, translate
 from infra.table import TTL_ATTRIBUTE, create_table_request
@@ -34,11 +38,23 @@ RESOURCE_NAMES = {
     "WorkerLogs.Arn": "worker logs",
     "SweepLogs.Arn": "sweep logs",
     "WebhookLogs.Arn": "webhook logs",
+    "ResumeQueue.Arn": "resume queue",
+    "ResumeLogs.Arn": "resume logs",
+    "Table/stream/*": "stream",
+    "event-bus/bus": "event bus",
+    "EventsDeadLetterQueue.Arn": "events dead letters",
+    "EventsLogs.Arn": "events logs",
+    "OutgoingQueue.Arn": "outgoing queue",
+    "OutgoingLogs.Arn": "outgoing logs",
     "LinkSecret": "link secret",
     "secret:AWS::StackName/*": "webhook secrets",
     "parameter/AWS::StackName/*": "webhook parameters",
 }
 """How a policy's resource reads once its references are spelled out -> the name ``infra/access.py`` uses."""
+
+
+OPTIONS = {"EventBus": "bus", "OutgoingWebhooks": "true", "StepEvents": "true"}
+"""All that can be had is looked at."""
 
 
 @cache
@@ -51,7 +67,7 @@ class _Names:
     """Stands in for a deployment: each reference becomes its own name."""
 
     def __init__(self) -> None:
-        self._values = parameters(expanded(), {})
+        self._values = parameters(expanded(), OPTIONS)
 
     def ref(self, name: str) -> Any:
         return self._values.get(name, name)
@@ -88,7 +104,7 @@ def as_list(value: Any) -> list[Any]:
 
 def resource_name(resource: str) -> str:
     """The short name of a policy's resource."""
-    spelled = re.sub(r"^.*:(?=schedule/|secret:|parameter/)", "", resource).replace("Table.Arn/", "Table/")
+    spelled = re.sub(r"^.*:(?=schedule/|secret:|parameter/|event-bus/)", "", resource).replace("Table.Arn/", "Table/")
     return RESOURCE_NAMES[spelled]
 
 
@@ -161,23 +177,60 @@ def test_function_runs_on_arm_with_json_logs_in_its_own_group(function: str) -> 
     assert groups[properties["LoggingConfig"]["LogGroup"]]["RetentionInDays"]
 
 
+def mapping_of(function: str) -> dict[str, Any]:
+    """The event source mapping of the queue that a function takes messages off."""
+    arn = f"{QUEUES[function]}.Arn"
+    [found] = [m for m in resources("AWS::Lambda::EventSourceMapping").values() if m["EventSourceArn"] == arn]
+    assert found["FunctionName"].startswith(function)
+    return found
+
+
 def test_worker_may_hint_itself() -> None:
     """Without this Lambda stops a run after about sixteen hops through the queue."""
     assert "Allow" == resources("AWS::Lambda::Function")["WorkerFunction"]["RecursiveLoop"]
 
 
-def test_worker_answers_for_each_message() -> None:
-    """One bad message must not bring back its whole batch; the parameter bounds the concurrency."""
-    mapping = only("AWS::Lambda::EventSourceMapping")
-    assert ["ReportBatchItemFailures"] == mapping["FunctionResponseTypes"]
-    assert 20 == mapping["ScalingConfig"]["MaximumConcurrency"]
+@pytest.mark.parametrize("function", QUEUES)
+def test_function_answers_for_each_message(function: str) -> None:
+    """One bad message must not bring back its whole batch."""
+    assert ["ReportBatchItemFailures"] == mapping_of(function)["FunctionResponseTypes"]
 
 
-def test_queue_hides_a_message_six_worker_timeouts_long() -> None:
+def test_worker_concurrency_is_bounded() -> None:
+    """By the parameter."""
+    assert 20 == mapping_of("WorkerFunction")["ScalingConfig"]["MaximumConcurrency"]
+
+
+@pytest.mark.parametrize(("function", "name"), QUEUES.items())
+def test_queue_hides_a_message_six_timeouts_long(function: str, name: str) -> None:
     """Otherwise a message comes again while its first delivery may still be retried."""
-    queue = resources("AWS::SQS::Queue")["WorkQueue"]
-    worker = resources("AWS::Lambda::Function")["WorkerFunction"]
-    assert int(queue["VisibilityTimeout"]) >= VISIBILITY_FACTOR * int(worker["Timeout"])
+    queue = resources("AWS::SQS::Queue")[name]
+    timeout = resources("AWS::Lambda::Function")[function]["Timeout"]
+    assert int(queue["VisibilityTimeout"]) >= VISIBILITY_FACTOR * int(timeout)
+
+
+@pytest.mark.parametrize("name", QUEUES.values())
+def test_queue_sets_aside_what_never_gets_through(name: str) -> None:
+    """In a queue of its own, with an alarm that sees the first message in it."""
+    dead = resources("AWS::SQS::Queue")[name]["RedrivePolicy"]["deadLetterTargetArn"].removesuffix(".Arn")
+    assert dead in resources("AWS::SQS::Queue")
+    alarms = [a for a in resources("AWS::CloudWatch::Alarm").values() if a["Namespace"] == "AWS/SQS"]
+    watched = {a["Dimensions"][0]["Value"]: (a["Threshold"], a["ComparisonOperator"]) for a in alarms}
+    assert (0, "GreaterThanThreshold") == watched[f"{dead}.QueueName"]
+
+
+def test_resume_queue_hears_only_whom_the_parameters_name() -> None:
+    """One topic and one rule, each by its ARN: neither service may be used by somebody else (the confused deputy)."""
+    template = load(TEMPLATE)
+    names = _Names()
+    names._values = parameters(template, {"ResumeTopicArn": "topic", "ResumeRuleArn": "rule"})
+    policy = Intrinsics(template, names).resolve(template["Resources"]["ResumeQueuePolicy"]["Properties"])
+    heard = {s["Principal"]["Service"]: s["Condition"] for s in policy["PolicyDocument"]["Statement"]}
+    assert {
+        "sns.amazonaws.com": {"ArnEquals": {"aws:SourceArn": "topic"}},
+        "events.amazonaws.com": {"ArnEquals": {"aws:SourceArn": "rule"}},
+    } == heard
+    assert "HearsOthers" == template["Resources"]["ResumeQueuePolicy"]["Condition"]
 
 
 def test_queues_are_standard_encrypted_and_keep_two_weeks() -> None:
@@ -192,6 +245,45 @@ def test_poison_is_blamed_before_it_is_set_aside() -> None:
     redrive = resources("AWS::SQS::Queue")["WorkQueue"]["RedrivePolicy"]
     assert redrive["maxReceiveCount"] > 5
     assert "DeadLetterQueue.Arn" == redrive["deadLetterTargetArn"]
+
+
+def test_events_come_from_the_heads_in_the_stream_and_are_tried_for_a_day() -> None:
+    """Records of steps only if they are wanted; what fails is halved, and given up below the stream's day."""
+    assert {"StreamViewType": "NEW_AND_OLD_IMAGES"} == only("AWS::DynamoDB::Table")["StreamSpecification"]
+    [mapping] = [m for m in resources("AWS::Lambda::EventSourceMapping").values() if "StreamArn" in m["EventSourceArn"]]
+    patterns = [json.loads(each["Pattern"]) for each in mapping["FilterCriteria"]["Filters"]]
+    wanted: list[Any] = [HEAD_KEY, {"prefix": "S#"}]
+    assert [{"dynamodb": {"Keys": {"sk": {"S": [each]}}}} for each in wanted] == patterns
+    assert incarnation_prefix(1).startswith("S#")
+    assert ["ReportBatchItemFailures"] == mapping["FunctionResponseTypes"]
+    assert (True, -1, "TRIM_HORIZON") == (
+        mapping["BisectBatchOnFunctionError"],
+        mapping["MaximumRetryAttempts"],
+        mapping["StartingPosition"],
+    )
+    assert 0 < mapping["MaximumRecordAgeInSeconds"] < 86_400
+    assert "EventsDeadLetterQueue.Arn" == mapping["DestinationConfig"]["OnFailure"]["Destination"]
+
+
+def test_what_tells_of_runs_is_there_only_when_it_is_wanted() -> None:
+    """Without the two parameters there is no stream, no function, no role and no queue for it."""
+    template = expanded()
+    plain = _Names()
+    plain._values = parameters(template, {})
+    intrinsics = Intrinsics(template, plain)
+    assert "StreamSpecification" not in intrinsics.resolve(template["Resources"]["Table"]["Properties"])
+    conditions = {name: r.get("Condition") for name, r in template["Resources"].items()}
+    optional = {name: condition for name, condition in conditions.items() if re.match("Events|Outgoing", name)}
+    assert len(optional) > 15
+    assert {"TellsOfRuns", "SendsWebhooks"} == set(optional.values())
+    assert [False, False] == [intrinsics.condition(name) for name in ("TellsOfRuns", "SendsWebhooks")]
+
+
+def test_letters_are_tried_for_two_days() -> None:
+    """As the comment in the template says."""
+    tries = resources("AWS::SQS::Queue")["OutgoingQueue"]["RedrivePolicy"]["maxReceiveCount"]
+    pauses = [pause_after(number, 0.5) for number in range(1, tries)]
+    assert timedelta(days=1.5) < sum(pauses, timedelta(0)) < timedelta(days=2.5)
 
 
 def test_sweep_is_called_every_minute() -> None:
@@ -240,7 +332,7 @@ def test_no_statement_allows_everything() -> None:
 def test_schedule_role_is_passed_to_scheduler_only() -> None:
     """PassRole without this condition would lend the role to any service."""
     conditions = [s.get("Condition") for _, s in statements() if "iam:PassRole" in as_list(s["Action"])]
-    assert [{"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}] * 3 == conditions
+    assert [{"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}] * 4 == conditions
 
 
 def test_schedule_role_trusts_our_group_only() -> None:

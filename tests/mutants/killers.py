@@ -60,6 +60,7 @@ KILLERS: Mapping[str, Callable[[], object]] = {
     "no-due-on-a-sleep": lambda: CANONICAL["sleeps"].explored(blows=["hint-lost"]),
     "no-fence": lambda: CANONICAL["chain"].explored(blows=["taken-over"]),
     "steps-read-before-head": lambda: CANONICAL["parallel with one suspended"].explored(blows=["answered"]),
+    "join-by-counter": lambda: CANONICAL["distributed foreach"].explored(blows=["dies-before", "dies-after"]),
 }
 """By mutant: what must find it. The names are those of the patches beside this file."""
 

@@ -12,7 +12,9 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,12 +38,30 @@ class Row:
 ROWS: Mapping[str, Row] = {
     "storms": Row("random workflows through random storms, in memory", "storms", "10,000", 20_000),
     "storms-moto": Row("the same on DynamoDB as moto plays it", "storms", "12", 500),
+    "faults": Row("every single fault in generated workflows", "schedules", "1 workflow", 1_500),
     "states": Row(
         "states of a run with workers, zombies, crashes, racing answers, deadlines and events around it",
         "states",
         "5,600",
         300_000,
     ),
+    "shapes": Row(
+        "every single fault, of 16 kinds, at each write, read and hint of fourteen workflows",
+        "schedules",
+        "2,149",
+        2_100,
+    ),
+    "pairs": Row(
+        "every pair of five kinds of faults, at each two writes of fourteen workflows", "schedules", "-", 40_000
+    ),
+    "requests": Row(
+        "every fault of a request below the adapter, on DynamoDB as moto plays it: three of them, then all fourteen",
+        "faults",
+        "232",
+        2_000,
+    ),
+    "lives": Row("one run, and whatever anybody may do to it in any order", "lives", "300", 5_000),
+    "mutants": Row("the protocol with one rule broken: found out", "mutants", "9", 9),
     "killed": Row(
         "real worker processes killed, or frozen until others have gone on; runs lost, stuck or wrong",
         "workers",
@@ -53,6 +73,7 @@ ROWS: Mapping[str, Row] = {
     "histories": Row("what six at once are told by a store could have been told one by one", "histories", "50", 10_000),
     "histories-moto": Row("the same on DynamoDB as moto plays it", "histories", "4", 300),
     "histories-app": Row("the same of an App, with 8 to 32 answers and a cancel", "histories", "20", 2_000),
+    "api": Row("random requests to each route of the HTTP API, half of them wrong", "requests", "5,800", 50_000),
 }
 """In the order of the page; a proof that is not here cannot be told."""
 
@@ -87,6 +108,24 @@ def told(row: str, count: int, bad: int, seconds: float, *, seed: str = "") -> N
     if (file := os.environ.get("FLOWCORE_PROOF")) and count:
         with Path(file).open("a", encoding="utf-8") as rows:
             rows.write(json.dumps(asdict(found)) + "\n")
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many have been tried so far."""
+
+    count: int = 0
+
+
+@contextmanager
+def trying(row: str, *, seed: str = "") -> Iterator[Tally]:
+    """Tells a row when the block is left; an error that leaves it is a bad one."""
+    began, tally, bad = time.monotonic(), Tally(), 1
+    try:
+        yield tally
+        bad = 0
+    finally:
+        told(row, tally.count + bad, bad, time.monotonic() - began, seed=seed)
 
 
 def read(lines: Iterable[str]) -> dict[str, Found]:

@@ -13,10 +13,9 @@ from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.app import App
 from flowcore.authoring.graph import Durability
 from flowcore.core.admit import open_waits
-from flowcore.core.evolve import fold
-from flowcore.errors import OutsideError, RequestError
+from flowcore.errors import OutsideError, RequestError, RunNotFound
 from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once
-from flowcore.model import Outcome, Receipt, StepRecord, Wait, seats_of, wait_id
+from flowcore.model import Outcome, Receipt, Snapshot, StepRecord, Wait, seats_of, wait_id
 from flowcore.ports import Store
 from flowcore.run import RunResult
 from flowcore.session import Pace
@@ -175,6 +174,11 @@ class Storm:
         result: RunResult[Any] = self._quietly(lambda: self.app.run("r").result())
         return result
 
+    def whole(self) -> Snapshot:
+        """The run with all its records, those in its children included."""
+        whole: Snapshot = self._quietly(lambda: self.app.engine.read(RUN))
+        return whole
+
     def _quietly(self, call: Any) -> Any:
         was, self.calm_down = self.calm_down, True
         try:
@@ -215,10 +219,10 @@ class Storm:
 
     def _answer(self) -> None:
         """Answer the first open suspension by key, as the oracle does, or any where it does not matter; or twice."""
-        loaded = self.watched.load(RUN, everything=True)
-        if loaded is None:
+        try:
+            waiting = open_waits(self.whole())
+        except RunNotFound:
             return
-        waiting = open_waits(fold(loaded[0], loaded[1].values()))
         open_ = sorted((record for record in waiting if record.until is None), key=lambda record: record.key)
         if not open_:
             return
@@ -227,7 +231,7 @@ class Storm:
         beside = [one for one in open_ if one.key == record.key and one.label != reply.chosen]
         record = next((one for one in open_ if one.key == record.key and one.label == reply.chosen), record)
         self._bring(record, reply, waiting)
-        if beside and reply.chosen is not None and self.watched.records[RUN, 1, record.key].gen != record.gen:
+        if beside and reply.chosen is not None and self._gen(record.key) != record.gen:
             self._too_late(self.chance.choice(beside))
 
     def _too_late(self, beside: StepRecord) -> None:
@@ -262,6 +266,10 @@ class Storm:
                     self.told += [result.receipt] if result.receipt and result.receipt.verdict == "applied" else []
         finally:
             self.is_undisturbed = was
+
+    def _gen(self, key: StepKey) -> int:
+        """The last generation of a place, in whichever run its record lies."""
+        return max(record.gen for (_, _, known), record in self.watched.records.items() if known == key)
 
     def _voter(self, record: StepRecord) -> str:
         """One of those who may answer, perhaps for the second time; now and then his vote is handed over first."""
@@ -299,7 +307,7 @@ class Storm:
 
     def _times(self, key: str) -> int:
         """Which suspension of this place is open: one more than it has answers."""
-        answered = {gen for run, _, known, gen in self.watched.answers if (run, known) == (RUN, key)}
+        answered = {gen for _, _, known, gen in self.watched.answers if known == key}
         return len(answered) + 1
 
     def _wait(self) -> None:
@@ -340,9 +348,8 @@ def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[st
         yield f"error {error}, not {told.error}"
     storm.watched.audit(RUN)
     yield from _unproven(storm)
-    loaded = storm.watched.load(RUN, everything=True)
-    assert loaded is not None
-    records = {key: record for key, record in loaded[1].items() if not is_once(key) and told.is_certain(key)}
+    whole = storm.whole().records
+    records = {key: record for key, record in whole.items() if not is_once(key) and told.is_certain(key)}
     outputs = {str(key): r.output for key, r in records.items() if r.outcome in (Outcome.OK, Outcome.BAIL)}
     yield from _unequal("output", outputs, {k: v for k, v in told.steps.items() if told.is_certain(k)})
     shown = {key: result.steps[dotted(StepKey(key))].output for key in outputs if "#" not in key}

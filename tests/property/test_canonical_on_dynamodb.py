@@ -1,11 +1,12 @@
 """The canonical workflows over boto3 and DynamoDB as moto plays it, with faults at the requests themselves.
 
 Below our adapter: it tries again, knows its own writes by their token, or gives up and says so. Three workflows under
-``make check``, all twelve under ``make prove``.
+``make check``, all of them under ``make prove``.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -23,6 +24,7 @@ from flowcore.testing.quick_moto import without_wire
 from flowcore.testing.schedule import Schedule
 from flowcore.testing.trial import Asked, Ending, Trial
 from tests.canonical import CANONICAL, WORLD
+from tests.property.rows import told
 
 FEW = ("wait for an event", "approvals with quorum and timeout", "sleeps")
 LASTING = 99
@@ -103,7 +105,7 @@ def tried(client: Any, name: str, strike: tuple[str, int, ClientFault, int] | No
 
 def faults_of(name: str, kinds: list[tuple[ClientFault, int]]) -> int:
     """How many faults of its requests a workflow bears; it must become what it becomes undisturbed under each."""
-    wrong, count = {}, 0
+    wrong, count, began = {}, 0, time.monotonic()
     with dynamodb() as client:
         usual, _ = tried(client, name)
         assert (True, []) == (usual.result is not None, list(usual.broken))
@@ -114,7 +116,7 @@ def faults_of(name: str, kinds: list[tuple[ClientFault, int]]) -> int:
                 count += struck > 0
                 if ending.differences(usual):
                     wrong[what, number, fault, tries] = ending.differences(usual)
-    print(f"\n{name}: {count} faults of requests")
+    told("requests", count, len(wrong), time.monotonic() - began)
     assert {} == wrong
     return count
 

@@ -17,6 +17,7 @@ from flowcore.ports import Store
 from flowcore.testing import Exploration, SeededIds, explore
 from flowcore.testing.generate import Sample, sample
 from flowcore.testing.moto import REGION, StrictClient, fresh_table, locked_moto
+from tests.property.rows import trying
 
 full_size = (pytest.mark.slow, pytest.mark.proof)
 
@@ -42,8 +43,9 @@ def explored(made: Sample, store: Callable[[], Store] = MemoryStore) -> Explorat
 @pytest.mark.parametrize("count", [1, pytest.param(12, marks=pytest.mark.proof)])
 def test_generated_workflows_bear_every_single_fault(count: int) -> None:
     """Dying before and after each write, lost replies, take-overs, unruly hints."""
-    tried = [explored(made).schedules for made in islice(calm_samples(), count)]
-    print(f"\n{sum(tried)} schedules of {count} workflows")
+    with trying("faults") as row:
+        tried = [explored(made).schedules for made in islice(calm_samples(), count)]
+        row.count = sum(tried)
     assert len(tried) == count
 
 

@@ -19,7 +19,9 @@ from flowcore.adapters.dynamodb_items import (
     replacement,
     step_key_of,
 )
+from flowcore.adapters.dynamodb_joins import decode_join, encode_join
 from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note
+from flowcore.core.fan import CHUNK
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     Alternative,
@@ -27,8 +29,10 @@ from flowcore.model import (
     Delegation,
     Delta,
     Head,
+    Join,
     Lapse,
     Outcome,
+    Part,
     Receipt,
     RunStatus,
     StepFailure,
@@ -162,6 +166,7 @@ TRACE: dict[str, Any] = {
     "metadata": changes,
     "context_keys": st.lists(texts, max_size=2).map(tuple),
 }
+PART: dict[str, Any] = {"run": names, "key": keys, "first": counts, "stop": counts, "top": names}
 HEAD: dict[str, Any] = {
     "run": runs,
     "workflow": names,
@@ -195,6 +200,7 @@ HEAD: dict[str, Any] = {
     "deadline": maybe_instants,
     "expires_at": maybe_instants,
     "outbox": st.lists(st.sampled_from(("on_suspend", "on_error", "on_finish")), unique=True).map(tuple),
+    "part": st.none() | st.builds(Part, **PART),
 }
 heads = st.builds(Head, **HEAD)
 
@@ -205,6 +211,28 @@ def test_a_head_round_trips(head: Head) -> None:
     found = decode_head(encode_head(head, "t"))
     assert head == found
     assert _exact(head) == _exact(found)
+
+
+some_items = st.frozensets(st.integers(0, CHUNK - 1))
+JOIN: dict[str, Any] = {
+    "key": keys,
+    "incarnation": st.integers(1, 12_000),
+    "chunk": st.integers(0, 5_000),
+    "total": counts,
+    "shard": counts,
+    **dict.fromkeys(("done", "failed", "bailed", "parked", "asking"), some_items),
+}
+
+
+@given(st.builds(Join, **JOIN))
+def test_a_join_round_trips(join: Join) -> None:
+    """Whatever signs its key holds, and whichever sets are empty."""
+    sets = ("done", "failed", "bailed", "parked", "asking")
+    far: dict[str, Any] = {
+        name: frozenset(join.chunk * CHUNK + place for place in getattr(join, name)) for name in sets
+    }
+    moved = replace(join, **far)
+    assert moved == decode_join(encode_join("T#t#R#r", moved, "token", 1))
 
 
 @given(runs, st.integers(1, 12_000), records)
@@ -246,7 +274,7 @@ def test_a_replaced_head_is_the_new_one(before: Head, after: Head) -> None:
     assert encode_head(expected, "t").keys() == changed.keys()
 
 
-FIXED = ("run", "workflow", "input", "input_hash", "created_at", "resource_id", "started_by", "trace")
+FIXED = ("run", "workflow", "input", "input_hash", "created_at", "resource_id", "started_by", "trace", "part")
 
 
 @given(st.integers(1, 12_000), keys)
@@ -267,6 +295,8 @@ def test_every_field_is_drawn() -> None:
         (Alternative, ALTERNATIVE),
         (Delta, DELTA),
         (Delegation, DELEGATION),
+        (Part, PART),
+        (Join, JOIN),
         (Terms, TERMS),
         (Receipt, {**RECEIPT, "times": 2, "last_at": instants}),
     ):

@@ -12,7 +12,7 @@ from flowcore import App, step, workflow
 from flowcore.errors import FlowcoreError, Forbidden, RunNotFound
 from flowcore.http.access import NEEDED, PUBLIC, Scope, guarded, scope_of, wait_id_of
 from flowcore.http.api import Api
-from flowcore.http.everything import served
+from flowcore.http.everything import served_with_docs
 from flowcore.testing import LocalApp
 from infra.functions import ROUTES
 from tests.unit.web import Quiet
@@ -26,7 +26,7 @@ def same(text: str) -> str:
 
 APP = LocalApp(App(workflow("ask", input=str, output=str).then(same).commit()))
 APP.workflow("ask").create_run("theirs", "c-2").start("x")
-RESOLVER: Any = Api(APP, served, Quiet())._made("default")
+RESOLVER: Any = Api(APP, served_with_docs, Quiet())._made("default")
 
 WORDS = "v1 runs waits workflows hooks events counts graph resume cancel delegate answer receipts healthz openapi.json"
 ODD = [

@@ -32,6 +32,7 @@ from flowcore.model import TERMINAL, Head
 from flowcore.testing import Fault, FaultyStore, LocalApp, SeededIds, VirtualClock, WorkerDied
 from flowcore.testing.faults import WRITES, Call
 from flowcore.testing.invariants import WatchedStore
+from tests.property.rows import trying
 
 REF = RunRef("default", "r")
 HOUR = timedelta(hours=1)
@@ -246,7 +247,9 @@ def lives(examples: int, steps: int) -> None:
     )
     logging.disable(logging.CRITICAL)
     try:
-        run_state_machine_as_test(Life, settings=found)
+        with trying("lives") as row:
+            run_state_machine_as_test(Life, settings=found)
+            row.count = examples
     finally:
         logging.disable(logging.NOTSET)
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from flowcore import App, StepContext, step, workflow
 from flowcore.http.access import Policy, wait_id_of
+from flowcore.http.limits import Pace
 from flowcore.links import Grant
 from flowcore.testing import LocalApp
 from tests.unit.test_doors import Seen, approve
@@ -77,8 +78,8 @@ def test_run_that_another_owner_has_started_at_the_same_moment_is_not_shown(monk
     assert "resource_id" not in answer.body
 
 
-def test_cursor_of_another_tenant_or_owner_is_a_place_in_time_and_no_more() -> None:
-    """It leads on in one's own runs."""
+def test_cursor_of_another_tenant_or_owner_leads_to_nobody_elses_runs() -> None:
+    """It is refused, or leads on in one's own."""
     shop = Shop()
     for tenant, owner in (("acme", "c-1"), ("acme", "c-2"), ("rival", "c-1")):
         for number in range(3):
@@ -86,9 +87,21 @@ def test_cursor_of_another_tenant_or_owner_is_a_place_in_time_and_no_more() -> N
             run.start("x")
     for who in (ADMIN, token("admin", tenant="rival")):
         cursor = shop.web.call("GET", "/v1/runs?limit=1", authorizer=who).body["cursor"]
-        page = shop.web.call("GET", f"/v1/runs?cursor={cursor}", authorizer=token("read")).body["items"]
-        assert {"c-1"} == {run["resource_id"] for run in page}
-        assert not [run for run in page if run["run_id"].startswith("rival")]
+        page = shop.web.call("GET", f"/v1/runs?cursor={cursor}", authorizer=token("read"))
+        assert page.status == 400 or {"c-1"} == {run["resource_id"] for run in page.body["items"]}
+        assert "rival" not in page.text
+        for bent in (f"{cursor}\u00e9", cursor.replace(".", ".\u00e9"), f"{cursor}.", cursor.rpartition(".")[0]):
+            assert 400 == shop.web.call("GET", f"/v1/runs?cursor={bent}", authorizer=ADMIN).status
+
+
+def test_pace_of_a_run_is_not_used_up_by_whoever_may_not_answer_it() -> None:
+    """Somebody else's tries are no tries."""
+    shop = Shop()
+    web = Web(shop.app, *shop.routers, policy=POLICY, pace=Pace(2))
+    for who in (token("resume", customer="c-2"), token("read"), {}) * 3:
+        refused = web.call("POST", "/v1/runs/mine/resume", '{"data": "y"}', authorizer=who)
+        assert refused.status in (401, 403, 404)
+    assert 202 == web.call("POST", "/v1/runs/mine/resume", '{"data": "y"}', authorizer=token("resume")).status
 
 
 @pytest.mark.parametrize("owner", ["c-2,x", "x,c-2", "c-2&resource_id=c-2", "c-2%2C", "*", "c-2\n", ""])
@@ -218,7 +231,7 @@ def test_method_cannot_be_overridden() -> None:
 
 # -- what breaks a reader ---------------------------------------------------------------------------------------------
 
-DEEP = base64.urlsafe_b64encode(b"[" * 6_000).decode()
+DEEP = base64.urlsafe_b64encode(b"[" * 5_900).decode()
 
 
 ADDRESSES = {

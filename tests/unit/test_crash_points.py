@@ -514,7 +514,12 @@ POINTS = {
     "throttling": "test_store_is_throttled",
     "server error": "test_store_fails",
     "transaction conflict": "test_transaction_meets_a_conflict",
-    "output too large": "tests/unit/test_engine_steps.py::test_an_output_too_large_for_the_head_fails_the_run",
+    "output over 64 KB": "tests/unit/test_large_values.py::test_output_lies_in_the_blob_store_and_goes_on",
+    "output over 400 KB": "tests/unit/test_large_values.py::test_without_blobs_the_limit_is_that_of_an_item",
+    "output over the limit": (
+        "tests/unit/test_large_values.py::test_output_over_the_limit_fails_its_step_before_anything_is_written"
+    ),
+    "blob missing or altered": ("tests/unit/test_large_values.py::test_lost_blob_blocks_the_run_until_it_is_restored"),
     "output that is not JSON": "tests/unit/test_bad_input.py::test_what_is_not_json_fails_the_step_that_gave_it",
     "step schema changed": "test_step_schema_is_changed_by_a_deploy",
     "resume schema changed": "test_resume_schema_is_changed_by_a_deploy",

@@ -61,7 +61,7 @@ def told(decision: Decision) -> Told:
         case Park(status, wake, retry):
             return (status.value, wake, retry)
         case Finish(result):
-            return ("done", result.value) if isinstance(result, Done) else ("failed", result.failure.type)
+            return ("failed", result.failure.type) if isinstance(result, Broken) else ("done", result.value)
 
 
 def run_step(key: str, value: Any) -> Told:

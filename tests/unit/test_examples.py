@@ -10,7 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from examples import approval, bank, expense, export, offer, onboarding, parcel, payouts, redo, refund, review, trial
+from examples import (
+    approval,
+    bank,
+    expense,
+    export,
+    offer,
+    onboarding,
+    parcel,
+    payouts,
+    redo,
+    refund,
+    review,
+    thumbnails,
+    trial,
+)
 from flowcore import App
 from flowcore.links import Links
 from flowcore.testing import LocalApp
@@ -157,6 +171,20 @@ def test_payouts_go_on_while_one_waits() -> None:
     assert ["success", "suspended", "failed", "success"] == [asked.steps[f"pay[{i}]"].status for i in range(4)]
     done = run.resume(False, label="grace gets 20000").output
     assert payouts.Report(paid=["9 to ada, key june/pay[0]", "7 to alan, key june/pay[3]"], failed=2) == done
+
+
+def test_thumbnails_are_made_by_many_and_a_tenth_may_be_lost() -> None:
+    """Each photo is counted once; with more of them broken the run fails."""
+    good = [thumbnails.Photo(name=f"{number}.jpg", bytes=100) for number in range(18)]
+    bad = thumbnails.Photo(name="broken.jpg", bytes=0)
+    local = LocalApp(thumbnails.app)
+    album = local.workflow(thumbnails.thumbnails).create_run()
+    album.start(thumbnails.Album(photos=[*good, bad, bad]))
+    other = local.workflow(thumbnails.thumbnails).create_run()
+    other.start(thumbnails.Album(photos=[*good, bad, bad, bad]))
+    local.advance(minutes=5)
+    assert thumbnails.Made(bytes=180, lost=2) == album.result().output
+    assert "failed" == other.result().status
 
 
 def test_onboarding_sends_one_mail_and_shares_its_state() -> None:

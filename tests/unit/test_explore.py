@@ -252,3 +252,30 @@ def test_outcome_says_what_must_be_the_same() -> None:
     """Here something that cannot be."""
     with pytest.raises(Diverged, match="outcome"):
         explore(pay(charge_once), 5, answers={"approve": True}, outcome=lambda result: result.updated_at)
+
+
+@step
+def four_eyes(amount: int, ctx: StepContext[bool]) -> int:
+    """Waits for somebody who has not started the run."""
+    if ctx.resume_data is None:
+        ctx.suspend(allow_self=False)
+    return amount
+
+
+def test_a_run_that_whoever_started_it_may_not_answer_is_explored() -> None:
+    """Somebody starts it who has a name, and somebody else answers."""
+    flow = workflow("checked", input=int, output=int).then(four_eyes).commit()
+    assert 5 == explore(flow, 5, answers={"four_eyes": True}).result.output
+
+
+@step
+async def booked(amount: int, ctx: StepContext) -> int:
+    """Stores something in the middle of a coroutine."""
+    return ctx.once("number", lambda: amount)
+
+
+def test_a_worker_is_taken_over_in_the_middle_of_a_coroutine() -> None:
+    """The other one has a loop of its own to wait for."""
+    flow = workflow("booking", input=int, output=int).then(booked).commit()
+    assert 5 == explore(flow, 5, schedule=[Strike("taken-over", 3)]).result.output
+    assert 5 == explore(flow, 5).result.output

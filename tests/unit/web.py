@@ -14,6 +14,7 @@ from aws_lambda_powertools.event_handler.api_gateway import Router
 from flowcore.app import App
 from flowcore.http.access import Policy
 from flowcore.http.api import Api
+from flowcore.http.limits import Pace
 
 
 @dataclass
@@ -54,10 +55,15 @@ class Web:
     """An API with these routers."""
 
     def __init__(
-        self, app: App, *make: Callable[[App], Router], policy: Policy | None = None, authorizer: Any = None
+        self,
+        app: App,
+        *make: Callable[[App], Router],
+        policy: Policy | None = None,
+        authorizer: Any = None,
+        pace: Pace | None = None,
     ) -> None:
         self.log = Quiet()
-        self.api = Api(app, lambda served: [one(served) for one in make], self.log, policy)
+        self.api = Api(app, lambda served: [one(served) for one in make], self.log, policy, pace=pace)
         self.authorizer = authorizer
 
     def call(

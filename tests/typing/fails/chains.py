@@ -49,6 +49,10 @@ from_int.foreach(double)  # error
 from_list.foreach(length)  # error
 from_list.foreach(double).commit()  # error
 from_list.foreach(shout, tolerated_failures=1).commit()  # error
+workflow("some", input=list[int], output=list[str]).foreach(shout, min_successful=1).commit()  # error
+from_list.foreach(shout, distributed=True, shard=0.5)  # error
+from_list.foreach(shout, distributed=100)  # error
+from_int.foreach(double, distributed=True)  # error
 from_int.parallel(double, length)  # error
 from_int.parallel(double, shout, into=Both).then(double)  # error
 from_int.parallel(double, shout, into=Both).commit()  # error

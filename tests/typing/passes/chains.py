@@ -111,6 +111,18 @@ many = workflow("many", input=list[int], output=list[str]).foreach(shout, concur
 some = workflow("some", input=list[int], output=list[str | None]).foreach(shout, tolerated_failures=2).commit()
 assert_type(some, Workflow[list[int], list[str | None]])
 many_nested = workflow("many-nested", input=list[int], output=list[str]).foreach(chain).commit()
+spread = workflow("spread", input=list[int], output=list[str]).foreach(
+    shout, distributed=True, shard=20, concurrency=500
+)
+assert_type(spread.commit(), Workflow[list[int], list[str]])
+enough = workflow("enough", input=list[int], output=list[str | None]).foreach(
+    chain, distributed=True, min_successful=0.9
+)
+assert_type(enough.commit(), Workflow[list[int], list[str | None]])
+both_bounds = workflow("both-bounds", input=list[int], output=list[str | None]).foreach(
+    shout, concurrency=len, tolerated_failures=2, min_successful=5, id="shouted"
+)
+assert_type(both_bounds.commit(), Workflow[list[int], list[str | None]])
 counted = (
     workflow("counted", input=list[int], output=list[int])
     .foreach(shout, concurrency=lambda items: len(items))  # noqa: PLW0108  # the checkers must infer its argument

@@ -1,0 +1,39 @@
+"""Letters to receivers of outgoing webhooks, in a queue of their own until each was taken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+from flowcore.adapters.aws import AwsError, OutgoingClient
+from flowcore.outgoing import Letter, encode_letter
+
+_LOGGER = logging.getLogger("flowcore.adapters.mail")
+
+
+class SqsMail:
+    """``flowcore.publishing.Post`` for letters, on one queue."""
+
+    def __init__(self, client: OutgoingClient, queue_url: str) -> None:
+        """Put them into the queue at ``queue_url``."""
+        self._client = client
+        self._url = queue_url
+
+    def put(self, things: Sequence[Letter]) -> int:
+        """See ``Post.put``; one by one, because a letter may be as large as a message can be."""
+        for number, letter in enumerate(things):
+            try:
+                self._client.send_message(QueueUrl=self._url, MessageBody=encode_letter(letter))
+            except AwsError as error:
+                _LOGGER.warning("a letter was not taken", extra={"to": letter.to, "error": str(error)})
+                return number
+        return len(things)
+
+    def later(self, handle: str, pause: timedelta) -> None:
+        """Have a message that was received come again after ``pause``; if that fails, it comes when it would have."""
+        seconds = int(pause / timedelta(seconds=1))
+        try:
+            self._client.change_message_visibility(QueueUrl=self._url, ReceiptHandle=handle, VisibilityTimeout=seconds)
+        except AwsError as error:
+            _LOGGER.warning("a letter comes again at another time", extra={"error": str(error)})

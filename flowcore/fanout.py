@@ -1,0 +1,528 @@
+"""The children of a distributed foreach: begun, counted home, canceled and removed together with the run they are of.
+
+A child is a run of its own that sees to some items of another run's foreach. It works on that run's workflow, under the
+keys the items have there, and its records lie in its own partition. When an item is done, whoever drives the child
+writes the item's record into the run, once; then tells the join, a set, so that telling twice changes nothing; then,
+where that may end the foreach, has somebody look at the run. Only then the child is given back. Whoever dies in
+between has left the child's head with a ``due``, and the next one does all of it again.
+
+The run itself, whenever it is looked at, names the same children again and begins those that are missing.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from flowcore.authoring.graph import ForeachNode, Graph, NestedNode
+from flowcore.codec import digest
+from flowcore.core import heads
+from flowcore.core.actions import Gather
+from flowcore.core.admit import open_waits
+from flowcore.core.evolve import fold
+from flowcore.core.fan import (
+    chunk_of,
+    chunks,
+    decider,
+    delivered,
+    fan_of,
+    fans_of,
+    first_items,
+    is_at_rest,
+    is_held,
+    items_from,
+    missing,
+    open_fans,
+    shard_of,
+    tolerated,
+    unfinished,
+)
+from flowcore.keys import RunRef, Scope, StepKey, dotted, item_number, item_of, items_around
+from flowcore.model import Fan, Head, Join, Outcome, Part, RunStatus, Snapshot, StepFailure, StepRecord
+from flowcore.parcels import replace
+from flowcore.ports import Written
+
+if TYPE_CHECKING:
+    from flowcore.engine import Engine
+
+PATIENCE = timedelta(minutes=5)
+"""How long a run waits for its children at first before it sees for itself how they are; then as long as before."""
+LONGEST_PATIENCE = timedelta(hours=6)
+QUEUE_GRACE = timedelta(seconds=90)
+"""How long a child may stand in the queue before the sweeper sends another hint: many are sent at once. With a sweep a
+minute a lost hint costs 150 seconds at most."""
+MOST_MERGED = 100
+"""Children of one foreach that are read to show a whole run; of more, what they have handed in is shown."""
+_MOST_TRIES = 20
+_IDLE = frozenset({RunStatus.JOINING, RunStatus.WAITING, RunStatus.SUSPENDED})
+
+
+# -- the run that has children ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """How the children of a foreach were found, and what this worker has done about it."""
+
+    snapshot: Snapshot
+    children: tuple[RunRef, ...]
+    """Those that have yet to deliver, where no queue brings them to workers."""
+    is_complete: bool
+    """Whether every child that should be at work was begun; there was no time for the rest otherwise."""
+
+
+def gather(engine: Engine, snapshot: Snapshot, action: Gather, *, is_late: Callable[[], bool]) -> Gathered:
+    """Look after the children of one foreach; afterwards ``snapshot.fans`` knows how far it is."""
+    place, head, store = action.place, snapshot.head, engine.store
+    node, key, start = place.node, place.key, snapshot.records[place.key]
+    assert isinstance(node, ForeachNode)  # nothing else has children
+    fan = _joined(engine, head, start, len(action.value))
+    last = decider(fan, tolerated(node, fan.total))
+    is_complete, children = True, []
+    if last is not None:
+        _cancel_children(engine, head, key, fan, behind=last, nested=_nests(node))
+    elif missing(fan, None):
+        before = _first_missing(engine, head, key, first_items(fan)) * fan.shard
+        begun, is_complete = _begin_missing(engine, snapshot, start, fan, before, is_late)
+        if begun <= before:  # else somebody will look again before long
+            fan = _mended(engine, snapshot, key, fan, begun)
+        fan = replace(fan, begun=begun)
+    if not missing(fan, last):
+        snapshot = _with_items(engine, snapshot, key)
+    elif engine.hints.queue is None:
+        children = [_child(head, key, first) for first in unfinished(fan)]
+        standing = [store.peek(child) for child in children]
+        wakes = [child.wake for child in standing if child is not None and child.wake is not None]
+        fan = replace(fan, wake=min(wakes, default=None))
+    snapshot = replace(snapshot, fans={**snapshot.fans, key: fan})
+    return Gathered(snapshot, tuple(children), is_complete)
+
+
+def patience(snapshot: Snapshot, now: datetime) -> timedelta:
+    """How long a run that waits for its children need not look at them: they tell it when there is something to do."""
+    began = max((start.started_at for start in open_fans(snapshot)), default=now)
+    return min(max(PATIENCE, now - began), LONGEST_PATIENCE)
+
+
+def close(engine: Engine, graph: Graph, snapshot: Snapshot, key: StepKey | None) -> None:
+    """Cancel the children of every foreach at or inside ``key`` that is about to end; None: of the whole run."""
+    for start in open_fans(snapshot):
+        part = snapshot.head.part
+        if part is not None and not start.key.startswith(f"{part.key}["):
+            continue
+        if key is None or start.key == key or start.key.startswith((f"{key}/", f"{key}[", f"{key}#")):
+            joins = engine.store.joins(snapshot.head.run, snapshot.head.incarnation, start.key)
+            if joins:
+                fan, nests = fan_of(joins), _nests(graph.find(dotted(start.key)))
+                _cancel_children(engine, snapshot.head, start.key, fan, nested=nests)
+
+
+def waits_in_children(engine: Engine, snapshot: Snapshot) -> list[StepRecord]:
+    """The open suspensions in the children of a run that is about to be parked: listings of waits are told of them."""
+    if not any(fan.asking for fan in snapshot.fans.values()):
+        return []
+    graph = engine.graph(snapshot.head.workflow)
+    merged = whole(engine, graph, snapshot, everything=False)
+    return [record for record in open_waits(merged) if record.key not in snapshot.records]
+
+
+def cancel_children(engine: Engine, head: Head) -> None:
+    """Cancel every child of this life of a run that has ended."""
+    graph = engine.graphs.get(head.workflow)
+    for key, fan in fans_of(engine.store.joins(head.run, head.incarnation)).items():
+        nested = graph is None or _nests(graph.find(dotted(key)))
+        _cancel_children(engine, head, key, fan, nested=nested)
+
+
+def delete_children(engine: Engine, run: RunRef) -> None:
+    """Remove every child that any life of a run has had, for good."""
+    for join in engine.store.joins(run):
+        if join.chunk == 0:
+            for first in range(0, join.total, join.shard):
+                child = RunRef(run.tenant, child_id(run.id, join.incarnation, join.key, first))
+                if engine.store.peek(child) is not None:
+                    delete_children(engine, child)
+                    engine.store.delete(child)
+
+
+def child_id(run_id: str, incarnation: int, key: StepKey, first: int) -> str:
+    """The id of the child that sees to the items from ``first``: whoever begins it again, begins the same one."""
+    return f"part-{digest([run_id, incarnation, key, first])}"
+
+
+def _child(head: Head, key: StepKey, first: int) -> RunRef:
+    return RunRef(head.run.tenant, child_id(head.run.id, head.incarnation, key, first))
+
+
+def _joined(engine: Engine, head: Head, start: StepRecord, total: int) -> Fan:
+    """The foreach as its joins tell; those that are missing are put, with what a former life has done."""
+    store, shard = engine.store, shard_of(start)
+    assert shard is not None  # whoever asks has seen the record of an open distributed foreach
+    joins = store.joins(head.run, head.incarnation, start.key)
+    wanted = chunks(start.key, head.incarnation, total, shard)
+    if len(joins) < len(wanted):
+        known = list(_settled(store.scope(head.run, head.incarnation, Scope(start.key)).values()))
+        for join in wanted:
+            store.open_join(head.run, _told(join, [record for record in known if _is_of(join, record)]))
+        joins = store.joins(head.run, head.incarnation, start.key)
+    return fan_of(joins)
+
+
+def _begin_missing(
+    engine: Engine, snapshot: Snapshot, start: StepRecord, fan: Fan, begun: int, is_late: Callable[[], bool]
+) -> tuple[int, bool]:
+    """Begin children in order, as many as may be open; up to which item they are begun, and whether that is all."""
+    key, slots = start.key, max(start.count or 1, fan.shard)
+    for first in range(begun, fan.total, fan.shard):
+        items = items_from(fan, first)
+        is_open = first - sum(index < first for index in fan.done)
+        if is_open + len(items) > slots:
+            return first, True
+        if is_late():
+            return first, False
+        if not fan.done.issuperset(items):
+            _begin(engine, snapshot, key, items)
+    return fan.total, True
+
+
+def _first_missing(engine: Engine, head: Head, key: StepKey, firsts: range) -> int:
+    """How many children there are already: they are begun in order, so a few looks tell."""
+
+    def is_missing(number: int) -> bool:
+        return engine.store.peek(_child(head, key, firsts[number])) is None
+
+    if not is_missing(len(firsts) - 1):
+        return len(firsts)
+    return bisect_left(range(len(firsts) - 1), x=True, key=is_missing)
+
+
+def _begin(engine: Engine, snapshot: Snapshot, key: StepKey, items: range) -> None:
+    head, now = snapshot.head, engine.clock.now()
+    top = head.run.id if head.part is None else head.part.top
+    child = Head(
+        run=_child(head, key, items.start),
+        workflow=head.workflow,
+        definition=head.definition,
+        input=None,
+        input_hash="",
+        status=RunStatus.QUEUED,
+        created_at=head.created_at,  # links to its waits are made for the run, which is told by that
+        updated_at=now,
+        incarnation=head.incarnation,
+        started_by=head.started_by,
+        due=now + QUEUE_GRACE,
+        part=Part(run=head.run.id, key=key, first=items.start, stop=items.stop, top=top),
+    )
+    engine.store.start(child)
+    if engine.hints.queue is not None:
+        engine.hints.send(child.run, at=now, version=child.version)
+
+
+def _mended(engine: Engine, snapshot: Snapshot, key: StepKey, fan: Fan, begun: int) -> Fan:
+    """Tell the joins of items that are done though nobody has told, and begin again the children that are lost.
+
+    A child that somebody has canceled or deleted by hand delivers nothing any more: its items have failed.
+    """
+    head, store = snapshot.head, engine.store
+    known = store.scope(head.run, head.incarnation, Scope(key))
+    for first in [first for first in unfinished(fan) if first < begun][:MOST_MERGED]:
+        child = store.peek(_child(head, key, first))
+        if child is None:
+            _begin(engine, snapshot, key, items_from(fan, first))
+        elif child.waiting_since is not None and fan.asking.isdisjoint(items_from(fan, first)):
+            _park(engine, child)
+        elif child.status is RunStatus.CANCELED:
+            known = {**known, **dict(_given_up(engine, snapshot, key, items_from(fan, first), known))}
+    untold = [record for record in _settled(known.values()) if item_number(record.key) not in fan.done]
+    if not untold:
+        return fan
+    for join in store.joins(head.run, head.incarnation, key):
+        _tell(engine, head.run, join, [record for record in untold if _is_of(join, record)])
+    return fan_of(store.joins(head.run, head.incarnation, key))
+
+
+def _park(engine: Engine, child: Head) -> None:
+    """Tell again which items wait for answers: an earlier answer was slower to say that they do not."""
+    loaded = engine.store.load(child.run)
+    if loaded is None or child.part is None:
+        return
+    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(fold(loaded[0], loaded[1].values()), child.part)
+    for join in engine.store.joins(run, child.incarnation, child.part.key):
+        _tell(engine, run, join, [], waits)
+
+
+def _given_up(
+    engine: Engine, snapshot: Snapshot, key: StepKey, items: range, known: Mapping[StepKey, StepRecord]
+) -> Iterator[tuple[StepKey, StepRecord]]:
+    head, now = snapshot.head, engine.time_of(snapshot)
+    start = snapshot.records[key]
+    for index in items:
+        item = item_of(key, index)
+        if item not in known:
+            message = f"the run that saw to {dotted(item)!r} was canceled"
+            failure = StepFailure(type="ItemCanceled", message=message, step=dotted(item))
+            record = StepRecord(key=item, outcome=Outcome.ERR, seq=1, epoch=0, at=now, started_at=now, failure=failure)
+            engine.store.commit(head.run, head.incarnation, delivered(record, start), None)
+            yield item, record
+
+
+def _with_items(engine: Engine, snapshot: Snapshot, key: StepKey) -> Snapshot:
+    """The same with the records of all items of a foreach, which can now be left."""
+    head = snapshot.head
+    items = engine.store.scope(head.run, head.incarnation, Scope(key))
+    folded = fold(head, {**snapshot.records, **items}.values())
+    return replace(folded, around=snapshot.around, fans=snapshot.fans)
+
+
+def _cancel_children(
+    engine: Engine, head: Head, key: StepKey, fan: Fan, *, behind: int = -1, nested: bool = False
+) -> None:
+    """Cancel the children all of whose items lie behind an item; those never begun are in order behind the others."""
+    now = engine.clock.now()
+    for first in unfinished(fan):
+        if first > behind:
+            canceled = engine.store.cancel(_child(head, key, first), now=now)
+            if canceled is None:
+                return
+            if nested:
+                cancel_children(engine, canceled)
+
+
+def _nests(node: object) -> bool:
+    """Whether an item of the foreach may have children of its own."""
+    return isinstance(node, ForeachNode) and isinstance(node.body, NestedNode) and node.body.graph.fans_out
+
+
+# -- a child ----------------------------------------------------------------------------------------------------------
+
+
+def within(engine: Engine, snapshot: Snapshot, *, everything: bool = False) -> Snapshot | None:
+    """A child's records among those of the run it is a part of; None if that has no use for it any more."""
+    part = snapshot.head.part
+    if part is None:
+        return snapshot
+    loaded = engine.store.load(RunRef(snapshot.head.run.tenant, part.run), everything=everything)
+    if loaded is None:
+        return None
+    outer = within(engine, fold(loaded[0], loaded[1].values()), everything=everything)
+    if outer is None or outer.head.is_terminal or outer.head.incarnation != snapshot.head.incarnation:
+        return None
+    start = outer.records.get(part.key)
+    if start is None or shard_of(start) is None:
+        return None
+    # Which of that run's workers wrote what says nothing about how this one fares.
+    others = {key: replace(record, epoch=0) for key, record in {**outer.records, **_brought(engine, snapshot)}.items()}
+    return replace(fold(snapshot.head, {**others, **snapshot.records}.values()), around=outer.root)
+
+
+def _brought(engine: Engine, snapshot: Snapshot) -> dict[StepKey, StepRecord]:
+    """What a former life of the run has done in a child's items, if this is not the first one."""
+    head, part = snapshot.head, snapshot.head.part
+    found: dict[StepKey, StepRecord] = {}
+    if part is not None and head.incarnation > 1:
+        run, items = RunRef(head.run.tenant, part.run), [item_of(part.key, n) for n in range(part.first, part.stop)]
+        for scope in (part.key, *items):
+            found |= engine.store.scope(run, head.incarnation, Scope(scope))
+        own = tuple(f"{item}{mark}" for item in items for mark in "/!")
+        found = {key: record for key, record in found.items() if record.is_settled and key.startswith(own)}
+    return found
+
+
+def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) -> None:
+    """Hand in what a child has done so far, and have the run looked at where that may change something for it.
+
+    Called before the child is given back: as long as this has not happened, its head has a ``due``.
+    """
+    head = snapshot.head
+    part = head.part
+    if part is None:
+        return
+    run, start = RunRef(head.run.tenant, part.run), snapshot.records[part.key]
+    done = [record for record in _settled(snapshot.records.values()) if _is_in(part, record)]
+    for record in done:
+        engine.store.commit(run, head.incarnation, delivered(record, start), None)
+    waits = _NO_WAITS if given_back.waiting_since is None else _waits_of(snapshot, part)
+    grown = [
+        joined
+        for join in _joins_of(part, head.incarnation, start)
+        if (joined := _tell(engine, run, join, [r for r in done if _is_of(join, r)], waits)) is not None
+    ]
+    wakes = given_back.wake is not None
+    if (
+        waits.asking
+        or (wakes and engine.hints.queue is None)
+        or _calls_for_a_look(engine, graph, snapshot, part, grown)
+    ):
+        touch(engine, run)
+
+
+def touch(engine: Engine, run: RunRef) -> None:
+    """Have a run looked at whose children have brought something about; whoever drives it now will see it, too."""
+    for _ in range(_MOST_TRIES):
+        head = engine.store.peek(run)
+        if head is None or head.status not in (*_IDLE, RunStatus.RUNNING):
+            return
+        moved = heads.queued(head, max(engine.clock.now(), head.updated_at))
+        if isinstance(engine.store.move(moved, version=head.version), Written):
+            if moved.status is RunStatus.QUEUED:
+                engine.hints.send(run, at=engine.clock.now(), version=moved.version)
+            return
+
+
+def unpark(engine: Engine, snapshot: Snapshot) -> None:
+    """Before a child goes on with answers: its items wait no more, and its run shall show it."""
+    part = snapshot.head.part
+    if part is None:
+        return
+    run, records = RunRef(snapshot.head.run.tenant, part.run), snapshot.records.values()
+    items = _items_of(part, (record.key for record in records if record.outcome is Outcome.RESU))
+    for join in _joins_of(part, snapshot.head.incarnation, snapshot.records[part.key]):
+        if going_on := {index for index in items if chunk_of(index) == join.chunk}:
+            engine.store.join(run, join, unparked=going_on)
+    if items:
+        touch(engine, run)
+
+
+def _calls_for_a_look(engine: Engine, graph: Graph, snapshot: Snapshot, part: Part, grown: list[Join]) -> bool:
+    """Whether the run can go on, must end, or may begin other children, with what was just handed in."""
+    start, node = snapshot.records[part.key], graph.find(dotted(part.key))
+    if not grown or not isinstance(node, ForeachNode):
+        return True
+    join, head = grown[0], snapshot.head
+    stopped = any(not (joined.failed | joined.bailed).isdisjoint(range(part.first, part.stop)) for joined in grown)
+    if stopped or any(map(is_at_rest, grown)):
+        run = RunRef(head.run.tenant, part.run)
+        fan = fan_of(engine.store.joins(run, head.incarnation, part.key))
+        last = decider(fan, tolerated(node, fan.total))
+        if last is not None or is_held(fan, missing(fan, None)):
+            return True
+    if (start.count or 1) >= join.total:
+        return False
+    last_child = child_id(part.run, head.incarnation, part.key, first_items(fan_of([join]))[-1])
+    return engine.store.peek(RunRef(head.run.tenant, last_child)) is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Waits:
+    """Items in which somebody must answer; and those of them in which nothing moves by itself."""
+
+    asking: frozenset[int]
+    parked: frozenset[int]
+
+
+_NO_WAITS = _Waits(frozenset(), frozenset())
+
+
+def _waits_of(snapshot: Snapshot, part: Part) -> _Waits:
+    now = snapshot.head.updated_at
+    moving = {
+        record.key
+        for record in snapshot.records.values()
+        if record.outcome in (Outcome.SLP, Outcome.RETRY, Outcome.RESU) and (record.until is None or record.until > now)
+    }
+    deeper = [key for key, fan in snapshot.fans.items() if fan.asking]
+    asking = _items_of(part, [*(record.key for record in open_waits(snapshot)), *deeper])
+    return _Waits(asking, asking - _items_of(part, moving))
+
+
+def _items_of(part: Part, keys: Iterable[StepKey]) -> frozenset[int]:
+    return frozenset(index for place in keys for key, index in items_around(place) if key == part.key)
+
+
+def _joins_of(part: Part, incarnation: int, start: StepRecord) -> list[Join]:
+    """The joins, as names, that a child's items belong to."""
+    shard = shard_of(start) or 1
+    numbers = range(chunk_of(part.first), chunk_of(part.stop - 1) + 1)
+    return [Join(key=part.key, incarnation=incarnation, chunk=n, total=0, shard=shard) for n in numbers]
+
+
+# -- the joins --------------------------------------------------------------------------------------------------------
+
+
+def _tell(engine: Engine, run: RunRef, join: Join, done: list[StepRecord], waits: _Waits = _NO_WAITS) -> Join | None:
+    """Add to a join what is durable. A set: told twice, or by two workers, it is the same."""
+    asking, parked = (
+        frozenset(index for index in items if chunk_of(index) == join.chunk) for items in (waits.asking, waits.parked)
+    )
+    if not done and not asking:
+        return None
+    return engine.store.join(run, replace(_told(join, done), asking=asking, parked=parked))
+
+
+def _told(join: Join, records: list[StepRecord]) -> Join:
+    """A join with just these items in its sets."""
+
+    def items(*outcomes: Outcome) -> frozenset[int]:
+        numbers = (item_number(record.key) for record in records if record.outcome in outcomes)
+        return frozenset(number for number in numbers if number is not None)
+
+    every = items(Outcome.OK, Outcome.SKIP, Outcome.ERR, Outcome.BAIL)
+    return replace(
+        join, done=every, failed=items(Outcome.ERR), bailed=items(Outcome.BAIL), asking=frozenset(), parked=frozenset()
+    )
+
+
+def _settled(records: Iterable[StepRecord]) -> Iterator[StepRecord]:
+    """The records of items that are done."""
+    return (record for record in records if record.is_settled and item_number(record.key) is not None)
+
+
+def _is_of(join: Join, record: StepRecord) -> bool:
+    return chunk_of(item_number(record.key) or 0) == join.chunk
+
+
+def _is_in(part: Part, record: StepRecord) -> bool:
+    number = item_number(record.key)
+    return number is not None and record.key == item_of(part.key, number) and part.first <= number < part.stop
+
+
+# -- the whole --------------------------------------------------------------------------------------------------------
+
+
+def whole(engine: Engine, graph: Graph, snapshot: Snapshot, *, everything: bool) -> Snapshot:
+    """A run together with what its children know: which of them wait for answers; and, if asked, all they have done."""
+    head = snapshot.head
+    fans = fans_of(engine.store.joins(head.run, head.incarnation))
+    records: dict[StepKey, StepRecord] = {}
+    for key, fan in fans.items():
+        node, start = graph.find(dotted(key)), snapshot.records.get(key)
+        is_open = start is not None and shard_of(start) is not None
+        nests = isinstance(node, ForeachNode) and isinstance(node.body, NestedNode)
+        has_failed = start is not None and start.outcome is Outcome.ERR
+        few = everything and -(-fan.total // fan.shard) <= MOST_MERGED
+        for first in first_items(fan):
+            items = items_from(fan, first)
+            waits = is_open and not fan.asking.isdisjoint(items)
+            works = few and (nests or has_failed or not fan.done.issuperset(items))
+            if waits or works:
+                records |= _of_child(engine, graph, _child(head, key, first), everything=everything)
+    merged = replace(fold(head, {**records, **snapshot.records}.values()), around=snapshot.around, fans=fans)
+    if head.status is RunStatus.SUSPENDED and fans and not open_waits(merged):
+        return merged.with_head(replace(head, status=RunStatus.JOINING))  # a child was answered a moment ago
+    return merged
+
+
+def child_at(snapshot: Snapshot, key: StepKey) -> RunRef | None:
+    """The child that sees to the place ``key``; None when the run itself does."""
+    head = snapshot.head
+    for foreach, index in items_around(key):
+        start = snapshot.records.get(foreach)
+        if head.part is not None and not foreach.startswith(f"{head.part.key}["):
+            continue  # whose child this is
+        if start is not None and (shard := shard_of(start)) is not None:
+            return _child(head, foreach, index - index % shard)
+    return None
+
+
+def _of_child(engine: Engine, graph: Graph, child: RunRef, *, everything: bool) -> dict[StepKey, StepRecord]:
+    loaded = engine.store.load(child, everything=everything)
+    if loaded is None:
+        return {}
+    snapshot = fold(loaded[0], loaded[1].values())
+    key = snapshot.head.part.key if snapshot.head.part is not None else StepKey("")
+    if _nests(graph.find(dotted(key))):
+        snapshot = whole(engine, graph, snapshot, everything=everything)
+    return dict(snapshot.records)

@@ -1,0 +1,538 @@
+"""A distributed foreach: what comes out, what its items see, and how it ends."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Literal
+
+import pytest
+
+from flowcore import App, FunctionContext, Run, RunResult, StepContext, Workflow, step, workflow
+from flowcore.adapters.memory import MemoryQueue, MemoryStore
+from flowcore.core.view import Progress
+from flowcore.errors import AlreadyResumed
+from flowcore.fanout import PATIENCE, child_id
+from flowcore.keys import RunRef, StepKey
+from flowcore.model import RunStatus
+from flowcore.testing import LocalApp, VirtualClock
+
+Where = Literal["here", "queue"]
+SEEN: dict[str, list[Any]] = {}
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    """Each test begins with nothing seen."""
+    SEEN.clear()
+
+
+@step
+def double(number: int, ctx: StepContext[None, None]) -> int:
+    """Remembers under which key it was called."""
+    SEEN.setdefault(ctx.idempotency_key, []).append(number)
+    return 2 * number
+
+
+@step
+def picky(number: int, ctx: StepContext[None, None]) -> int:
+    """Fails for odd numbers."""
+    SEEN.setdefault(str(ctx.index), []).append(number)
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    return number
+
+
+@step
+def ask(number: int, ctx: StepContext[int, int]) -> int:
+    """Asks about even numbers."""
+    if number % 2 == 0 and ctx.resume_data is None:
+        ctx.suspend(number, label=f"about-{number}")
+    return number + (ctx.resume_data or 0)
+
+
+def fanned(body: Any = double, **options: Any) -> Workflow[list[int], Any]:
+    """A workflow of one distributed foreach."""
+    flow = workflow("fanned", input=list[int], output=Any, state=dict[str, Any])
+    return flow.foreach(body, id="fan", **{"distributed": True, **options}).commit()
+
+
+def app_for(flow: Workflow[Any, Any], where: Where = "here", store: MemoryStore | None = None) -> LocalApp:
+    """An App in which children are driven here, or by workers off a queue."""
+    clock = VirtualClock()
+    return LocalApp(App(flow), clock=clock, store=store, queue=MemoryQueue(clock) if where == "queue" else None)
+
+
+def ran(
+    flow: Workflow[Any, Any], input: Any, where: Where = "here", **options: Any
+) -> tuple[LocalApp, Run[Any, Any], RunResult[Any]]:
+    """The run after everything was done that can be done without time passing."""
+    app = app_for(flow, where)
+    run = app.workflow(flow).create_run("r")
+    run.start(input, **options)
+    app.run_until_idle()
+    return app, run, run.result()
+
+
+def items(app: LocalApp) -> list[dict[str, Any]]:
+    """Everything that is stored."""
+    store: Any = app.store
+    while hasattr(store, "inner"):
+        store = store.inner
+    found: list[dict[str, Any]] = store.items()
+    return found
+
+
+def children(app: LocalApp) -> dict[int, RunStatus]:
+    """The children of the only run, by their first item."""
+    heads = [app.store.peek(RunRef("default", item["pk"]["S"].rsplit("#", 1)[1])) for item in items(app)]
+    return {head.part.first: head.status for head in heads if head is not None and head.part is not None}
+
+
+# -- what comes out -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["here", "queue"])
+@pytest.mark.parametrize("concurrency", [None, 1, 3, 1_000])
+@pytest.mark.parametrize("shard", [None, 2])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_a_fan_gives_every_output_in_order(
+    where: Where, concurrency: int | None, shard: int | None, count: int
+) -> None:
+    """However many workers take part, and wherever they are."""
+    _, _, result = ran(fanned(concurrency=concurrency, shard=shard), list(range(count)), where)
+    assert [2 * number for number in range(count)] == result.output
+
+
+@pytest.mark.parametrize("where", ["here", "queue"])
+def test_a_fan_is_what_a_plain_foreach_is(where: Where) -> None:
+    """Steps, keys of effects and the output do not tell which it was."""
+    seen = []
+    for distributed in (False, True):
+        SEEN.clear()
+        _, _, result = ran(fanned(distributed=distributed), [1, 2, 3], where)
+        seen.append(({id: (s.status, s.input, s.output) for id, s in result.steps.items()}, dict(SEEN)))
+    assert seen[0] == seen[1]
+
+
+def test_a_plain_script_drives_children_itself() -> None:
+    """An App without anything needs no queue and no virtual time."""
+    flow = fanned()
+    assert [2, 4] == App(flow).workflow(flow).create_run().start([1, 2]).output
+
+
+@pytest.mark.parametrize(("count", "shards"), [(3, 3), (100, 100), (101, 51), (10_000, 200)])
+def test_a_fan_has_a_child_for_each_item_up_to_a_hundred(count: int, shards: int) -> None:
+    """Of more items each child sees to several, to fifty at most."""
+    flow = fanned()
+    app = app_for(flow, "queue")
+    run = app.workflow(flow).create_run("r")
+    run.start([0] * count)
+    app.deliver("r")
+    assert shards == len(children(app))
+
+
+@pytest.mark.slow
+@pytest.mark.gate
+def test_ten_thousand_items_work() -> None:
+    """And nobody has to read two hundred children to see how far they are."""
+    _, run, result = ran(fanned(), list(range(10_000)), "queue")
+    far = run.result(fields=["progress"]).progress
+    assert {"fan": Progress(done=10_000, failed=0, waiting=0, total=10_000)} == far
+    assert [2 * number for number in range(10_000)] == result.output
+
+
+def test_no_more_items_are_open_than_allowed() -> None:
+    """A suspended item keeps its slot; when it is done, the next child is begun."""
+    flow = fanned(ask, concurrency=2)
+    app, run, _ = ran(flow, [0, 2, 4], "queue")
+    begun = [sorted(children(app))]
+    app.resume("r", 10, index=0)
+    app.run_until_idle()
+    begun.append(sorted(children(app)))
+    app.resume("r", 10)
+    app.run_until_idle()
+    assert ([[0, 1], [0, 1, 2]], [10, 12, 14]) == (begun, run.result().output)
+
+
+def test_a_fan_can_stand_inside_another() -> None:
+    """Children may have children: their items are named after the run that is nobody's child."""
+    inner = workflow("inner", input=list[int], output=list[int]).foreach(double, id="deep", distributed=True).commit()
+    outer = workflow("outer", input=list[list[int]], output=list[list[int]])
+    flow = outer.foreach(inner, id="fan", distributed=True).commit()
+    _, _, result = ran(flow, [[1, 2], [3]], "queue")
+    assert ([[2, 4], [6]], {"r/fan[0]/deep[0]", "r/fan[0]/deep[1]", "r/fan[1]/deep[0]"}) == (result.output, set(SEEN))
+
+
+@pytest.mark.parametrize("where", ["here", "queue"])
+def test_a_fan_inside_an_item_of_a_plain_foreach_works(where: Where) -> None:
+    """The items of the plain one wait for their own children only."""
+    inner = workflow("inner", input=list[int], output=list[int]).foreach(double, id="deep", distributed=True).commit()
+    outer = workflow("outer", input=list[list[int]], output=list[list[int]])
+    flow = outer.foreach(inner, id="plain", concurrency=2).commit()
+    _, _, result = ran(flow, [[1], [2, 3], [4]], where)
+    assert [[2], [4, 6], [8]] == result.output
+
+
+# -- what items see -----------------------------------------------------------------------------------------------
+
+
+@step
+def note(number: int, ctx: StepContext[None, None, dict[str, Any]]) -> int:
+    """Changes one key that all change, and one of its own; says what it began with."""
+    before: int = ctx.state.get("last", -1)
+    ctx.set_state({"last": number, f"by-{ctx.index}": number})
+    return before
+
+
+@pytest.mark.parametrize("shard", [None, 2])
+def test_items_see_the_state_as_the_fan_began(shard: int | None) -> None:
+    """Afterwards it is as if they had run one after the other, whoever was the fastest."""
+    _, _, result = ran(fanned(note, shard=shard), [5, 6, 7], state={"last": 1})
+    assert ([1, 1, 1], {"last": 7, "by-0": 5, "by-1": 6, "by-2": 7}) == (result.output, result.state)
+
+
+def test_items_see_the_run_around_them() -> None:
+    """Its id, its input, its resource and what steps before have given."""
+
+    @step
+    def before(number: int) -> int:
+        return number + 1
+
+    @step
+    def look(item: int, ctx: StepContext[None, None]) -> list[Any]:
+        return [ctx.run_id, ctx.resource_id, ctx.init_data, ctx.get_step_result(before), ctx.index, item]
+
+    flow = (
+        workflow("seen", input=int, output=list[list[Any]])
+        .then(before)
+        .map(lambda n: [n, n], id="twice")
+        .foreach(look, id="fan", distributed=True)
+        .commit()
+    )
+    app = app_for(flow)
+    result = app.workflow(flow).create_run("r", resource_id="customer-1").start(1)
+    assert [["r", "customer-1", 1, 2, index, 2] for index in (0, 1)] == result.output
+
+
+def test_once_and_retries_work_in_items() -> None:
+    """A side effect that was stored is not repeated by the next try."""
+
+    @step(retries=2, backoff=timedelta(minutes=1))
+    def flaky(number: int, ctx: StepContext[None, None]) -> int:
+        def draw() -> int:
+            SEEN.setdefault(f"once {ctx.index}", []).append(number)
+            return number
+
+        kept = ctx.once("drawn", draw)
+        if ctx.attempt < 3:
+            raise ValueError("not yet")
+        return int(kept)
+
+    app, run, _ = ran(fanned(flaky), [1, 2], "queue")
+    app.advance(minutes=30)
+    assert ([1, 2], {"once 0": [1], "once 1": [2]}) == (run.result().output, SEEN)
+
+
+@pytest.mark.parametrize("where", ["here", "queue"])
+def test_items_may_sleep_and_wait_for_events(where: Where) -> None:
+    """Their children are woken, not the run."""
+
+    def topic(number: int) -> str:
+        return f"n{number}"
+
+    inner = workflow("inner", input=int, output=Any).sleep(timedelta(days=2)).wait_for_event("go", key=topic).commit()
+    app, run, _ = ran(fanned(inner), [1, 2], where)
+    app.advance(days=2)
+    app.send_event("go", "n1", "a")
+    app.send_event("go", "n2", "b")
+    app.run_until_idle()
+    assert ["a", "b"] == run.result().output
+
+
+def test_a_script_waits_for_sleeping_items() -> None:
+    """``wait`` fires the wakes of children, where no worker does."""
+    inner = workflow("inner", input=int, output=int).sleep(timedelta(hours=1)).then(double).commit()
+    flow = fanned(inner)
+    app = LocalApp(App(flow))
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2])
+    assert [2, 4] == run.wait().output
+
+
+# -- answers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["here", "queue"])
+def test_suspended_items_show_in_the_run(where: Where) -> None:
+    """Its status, its waits, its labels and the inbox know them."""
+    app, run, result = ran(fanned(ask), [0, 1, 2], where)
+    assert (
+        "suspended",
+        [["fan"]],
+        [0, 2],
+        [0, 2],
+        {"about-0", "about-2"},
+        Progress(done=1, failed=0, waiting=2, total=3),
+    ) == (
+        result.status,
+        result.suspended,
+        [wait.index for wait in result.waits],
+        [wait.index for wait in app.waits()],
+        set(result.resume_labels),
+        run.result().progress["fan"],
+    )
+
+
+@pytest.mark.parametrize("where", ["here", "queue"])
+@pytest.mark.parametrize(
+    "address", [{"step": "fan[2]"}, {"step": "fan", "index": 2}, {"label": "about-2"}, {"wait": "fan[2]@0"}]
+)
+def test_an_answer_reaches_the_item_that_is_meant(where: Where, address: dict[str, Any]) -> None:
+    """By whatever it is named; the others stay open."""
+    app, run, _ = ran(fanned(ask), [0, 1, 2], where)
+    receipt = app.resume("r", 40, **address, idempotency_key="k").receipt
+    app.run_until_idle()
+    again = app.resume("r", 40, **address, idempotency_key="k").receipt
+    result = run.result()
+    assert receipt is not None
+    assert again is not None
+    assert ("applied", "fan[2]@0", "duplicate", [0], 42) == (
+        receipt.verdict,
+        receipt.wait,
+        again.verdict,
+        [wait.index for wait in result.waits],
+        result.steps["fan[2]"].output,
+    )
+
+
+@pytest.mark.parametrize("where", ["here", "queue"])
+def test_an_answer_without_index_goes_to_every_item(where: Where) -> None:
+    """As in a plain foreach."""
+    app, run, _ = ran(fanned(ask), [0, 1, 2], where)
+    app.resume("r", 40)
+    app.run_until_idle()
+    assert [40, 1, 42] == run.result().output
+
+
+def test_a_run_whose_item_was_just_answered_is_no_longer_suspended() -> None:
+    """Before a worker has come, it shows as moving."""
+    app, run, _ = ran(fanned(ask), [0], "queue")
+    app.resume("r", 40)
+    result = run.result()
+    assert ("waiting", []) == (result.status, result.waits)
+    with pytest.raises(AlreadyResumed):
+        app.resume("r", 41, step="fan")
+
+
+def test_a_wait_of_an_item_can_time_out() -> None:
+    """Nobody else need be looked at for it."""
+
+    @step
+    def patient(number: int, ctx: StepContext[int, None]) -> int:
+        if ctx.timed_out:
+            return -number
+        return ctx.suspend(timeout=timedelta(days=1))
+
+    app, run, _ = ran(fanned(patient), [1, 2], "queue")
+    app.advance(days=1)
+    assert [-1, -2] == run.result().output
+
+
+# -- how it ends --------------------------------------------------------------------------------------------------
+
+
+POLICIES: list[tuple[dict[str, Any], list[int], Any]] = [
+    ({}, [0, 2], [0, 2]),
+    ({}, [0, 1, 2], "1 is odd"),
+    ({"tolerated_failures": 1}, [0, 1, 2], [0, None, 2]),
+    ({"tolerated_failures": 1}, [0, 1, 3], "1 is odd"),
+    ({"tolerated_failures": 0.5}, [0, 1, 3, 4], [0, None, None, 4]),
+    ({"min_successful": 1}, [1, 2, 3], [None, 2, None]),
+    ({"min_successful": 2}, [1, 2, 3], "1 is odd"),
+    ({"min_successful": 0.5}, [1, 2, 3, 4], [None, 2, None, 4]),
+    ({"min_successful": 0}, [1, 3], [None, None]),
+    ({"min_successful": 1, "tolerated_failures": 1}, [1, 2, 3], "1 is odd"),
+    ({"min_successful": 3}, [2, 4], "foreach 'fan' needs 3 items to succeed and has 2"),
+    ({"min_successful": 1}, [], "foreach 'fan' needs 1 items to succeed and has 0"),
+]
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+@pytest.mark.parametrize(("policy", "items", "expected"), POLICIES)
+def test_failures_end_a_foreach_as_it_says(
+    policy: dict[str, Any], items: list[int], expected: Any, distributed: bool
+) -> None:
+    """A plain one and a distributed one alike."""
+    _, _, result = ran(fanned(picky, distributed=distributed, **policy), items)
+    assert expected == (result.output if result.error is None else result.error.message)
+
+
+def test_what_lies_behind_the_deciding_failure_is_canceled() -> None:
+    """Children that wait are, too, and those that were never begun never begin."""
+
+    @step
+    def trouble(number: int, ctx: StepContext[int, None]) -> int:
+        SEEN.setdefault("ran", []).append(number)
+        if number == 1:
+            raise ValueError("no")
+        ctx.suspend()
+
+    app, _, result = ran(fanned(trouble, concurrency=3), [1, 2, 3, 4, 5], "queue")
+    assert ("failed", {0: "SUCCESS", 1: "CANCELED", 2: "CANCELED"}, {1, 2, 3}) == (
+        result.status,
+        children(app),
+        set(SEEN["ran"]),
+    )
+
+
+def test_a_bail_in_an_item_ends_the_run() -> None:
+    """With what it gave; the rest is canceled."""
+
+    @step
+    def out(number: int, ctx: StepContext[int, None]) -> int:
+        if number == 2:
+            ctx.bail("enough")
+        ctx.suspend()
+
+    app, _, result = ran(fanned(out), [1, 2, 3], "queue")
+    assert ("success", "enough", ["CANCELED", "CANCELED"]) == (
+        result.status,
+        result.output,
+        [children(app)[0], children(app)[2]],
+    )
+
+
+# -- operators ----------------------------------------------------------------------------------------------------
+
+
+def test_cancel_reaches_every_child() -> None:
+    """Those that wait and those in the queue; nothing runs afterwards."""
+    flow = fanned(ask)
+    app, run, _ = ran(flow, [0, 2], "queue")
+    run.cancel()
+    app.run_until_idle()
+    assert ("canceled", {0: "CANCELED", 1: "CANCELED"}) == (run.result().status, children(app))
+
+
+def test_children_of_a_canceled_run_never_begin() -> None:
+    """Also when nobody has come to cancel them yet."""
+    flow = fanned()
+    app = app_for(flow, "queue")
+    app.workflow(flow).create_run("r").start([1, 2])
+    app.deliver("r")
+    app.store.cancel(RunRef("default", "r"), now=app.clock.now())  # by a process that knows nothing of children
+    app.run_until_idle()
+    assert ({}, {0: "CANCELED", 1: "CANCELED"}) == (SEEN, children(app))
+
+
+def test_children_show_in_no_listing_and_go_with_their_run() -> None:
+    """Nothing at all is left."""
+    app, run, _ = ran(fanned(ask), [0, 1], "queue")
+    listed = [summary.run_id for summary in app.list_runs()]
+    counted = sum(app.counts().values())
+    run.delete()
+    assert (["r"], 1, []) == (listed, counted, items(app))
+
+
+def test_children_expire_with_their_run() -> None:
+    """Whoever removes the run removes them first."""
+    flow = fanned()
+    app = LocalApp(App(flow, retention=timedelta(days=1)))
+    app.workflow(flow).create_run("r").start([1, 2])
+    app.advance(days=2)
+    assert [] == items(app)
+
+
+def test_a_paused_run_begins_no_items() -> None:
+    """Children that are looked at meanwhile look again later; unpaused, all is done."""
+    flow = fanned()
+    app = app_for(flow, "queue")
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2])
+    app.deliver("r")
+    run.pause()
+    app.advance(minutes=1)
+    seen = dict(SEEN)
+    run.unpause()
+    app.advance(PATIENCE)
+    assert ({}, [2, 4]) == (seen, run.result().output)
+
+
+def test_a_new_life_has_children_of_its_own() -> None:
+    """Time travel to the fan begins all items anew; those of the former life deliver nothing."""
+    app, run, _ = ran(fanned(ask), [0, 2], "queue")
+    run.time_travel("fan")
+    app.run_until_idle()
+    app.resume("r", 1)
+    app.run_until_idle()
+    assert ([1, 3], 2) == (run.result().output, len(children(app)))
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "redrive"])
+def test_a_failed_fan_goes_on_where_it_failed(verb: str) -> None:
+    """What has succeeded is kept, and only the rest runs again."""
+    failing = {3}
+
+    @step
+    def shaky(number: int) -> int:
+        SEEN.setdefault("ran", []).append(number)
+        if number in failing:
+            raise ValueError("down")
+        return number
+
+    app, run, _ = ran(fanned(shaky), [1, 2, 3], "queue")
+    failing.clear()
+    run.time_travel("fan") if verb == "time_travel" else run.redrive()
+    app.run_until_idle()
+    assert ([1, 2, 3], [1, 2, 3, 3]) == (run.result().output, SEEN["ran"])
+
+
+def test_a_fork_behind_a_fan_keeps_what_it_gave() -> None:
+    """The items need not run again."""
+    flow = (
+        workflow("forked", input=list[int], output=int)
+        .foreach(double, id="fan", distributed=True)
+        .map(sum, id="sum")
+        .commit()
+    )
+    app, run, _ = ran(flow, [1, 2], "queue")
+    forked = run.fork("sum", run_id="other")
+    app.run_until_idle()
+    assert (6, 2) == (app.run(forked.run_id).result().output, len(SEEN))
+
+
+def test_a_restarted_run_finds_its_children() -> None:
+    """None is begun twice, and nothing is lost."""
+    flow = fanned(concurrency=1)
+    app = app_for(flow, "queue")
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2])
+    app.deliver("r")
+    run.restart()
+    app.run_until_idle()
+    assert ([2, 4], [[1], [2]]) == (run.result().output, list(SEEN.values()))
+
+
+def test_an_item_whose_child_was_canceled_by_hand_has_failed() -> None:
+    """The run does not wait for it for ever."""
+    flow = fanned(tolerated_failures=1)
+    app = app_for(flow, "queue")
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2])
+    app.deliver("r")
+    app.store.cancel(RunRef("default", child_id("r", 1, StepKey("fan"), 0)), now=app.clock.now())
+    app.advance(PATIENCE * 2)
+    result = run.result()
+    error = result.steps["fan[0]"].error
+    assert ([None, 4], "ItemCanceled") == (result.output, error and error.type)
+
+
+def test_concurrency_may_be_computed() -> None:
+    """And is resolved once."""
+
+    def slots(items: list[int], ctx: FunctionContext) -> float:
+        SEEN.setdefault("asked", []).append(len(items))
+        return 2
+
+    _, _, result = ran(fanned(concurrency=slots), [1, 2, 3], "queue")
+    assert ([2, 4, 6], [3]) == (result.output, SEEN["asked"])
