@@ -67,7 +67,8 @@ def needed(served_route: str) -> Scope | None:
     shape = _shape(served_route.replace("<", "{").replace(">", "}"))
     if shape in {_shape(key) for key in PUBLIC}:
         return None
-    return next((scope for key, scope in NEEDED.items() if _shape(key) == shape), "admin")
+    found: list[Scope] = [scope for key, scope in NEEDED.items() if _shape(key) == shape]
+    return found[0] if found else "admin"
 
 
 def _shape(key: str) -> str:
