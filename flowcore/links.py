@@ -131,7 +131,7 @@ class Links:
         from itsdangerous import BadData  # noqa: PLC0415  # as below
 
         kid, _, signed = token.partition(".")
-        if kid not in self._secrets():
+        if kid not in self._secrets() or not signed.isascii():
             raise LinkUnknown
         serializer = self._serializer(kid)
         try:

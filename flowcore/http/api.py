@@ -24,7 +24,18 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValida
 from flowcore.app import App
 from flowcore.errors import FlowcoreError, Forbidden, MalformedRequest, PayloadTooLarge
 from flowcore.http import problems
-from flowcore.http.access import Caller, Policy, caller_of, guarded, run_answered, scope_of
+from flowcore.http.access import (
+    Caller,
+    Policy,
+    Scope,
+    also_needed,
+    caller_of,
+    fits,
+    guarded,
+    refuse_found,
+    run_answered,
+    scope_of,
+)
 from flowcore.http.audit import Audited, audited
 from flowcore.http.limits import MOST_BYTES, Pace, oversized, refuse_many_parameters
 from flowcore.http.openapi import document
@@ -90,6 +101,7 @@ class Api:
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
         """Answer one request; HEAD as GET, less the body, where a path says nothing else about it."""
+        event = _unstaged(event)
         method, path = _asked(event)
         if method == "HEAD" and "HEAD" not in (known := self.methods_at(path)) and "GET" in known:
             return {**self._one(_as_get(event), context, "GET", path), "body": ""}
@@ -100,28 +112,35 @@ class Api:
             return _plain(refusal)
         caller = Caller()
         try:
+            _refuse_unmeant(event, method, path)
             scope = scope_of(method, path)
             if scope is not None:
                 caller = caller_of(self._policy, event, self._app.clock.now())
-                if not caller.may(scope):
-                    raise Forbidden(f"The token does not allow flowcore:{scope}.")
+                _allow(caller, scope)
             reply = self._answered(event, context, caller, method, path)
         except FlowcoreError as error:
             reply = _plain(self._refused(error))
         except _Unsupported as error:
             reply = _plain(problems.unsupported(str(error), _JSON))
+        except _NoSuchRoute:
+            reply = _plain(problems.unknown_route(method, path))
+        except Exception as error:  # noqa: BLE001  # the caller gets an answer, the log gets the rest
+            reply = _plain(self._broken(error))
         self._told(audited(method, path, caller, reply))
         return tagged(event, reply) if method == "GET" else reply
 
     def _answered(self, event: dict[str, Any], context: Any, caller: Caller, method: str, path: str) -> dict[str, Any]:
         app = self._app if caller.tenant == self._app.tenant else self._app.for_tenant(caller.tenant)
         refuse_many_parameters(event)
-        if self._pace is not None and (run := run_answered(method, path)) is not None:
-            self._pace.take(f"{caller.tenant}/{run}", self.now())
         changed = _admitted(event)
+        _allow(caller, also_needed(method, path, changed.get("body")))
         if caller.owner is not None:
             changed |= guarded(app, caller.owner, method, path, {**event, **changed})
+        if self._pace is not None and (run := run_answered(method, path)) is not None:
+            self._pace.take(f"{caller.tenant}/{run}", self.now())  # now that he may, or he would use up others' pace
         reply: dict[str, Any] = self._resolver(caller.tenant).resolve({**event, **changed}, context)
+        if caller.owner is not None:
+            refuse_found(caller.owner, method, path, reply)
         return reply
 
     def _made(self, tenant: str) -> Resolver:
@@ -165,6 +184,41 @@ class Api:
 
 class _Unsupported(Exception):
     """A body of a kind that no route takes. Never leaves this module."""
+
+
+class _NoSuchRoute(Exception):
+    """A path that is none of ours before anybody has looked for its route. Never leaves this module."""
+
+
+def _allow(caller: Caller, scope: Scope | None) -> None:
+    """Raises: Forbidden."""
+    if scope is not None and not caller.may(scope):
+        raise Forbidden(f"The token does not allow flowcore:{scope}.")
+
+
+def _unstaged(event: dict[str, Any]) -> dict[str, Any]:
+    """The event with a path that does not begin with its stage: one path for whoever looks at it."""
+    asked, path = event.get("requestContext") or {}, str(event.get("rawPath", ""))
+    stage = asked.get("stage", "$default")
+    if stage == "$default":
+        return event
+    return {
+        **event,
+        "rawPath": path.removeprefix(f"/{stage}") if path.startswith(f"/{stage}/") else path,
+        "requestContext": {**asked, "stage": "$default"},
+    }
+
+
+def _refuse_unmeant(event: Mapping[str, Any], method: str, path: str) -> None:
+    """Raise _NoSuchRoute for a path that the gateway has let in as another one, of which decoding has made this.
+
+    The gateway looks for its route before it decodes a path, we do afterwards: ``/v1/runs/x%2Fgraph`` is two routes.
+    """
+    key = str(event.get("routeKey", "$default"))
+    pattern = key.partition(" ")[2]
+    as_let_in = key == "$default" or "+}" in pattern or fits(f"{method} {pattern}", method, path)
+    if not (as_let_in and path.isprintable()):
+        raise _NoSuchRoute
 
 
 def _asked(event: Mapping[str, Any]) -> tuple[str, str]:

@@ -74,13 +74,15 @@ class Web:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         *,
         authorizer: Mapping[str, Any] | None = None,
+        route: str = "$default",
+        stage: str = "$default",
     ) -> Answer:
-        """One request, its body as bytes or text."""
+        """One request, its body as bytes or text, as a gateway lets it in at one of its routes."""
         path, _, query = target.partition("?")
         raw = body.encode() if isinstance(body, str) else body
         event = {
             "version": "2.0",
-            "routeKey": "$default",
+            "routeKey": route,
             "rawPath": path,
             "rawQueryString": query,
             "headers": {name.lower(): value for name, value in dict(headers).items()},
@@ -95,7 +97,7 @@ class Web:
                     "protocol": "HTTP/1.1",
                 },
                 "requestId": "request-1",
-                "stage": "$default",
+                "stage": stage,
             },
             "body": None if raw is None else base64.b64encode(raw).decode(),
             "isBase64Encoded": raw is not None,
