@@ -60,7 +60,6 @@ _MADE: Mapping[str, Callable[[_Told], FlowcoreError]] = {
     "version-mismatch": lambda told: errors.VersionMismatch("", told.named("version")),
     "bad-signature": lambda _: errors.BadSignature(""),
     "definition-changed": lambda told: errors.DefinitionChanged(told.run_id, str(told.named("reason", ""))),
-    "too-many-answers": lambda told: errors.TooManyAnswers(told.named("a_minute", 0), told.named("retry_after_s", 1)),
     "payload-too-large": lambda told: errors.PayloadTooLarge("", told.named("size", 0), told.named("limit", 0)),
 }
 """By code, an error with the facts that were told, where its class has any; its sentence is put in afterwards."""
