@@ -23,8 +23,8 @@ class Decision(BaseModel):
 
 
 def mail(wait: Wait[Refund]) -> None:  # called once the wait is stored; again where it failed
-    link = wait.approval_url(actor=APPROVER)  # whoever holds it answers as this person
-    print(f"To: {APPROVER}. A refund for you to decide: {link}", flush=True)  # a mail server, for the example
+    link = wait.approval_url(actor=APPROVER)  # whoever holds it answers as this person: no log is a place for it
+    print(f"To: {APPROVER}. A refund for you to decide: {link}", flush=True)  # plays a mail server
 
 
 @step

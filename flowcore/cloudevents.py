@@ -8,14 +8,16 @@ Source: CloudEvents 1.0.2, "Context Attributes"; JSON Event Format 1.0.2, sectio
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias, get_args
+from functools import partial
+from typing import Any, Literal, TypeAlias, get_args
 
 from flowcore.codec import dumps
 from flowcore.core.events import failure_json
 from flowcore.errors import BlobLost, SettingsError
+from flowcore.keys import RunRef
 from flowcore.model import Head, Json, StepFailure
 
 Kind: TypeAlias = Literal[
@@ -30,10 +32,20 @@ Kind: TypeAlias = Literal[
     "run-failed",
     "run-canceled",
     "run-deleted",
+    "step-suspended",
+    "step-resumed",
+    "step-waiting",
+    "step-retrying",
+    "step-success",
+    "step-bailed",
+    "step-failed",
+    "step-skipped",
 ]
 """``run-running``: a worker has taken up what was pending. ``run-resumed``: it goes on, having waited or been suspended
 or paused. ``run-restarted``: time travel, a redrive. The others say what the run has become."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
+RUN_KINDS: tuple[Kind, ...] = KINDS[: KINDS.index("run-deleted") + 1]
+"""What is told where nobody says otherwise; steps are told of by name only."""
 
 PREFIX = "dev.flowcore."
 """In front of a kind: the ``type`` of its CloudEvent."""
@@ -51,7 +63,7 @@ class CloudEvent:
     id: str
     """Of this change: told again it is the same. Unique for its ``source``."""
     source: str
-    """``/flowcore/<tenant>/<workflow>``."""
+    """``/flowcore/<tenant>``."""
     kind: Kind
     subject: str
     """The run's id."""
@@ -71,7 +83,7 @@ class CloudEvent:
             "source": self.source,
             "type": self.type,
             "subject": self.subject,
-            "time": _instant(self.time),
+            "time": instant_text(self.time),
             "datacontenttype": "application/json",
             "data": dict(self.data),
         }
@@ -84,11 +96,34 @@ class Telling:
     Raises: SettingsError for a kind that there is not.
     """
 
-    kinds: frozenset[Kind] = frozenset(KINDS)
+    kinds: frozenset[Kind] = frozenset(RUN_KINDS)
     include_payload: bool = False
 
     def __post_init__(self) -> None:
         refuse_strangers("events=", self.kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadChange:
+    """A head before and after one write; None: it was not there, or is gone."""
+
+    before: Head | None
+    after: Head | None
+
+    @property
+    def tenant(self) -> str | None:
+        """Whose run it is; None where there is none."""
+        head = self.after or self.before
+        return None if head is None else head.run.tenant
+
+    def told(self, telling: Telling) -> list[CloudEvent]:
+        """What it tells, in order."""
+        return told(self.before, self.after, telling)
+
+
+def source_of(run: RunRef) -> str:
+    """The ``source`` of all that is told of a run."""
+    return f"/flowcore/{run.tenant}"
 
 
 def told(before: Head | None, after: Head | None, telling: Telling) -> list[CloudEvent]:
@@ -140,7 +175,7 @@ def _event(kind: Kind, head: Head, before: Head | None, telling: Telling) -> Clo
     born = int(head.created_at.timestamp() * 1000)
     return CloudEvent(
         id=f"{head.run.id}/{born}/{head.version}/{kind}",
-        source=f"/flowcore/{head.run.tenant}/{head.workflow}",
+        source=source_of(head.run),
         kind=kind,
         subject=head.run.id,
         time=head.updated_at,
@@ -158,13 +193,13 @@ def _facts(head: Head, before: Head | None) -> dict[str, Json]:
         "was": None if before is None else before.public_status,
         "version": head.version,
         "incarnation": head.incarnation,
-        "created_at": _instant(head.created_at),
-        "updated_at": _instant(head.updated_at),
+        "created_at": instant_text(head.created_at),
+        "updated_at": instant_text(head.updated_at),
         "resource_id": head.resource_id,
         "tags": list(head.trace.tags),
         "trace_id": head.trace.trace_id,
-        "wake_at": _instant(head.wake),
-        "deadline": _instant(head.deadline),
+        "wake_at": instant_text(head.wake),
+        "deadline": instant_text(head.deadline),
         "started_by": head.started_by,
         "canceled_by": head.canceled_by,
     }
@@ -172,35 +207,43 @@ def _facts(head: Head, before: Head | None) -> dict[str, Json]:
 
 
 def _values(head: Head) -> dict[str, Json]:
-    """Input, output and error, as far as they fit into an event; the rest is read by whoever asks for the run."""
+    names = {"input": "input", "output": "output", "error": "failure", "blocked": "blocked"}
+    return fitting({shown: partial(_value, head, name) for shown, name in names.items()})
+
+
+def fitting(values: Mapping[str, Callable[[], Json]]) -> dict[str, Json]:
+    """Those values that fit into an event together, and the names of the others: whoever needs them reads the run."""
     found: dict[str, Json] = {}
     omitted: list[str] = []
     left = MOST_BYTES
-    for name, shown in (("input", "input"), ("output", "output"), ("failure", "error"), ("blocked", "blocked")):
+    for name, read in values.items():
         try:
-            value = _plain(getattr(head, name))
+            value = read()
             size = len(dumps(value).encode())
         except BlobLost:  # it lies in the bucket
             value, size = None, left + 1
         if size > left:
-            omitted.append(shown)
+            omitted.append(name)
         elif value is not None:
-            found[shown] = value
+            found[name] = value
             left -= size
     return {**found, **({"omitted": omitted} if omitted else {})}
 
 
-def _plain(value: Json | StepFailure) -> Json:
+def _value(head: Head, name: str) -> Json:
+    value = getattr(head, name)
     return failure_json(value) if isinstance(value, StepFailure) else value
 
 
-def _instant(instant: datetime | None) -> str | None:
+def instant_text(instant: datetime | None) -> str | None:
+    """An instant as RFC 3339 has it."""
     return None if instant is None else instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def wanted_of(events: Collection[str] | None) -> frozenset[Kind]:
-    """The kinds that an App's ``events=`` names; every one when it is left out. Raises: SettingsError."""
+    """The kinds that an ``events=`` names; every one of runs when it is left out. Raises: SettingsError."""
     if events is None:
-        return frozenset(KINDS)
+        return frozenset(RUN_KINDS)
     refuse_strangers("events=", events)
-    return frozenset(kind for kind in KINDS if kind in events)
+    named: frozenset[Any] = frozenset(events)
+    return named

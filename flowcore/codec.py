@@ -109,7 +109,8 @@ class Shape(Generic[T]):
         """The typed value of plain JSON, sharing nothing with it. Raises: pydantic.ValidationError."""
         if self.type is Any:
             return copied(value)  # type: ignore[no-any-return]  # Any takes every value as it is
-        return self.adapter.validate_json(dumps(value))
+        # by name, too: a field whose alias is for reading only is written under its name
+        return self.adapter.validate_json(dumps(value), by_alias=True, by_name=True)
 
     def encode(self, value: Any) -> Json:
         """Plain JSON of a value that fits the type, after validating it and filling in defaults.
@@ -117,7 +118,10 @@ class Shape(Generic[T]):
         Raises: pydantic.ValidationError, NotJsonError.
         """
         try:
-            plain = self.writer.to_python(self.adapter.validate_python(value), mode="json", warnings=False)
+            valid = self.adapter.validate_python(value)
+            plain = self.writer.to_python(
+                valid, mode="json", by_alias=True, warnings=False
+            )  # as decode will look for it
         except ValidationError:
             raise
         except (ValueError, RecursionError) as error:

@@ -90,7 +90,8 @@ class Webhook:
     tenant: str = "default"
 
     def __post_init__(self) -> None:
-        faults = [] if is_run_id(self.name) else [f"{self.name!r} cannot be a part of an address"]
+        is_address = is_run_id(self.name) and ":" not in self.name  # what follows a colon is the sender's delivery
+        faults = [] if is_address else [f"{self.name!r} cannot be a part of an address"]
         if self.secret.partition(":")[0] not in ("env", "ssm", "secretsmanager"):
             faults.append("secret= names no place: env:NAME, ssm:/path or secretsmanager:id (never the secret itself)")
         faults += mistakes(self)

@@ -11,6 +11,7 @@
     ├── StepTimeout          the author of the step, who gave it so much time and no more
     ├── EffectRefused        the author of the step, whose own write met a condition that did not hold
     ├── NeedsDynamoDB        the author: the store at hand cannot do it
+    ├── ApiError             the caller of an API that is newer, or none of ours
     └── InvariantError       us: a promise of this library was broken
 
 An exception thrown by a step is not in this tree: it is stored as a ``StepFailure`` value. ``code`` is stable and is
@@ -20,9 +21,22 @@ also the last part of the HTTP problem type.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What an API has told about an error: see RFC 9457. Whoever calls an App itself meets none."""
+
+    status: int
+    """Of the answer."""
+    code: str
+    """The last part of its type; empty where it was no problem document."""
+    detail: str
+    body: Mapping[str, Any] = field(default_factory=dict)
+    """The whole document."""
 
 
 class FlowcoreError(Exception):
@@ -38,6 +52,10 @@ class FlowcoreError(Exception):
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
+    problem: Problem | None = None
+    """How an API has told it, where it came from ``flowcore.client``."""
+    retry_after_s: int = 1
+    """Of one that is ``retryable``: how long to wait at least."""
 
     def details(self) -> Mapping[str, Any]:
         """What a caller's program may want to read, as plain JSON; the message is for people."""
@@ -94,6 +112,21 @@ class MalformedRequest(RequestError):
     """What arrived is not even of the right form: not JSON, not an object, an id with forbidden characters."""
 
     code = "malformed-request"
+
+
+class TooManyAnswers(RequestError):
+    """One run is answered faster than this process takes answers to one run; nothing was done."""
+
+    code = "too-many-answers"
+    retryable = True
+
+    def __init__(self, a_minute: int, retry_after_s: int) -> None:
+        self.a_minute = a_minute
+        self.retry_after_s = retry_after_s
+        super().__init__(f"One run takes {a_minute} answers a minute here; try again in {retry_after_s} s.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"a_minute": self.a_minute, "retry_after_s": self.retry_after_s}
 
 
 class WorkflowNotFound(RequestError):
@@ -525,6 +558,16 @@ class BlobsUnavailable(OutsideError):
     """The blob store, where large values lie, cannot be reached or refuses to answer."""
 
     code = "blobs-unavailable"
+
+
+class Unreachable(OutsideError):
+    """An API of flowcore gives no answer, or somebody in front of it answers that it cannot."""
+
+
+class ApiError(FlowcoreError):
+    """An API has told an error that is none of these, or has not answered as such an API does; see ``problem``."""
+
+    code = "api-error"
 
 
 class BlobLost(FlowcoreError):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hmac import compare_digest
+from hmac import compare_digest, new
 from typing import Any, Literal, TypeAlias
 
 from flowcore.errors import LinkExpired, LinkUnknown, SettingsError
@@ -105,6 +105,20 @@ class Links:
         claims = [grant.tenant, grant.run_id, grant.born, grant.wait, grant.door, grant.actor, until]
         return f"{kid}.{self._serializer(kid).dumps(claims)}"
 
+    def mark(self, what: str) -> str:
+        """The proof that we have said ``what``, which is no link: ``<key id>.<signature>``, by the newest key."""
+        kid = next(iter(self._secrets()))
+        return f"{kid}.{self._signature(kid, what)}"
+
+    def is_marked(self, what: str, mark: str) -> bool:
+        """Whether ``mark`` was given for ``what``, with a key that is still good."""
+        kid, _, signature = mark.partition(".")
+        return kid in self._secrets() and compare_digest(self._signature(kid, what).encode(), signature.encode())
+
+    def _signature(self, kid: str, what: str) -> str:
+        key = new(self._known[kid].encode(), f"flowcore.mark.{kid}".encode(), _sha256).digest()
+        return new(key, what.encode(), _sha256).hexdigest()
+
     def for_tenant(self, tenant: str) -> TenantLinks:
         """The links to waits of one tenant."""
         return TenantLinks(self, tenant)
@@ -117,7 +131,7 @@ class Links:
         from itsdangerous import BadData  # noqa: PLC0415  # as below
 
         kid, _, signed = token.partition(".")
-        if kid not in self._secrets():
+        if kid not in self._secrets() or not signed.isascii():
             raise LinkUnknown
         serializer = self._serializer(kid)
         try:

@@ -1,7 +1,7 @@
 """Telling the world of changes: in order, each at least once, and how far that has got.
 
-What comes in are heads before and after; what goes out are events on a bus and letters to receivers. A change that
-could not be told to everybody is told again, with all that came after it, under the same ids.
+What comes in are heads and records before and after; what goes out are events on a bus and letters to receivers. A
+change that could not be told to everybody is told again, with all that came after it, under the same ids.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
-from flowcore.cloudevents import CloudEvent, told
-from flowcore.model import Head
+from flowcore.cloudevents import CloudEvent, HeadChange
 from flowcore.outgoing import Letter, letter
+from flowcore.step_events import StepChange
 
 if TYPE_CHECKING:
     from flowcore.app import App
 
 T = TypeVar("T", contravariant=True)
 
-Change: TypeAlias = tuple[str, Head | None, Head | None]
-"""Its place in the stream, the head before and after it."""
+Change: TypeAlias = tuple[str, HeadChange | StepChange]
+"""Its place in the stream, and what it is."""
 
 
 class Post(Protocol[T]):
@@ -35,23 +35,22 @@ def publish(app: App, changes: Iterable[Change], bus: Post[CloudEvent] | None, m
     events: list[tuple[int, CloudEvent]] = []
     letters: list[tuple[int, Letter]] = []
     places: list[str] = []
-    for number, (place, before, after) in enumerate(changes):
+    for number, (place, change) in enumerate(changes):
         places.append(place)
         if bus is not None:
-            events += [(number, event) for event in told(before, after, app.telling)]
+            events += [(number, event) for event in change.told(app.telling)]
         if mail is not None:
-            letters += [(number, one) for one in _letters(app, before, after)]
+            letters += [(number, one) for one in _letters(app, change)]
     failed = [_first_failed(bus, events), _first_failed(mail, letters)]
     return min((places[number] for number in failed if number is not None), key=places.index, default=None)
 
 
-def _letters(app: App, before: Head | None, after: Head | None) -> list[Letter]:
-    head = after or before
+def _letters(app: App, change: HeadChange | StepChange) -> list[Letter]:
     return [
         letter(receiver, event)
         for receiver in app.outgoing.values()
-        if head is not None and head.run.tenant == receiver.tenant
-        for event in told(before, after, receiver.telling)
+        if receiver.tenant == change.tenant
+        for event in change.told(receiver.telling)
     ]
 
 

@@ -24,7 +24,7 @@ from flowcore.core.events import Event, events
 from flowcore.core.rewind import Given
 from flowcore.core.view import Progress, StepResult
 from flowcore.delegation import delegate
-from flowcore.errors import InvalidPayload, MalformedRequest, RunNotFound
+from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, RunExists, RunNotFound
 from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
 from flowcore.handing_out import handed_out
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
@@ -210,14 +210,15 @@ class Run(Generic[In, Out]):
             tracing: the trace the run belongs to, and its tags; see ``flowcore.tracing.Tracing``.
             wait: with a queue, drive the run here for at most this long instead of leaving it to a worker.
             per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
-        Raises: InvalidPayload, RunExists, PayloadTooLarge.
+        Raises: InvalidPayload, RunExists, IdempotencyKeyReused, PayloadTooLarge.
         """
         workflow = self._workflow
         if workflow is None:
             raise MalformedRequest("This handle knows no workflow; start runs with app.workflow(id).create_run()")
         _check_text(idempotency_key=idempotency_key, by=by)
-        if idempotency_key is not None and not self._id_given:
-            self._ref = RunRef(self._ref.tenant, f"k-{digest([self._ref.tenant, workflow.id, idempotency_key])}")
+        named_by_key = idempotency_key if not self._id_given else None
+        if named_by_key is not None:
+            self._ref = RunRef(self._ref.tenant, f"k-{digest([self._ref.tenant, workflow.id, named_by_key])}")
         head = new_head(
             self._ref,
             workflow,
@@ -230,7 +231,14 @@ class Run(Generic[In, Out]):
             trace=begun(tracing, self._tags),
         )
         here, deadline = self._pace(wait)
-        snapshot, created = self._app.engine.start(head, here=here or per_step, deadline=deadline, per_step=per_step)
+        try:
+            snapshot, created = self._app.engine.start(
+                head, here=here or per_step, deadline=deadline, per_step=per_step
+            )
+        except RunExists:
+            if named_by_key is None:
+                raise
+            raise IdempotencyKeyReused(named_by_key) from None  # the caller has never seen that run's id
         return self._seen(snapshot, replayed=not created)
 
     def resume(

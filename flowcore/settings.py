@@ -53,6 +53,10 @@ class Settings:
     """The EventBridge bus on which runs are told of; None: on none."""
     outgoing_queue_url: str | None = None
     """Where letters to receivers of outgoing webhooks wait; None: nobody is told."""
+    swagger: bool = False
+    """Whether ``GET /v1/docs`` shows a page on which the API can be tried."""
+    resumes_a_minute: int | None = None
+    """How often one run may be answered in a minute, in each process; None: as often as answers come."""
     clock_offset: timedelta = timedelta(0)
     """Shifts the clock of a local stack; never set on AWS."""
 
@@ -85,6 +89,8 @@ class Settings:
             retention=timedelta(days=days) if (days := float(found.get("FLOWCORE_RETENTION_DAYS") or 0)) else None,
             event_bus=found.get("FLOWCORE_EVENT_BUS") or None,
             outgoing_queue_url=found.get("FLOWCORE_OUTGOING_QUEUE_URL") or None,
+            swagger=found.get("FLOWCORE_SWAGGER", "").lower() == "true",
+            resumes_a_minute=int(found.get("FLOWCORE_RESUMES_A_MINUTE") or 0) or None,
             clock_offset=timedelta(seconds=float(found.get("FLOWCORE_CLOCK_OFFSET") or 0)),
         )
 
@@ -105,6 +111,8 @@ def _malformed(found: Mapping[str, str]) -> list[str]:
         "FLOWCORE_PUBLIC_URL": (r"https?://[^\s/?#]+(/[^\s?#]*)?", "an http address"),
         "FLOWCORE_BUCKET": (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of an S3 bucket"),
         "FLOWCORE_RETENTION_DAYS": (r"\d+(\.\d+)?", "a number of days, 0 to keep runs for ever"),
+        "FLOWCORE_SWAGGER": (r"(?i:true|false)", "true or false"),
+        "FLOWCORE_RESUMES_A_MINUTE": (r"\d{1,9}", "a whole number, 0 for no limit"),
         "FLOWCORE_CLOCK_OFFSET": (r"-?\d+(\.\d+)?", "a number of seconds"),
     }
     return [

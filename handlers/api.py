@@ -10,7 +10,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from flowcore.http.access import Policy
 from flowcore.http.api import Api
-from flowcore.http.everything import served
+from flowcore.http.everything import served, served_with_docs
+from flowcore.http.limits import Pace
 from flowcore.settings import Settings
 from handlers.bootstrap import served_app
 
@@ -18,9 +19,11 @@ logger = Logger(service="flowcore-api")
 metrics = Metrics(namespace="flowcore", service="flowcore-api")
 
 
+settings = Settings.read()
+
+
 def policy() -> Policy:
     """What this deployment asks of callers."""
-    settings = Settings.read()
     return Policy(
         mode=settings.auth,
         tenant_claim=settings.tenant_claim,
@@ -30,7 +33,13 @@ def policy() -> Policy:
     )
 
 
-api = Api(served_app(), served, logger, policy())
+api = Api(
+    served_app(),
+    served_with_docs if settings.swagger else served,
+    logger,
+    policy(),
+    pace=None if settings.resumes_a_minute is None else Pace(settings.resumes_a_minute),
+)
 
 
 @metrics.log_metrics

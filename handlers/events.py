@@ -28,7 +28,7 @@ def changes(records: Sequence[Mapping[str, Any]]) -> Iterator[Change]:
     for record in records:
         change = change_of(record)
         if change is not None:
-            yield place_of(record), *change
+            yield place_of(record), change
 
 
 @metrics.log_metrics

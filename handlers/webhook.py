@@ -13,6 +13,8 @@ from flowcore.app import App
 from flowcore.http.api import Api
 from flowcore.http.doors import doors
 from flowcore.http.hooks import hooks
+from flowcore.http.limits import Pace
+from flowcore.settings import Settings
 from handlers.bootstrap import links, served_app
 from handlers.secrets import secrets_at
 
@@ -26,7 +28,8 @@ def open_doors(app: App) -> list[Router]:
     return [hooks(app, secrets_at), *([] if signed is None else [doors(app, signed)])]
 
 
-api = Api(served_app(), open_doors, logger)
+pace = Settings.read().resumes_a_minute
+api = Api(served_app(), open_doors, logger, pace=None if pace is None else Pace(pace))
 
 
 @metrics.log_metrics

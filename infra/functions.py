@@ -36,6 +36,8 @@ ENVIRONMENT = (
     "FLOWCORE_RETENTION_DAYS",
     "FLOWCORE_EVENT_BUS",
     "FLOWCORE_OUTGOING_QUEUE_URL",
+    "FLOWCORE_SWAGGER",
+    "FLOWCORE_RESUMES_A_MINUTE",
 )
 """Set on every function, and nothing else: a setting that only one function has is a setting nobody finds."""
 
@@ -69,6 +71,7 @@ ROUTES = (
     "GET /v1/hooks/{name}/deliveries",
     "POST /v1/hooks/{name}/deliveries/{id}/replay",
     "GET /v1/openapi.json",
+    "GET /v1/docs",
     "GET /healthz",
 )
 """Route keys of the HTTP API that ApiFunction serves."""
@@ -76,7 +79,7 @@ ROUTES = (
 DOORS = ("GET /a/{token}", "HEAD /a/{token}", "POST /a/{token}", "POST /cb/{token}", "POST /hooks/{name}")
 """Route keys that WebhookFunction serves: what lets in there is a signature."""
 
-OPEN_ROUTES = frozenset({"GET /healthz", "GET /v1/openapi.json", *DOORS})
+OPEN_ROUTES = frozenset({"GET /healthz", "GET /v1/openapi.json", "GET /v1/docs", *DOORS})
 """Routes without an authorizer, whatever AuthMode says."""
 
 QUEUES: Mapping[str, str] = MappingProxyType(

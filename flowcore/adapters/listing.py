@@ -185,9 +185,9 @@ def _position(cursor: str) -> str:
         created_ms, run_id = json.loads(base64.b64decode(cursor.encode(), altchars=b"-_", validate=True))
         if isinstance(created_ms, int) and isinstance(run_id, str):
             return list_key(created_ms, run_id)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         pass
-    raise MalformedRequest(f"{cursor!r} is not a cursor of a listing. Leave it out to begin with the newest run.")
+    raise MalformedRequest(f"{cursor[:100]!r} is not a cursor of a listing. Leave it out to begin with the newest run.")
 
 
 def lines_before(cursor: str | None) -> str:

@@ -1,6 +1,7 @@
-"""Records of the table's stream: which head has changed, from what into what. No calls.
+"""Records of the table's stream: what of a run has changed, from what into what. No calls.
 
-A stream tells every write, in order for each run, at least once. What is no head of a run tells nothing.
+A stream tells every write, in order for each item, at least once. What is neither a head nor a record of a step tells
+nothing.
 """
 
 from __future__ import annotations
@@ -9,28 +10,35 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from flowcore.adapters.dynamodb_attributes import Attribute
-from flowcore.adapters.dynamodb_items import HEAD_KEY, decode_head
-from flowcore.model import Head
+from flowcore.adapters.dynamodb_attributes import Attribute, Item
+from flowcore.adapters.dynamodb_batch import decode_all
+from flowcore.adapters.dynamodb_items import HEAD_KEY, decode_head, run_of
+from flowcore.cloudevents import HeadChange
+from flowcore.step_events import StepChange
 
 
-def change_of(record: Mapping[str, Any]) -> tuple[Head | None, Head | None] | None:
-    """The head before and after one record, as Lambda shows it; None where it is about something else.
+def change_of(record: Mapping[str, Any]) -> HeadChange | StepChange | None:
+    """What one record of the stream, as Lambda shows it, has changed; None where it is about something else.
 
     Needs both images (``StreamViewType: NEW_AND_OLD_IMAGES``). Raises: InvariantError for what a later flowcore wrote.
     """
     written = record["dynamodb"]
-    if written["Keys"]["sk"]["S"] != HEAD_KEY:
+    partition, place = (written["Keys"][name]["S"] for name in ("pk", "sk"))
+    images = [_image(written.get(name)) for name in ("OldImage", "NewImage")]
+    if place == HEAD_KEY:
+        return HeadChange(*(decode_head(image) if image else None for image in images))
+    if not place.startswith("S#"):
         return None
-    return _head(written.get("OldImage")), _head(written.get("NewImage"))
+    before, after = (list(decode_all([image] if image else [])) for image in images)
+    return StepChange(run=run_of(partition), incarnation=int(place.split("#", 2)[1]), before=before, after=after)
 
 
-def _head(image: Mapping[str, Attribute] | None) -> Head | None:
-    return decode_head({name: _attribute(value) for name, value in image.items()}) if image else None
+def _image(image: Mapping[str, Attribute] | None) -> Item:
+    """Bytes come as base64 in an event of Lambda."""
+    return {name: _attribute(value) for name, value in (image or {}).items()}
 
 
 def _attribute(value: Attribute) -> Attribute:
-    """Bytes come as base64 in an event of Lambda."""
     packed = value.get("B")
     return {"B": base64.b64decode(packed)} if isinstance(packed, str) else value
 

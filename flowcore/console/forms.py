@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal, TypeAlias
 
 from flowcore.model import Json
@@ -24,13 +25,8 @@ _MOST_DEPTH = 5
 _LONG = 200
 """Characters from which on a text gets several lines."""
 _FORMATS: Mapping[str, Kind] = {"date": "date", "date-time": "instant", "email": "email"}
-_ATTRIBUTES = {
-    "minimum": "min",
-    "maximum": "max",
-    "minLength": "minlength",
-    "maxLength": "maxlength",
-    "pattern": "pattern",
-}
+_ATTRIBUTES = {"minimum": "min", "maximum": "max", "minLength": "minlength", "maxLength": "maxlength"}
+"""Without ``pattern``: a browser wants all of the text to fit, a model a part of it, and a browser can be held up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +34,9 @@ class Field:
     """One control of a form."""
 
     name: str
-    """The dotted path in the value; ``value`` for the value itself."""
+    """What it is posted as: the path with dots, those in a name escaped; ``value`` for the value itself."""
+    path: tuple[str, ...]
+    """Where in the value it belongs; empty for the value itself."""
     label: str
     kind: Kind
     required: bool
@@ -54,8 +52,8 @@ def fields(schema: Mapping[str, Json]) -> list[Field]:
     """The controls of a form for values of this schema, in the order of its properties."""
     whole = _resolved(schema, schema)
     if whole.get("type") == "object" and whole.get("properties"):
-        return list(_properties(whole, schema, "", 1))[:_MOST_FIELDS]
-    return [_control(WHOLE, {"title": "Answer", **whole}, required=True)]
+        return list(islice(_properties(whole, schema, (), 1), _MOST_FIELDS))
+    return [_control((), {"title": "Answer", **whole}, required=True)]
 
 
 def read(form: Sequence[Field], posted: Mapping[str, Sequence[str]]) -> Json:
@@ -64,31 +62,33 @@ def read(form: Sequence[Field], posted: Mapping[str, Sequence[str]]) -> Json:
     for one in form:
         found = _given(one, posted.get(one.name, ()))
         if found is not None:
-            if one.name == WHOLE and len(form) == 1:
+            if not one.path:
                 return found[0]
-            _put(value, one.name.split("."), found[0])
-    return None if len(form) == 1 and form[0].name == WHOLE else value
+            _put(value, one.path, found[0])
+    return value if all(one.path for one in form) else None
 
 
 def _properties(
-    schema: Mapping[str, Json], root: Mapping[str, Json], above: str, depth: int, *, optional: bool = False
+    schema: Mapping[str, Json], root: Mapping[str, Json], above: tuple[str, ...], depth: int, *, optional: bool = False
 ) -> Iterator[Field]:
     needed = set(schema.get("required", ()))
     for name, described in schema["properties"].items():
-        inner, path = _resolved(described, root), f"{above}{name}"
+        inner, path = _resolved(described, root), (*above, name)
         required = name in needed and not optional
-        if inner.get("type") == "object" and inner.get("properties") and depth < _MOST_DEPTH and "." not in name:
-            yield from _properties(inner, root, f"{path}.", depth + 1, optional=not required)
+        if inner.get("type") == "object" and inner.get("properties") and depth < _MOST_DEPTH:
+            yield from _properties(inner, root, path, depth + 1, optional=not required)
         else:
             yield _control(path, {"title": name, **inner}, required=required)
 
 
-def _control(name: str, schema: Mapping[str, Json], *, required: bool) -> Field:
+def _control(path: tuple[str, ...], schema: Mapping[str, Json], *, required: bool) -> Field:
+    name = ".".join(part.replace("%", "%25").replace(".", "%2E") for part in path) or WHOLE
     kind = _kind(schema)
     items = schema.get("items", {}) if kind == "choices" else schema
     values = items.get("enum", [items["const"]] if "const" in items else [])
     return Field(
         name=name,
+        path=path,
         label=str(schema.get("title", name)),
         kind=kind,
         required=required,
@@ -169,3 +169,12 @@ def _put(value: dict[str, Json], path: Sequence[str], found: Json) -> None:
     for name in path[:-1]:
         value = value.setdefault(name, {})
     value[path[-1]] = found
+
+
+def typed(one: Field) -> list[str]:
+    """What a control holds that nobody has touched yet: its default as somebody would have entered it."""
+    if one.default is None:
+        return []
+    if one.kind == "choices" and isinstance(one.default, list):
+        return [json.dumps(value) for value in one.default]
+    return [one.default if isinstance(one.default, str) and one.kind != "choice" else json.dumps(one.default)]

@@ -10,12 +10,15 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Literal, TypeAlias, get_args
 
 from flowcore.app import App
-from flowcore.errors import Forbidden, RunNotFound, Unauthenticated
+from flowcore.codec import digest
+from flowcore.errors import Forbidden, RunExists, RunNotFound, Unauthenticated
 from flowcore.keys import RunRef, is_name, is_run_id
 
 Scope: TypeAlias = Literal["read", "start", "resume", "cancel", "admin"]
@@ -23,7 +26,7 @@ Scope: TypeAlias = Literal["read", "start", "resume", "cancel", "admin"]
 Mode: TypeAlias = Literal["none", "iam", "jwt"]
 """How callers are known: not at all (tests, or a gateway of one's own in front), signed requests, bearer tokens."""
 
-PUBLIC = frozenset({"GET /healthz", "GET /v1/openapi.json"})
+PUBLIC = frozenset({"GET /healthz", "GET /v1/openapi.json", "GET /v1/docs"})
 """Routes that need nobody to be known."""
 
 NEEDED: Mapping[str, Scope] = {
@@ -103,12 +106,20 @@ def caller_of(policy: Policy, event: Mapping[str, Any], now: datetime) -> Caller
 
 def scope_of(method: str, path: str) -> Scope | None:
     """The scope that a request needs; None: it needs nobody to be known."""
-    if any(_fits(key, method, path) for key in PUBLIC):
+    if any(fits(key, method, path) for key in PUBLIC):
         return None
     for key, scope in NEEDED.items():
-        if _fits(key, method, path):
+        if fits(key, method, path):
             return scope
     return "admin"
+
+
+def also_needed(method: str, path: str, body: object) -> Scope | None:
+    """What a request needs besides, for what stands in its body: an event that may start a run starts one."""
+    if (method, path) != ("POST", "/v1/events") or not body:
+        return None
+    value = json.loads(str(body))
+    return "start" if isinstance(value, dict) and value.get("start_if_absent") is not None else None
 
 
 def guarded(app: App, owner: str, method: str, path: str, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,16 +135,43 @@ def guarded(app: App, owner: str, method: str, path: str, event: Mapping[str, An
     if (method, path) in _LISTINGS:
         asked = dict(event.get("queryStringParameters") or {})
         return {"queryStringParameters": {**asked, "resource_id": owner}}
-    if method == "POST" and re.fullmatch(r"/v1/workflows/[^/]+/runs", path):
+    if (workflow := _started_by(method, path)) is not None:
         body = json.loads(event.get("body") or "null")
-        if isinstance(body, dict):
-            if body.get("resource_id") not in (None, owner):
-                raise Forbidden("The token allows runs of its own resource only.")
-            return {"body": json.dumps({**body, "resource_id": owner}, ensure_ascii=False)}
-        return {}
+        return _own_start(app, owner, workflow, body, event) if isinstance(body, dict) else {}
     if method == "GET" and path.startswith("/v1/workflows"):
         return {}
     raise Forbidden("This reaches beyond one's own runs; it takes flowcore:admin.")
+
+
+def _own_start(
+    app: App, owner: str, workflow: str, body: Mapping[str, Any], event: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A start that begins, or finds again, a run of its caller's: an id, or a key, may be somebody else's as well."""
+    if body.get("resource_id") not in (None, owner):
+        raise Forbidden("The token allows runs of its own resource only.")
+    run_id = body.get("run_id")
+    if isinstance(run_id, str) and is_run_id(run_id):
+        with suppress(RunNotFound):
+            if app.engine.peek(RunRef(app.tenant, run_id)).resource_id != owner:
+                raise RunExists(run_id, workflow)
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    if is_name(key := headers.get("idempotency-key")):
+        headers["idempotency-key"] = digest([owner, key])
+    return {"body": json.dumps({**body, "resource_id": owner}, ensure_ascii=False), "headers": headers}
+
+
+def refuse_found(owner: str, method: str, path: str, answer: Mapping[str, Any]) -> None:
+    """Raise RunExists where a start has found a run of somebody else, who began it at the same moment."""
+    if (workflow := _started_by(method, path)) is not None and answer["statusCode"] < HTTPStatus.BAD_REQUEST:
+        run = json.loads(answer["body"])
+        if run["resource_id"] != owner:
+            raise RunExists(run["run_id"], workflow)
+
+
+def _started_by(method: str, path: str) -> str | None:
+    """The workflow that a request starts a run of."""
+    match = re.fullmatch(r"/v1/workflows/([^/]+)/runs", path) if method == "POST" else None
+    return None if match is None else match[1]
 
 
 def _run_of(path: str) -> str | None:
@@ -142,6 +180,15 @@ def _run_of(path: str) -> str | None:
     if match is None:
         return None
     return match[2] if match[1] == "runs" else wait_in(match[2])[0]
+
+
+def run_answered(method: str, path: str) -> str | None:
+    """What a request answers, or hands on: the run, or the link to one of its waits; None for any other request."""
+    if method != "POST":
+        return None
+    if re.fullmatch(r"/(a|cb)/[^/]+", path):
+        return path
+    return _run_of(path) if re.fullmatch(r"/v1/(runs/[^/]+/(resume|delegate)|waits/[^/]+/answer)", path) else None
 
 
 def wait_id_of(run_id: str, wait: str) -> str:
@@ -153,7 +200,7 @@ def wait_in(id: str) -> tuple[str, str]:
     """The run and the wait of such a name. Raises: RunNotFound."""
     try:
         run_id, wait = json.loads(base64.urlsafe_b64decode(id + "=" * (-len(id) % 4)))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise RunNotFound(id[:100]) from None
     if not isinstance(run_id, str) or not isinstance(wait, str) or not is_run_id(run_id) or not is_name(wait):
         raise RunNotFound(id[:100])
@@ -228,7 +275,8 @@ def _seconds(value: Any) -> float | None:
         return None
 
 
-def _fits(key: str, method: str, path: str) -> bool:
+def fits(key: str, method: str, path: str) -> bool:
+    """Whether a request is one of a route, as ``GET /v1/runs/{run}`` names it."""
     wanted, _, pattern = key.partition(" ")
     shape = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(pattern))
     return wanted == method and re.fullmatch(shape, path) is not None

@@ -12,8 +12,8 @@ from typing import Any
 from flowcore.http.access import Caller
 from flowcore.model import Json
 
-_LINKS = re.compile(r"^/(a|cb)/.*")
-"""A token in a path would be good for whoever reads the log."""
+_LINKS = re.compile(r"(?is)^(?!/v1/)(.*?/(?:a|cb))/.*")
+"""A token in a path would be good for whoever reads the log, also when the path is otherwise wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ def audited(method: str, path: str, caller: Caller, answer: Mapping[str, Any]) -
     denied = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
     if method in ("GET", "HEAD") and not denied:
         return None
-    said, shown = _said(answer), _LINKS.sub(r"/\1/...", path)
+    said, shown = _said(answer), _LINKS.sub(r"\1/...", path)
     return Audited(
         action=f"{method} {shown}",
         outcome="denied" if denied else "done" if status < HTTPStatus.BAD_REQUEST else "refused",

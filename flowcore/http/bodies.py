@@ -107,6 +107,9 @@ class EventBody(_Body):
     """The run to start when nobody waits and there is none of its id."""
 
 
+_MOST_DIGITS = 9
+"""Of the number of a receipt."""
+
 SHOWN = tuple(name for name in FIELDS if name not in ("state", "request_context", "resume_labels", "blocked"))
 """What the API shows of a run unless told otherwise; ``blocked`` where there is something to tell."""
 
@@ -267,13 +270,17 @@ def receipt_json(receipt: Receipt) -> dict[str, Json]:
     }
 
 
-def receipts_json(receipts: Sequence[Receipt], limit: int, cursor: str | None) -> dict[str, Json]:
-    """A part of a run's receipts, which grow only at their end. Raises: MalformedRequest for a foreign cursor."""
-    if cursor is not None and not (cursor.isascii() and cursor.isdigit()):
-        raise MalformedRequest(f"{cursor!r} is no cursor of this listing")
+def receipts_json(receipts: Page[Receipt]) -> dict[str, Json]:
+    """A part of a run's receipts."""
+    return {"items": [receipt_json(receipt) for receipt in receipts], "cursor": receipts.cursor}
+
+
+def part_of(receipts: Sequence[Receipt], limit: int, cursor: str | None) -> Page[Receipt]:
+    """The receipts behind a position; they grow only at their end. Raises: MalformedRequest for no position."""
+    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) <= _MOST_DIGITS):
+        raise MalformedRequest("This cursor was not given by this listing; leave it out to begin anew.")
     first = int(cursor or 0)
-    items = [receipt_json(receipt) for receipt in receipts[first : first + limit]]
-    return {"items": items, "cursor": str(first + limit) if first + limit < len(receipts) else None}
+    return Page(list(receipts[first : first + limit]), str(first + limit) if first + limit < len(receipts) else None)
 
 
 def _step(step: StepResult) -> dict[str, Json]:

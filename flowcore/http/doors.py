@@ -19,9 +19,11 @@ from flowcore.app import App
 from flowcore.console import forms, pages
 from flowcore.errors import (
     AlreadyResumed,
+    DefinitionChanged,
     FlowcoreError,
     InvalidPayload,
     LinkExpired,
+    LinkUnknown,
     MalformedRequest,
     NotAnApprover,
     NotSuspended,
@@ -29,7 +31,9 @@ from flowcore.errors import (
     RunFinished,
     RunNotFound,
     WaitExpired,
+    WorkflowNotFound,
 )
+from flowcore.http import problems
 from flowcore.http.bodies import receipt_json
 from flowcore.http.raw import raw_body
 from flowcore.http.strict import parsed
@@ -45,6 +49,7 @@ _CHANNELS = {
     "http": "over the API",
     "python": "by a program",
 }
+_NOT_NOW = "This cannot be answered at the moment. Try again later, or ask whoever has sent you the link."
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -78,10 +83,10 @@ def _pages(router: Router, app: App, links: Links) -> None:
             posted = _posted(router)
         except FlowcoreError as error:
             return _refusal(error)
-        data = forms.read(forms.fields(found.answer.schema()), posted)
         try:
+            data = _value(forms.read(forms.fields(found.answer.schema()), posted))
             return _thanks(_answered(app, grant, data, via="link"))
-        except InvalidPayload as error:
+        except (InvalidPayload, MalformedRequest) as error:
             return _asking(found, grant, posted, error)
         except FlowcoreError as error:
             return _refusal(error)
@@ -93,7 +98,10 @@ def _callbacks(router: Router, app: App, links: Links) -> None:
         grant = links.read(token, "cb", app.clock.now())
         data = parsed(raw_body(router))
         _same_run(app, grant)
-        receipt = _answered(app, grant, data, via="callback")
+        try:
+            receipt = _answered(app, grant, data, via="callback")
+        except (DefinitionChanged, WorkflowNotFound) as error:
+            return problems.problem(problems.status_of(type(error)), error.code, _NOT_NOW)
         return Response(
             status_code=HTTPStatus.OK.value,
             content_type="application/json",
@@ -147,17 +155,27 @@ def _posted(router: BaseRouter) -> Mapping[str, list[str]]:
         raise MalformedRequest("What was posted is not a form.") from None
 
 
+def _value(data: Json) -> Json:
+    """What a form stands for, held to what is asked of every body. Raises: MalformedRequest."""
+    try:
+        return parsed(json.dumps(data))
+    except RecursionError:
+        raise MalformedRequest("The answer is nested too deep.") from None
+
+
 def _asking(
     found: Asked,
     grant: Grant,
     posted: Mapping[str, list[str]] | None = None,
-    error: InvalidPayload | None = None,
+    error: InvalidPayload | MalformedRequest | None = None,
 ) -> Response[str]:
     wait, form = found.wait, forms.fields(found.answer.schema())
-    rows = {} if error is None else {row["path"] or forms.WHOLE: row["message"] for row in error.errors}
-    named = {field.name for field in form}
-    general = "; ".join(f"{path}: {message}" for path, message in rows.items() if path not in named)
-    entered = posted if posted is not None else {f.name: [_typed(f.default)] for f in form if f.default is not None}
+    told = {row["path"]: row["message"] for row in error.errors} if isinstance(error, InvalidPayload) else {}
+    rows = {field.name: told.pop(dotted) for field in form if (dotted := ".".join(field.path)) in told}
+    general = "; ".join(f"{path}: {message}" if path else message for path, message in told.items())
+    if isinstance(error, MalformedRequest):
+        general = str(error)
+    entered = posted if posted is not None else {field.name: forms.typed(field) for field in form}
     body = pages.page(
         "decide",
         title=(wait.label or wait.path[-1]).replace("_", " ").replace("-", " ").capitalize(),
@@ -168,13 +186,9 @@ def _asking(
         entered=entered,
         problems=rows,
         general=general,
+        refused=error is not None,
     )
     return _page(HTTPStatus.OK if error is None else HTTPStatus.UNPROCESSABLE_ENTITY, body)
-
-
-def _typed(default: Json) -> str:
-    """A default as somebody would have typed it."""
-    return default if isinstance(default, str) else json.dumps(default)
 
 
 def _thanks(receipt: Receipt) -> Response[str]:
@@ -201,10 +215,12 @@ def _refusal(error: FlowcoreError) -> Response[str]:
             return _told(HTTPStatus.CONFLICT, "No longer asked", "Nobody waits for this answer any more.", "")
         case MalformedRequest():
             return _told(HTTPStatus.BAD_REQUEST, "Not understood", str(error), "bad")
-        case RequestError() if not isinstance(error, RunNotFound):
+        case LinkUnknown():
             return _told(HTTPStatus.NOT_FOUND, "No such link", str(error), "bad")
         case RunNotFound():
             return _told(HTTPStatus.NOT_FOUND, "No such link", "What this link was for is gone.", "bad")
+        case RequestError():  # it may name workflows, steps and reasons, which are nobody's business here
+            return _told(HTTPStatus.CONFLICT, "Not now", _NOT_NOW, "bad")
         case _:
             raise error
 

@@ -11,6 +11,13 @@ from flowcore.http.operators import operators
 from flowcore.http.routes import routes
 
 
+def served_with_docs(app: App) -> list[Router]:
+    """The same, and the page on which they can be tried."""
+    from flowcore.http.swagger import swagger  # noqa: PLC0415  # only where a deployment asks for it
+
+    return [*served(app), swagger(app)]
+
+
 def served(app: App) -> list[Router]:
     """The routers of one tenant's App."""
     return [routes(app), inbox(app), operators(app), delivery_log(app)]

@@ -19,6 +19,8 @@ from flowcore.app import App
 from flowcore.deliveries import Secrets, challenge, deliver, found
 from flowcore.errors import BadSignature
 from flowcore.http.bodies import delivery_json
+from flowcore.http.cursors import cursor as cursor_of
+from flowcore.http.cursors import position
 from flowcore.http.raw import raw_body
 from flowcore.model import Json
 from flowcore.webhooks import Slack
@@ -57,8 +59,8 @@ def delivery_log(app: App) -> Router:
     def list_deliveries(
         name: str, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None
     ) -> Response[str]:
-        page = app.list_deliveries(name, limit=limit, cursor=cursor)
-        return _json({"items": [delivery_json(one) for one in page], "cursor": page.cursor})
+        page = app.list_deliveries(name, limit=limit, cursor=position(router, app, cursor))
+        return _json({"items": [delivery_json(one) for one in page], "cursor": cursor_of(router, app, page)})
 
     @router.post("/v1/hooks/<name>/deliveries/<id>/replay")
     def replay_delivery(name: str, id: str) -> Response[str]:

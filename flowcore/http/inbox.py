@@ -13,6 +13,8 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 from flowcore.app import App
 from flowcore.http.access import wait_id_of, wait_in
 from flowcore.http.bodies import AnswerBody, wait_json
+from flowcore.http.cursors import cursor as cursor_of
+from flowcore.http.cursors import position
 from flowcore.http.routes import caller_of, preferred_wait
 from flowcore.http.shown import answer, done, header, version_wanted
 from flowcore.inbox import asked
@@ -41,10 +43,11 @@ def inbox(app: App) -> Router:
             label=label,
             due_before=due_before,
             limit=limit,
-            cursor=cursor,
+            cursor=position(router, app, cursor),
         )
         meant = [wait for wait in page if assignee is None or not wait.approvers or assignee in wait.approvers]
-        return answer(HTTPStatus.OK, {"items": [_listed(wait) for wait in meant], "cursor": page.cursor})
+        items = [_listed(wait) for wait in meant]
+        return answer(HTTPStatus.OK, {"items": items, "cursor": cursor_of(router, app, page)})
 
     @router.get("/v1/waits/<wait_id>")
     def get_wait(wait_id: str) -> Response[str]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from flowcore import errors
-from flowcore.http import problems, shapes
+from flowcore.http import grammar, problems, shapes
 from flowcore.http.access import NEEDED, PUBLIC
 from flowcore.model import Json
 
@@ -71,8 +71,33 @@ _HEADERS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("Prefer", "`wait=10`: answer with the result if it comes within so many seconds, 25 at most."),
         ("If-Match", "The ETag of the run that the caller has seen; if it has moved since, nothing happens."),
     ),
+    "POST /v1/waits/{wait_id}/answer": (
+        ("Idempotency-Key", "A repeated answer with the same key and data is told the first one's receipt."),
+        ("Prefer", "`wait=10`: answer with the result if it comes within so many seconds, 25 at most."),
+        ("If-Match", "The ETag of the run that the caller has seen; if it has moved since, nothing happens."),
+    ),
     "POST /v1/events": (("Idempotency-Key", "A second event of the same key is the same event."),),
 }
+
+_OF_ONE_BODY: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "EventBody": {"name": grammar.EVENT},
+    **{name: {} for name in ("StartBody", "ResumeBody", "StartIfAbsent", "DelegateBody", "TravelBody", "ForkBody")},
+}
+
+_NEXT: Mapping[str, tuple[str, ...]] = {
+    "run_id": ("get_run", "resume_run", "cancel_run", "list_events", "list_receipts", "draw_run"),
+    "wait_id": ("get_wait", "answer_wait"),
+    "workflow": ("get_workflow", "start_run"),
+}
+"""Variable of a path to what can be asked next of what an answer names."""
+_SHOWS: Mapping[str, tuple[str, str]] = {
+    "RunShown": ("run_id", "/run_id"),
+    "AskedWait": ("wait_id", "/id"),
+    "PageShown_InboxWait": ("wait_id", "/items/0/id"),
+    "PageShown_SummaryShown": ("run_id", "/items/0/run_id"),
+    "PageShown_WorkflowShown": ("workflow", "/items/0/id"),
+}
+"""Component to the variable that it fills, and from where."""
 
 
 def document(resolver: APIGatewayHttpResolver, *, title: str = "flowcore") -> Document:
@@ -94,6 +119,7 @@ def document(resolver: APIGatewayHttpResolver, *, title: str = "flowcore") -> Do
     for path, operations in drawn["paths"].items():
         for method, operation in operations.items():
             _finish(f"{method.upper()} {path}", operation)
+    grammar.tightened(drawn, _OF_ONE_BODY)
     return drawn
 
 
@@ -124,7 +150,8 @@ def _finish(key: str, operation: Document) -> None:
 
 def _headers(key: str) -> Iterator[Document]:
     for name, told in _HEADERS.get(key, ()):
-        schema = {"type": "string"}
+        rules = grammar.RUN_ID if (key, name) == ("POST /v1/events", "Idempotency-Key") else grammar.HEADERS[name]
+        schema = {"type": "string", **rules}
         yield {"name": name, "in": "header", "required": False, "schema": schema, "description": told}
 
 
@@ -138,7 +165,15 @@ def _success(key: str, status: int, model: type[BaseModel] | None) -> Document:
         }
     elif model is not None:
         told["content"] = {"application/json": {"schema": {"$ref": _REF.format(model=_name(model))}}}
+        if (shows := _SHOWS.get(_name(model))) is not None:
+            told["links"] = _links(*shows)
     return told
+
+
+def _links(variable: str, pointer: str) -> Document:
+    """What can be asked next of what an answer shows."""
+    filled = {variable: f"$response.body#{pointer}"}
+    return {name: {"operationId": name, "parameters": filled} for name in _NEXT[variable]}
 
 
 def _schemas() -> Mapping[str, Json]:

@@ -18,8 +18,6 @@ from flowcore import errors
 TYPE_PREFIX = "https://flowcore.dev/problems/"
 """A name, not an address: types are compared, never fetched."""
 
-RETRY_AFTER_S = 1
-
 _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.RunNotFound, HTTPStatus.NOT_FOUND),
     (errors.WorkflowNotFound, HTTPStatus.NOT_FOUND),
@@ -27,6 +25,8 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.WebhookNotFound, HTTPStatus.NOT_FOUND),
     (errors.DeliveryNotFound, HTTPStatus.NOT_FOUND),
     (errors.MalformedRequest, HTTPStatus.BAD_REQUEST),
+    (errors.TooManyAnswers, HTTPStatus.TOO_MANY_REQUESTS),
+    (errors.Throttled, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.InvalidPayload, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.IdempotencyKeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.UnknownStep, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -44,16 +44,19 @@ _STATUS: Sequence[tuple[type[errors.FlowcoreError], HTTPStatus]] = (
     (errors.RequestError, HTTPStatus.CONFLICT),
     (errors.BlobLost, HTTPStatus.CONFLICT),
     (errors.CapacityError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-    (errors.Throttled, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.ConflictError, HTTPStatus.SERVICE_UNAVAILABLE),
     (errors.OutsideError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
 
 def problem(
-    status: HTTPStatus, code: str, detail: str, extra: Mapping[str, Any] | None = None, *, retry: bool = False
+    status: HTTPStatus, code: str, detail: str, extra: Mapping[str, Any] | None = None, *, retry: int | None = None
 ) -> Response[str]:
-    """A problem document as a response."""
+    """A problem document as a response.
+
+    Args:
+        retry: seconds after which it may be tried again; None: trying again cannot help.
+    """
     body = {
         **(extra or {}),
         "type": f"{TYPE_PREFIX}{code}",
@@ -65,7 +68,7 @@ def problem(
         status_code=status.value,
         content_type="application/problem+json",
         body=json.dumps(body, ensure_ascii=False),
-        headers={"Retry-After": str(RETRY_AFTER_S)} if retry else {},
+        headers={} if retry is None else {"Retry-After": str(retry)},
     )
 
 
@@ -73,6 +76,8 @@ OTHERS: Mapping[str, int] = {
     "route-not-found": HTTPStatus.NOT_FOUND.value,
     "method-not-allowed": HTTPStatus.METHOD_NOT_ALLOWED.value,
     "unsupported-media-type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value,
+    "address-too-long": HTTPStatus.REQUEST_URI_TOO_LONG.value,
+    "headers-too-large": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value,
     "internal-error": HTTPStatus.INTERNAL_SERVER_ERROR.value,
 }
 """Types of problems that are no error of flowcore's."""
@@ -91,7 +96,8 @@ def of_error(error: errors.FlowcoreError) -> Response[str]:
         return unexpected()
     behind = status > HTTPStatus.INTERNAL_SERVER_ERROR
     detail = "Something behind this API does not answer. Try again." if behind else str(error)
-    return problem(status, error.code, detail, error.details(), retry=error.retryable)
+    retry = error.retry_after_s if error.retryable else None
+    return problem(status, error.code, detail, error.details(), retry=retry)
 
 
 def of_validation(error: RequestValidationError) -> Response[str]:

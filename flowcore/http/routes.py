@@ -28,9 +28,11 @@ from flowcore.http.bodies import (
     findings_json,
     graph_json,
     page_json,
+    part_of,
     receipts_json,
     workflow_json,
 )
+from flowcore.http.cursors import bound, position
 from flowcore.http.shown import answer, done, header, plain_output, shown, version_wanted
 from flowcore.model import Json
 from flowcore.ops.doctor import doctor_page
@@ -93,9 +95,9 @@ def _about_runs(router: Router, app: App) -> None:
             since=since,
             until=until,
             limit=limit,
-            cursor=cursor,
+            cursor=position(router, app, cursor),
         )
-        return answer(HTTPStatus.OK, page_json(page))
+        return answer(HTTPStatus.OK, page_json(bound(router, app, page)))
 
     @router.get("/v1/counts")
     def count_runs(
@@ -112,7 +114,8 @@ def _about_runs(router: Router, app: App) -> None:
     def find_ailing_runs(
         workflow: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None
     ) -> Response[str]:
-        return answer(HTTPStatus.OK, findings_json(doctor_page(app, workflow=workflow, limit=limit, cursor=cursor)))
+        page = doctor_page(app, workflow=workflow, limit=limit, cursor=position(router, app, cursor))
+        return answer(HTTPStatus.OK, findings_json(bound(router, app, page)))
 
     @router.get("/v1/runs/<run_id>")
     def get_run(
@@ -140,7 +143,8 @@ def _about_runs(router: Router, app: App) -> None:
     def list_receipts(
         run_id: str, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None
     ) -> Response[str]:
-        return answer(HTTPStatus.OK, receipts_json(app.run(run_id).receipts(), limit, cursor))
+        page = part_of(app.run(run_id).receipts(), limit, position(router, app, cursor))
+        return answer(HTTPStatus.OK, receipts_json(bound(router, app, page)))
 
 
 def _changes(router: Router, app: App) -> None:

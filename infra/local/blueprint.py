@@ -6,6 +6,7 @@ The one thing that pools, movers and the front door know about the template. Bui
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,16 @@ class QueueSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSource:
+    """A table's stream that feeds a function what fits one of the ``patterns``."""
+
+    function: str
+    stream_arn: str
+    batch_size: int
+    patterns: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A route of the HTTP API: ``POST /v1/runs/{run}/cancel``, ``ANY /console/{proxy+}`` or ``$default``."""
 
@@ -56,6 +67,7 @@ class Blueprint:
 
     functions: Mapping[str, FunctionSpec]
     queue_sources: tuple[QueueSource, ...]
+    stream_sources: tuple[StreamSource, ...]
     routes: tuple[Route, ...]
     rates: tuple[Rate, ...]
     schedule_groups: tuple[str, ...]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from infra.local.blueprint import Blueprint, FunctionSpec, QueueSource, Rate, Route
+from infra.local.blueprint import Blueprint, FunctionSpec, QueueSource, Rate, Route, StreamSource
 from infra.local.template import ACCOUNT, Intrinsics, TemplateError, parameters
 
 _RATE = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
@@ -79,7 +79,8 @@ class Deployment:
                 self._make(name)
         return Blueprint(
             functions=dict(self._functions),
-            queue_sources=tuple(map(self._queue_source, self._queue_mappings())),
+            queue_sources=tuple(map(self._queue_source, self._mappings("sqs"))),
+            stream_sources=tuple(map(self._stream_source, self._mappings("dynamodb"))),
             routes=tuple(map(self._route, self._of_type("AWS::ApiGatewayV2::Route"))),
             rates=tuple(map(self._rate, self._of_type("AWS::Events::Rule"))),
             schedule_groups=tuple(self._made[n].ref for n in self._of_type("AWS::Scheduler::ScheduleGroup")),
@@ -221,10 +222,20 @@ class Deployment:
                 return spec.id
         raise TemplateError(f"{reference!r} is none of the template's functions.")
 
-    def _queue_mappings(self) -> list[str]:
-        """Mappings of queues; a table's stream tells nobody here."""
+    def _mappings(self, service: str) -> list[str]:
+        """The event source mappings of one kind."""
         found = self._of_type("AWS::Lambda::EventSourceMapping")
-        return [name for name in found if ":sqs:" in self._properties(name)["EventSourceArn"]]
+        return [name for name in found if f":{service}:" in self._properties(name)["EventSourceArn"]]
+
+    def _stream_source(self, name: str) -> StreamSource:
+        properties = self._properties(name)
+        filters = properties.get("FilterCriteria", {}).get("Filters", [])
+        return StreamSource(
+            function=self._function_behind(properties["FunctionName"]),
+            stream_arn=properties["EventSourceArn"],
+            batch_size=int(properties.get("BatchSize", 100)),
+            patterns=tuple(json.loads(one["Pattern"]) for one in filters),
+        )
 
     def _queue_source(self, name: str) -> QueueSource:
         properties = self._properties(name)

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 
+from flowcore.http.gateway import Request, Response
 from infra.local.blueprint import Route
-from infra.local.http_events import Match, Request, Response, Router, from_result, message, to_event
+from infra.local.http_events import Match, Router, from_result, message, to_event
 from infra.local.outcomes import Outcome, Returned, Throttled
 from infra.local.wire import read_body
 

@@ -26,6 +26,7 @@ from infra.local.movers import Mover, QueuePoller, RateTicker, ScheduleFirer
 from infra.local.outcomes import Outcome
 from infra.local.pool import FunctionPool
 from infra.local.runtime_api import Sandbox
+from infra.local.streams import StreamReader
 from infra.local.template import load, translate
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -235,6 +236,9 @@ class LocalStack:
             poller = QueuePoller(source, sqs, self.invoke, slots=slots, region=self._region, knobs=self.knobs)
             self._pollers.append((source.queue_arn.rpartition(":")[2], poller))
             self._movers.append(Mover("queue poller", poller.turn, pause=_POLL_S))
+        for stream in blueprint.stream_sources:
+            reader = StreamReader(stream, self.client("dynamodbstreams"), self.invoke, region=self._region)
+            self._movers.append(Mover("stream reader", reader.turn, pause=_POLL_S))
         scheduler = self.client("scheduler")
         self.firer = ScheduleFirer(blueprint.schedule_groups, scheduler, sqs, self.clock, self.knobs)
         self._movers.append(Mover("schedule firer", self.firer.turn, pause=_POLL_S))

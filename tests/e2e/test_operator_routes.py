@@ -48,7 +48,7 @@ def test_doctor_over_http_is_paged(office: Deployment) -> None:
     office.forward(hours=1)
 
     first = office.call("GET", "/v1/doctor?workflow=invoicing&limit=2")
-    second = office.call("GET", f"/v1/doctor?limit=2&cursor={first.body['cursor']}")
+    second = office.call("GET", f"/v1/doctor?workflow=invoicing&limit=2&cursor={first.body['cursor']}")
 
     assert (200, ["r-2", "r-1"]) == (first.status, [item["run_id"] for item in first.body["items"]])
     assert {"overdue"} == {item["ailment"] for item in first.body["items"]}

@@ -17,6 +17,7 @@ from standardwebhooks import Webhook
 
 from examples.expense import app as expense
 from flowcore import App
+from flowcore.cloudevents import RUN_KINDS
 from flowcore.outgoing import Outgoing
 from flowcore.settings import Settings
 from flowcore.testing.moto import REGION
@@ -24,7 +25,10 @@ from tests.e2e.deployment import Context, Deployment
 
 LARGE = {"employee": "ada", "amount": 60_000, "purpose": "a telescope"}
 SECRET = "whsec_" + "QUJD" * 8
-TOLD = ["run-started", "run-running", "run-suspended", "run-resumed", "run-waiting"]
+TOLD = {
+    *("run-started", "run-running", "run-suspended", "run-resumed", "run-waiting"),
+    *("step-suspended", "step-resumed"),
+}
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -52,6 +56,7 @@ def told(deployment: Deployment, clients: dict[str, Any], monkeypatch: pytest.Mo
     url = f"http://localhost:{server.server_address[1]}/x"
     app = App(
         *expense.workflows.values(),
+        events=[*RUN_KINDS, "step-suspended", "step-resumed"],
         outgoing=[
             Outgoing(name="ledger", url=url, secret="env:LEDGER", events=["run-suspended"], allow_local=True),
         ],
@@ -115,7 +120,9 @@ def test_run_is_told_of_on_the_bus_and_over_https(told: SimpleNamespace) -> None
     assert {"batchItemFailures": []} == events.handler({"Records": changes(told.table)}, Context())
 
     heard = [json.loads(body)["detail"] for body in _taken(deployment.sqs, told.heard)]
-    assert [f"dev.flowcore.{kind}" for kind in TOLD] == [event["type"] for event in heard]
+    assert {f"dev.flowcore.{kind}" for kind in TOLD} == {event["type"] for event in heard}
+    versions = [event["data"]["version"] for event in heard if "version" in event["data"]]
+    assert (len(TOLD), sorted(versions)) == (len(heard), versions)
     assert {"r-1"} == {event["subject"] for event in heard}
     assert not any("telescope" in json.dumps(event) for event in heard)
 

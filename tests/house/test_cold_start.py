@@ -33,8 +33,6 @@ PACKAGES = {
     "handlers.worker": PYDANTIC | AWS | POWERTOOLS | OURS,
     "handlers.sweep": PYDANTIC | AWS | POWERTOOLS | OURS,
     "handlers.resume": PYDANTIC | AWS | POWERTOOLS | OURS,
-    "handlers.events": PYDANTIC | AWS | POWERTOOLS | OURS,
-    "handlers.outgoing": PYDANTIC | AWS | POWERTOOLS | OURS,
     "handlers.api": PYDANTIC | AWS | POWERTOOLS | OURS,
 }
 """Entry point -> every package outside the standard library that importing it may load."""
@@ -43,10 +41,9 @@ FORBIDDEN = {
     "flowcore": ("asyncio", "boto3", "aws_lambda_powertools", "flowcore.http", "flowcore.testing"),
     "handlers.worker": ("aws_xray_sdk", "aws_lambda_powertools.event_handler", "flowcore.http", "flowcore.testing"),
     "handlers.sweep": ("aws_xray_sdk", "aws_lambda_powertools.event_handler", "flowcore.http", "flowcore.testing"),
-    "handlers.events": ("aws_xray_sdk", "aws_lambda_powertools.event_handler", "flowcore.http", "flowcore.testing"),
-    "handlers.outgoing": ("aws_xray_sdk", "aws_lambda_powertools.event_handler", "flowcore.http", "flowcore.testing"),
     "handlers.resume": ("aws_xray_sdk", "aws_lambda_powertools.event_handler", "flowcore.testing"),
-    "handlers.api": ("aws_xray_sdk", "flowcore.testing"),
+    "handlers.api": ("aws_xray_sdk", "flowcore.testing", "flowcore.client", "httpx"),
+    "flowcore.client": ("aws_lambda_powertools", "boto3", "flowcore.http", "flowcore.testing"),
 }
 """Entry point -> modules whose import costs more than it is worth there."""
 
@@ -82,3 +79,12 @@ def test_import_leaves_the_dear_modules_alone(module: str) -> None:
     loaded = loaded_by(module)
     dear = {name for name in loaded for root in FORBIDDEN[module] if name == root or name.startswith(f"{root}.")}
     assert set() == dear
+
+
+def test_client_without_its_extra_says_what_to_install() -> None:
+    """The extra by name, where httpx is not there."""
+    program = "import sys; sys.modules['httpx'] = None; import flowcore; import flowcore.client"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert "pip install 'flowcore[client]'" in done.stderr.splitlines()[-1]

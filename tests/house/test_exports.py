@@ -20,6 +20,7 @@ NOT_ON_IMPORT = (
     "boto3",
     "botocore",
     "click",
+    "httpx",
     "jinja2",
     "opentelemetry",
     "rich",

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flowcore.adapters.dynamodb_items import HEAD_KEY
+from flowcore.adapters.dynamodb_items import HEAD_KEY, incarnation_prefix
 from flowcore.outgoing import pause_after
 from infra.access import GRANTS
 from infra.functions import DOORS, ENVIRONMENT, HANDLERS, OPEN_ROUTES, QUEUES, ROUTES, VISIBILITY_FACTOR
@@ -53,7 +53,7 @@ RESOURCE_NAMES = {
 """How a policy's resource reads once its references are spelled out -> the name ``infra/access.py`` uses."""
 
 
-OPTIONS = {"EventBus": "bus", "OutgoingWebhooks": "true"}
+OPTIONS = {"EventBus": "bus", "OutgoingWebhooks": "true", "StepEvents": "true"}
 """All that can be had is looked at."""
 
 
@@ -248,11 +248,13 @@ def test_poison_is_blamed_before_it_is_set_aside() -> None:
 
 
 def test_events_come_from_the_heads_in_the_stream_and_are_tried_for_a_day() -> None:
-    """Only heads are told of; a batch is told in part, halved where it fails, and given up below the stream's day."""
+    """Records of steps only if they are wanted; what fails is halved, and given up below the stream's day."""
     assert {"StreamViewType": "NEW_AND_OLD_IMAGES"} == only("AWS::DynamoDB::Table")["StreamSpecification"]
     [mapping] = [m for m in resources("AWS::Lambda::EventSourceMapping").values() if "StreamArn" in m["EventSourceArn"]]
-    [pattern] = [json.loads(each["Pattern"]) for each in mapping["FilterCriteria"]["Filters"]]
-    assert {"dynamodb": {"Keys": {"sk": {"S": [HEAD_KEY]}}}} == pattern
+    patterns = [json.loads(each["Pattern"]) for each in mapping["FilterCriteria"]["Filters"]]
+    wanted: list[Any] = [HEAD_KEY, {"prefix": "S#"}]
+    assert [{"dynamodb": {"Keys": {"sk": {"S": [each]}}}} for each in wanted] == patterns
+    assert incarnation_prefix(1).startswith("S#")
     assert ["ReportBatchItemFailures"] == mapping["FunctionResponseTypes"]
     assert (True, -1, "TRIM_HORIZON") == (
         mapping["BisectBatchOnFunctionError"],

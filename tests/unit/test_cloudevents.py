@@ -14,8 +14,9 @@ from flowcore import App, StepContext, step, workflow
 from flowcore.adapters.dynamodb_items import decode_head, encode_head
 from flowcore.adapters.memory import MemoryStore
 from flowcore.adapters.streams import change_of, place_of
-from flowcore.cloudevents import KINDS, MOST_BYTES, CloudEvent, Kind, Telling, told
+from flowcore.cloudevents import MOST_BYTES, RUN_KINDS, CloudEvent, HeadChange, Kind, Telling, told
 from flowcore.errors import SettingsError
+from flowcore.keys import RunRef
 from flowcore.model import Head, RunStatus, StepFailure, Trace
 from flowcore.testing import LocalApp
 from tests.builders import BEFORE, LATER, NOW, a_head
@@ -123,7 +124,7 @@ def test_event_is_a_cloud_event_without_values_of_the_run() -> None:
     assert {
         "specversion": "1.0",
         "id": f"{after.run.id}/{born}/7/run-suspended",
-        "source": f"/flowcore/{after.run.tenant}/flow",
+        "source": f"/flowcore/{after.run.tenant}",
         "type": "dev.flowcore.run-suspended",
         "subject": after.run.id,
         "datacontenttype": "application/json",
@@ -190,10 +191,10 @@ def test_change_is_read_from_a_record_of_the_stream() -> None:
     images = [_as_lambda_shows(encode_head(one, "t")) for one in (before, after)]
     keys = {name: images[0][name] for name in ("pk", "sk")}
     record = {"dynamodb": {"Keys": keys, "OldImage": images[0], "NewImage": images[1], "SequenceNumber": "17"}}
-    assert (before, after) == change_of(record)
+    assert HeadChange(before, after) == change_of(record)
     assert "17" == place_of(record)
-    assert (None, after) == change_of({"dynamodb": {"Keys": keys, "NewImage": images[1]}})
-    assert None is change_of({"dynamodb": {"Keys": {**keys, "sk": {"S": "S#0001##charge"}}}})
+    assert HeadChange(None, after) == change_of({"dynamodb": {"Keys": keys, "NewImage": images[1]}})
+    assert None is change_of({"dynamodb": {"Keys": {**keys, "sk": {"S": "N#0001"}}}})
 
 
 def _as_lambda_shows(item: Any) -> Any:
@@ -206,7 +207,7 @@ def _as_lambda_shows(item: Any) -> Any:
 def test_kinds_are_all_reached() -> None:
     """No kind is promised that no change tells."""
     seen = {kind for before, after, _ in ROWS.values() for kind in kinds([(before, after)])}
-    assert set(KINDS) == seen
+    assert set(RUN_KINDS) == seen
 
 
 def missed(changes: list[tuple[Head | None, Head | None]]) -> Iterator[str]:
@@ -218,8 +219,19 @@ def missed(changes: list[tuple[Head | None, Head | None]]) -> Iterator[str]:
     flat: list[CloudEvent] = [event for some in events for event in some]
     if len(flat) != len({event.id for event in flat}):
         yield "two events of one id"
-    for (_, before), (_, after) in pairwise(changes):
+    for run in {head.run for change in changes for head in change if head is not None}:
+        yield from _missed_of(run, changes, flat)
+
+
+def _missed_of(
+    run: RunRef, changes: list[tuple[Head | None, Head | None]], told_of_all: list[CloudEvent]
+) -> Iterator[str]:
+    """The same for one run; a storm may have several."""
+    heads = [
+        after for before, after in changes if any(head is not None and head.run == run for head in (before, after))
+    ]
+    for before, after in pairwise(heads):
         if before is not None and after is not None and before.public_status != after.public_status:
-            shown = [event for event in flat if event.data["version"] == after.version]
+            shown = [e for e in told_of_all if (e.subject, e.data["version"]) == (run.id, after.version)]
             if [after.public_status] != [event.data["status"] for event in shown]:
-                yield f"{after.public_status} at version {after.version} was told {len(shown)} times"
+                yield f"{run.id}: {after.public_status} at version {after.version} was told {len(shown)} times"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from flowcore.codec import NotJsonError, Shape, digest, dumps, loads
 from flowcore.errors import InvalidPayload
@@ -109,13 +109,13 @@ DOORS: list[tuple[Any, Any, Any]] = [
     (UUID, UUID(int=0), "00000000-0000-0000-0000-000000000000"),
     (Decimal, Decimal("0.10"), "0.10"),
     (Colour, Colour.RED, "red"),
-    (Order, {}, {"amount": 1, "note": None}),
-    (list[Order], [{"amount": 2, "remark": "x"}], [{"amount": 2, "note": "x"}]),
+    (Order, {}, {"amount": 1, "remark": None}),
+    (list[Order], [{"amount": 2, "remark": "x"}], [{"amount": 2, "remark": "x"}]),
     (Literal["a", "b"], "b", "b"),
     (tuple[int, str], (1, "x"), [1, "x"]),
     (dict[str, int], {"a": 1}, {"a": 1}),
     (Any, {"a": [1, None]}, {"a": [1, None]}),
-    (Any, Order(amount=3), {"amount": 3, "note": None}),
+    (Any, Order(amount=3), {"amount": 3, "remark": None}),
     (set[int], {1}, [1]),
 ]
 
@@ -182,6 +182,36 @@ def test_a_number_that_json_lacks_is_not_stored_as_null(type_: Any, value: Any) 
     """Where anything is accepted, too: what cannot be kept is refused and not changed."""
     with pytest.raises(NotJsonError, match=r"\(float\) cannot be stored as JSON"):
         Shape(type_).encode(value)
+
+
+class Renamed(BaseModel):
+    """Fields that are called differently outside."""
+
+    model_config = ConfigDict(extra="forbid")
+    camel_case: int = Field(alias="camelCase")
+    read_only: int = Field(validation_alias="readOnly")
+    either: int = Field(validation_alias=AliasChoices("a", "b"))
+    first: str = Field(alias="second")
+    second: str = Field(alias="first")
+
+
+class Nested(BaseModel):
+    """Such a model inside another."""
+
+    inner: list[Renamed]
+
+
+def test_value_of_a_field_with_an_alias_is_not_lost() -> None:
+    """It is written as the schema calls it, and read again, wherever the model stands."""
+    given = {"camelCase": 1, "readOnly": 2, "b": 3, "first": "1", "second": "2"}
+    shapes: list[tuple[Shape[Any], Any]] = [(Shape(Renamed), given), (Shape(Nested), {"inner": [given]})]
+    for shape, value in shapes:
+        typed: BaseModel = shape.decode(value)
+        plain = shape.encode(typed)
+        assert typed == shape.decode(plain)
+        assert plain == shape.normal(plain)
+    assert given["camelCase"] == Shape(Renamed).accept("x", given)["camelCase"]
+    assert {"camelCase", "first", "second"} <= set(Shape(Renamed).schema()["properties"])
 
 
 def test_what_pydantic_cannot_adapt_is_a_type_error() -> None:

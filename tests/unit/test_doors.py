@@ -67,7 +67,8 @@ class Shop:
         told.clear()
         self.links = Links("https://shop.example", {"k1": "s" * 32})
         self.app = LocalApp(App(flow, links=self.links))
-        self.web = Web(self.app, partial(doors, links=self.links))
+        self.router = partial(doors, links=self.links)
+        self.web = Web(self.app, self.router)
         self.run = self.app.workflow(flow.id).create_run("r-1")
         self.run.start("a large refund")
 

@@ -107,7 +107,7 @@ def test_another_input_or_workflow_under_an_id_is_refused() -> None:
     with pytest.raises(RunExists):
         app.workflow("other").create_run("r-1").start(1)
     app.workflow("flow").create_run().start(1, idempotency_key="k")
-    with pytest.raises(RunExists):
+    with pytest.raises(IdempotencyKeyReused):
         app.workflow("flow").create_run().start(2, idempotency_key="k")
     assert before == version(app)
 

@@ -15,6 +15,7 @@ from examples import (
     bank,
     expense,
     export,
+    leave,
     offer,
     onboarding,
     parcel,
@@ -26,8 +27,10 @@ from examples import (
     trial,
 )
 from flowcore import App
+from flowcore.client import Client
 from flowcore.links import Links
 from flowcore.testing import LocalApp
+from flowcore.testing.served import in_process
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem not in ("__init__", "bank"))
@@ -69,6 +72,20 @@ def test_approval_asks_the_next_one_after_two_days() -> None:
     assert ["grace"] == list(run.state().resume_labels)
     run.resume(approval.Decision(approved=False), label="grace")
     assert approval.Standing(asked=2, approved=False, by="grace") == run.result().output
+
+
+def test_leave_is_asked_for_once_and_granted_over_http() -> None:
+    """By a program that has the API alone; a leave that nobody decides on is granted after five days."""
+    local = LocalApp(leave.app)
+    client = Client("https://api.example.com", transport=in_process(local))
+    ada, again, bob = (
+        leave.ask(client, who, "2026-07-01", days) for who, days in (("ada", 2), ("ada", 2), ("bob", 30))
+    )
+    assert ada == again
+    leave.answer_all(client, most_days=3)
+    assert leave.Decision(granted=True, why="short") == local.run(ada).result().output
+    local.advance(days=5)
+    assert {"granted": True, "why": "nobody objected"} == client.get_run(bob).output
 
 
 def test_approval_ends_when_nobody_answers() -> None:

@@ -55,7 +55,8 @@ class Shop:
 
     def __init__(self, policy: Policy = POLICY) -> None:
         self.app = LocalApp(App(FLOW))
-        self.web = Web(self.app, lambda app: served(app)[0], *[_nth(n) for n in (1, 2, 3)], policy=policy)
+        self.routers = [_nth(n) for n in range(4)]
+        self.web = Web(self.app, *self.routers, policy=policy)
         acme = self.app.for_tenant("acme")
         for id, owner in (("mine", "c-1"), ("theirs", "c-2")):
             acme.workflow("ask").create_run(id, owner).start("x", by="eve")

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from flowcore.http.gateway import Request, Response
 from infra.local.blueprint import Route
 from infra.local.clock import StackClock
-from infra.local.http_events import Request, Response, Router, from_result
+from infra.local.http_events import Router, from_result
 from infra.local.http_front import MAX_BODY, HttpFront
 from infra.local.movers import failed_ids
 from infra.local.outcomes import Died, Outcome, Raised, Returned, Throttled, TimedOut

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -12,7 +13,7 @@ from botocore.exceptions import EndpointConnectionError
 from flowcore import App, step, workflow
 from flowcore.adapters.eventbridge import EventBridge
 from flowcore.adapters.mail import SqsMail
-from flowcore.cloudevents import CloudEvent
+from flowcore.cloudevents import CloudEvent, HeadChange
 from flowcore.errors import SettingsError
 from flowcore.keys import RunRef
 from flowcore.model import RunStatus
@@ -61,7 +62,7 @@ def lives(*ids: str) -> list[Change]:
         begun = a_head(run=RunRef("default", id), version=1)
         ended = a_head(run=RunRef("default", id), version=2, status=RunStatus.SUCCESS, output=7)
         heads += [(None, begun), (begun, ended)]
-    return [(str(number), *pair) for number, pair in enumerate(heads, 1)]
+    return [(str(number), HeadChange(*pair)) for number, pair in enumerate(heads, 1)]
 
 
 def test_everybody_is_told_what_he_wants() -> None:
@@ -97,6 +98,29 @@ def test_change_that_is_told_again_is_known_again() -> None:
     assert [event.id for event in bus.got[:2]] == [event.id for event in bus.got[2:]]
     assert [letter.id for letter in mail.got[:2]] == [letter.id for letter in mail.got[2:]]
     assert 2 == len({letter.id for letter in mail.got})
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_fails_everybody_is_told_everything_in_order(seed: int) -> None:
+    """As Lambda does it: from the change that is named on, again and again; copies are known by their ids."""
+    chance = random.Random(seed)
+    left = lives("r", "s", "t", "u")
+    wanted_bus, wanted_mail = Box[CloudEvent](), Box[Letter]()
+    receivers = [LEDGER, AUDIT]
+    publish(app(outgoing=receivers), left, wanted_bus, wanted_mail)
+    heard: list[CloudEvent] = []
+    read: list[Letter] = []
+    while left:
+        bus, mail = Box[CloudEvent](chance.randrange(9)), Box[Letter](chance.randrange(12))
+        stopped = publish(app(outgoing=receivers), left, bus, mail)
+        heard += bus.got
+        read += mail.got
+        left = [] if stopped is None else left[[place for place, _ in left].index(stopped) :]
+    assert [event.id for event in wanted_bus.got] == list(dict.fromkeys(event.id for event in heard))
+    assert [one.id for one in wanted_mail.got if one.to == "audit"] == list(
+        dict.fromkeys(one.id for one in read if one.to == "audit")
+    )
+    assert {(one.to, one.id) for one in wanted_mail.got} == {(one.to, one.id) for one in read}
 
 
 class Bus:

@@ -67,6 +67,8 @@ def test_every_missing_setting_is_named_at_once() -> None:
         ("FLOWCORE_QUEUE_URL", "work"),
         ("FLOWCORE_SCHEDULE_ROLE_ARN", "schedules"),
         ("FLOWCORE_CLOCK_OFFSET", "an hour"),
+        ("FLOWCORE_SWAGGER", "yes"),
+        ("FLOWCORE_RESUMES_A_MINUTE", "many"),
     ],
 )
 def test_malformed_setting_is_named_with_what_was_found(name: str, value: str) -> None:

@@ -276,6 +276,7 @@ def test_slack_button_and_address_check_are_answered_as_slack_wants() -> None:
     ("wrong", "complaint"),
     [
         ({"name": "a/b"}, "address"),
+        ({"name": "a:b"}, "address"),
         ({"secret": SECRET}, "names no place"),
         ({"event": "#"}, "event"),
         ({"key": "order."}, "no JMESPath"),

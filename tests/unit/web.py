@@ -14,6 +14,7 @@ from aws_lambda_powertools.event_handler.api_gateway import Router
 from flowcore.app import App
 from flowcore.http.access import Policy
 from flowcore.http.api import Api
+from flowcore.http.limits import Pace
 
 
 @dataclass
@@ -54,10 +55,15 @@ class Web:
     """An API with these routers."""
 
     def __init__(
-        self, app: App, *make: Callable[[App], Router], policy: Policy | None = None, authorizer: Any = None
+        self,
+        app: App,
+        *make: Callable[[App], Router],
+        policy: Policy | None = None,
+        authorizer: Any = None,
+        pace: Pace | None = None,
     ) -> None:
         self.log = Quiet()
-        self.api = Api(app, lambda served: [one(served) for one in make], self.log, policy)
+        self.api = Api(app, lambda served: [one(served) for one in make], self.log, policy, pace=pace)
         self.authorizer = authorizer
 
     def call(
@@ -68,13 +74,15 @@ class Web:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         *,
         authorizer: Mapping[str, Any] | None = None,
+        route: str = "$default",
+        stage: str = "$default",
     ) -> Answer:
-        """One request, its body as bytes or text."""
+        """One request, its body as bytes or text, as a gateway lets it in at one of its routes."""
         path, _, query = target.partition("?")
         raw = body.encode() if isinstance(body, str) else body
         event = {
             "version": "2.0",
-            "routeKey": "$default",
+            "routeKey": route,
             "rawPath": path,
             "rawQueryString": query,
             "headers": {name.lower(): value for name, value in dict(headers).items()},
@@ -89,7 +97,7 @@ class Web:
                     "protocol": "HTTP/1.1",
                 },
                 "requestId": "request-1",
-                "stage": "$default",
+                "stage": stage,
             },
             "body": None if raw is None else base64.b64encode(raw).decode(),
             "isBase64Encoded": raw is not None,
