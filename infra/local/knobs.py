@@ -19,8 +19,8 @@ class Knobs:
         late: added to each schedule's due time.
         doubled: share of queue messages of which a copy comes as well.
         killed: share of worker invocations in the middle of which the process gets a SIGKILL.
-        killed_within: real time from the start of such an invocation, at an instant of which the signal comes; an
-            invocation that has ended by then gets away.
+        killed_within: real time from the start of such an invocation, at an instant of which the signal comes; one that
+            has ended by then gets away, and the next takes its place.
         sweeping: whether functions with a rate are invoked; off, nothing but queue and scheduler wakes a run.
     """
 
@@ -35,6 +35,8 @@ class Knobs:
     _chance: random.Random = field(init=False, repr=False)
     _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
+    _spared: int = field(init=False, repr=False, default=0)
+
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
 
@@ -42,6 +44,18 @@ class Knobs:
         """One draw: true in ``share`` of the cases, always at 1, never at 0."""
         with self._lock:
             return self._chance.random() < share
+
+    def dooms(self) -> bool:
+        """Whether the next invocation is to be killed."""
+        with self._lock:
+            is_owed = self._spared > 0
+            self._spared -= is_owed
+            return is_owed or self._chance.random() < self.killed
+
+    def spares(self) -> None:
+        """One that was to be killed got away."""
+        with self._lock:
+            self._spared += 1
 
     def instant(self, span: timedelta) -> timedelta:
         """One draw: any instant of a span of time, from its beginning."""

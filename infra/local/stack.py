@@ -23,7 +23,7 @@ from infra.local.knobs import Knobs
 from infra.local.logs import Line, Logs
 from infra.local.moto_server import MotoServer, pass_time_in_queue
 from infra.local.movers import Mover, QueuePoller, RateTicker, ScheduleFirer
-from infra.local.outcomes import Outcome
+from infra.local.outcomes import Died, Outcome
 from infra.local.pool import FunctionPool
 from infra.local.runtime_api import Sandbox
 from infra.local.streams import StreamReader
@@ -131,8 +131,12 @@ class LocalStack:
         """Run one event on a function, named by its logical id."""
         pool = self.pools[function]
         fed_by_a_queue = any(source.function == function for source in self.blueprint.queue_sources)
-        doomed = fed_by_a_queue and self.knobs.happens(self.knobs.killed)
-        return pool.invoke(event, killed_after=self.knobs.instant(self.knobs.killed_within) if doomed else None)
+        if not fed_by_a_queue or not self.knobs.dooms():
+            return pool.invoke(event)
+        outcome = pool.invoke(event, killed_after=self.knobs.instant(self.knobs.killed_within))
+        if not isinstance(outcome, Died):
+            self.knobs.spares()
+        return outcome
 
     def sweep(self) -> list[Outcome]:
         """Run every function with a rate once, now, whatever clock and knobs say."""

@@ -15,6 +15,7 @@ from infra.local.blueprint import Route
 from infra.local.clock import StackClock
 from infra.local.http_events import Router, from_result
 from infra.local.http_front import MAX_BODY, HttpFront
+from infra.local.knobs import Knobs
 from infra.local.movers import failed_ids
 from infra.local.outcomes import Died, Outcome, Raised, Returned, Throttled, TimedOut
 from infra.local.schedules import UnknownExpression, due_at
@@ -231,3 +232,13 @@ def test_clock_never_goes_back() -> None:
         StackClock().forward(timedelta(seconds=-1))
     with pytest.raises(ValueError, match="positive"):
         StackClock(factor=0)
+
+
+def test_who_gets_away_is_made_up_for_by_the_next() -> None:
+    """So that the share of killed invocations is what the knob says, however short they are."""
+    knobs = Knobs(killed=0.1, seed=1)
+    drawn = [knobs.dooms() for _ in range(1_000)]
+    assert 60 < sum(drawn) < 140
+    knobs.killed = 0.0
+    knobs.spares()
+    assert [True, False] == [knobs.dooms(), knobs.dooms()]
