@@ -762,8 +762,9 @@ class Engine:
             snapshot = session.run()
             if not session.children or snapshot.head.status not in _TAKEABLE:
                 return snapshot
-            for child in dict.fromkeys(session.children):
-                self.look(child, deadline=deadline)
+            looked = [self.look(child, deadline=deadline) for child in dict.fromkeys(session.children)]
+            if deadline is not None and any(head and head.status is RunStatus.QUEUED for head in looked):
+                return self.read_again(snapshot)  # it needs more time than is left; to look again would find the same
             claim = self._claim(snapshot.head.run, deadline)
             loaded = self.load_held(claim.head) if isinstance(claim, Claimed) else None
             if loaded is None:

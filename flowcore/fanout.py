@@ -11,6 +11,7 @@ The run itself, whenever it is looked at, names the same children again and begi
 
 from __future__ import annotations
 
+import dataclasses
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -356,6 +357,7 @@ def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) 
         return
     run, start = RunRef(head.run.tenant, part.run), snapshot.records[part.key]
     done = [record for record in _settled(snapshot.records.values()) if _is_in(part, record)]
+    done += _never_done(part, done, snapshot, given_back)
     for record in done:
         engine.store.commit(run, head.incarnation, delivered(record, start), None)
     waits = _NO_WAITS if given_back.waiting_since is None else _waits_of(snapshot, part)
@@ -371,6 +373,29 @@ def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) 
         or _calls_for_a_look(engine, graph, snapshot, part, grown)
     ):
         touch(engine, run)
+
+
+def _never_done(part: Part, done: list[StepRecord], snapshot: Snapshot, given_back: Head) -> list[StepRecord]:
+    """What becomes of the items that a child which has failed as a whole leaves behind: they have failed with it."""
+    if given_back.status is not RunStatus.FAILED:
+        return []
+    known, now = {record.key for record in done}, given_back.updated_at
+    left = [item for index in range(part.first, part.stop) if (item := item_of(part.key, index)) not in known]
+    failure = given_back.failure
+    if failure is not None and failure.step is None:
+        failure = dataclasses.replace(failure, step=dotted(part.key))
+    return [
+        StepRecord(
+            key=item,
+            outcome=Outcome.ERR,
+            seq=snapshot.last_seq + 1,
+            epoch=snapshot.head.epoch,
+            at=now,
+            started_at=now,
+            failure=failure,
+        )
+        for item in left
+    ]
 
 
 def touch(engine: Engine, run: RunRef) -> None:

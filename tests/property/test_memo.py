@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -38,14 +39,18 @@ class Watcher:
 
     def _reload(self, graph: Graph, snapshot: Snapshot, now: datetime, warm: Decision) -> None:
         """Nobody else has written: what was evolved step by step is what the records fold to."""
-        loaded = self.storm.store.load(RUN)
+        if snapshot.head.run != RUN:
+            return  # a child of a foreach; what it is told of the run around it lies there
+        # The items of a distributed foreach are loaded when all of them are done, by whoever leaves it.
+        loaded = self.storm.store.load(RUN, everything=bool(snapshot.fans))
         assert loaded is not None
         head, records = loaded
         if head.epoch != snapshot.head.epoch or head.version != snapshot.head.version:
             return
         if any(record.epoch != head.epoch and snapshot.records.get(key) != record for key, record in records.items()):
             return
-        fresh = fold(snapshot.head, records.values())
+        # How far the children of a foreach are is asked anew by whoever takes the run up, and is in no record.
+        fresh = replace(fold(snapshot.head, records.values()), fans=snapshot.fans)
         self._compare("reloaded records", warm, decide(graph, fresh, now))
         for action in warm.actions if isinstance(warm, Run) else ():
             key = action.place.key

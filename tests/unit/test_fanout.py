@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -560,3 +561,43 @@ def test_concurrency_may_be_computed() -> None:
 
     _, _, result = ran(fanned(concurrency=slots), [1, 2, 3], "queue")
     assert ([2, 4, 6], [3]) == (result.output, SEEN["asked"])
+
+
+def test_child_that_needs_more_time_than_is_left_is_looked_at_once() -> None:
+    """Not again and again until it counts as going in circles; later there is more time, and it ends."""
+
+    @step(timeout=timedelta(seconds=30))
+    def long(number: int) -> int:
+        return number
+
+    flow = fanned(long)
+    app = app_for(flow)
+    ref = RunRef(app.tenant, "r")
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2], wait=timedelta(seconds=20))
+    for _ in range(3):
+        app.look(ref, deadline=app.clock.now() + timedelta(seconds=20))
+    child = app.store.peek(RunRef(app.tenant, child_id("r", 1, StepKey("fan"), 0)))
+    assert child is None or child.hops < 10
+    app.advance(minutes=5)
+    assert ("success", [1, 2]) == (run.result().status, run.result().output)
+
+
+def test_child_that_failed_as_a_whole_fails_its_items() -> None:
+    """A run that waited for them would wait for ever."""
+    flow = fanned(double)
+    app = app_for(flow, "queue")
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2])
+    app.look(RunRef(app.tenant, "r"))
+    for number in (0, 1):
+        ref = RunRef(app.tenant, child_id("r", 1, StepKey("fan"), number))
+        head = app.store.peek(ref)
+        assert head is not None
+        app.store.move(replace(head, version=head.version + 1, hops=app.engine.pace.most_hops), version=head.version)
+        app.look(ref, deadline=app.clock.now() + timedelta(seconds=1))
+    app.run_until_idle()
+    result = run.result()
+    assert "failed" == result.status
+    assert result.error is not None
+    assert ("TooManyHops", "fan") == (result.error.type, result.error.step)
