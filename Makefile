@@ -30,7 +30,7 @@ export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo package up test check prove soak format docs quick browser lock clean
+.PHONY: gate help demo package up test check prove soak format docs quick browser lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile
@@ -56,8 +56,10 @@ check: $(STAMP) ## every gate: format, lint, types, tests, coverage
 	$(PY) -m mypy --strict $(SOURCES)
 	$(PY) -m pyright
 	$(PY) -m pytest -n $(JOBS) --dist loadgroup
-	$(PY) -m pytest -n $(JOBS) --dist loadgroup -m gate
 	$(PY) -m pytest -q tests/unit --cov=flowcore.core --cov-branch --cov-report=term --cov-fail-under=100
+
+gate: $(STAMP) ## the proofs between suite and long run: storms, faults, mutants, killed workers, fuzz, a browser
+	$(PY) -m pytest -n $(JOBS) --dist loadgroup -m gate
 
 prove: $(STAMP) ## the long proof: random workflows against the oracle, and figures at scale (SEEDS=20000 MOTO=500)
 	@mkdir -p $(dir $(PROOF)) && { test $(FIRST) != 0 || rm -f $(PROOF); }

@@ -30,7 +30,7 @@ class Row:
     what: str
     unit: str
     check: str
-    """How much of it every change has to pass, with ``make check``."""
+    """How much of it is tried before a merge, with ``make gate``."""
     long: int
     """How many the long run has to try."""
 
