@@ -22,7 +22,7 @@ from flowcore.authoring.graph import ForeachNode, Graph, NestedNode
 from flowcore.codec import digest
 from flowcore.core import heads
 from flowcore.core.actions import Gather
-from flowcore.core.admit import open_waits
+from flowcore.core.admit import is_abandoned, open_waits
 from flowcore.core.evolve import fold
 from flowcore.core.fan import (
     chunk_of,
@@ -264,7 +264,8 @@ def _park(engine: Engine, child: Head) -> None:
     loaded = engine.store.load(child.run)
     if loaded is None or child.part is None:
         return
-    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(fold(loaded[0], loaded[1].values()), child.part)
+    snapshot = fold(loaded[0], loaded[1].values())
+    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(snapshot, child.part, engine.time_of(snapshot))
     for join in engine.store.joins(run, child.incarnation, child.part.key):
         _tell(engine, run, join, [], waits)
 
@@ -360,7 +361,8 @@ def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) 
     done += _never_done(part, done, snapshot, given_back)
     for record in done:
         engine.store.commit(run, head.incarnation, delivered(record, start), None)
-    waits = _NO_WAITS if given_back.waiting_since is None else _waits_of(snapshot, part)
+    now = max(given_back.updated_at, head.updated_at)
+    waits = _NO_WAITS if given_back.waiting_since is None else _waits_of(snapshot, part, now)
     grown = [
         joined
         for join in _joins_of(part, head.incarnation, start)
@@ -455,12 +457,13 @@ class _Waits:
 _NO_WAITS = _Waits(frozenset(), frozenset())
 
 
-def _waits_of(snapshot: Snapshot, part: Part) -> _Waits:
-    now = snapshot.head.updated_at
+def _waits_of(snapshot: Snapshot, part: Part, now: datetime) -> _Waits:
     moving = {
         record.key
         for record in snapshot.records.values()
-        if record.outcome in (Outcome.SLP, Outcome.RETRY, Outcome.RESU) and (record.until is None or record.until > now)
+        if record.outcome in (Outcome.SLP, Outcome.RETRY, Outcome.RESU)
+        and (record.until is None or record.until > now)
+        and not is_abandoned(snapshot, record.key)
     }
     deeper = [key for key, fan in snapshot.fans.items() if fan.asking]
     asking = _items_of(part, [*(record.key for record in open_waits(snapshot)), *deeper])
