@@ -83,7 +83,10 @@ def gather(engine: Engine, snapshot: Snapshot, action: Gather, *, is_late: Calla
     fan = _joined(engine, head, start, len(action.value))
     last = decider(fan, tolerated(node, fan.total))
     is_complete, children = True, []
+    left: list[StepRecord] = []
     if last is not None:
+        if not missing(fan, last):
+            fan, left = _left_waiting(engine, snapshot, start, fan, last)
         _cancel_children(engine, head, key, fan, behind=last, nested=_nests(node))
     elif missing(fan, None):
         before = _first_missing(engine, head, key, first_items(fan)) * fan.shard
@@ -92,7 +95,7 @@ def gather(engine: Engine, snapshot: Snapshot, action: Gather, *, is_late: Calla
             fan = _mended(engine, snapshot, key, fan, begun)
         fan = replace(fan, begun=begun)
     if not missing(fan, last):
-        snapshot = _with_items(engine, snapshot, key)
+        snapshot = _with_items(engine, snapshot, key, left)
     elif engine.hints.queue is None:
         children = [_child(head, key, first) for first in unfinished(fan)]
         standing = [store.peek(child) for child in children]
@@ -285,11 +288,36 @@ def _given_up(
             yield item, record
 
 
-def _with_items(engine: Engine, snapshot: Snapshot, key: StepKey) -> Snapshot:
-    """The same with the records of all items of a foreach, which can now be left."""
+def _left_waiting(
+    engine: Engine, snapshot: Snapshot, start: StepRecord, fan: Fan, last: int
+) -> tuple[Fan, list[StepRecord]]:
+    """The foreach as it is before it ends early, and the records of the items that it leaves with open suspensions.
+
+    An item that was answered waits no more, though its child may not have been driven since to say so: what is in
+    front of the item that decides is looked at once more.
+    """
+    head, graph = snapshot.head, engine.graph(snapshot.head.workflow)
+    waiting = {index for index in fan.parked if index < last}
+    left: list[StepRecord] = []
+    for first in sorted({index - index % fan.shard for index in waiting}):
+        child = _seen(engine, graph, _child(head, start.key, first))
+        if child is None or child.head.part is None:
+            continue
+        parked = _waits_of(child, child.head.part, engine.time_of(child)).parked
+        items = waiting.intersection(items_from(fan, first))
+        if not child.head.is_terminal:
+            fan = replace(fan, parked=fan.parked - (items - parked))
+        known = (child.records.get(item_of(start.key, index)) for index in sorted(items))
+        left += [delivered(record, start) for record in known if record is not None]
+    return fan, left
+
+
+def _with_items(engine: Engine, snapshot: Snapshot, key: StepKey, left: list[StepRecord]) -> Snapshot:
+    """The same with the records of all items of a foreach, which can now be left; also of those that will never end."""
     head = snapshot.head
     items = engine.store.scope(head.run, head.incarnation, Scope(key))
-    folded = fold(head, {**snapshot.records, **items}.values())
+    waiting = {record.key: record for record in left}
+    folded = fold(head, {**waiting, **snapshot.records, **items}.values())
     return replace(folded, around=snapshot.around, fans=snapshot.fans)
 
 
@@ -560,11 +588,17 @@ def child_at(snapshot: Snapshot, key: StepKey) -> RunRef | None:
 
 
 def _of_child(engine: Engine, graph: Graph, child: RunRef, *, everything: bool) -> dict[StepKey, StepRecord]:
+    snapshot = _seen(engine, graph, child, everything=everything)
+    return {} if snapshot is None else dict(snapshot.records)
+
+
+def _seen(engine: Engine, graph: Graph, child: RunRef, *, everything: bool = False) -> Snapshot | None:
+    """A child as it stands by itself, with what its own children know."""
     loaded = engine.store.load(child, everything=everything)
     if loaded is None:
-        return {}
+        return None
     snapshot = fold(loaded[0], loaded[1].values())
     key = snapshot.head.part.key if snapshot.head.part is not None else StepKey("")
     if _nests(graph.find(dotted(key))):
         snapshot = whole(engine, graph, snapshot, everything=everything)
-    return dict(snapshot.records)
+    return snapshot

@@ -278,40 +278,20 @@ def decode_head(item: Mapping[str, Attribute]) -> Head:
     if far := _far_in(item, HEAD_PAYLOADS):
         near = decode_head({name: value for name, value in item.items() if HEAD_PAYLOADS.get(name) not in far})
         return lazily(near, far, _unbound(near.run, None))
+    known = {field: decode(item[name]) for name, (field, decode) in _OPTIONAL_IN_HEAD.items() if name in item}
+    marks = value_of(item["tm"]) if "tm" in item else {}
     return Head(
         run=run_of(item["pk"]["S"]),
         workflow=item["wf"]["S"],
         definition=item["dv"]["S"],
-        input=_read(item, "in", value_of, None),
         input_hash=item["inh"]["S"],
         status=RunStatus(item["st"]["S"]),
         created_at=instant_of(item["ca"]),
         updated_at=instant_of(item["ua"]),
         version=int_of(item["ver"]),
         epoch=int_of(item["ep"]),
-        owner=_read(item, "own", _str_of, None),
-        lease_until=_read(item, "lx", instant_of, None),
-        incarnation=_read(item, "inc", int_of, 1),
-        effects=_read(item, "ik", int_of, None),
-        wake=_read(item, "wake", instant_of, None),
-        due=_read(item, "due", instant_of, None),
-        attempts=_read(item, "att", int_of, 0),
-        hops=_read(item, "hop", int_of, 0),
-        output=_read(item, "res", value_of, None),
-        failure=failure_of(_read(item, "err", value_of, None)),
-        blocked=_read(item, "blk", _str_of, None),
-        started_by=_read(item, "sb", _str_of, None),
-        canceled_by=_read(item, "cb", _str_of, None),
-        resource_id=_read(item, "rs", _str_of, None),
-        state=_read(item, "sta", value_of, {}),
-        request_context=_read(item, "ctx", value_of, {}),
-        trace=trace_of({**_read(item, "tm", value_of, {}), "t": _read(item, "tr", _str_of, None), "g": _tags_in(item)}),
-        continued=_read(item, "tc", lambda attribute: trace_of(value_of(attribute)), None),
-        waiting_since=_read(item, "sw", instant_of, None),
-        deadline=_read(item, "dl", instant_of, None),
-        expires_at=_read(item, "xp", instant_of, None),
-        outbox=tuple(name for name in _read(item, "ob", _str_of, "").split(",") if name),
-        part=_read(item, "po", lambda attribute: part_of(value_of(attribute)), None),
+        trace=trace_of({**marks, "t": _read(item, "tr", _str_of, None), "g": _tags_in(item)}),
+        **{"input": None, **known},
     )
 
 
@@ -492,6 +472,41 @@ def gather(root: Iterable[StepRecord], read: Callable[[Scope], Iterable[StepReco
         found = read(unread.pop())
 
 
+def _read(item: Mapping[str, Attribute], name: str, decode: Callable[[Attribute], Any], default: Any) -> Any:
+    attribute = item.get(name)
+    return default if attribute is None else decode(attribute)
+
+
+def _str_of(attribute: Attribute) -> str:
+    return str(attribute["S"])
+
+
+_OPTIONAL_IN_HEAD: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
+    "in": ("input", value_of),
+    "own": ("owner", _str_of),
+    "lx": ("lease_until", instant_of),
+    "inc": ("incarnation", int_of),
+    "ik": ("effects", int_of),
+    "wake": ("wake", instant_of),
+    "due": ("due", instant_of),
+    "att": ("attempts", int_of),
+    "hop": ("hops", int_of),
+    "res": ("output", value_of),
+    "err": ("failure", lambda attribute: failure_of(value_of(attribute))),
+    "blk": ("blocked", _str_of),
+    "sb": ("started_by", _str_of),
+    "cb": ("canceled_by", _str_of),
+    "rs": ("resource_id", _str_of),
+    "sta": ("state", value_of),
+    "ctx": ("request_context", value_of),
+    "tc": ("continued", lambda attribute: trace_of(value_of(attribute))),
+    "sw": ("waiting_since", instant_of),
+    "dl": ("deadline", instant_of),
+    "xp": ("expires_at", instant_of),
+    "ob": ("outbox", lambda attribute: tuple(name for name in attribute["S"].split(",") if name)),
+    "po": ("part", lambda attribute: part_of(value_of(attribute))),
+}
+"""The field that an attribute holds which a head may leave out; only what is there is looked at."""
 _OPTIONAL: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
     "sa": ("started_at", instant_of),
     "out": ("output", value_of),
@@ -582,15 +597,6 @@ def _unless(default: int, value: int) -> Attribute | None:
 
 def _payload(subject: str, value: Json) -> Attribute | None:
     return None if value is None else payload(subject, value)
-
-
-def _read(item: Mapping[str, Attribute], name: str, decode: Callable[[Attribute], Any], default: Any) -> Any:
-    attribute = item.get(name)
-    return default if attribute is None else decode(attribute)
-
-
-def _str_of(attribute: Attribute) -> str:
-    return str(attribute["S"])
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

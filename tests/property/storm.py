@@ -15,7 +15,7 @@ from flowcore.authoring.graph import Durability
 from flowcore.core.admit import open_waits
 from flowcore.errors import OutsideError, RequestError, RunNotFound
 from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once
-from flowcore.model import Outcome, Receipt, Snapshot, StepRecord, Wait, seats_of, wait_id
+from flowcore.model import Head, Outcome, Receipt, RunStatus, Snapshot, StepRecord, seats_of, wait_id
 from flowcore.ports import Store
 from flowcore.run import RunResult
 from flowcore.session import Pace
@@ -194,11 +194,13 @@ class Storm:
                 self.calm_down = True
             if self.chance.random() < self.weather.interludes:
                 self._look()
-            result = self.result()
-            if result.status in ("success", "failed", "canceled"):
-                return result
-            if result.status == "suspended" and not self._times_out(result.waits):
-                self._answer()
+            head = self.watched.peek(RUN)
+            assert head is not None  # it was started, and nobody deletes it
+            if head.is_terminal:
+                return self.result()
+            waiting = open_waits(whole) if (whole := self._at_rest(head)) is not None else []
+            if waiting and not all(record.until is not None for record in waiting):
+                self._answer(waiting)
             else:
                 self._wait()
         raise AssertionError(f"stuck in {self.watched.peek(RUN)}")
@@ -214,13 +216,18 @@ class Storm:
                     self.sample.input, wait=wait, by="starter", **GIVEN
                 )
 
-    def _times_out(self, waits: list[Wait[Any]]) -> bool:
-        return all(wait.deadline is not None for wait in waits)
+    def _at_rest(self, head: Head) -> Snapshot | None:
+        """The run, if it waits for answers alone: a child of a foreach that was answered may still be queued."""
+        if head.status is not RunStatus.SUSPENDED:
+            return None
+        whole = self.whole()
+        is_answered = any(record.outcome is Outcome.RESU for record in whole.records.values())
+        return None if is_answered or whole.head.public_status != "suspended" else whole
 
-    def _answer(self) -> None:
+    def _answer(self, waiting: list[StepRecord] | None = None) -> None:
         """Answer the first open suspension by key, as the oracle does, or any where it does not matter; or twice."""
         try:
-            waiting = open_waits(self.whole())
+            waiting = open_waits(self.whole()) if waiting is None else waiting
         except RunNotFound:
             return
         open_ = sorted((record for record in waiting if record.until is None), key=lambda record: record.key)
