@@ -601,3 +601,40 @@ def test_child_that_failed_as_a_whole_fails_its_items() -> None:
     assert "failed" == result.status
     assert result.error is not None
     assert ("TooManyHops", "fan") == (result.error.type, result.error.step)
+
+
+@step(state=dict[str, Any])
+def ask_or_fail(number: int, ctx: StepContext[int, int, dict[str, Any]]) -> int:
+    """Asks twice, having told so; 1 fails once it was answered."""
+    ctx.set_state({f"asked-{number}": True})
+    if ctx.resume_data is None:
+        ctx.suspend(number)
+    if number == 1:
+        raise ValueError("one fails")
+    return number + ctx.resume_data
+
+
+def test_an_answered_item_is_not_left_behind_by_one_that_fails_after_it() -> None:
+    """Its child may not have been driven since: the hint was lost. The foreach waits for what it comes to."""
+    flow = fanned(ask_or_fail, tolerated_failures=0)
+    app, run, _ = ran(flow, [0, 1], "queue")
+    app.resume("r", 5, step="fan", index=0)
+    assert isinstance(app.queue, MemoryQueue)
+    assert len(app.queue.pop_due(app.clock.now())) == 1  # lost
+    app.resume("r", 5, step="fan", index=1)
+    app.run_until_idle()
+    assert (run.result().status, run.result().steps["fan[1]"].status) == ("waiting", "failed")
+    app.advance(minutes=5)
+    assert (run.result().status, run.result().steps["fan[0]"].output) == ("failed", 5)
+
+
+def test_changes_of_an_item_that_still_waits_are_kept_when_the_foreach_fails() -> None:
+    """What it has changed is stored; a nested workflow around the foreach hands it on as it would that of any other."""
+    inner = workflow("inner", input=list[int], output=Any, state=dict[str, Any])
+    around = inner.foreach(ask_or_fail, id="fan", distributed=True).commit()
+    flow = workflow("outer", input=list[int], output=Any, state=dict[str, Any]).then(around).commit()
+    app, run, _ = ran(flow, [0, 1])
+    app.resume("r", 5, step="inner.fan", index=1)
+    app.run_until_idle()
+    assert run.result().status == "failed"
+    assert run.result().state == {"asked-0": True, "asked-1": True}
