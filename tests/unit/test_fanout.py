@@ -630,9 +630,9 @@ def test_an_answered_item_is_not_left_behind_by_one_that_fails_after_it() -> Non
 
 def test_changes_of_an_item_that_still_waits_are_kept_when_the_foreach_fails() -> None:
     """What it has changed is stored; a nested workflow around the foreach hands it on as it would that of any other."""
-    inner = workflow("inner", input=list[int], output=Any, state=dict[str, Any])
+    inner = workflow("inner", input=list[int], output=list[int], state=dict[str, Any])
     around = inner.foreach(ask_or_fail, id="fan", distributed=True).commit()
-    flow = workflow("outer", input=list[int], output=Any, state=dict[str, Any]).then(around).commit()
+    flow = workflow("outer", input=list[int], output=list[int], state=dict[str, Any]).then(around).commit()
     app, run, _ = ran(flow, [0, 1])
     app.resume("r", 5, step="inner.fan", index=1)
     app.run_until_idle()
