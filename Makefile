@@ -56,9 +56,10 @@ check: $(STAMP) ## every gate: format, lint, types, tests, coverage
 	$(PY) -m mypy --strict $(SOURCES)
 	$(PY) -m pyright
 	$(PY) -m pytest -n $(JOBS) --dist loadgroup
+	$(MAKE) gate
 	$(PY) -m pytest -q tests/unit --cov=flowcore.core --cov-branch --cov-report=term --cov-fail-under=100
 
-gate: $(STAMP) ## the proofs between suite and long run: storms, faults, mutants, killed workers, fuzz, a browser
+gate: $(STAMP) ## the second half of check: storms, faults, mutants, killed workers, fuzz, a browser; minutes
 	$(PY) -m pytest -n $(JOBS) --dist loadgroup -m gate
 
 prove: $(STAMP) ## the long proof: random workflows against the oracle, and figures at scale (SEEDS=20000 MOTO=500)

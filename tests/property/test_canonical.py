@@ -1,6 +1,6 @@
 """One workflow of each shape under every fault at every operation of the store: it becomes what it always becomes.
 
-``make gate`` tries every single fault, ``make prove`` every pair of the five kinds that a store can come to.
+``make check`` tries every single fault, ``make prove`` every pair of the five kinds that a store can come to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The canonical workflows over boto3 and DynamoDB as moto plays it, with faults at the requests themselves.
 
 Below our adapter: it tries again, knows its own writes by their token, or gives up and says so. Three workflows under
-``make gate``, all of them under ``make prove``.
+``make check``, all of them under ``make prove``.
 """
 
 from __future__ import annotations

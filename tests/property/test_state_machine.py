@@ -1,6 +1,6 @@
 """One run, and everything that anybody may do to it, in any order: the rules hold after each, and the run gets over.
 
-A state machine draws what happens; what fails is made small and told as the calls that lead to it. ``make gate`` tries
+A state machine draws what happens; what fails is made small and told as the calls that lead to it. ``make check`` tries
 300 lives of up to 50 events, ``make prove`` 5,000 of up to 100.
 """
 

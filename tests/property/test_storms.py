@@ -4,7 +4,7 @@ A seed that fails is printed and added to ``seeds.txt``, which is replayed on it
 
     python -m pytest tests/property -k kept
 
-``make gate`` goes on to ten thousand seeds; more, and hundreds on DynamoDB as moto plays it: ``make prove``.
+``make check`` goes on to ten thousand seeds; more, and hundreds on DynamoDB as moto plays it: ``make prove``.
 """
 
 from __future__ import annotations
