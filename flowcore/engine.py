@@ -37,7 +37,7 @@ from flowcore.errors import (
     StillRunning,
     WorkflowNotFound,
 )
-from flowcore.fanout import PATIENCE, child_at, delete_children, whole, within
+from flowcore.fanout import PATIENCE, child_at, delete_children, touch, whole, within
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
@@ -258,6 +258,8 @@ class Engine:
                 self.hints.scheduler.unschedule(run, version=head.version - 1)
             with suppress(OutsideError, BlobLost):  # it is canceled; who listens in vain is dropped by the next event
                 stop_listening(self.store, head)
+            if head.part is not None:
+                touch(self, RunRef(run.tenant, head.part.run))
         return head
 
     def restart(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
