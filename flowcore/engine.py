@@ -37,7 +37,7 @@ from flowcore.errors import (
     StillRunning,
     WorkflowNotFound,
 )
-from flowcore.fanout import PATIENCE, child_at, delete_children, touch, whole, within
+from flowcore.fanout import PATIENCE, child_at, delete_children, touch, unblock_children, whole, within
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
@@ -298,12 +298,19 @@ class Engine:
         return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
 
     def unblock(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
-        """Have a blocked run judged anew, by the code of whoever takes it up. Raises: RunNotFound, NotBlocked."""
+        """Have a blocked run judged anew, by the code of whoever takes it up, and its children that are blocked.
+
+        Raises: RunNotFound, NotBlocked.
+        """
         snapshot = self.read(run, everything=False)
         head = snapshot.head
-        if head.status is not RunStatus.BLOCKED:
+        if head.status is RunStatus.BLOCKED:  # first: children of a run that stands still do not go on
+            head = heads.requeued(head, self.time_of(snapshot))
+            self._moved_to(head, version=snapshot.head.version)
+        is_mended = unblock_children(self, head, here=here, deadline=deadline) or head is not snapshot.head
+        if not is_mended:
             raise NotBlocked(run.id, head.public_status)
-        return self._moved_on(heads.requeued(head, self.time_of(snapshot)), head, here=here, deadline=deadline)
+        return self.looked_at(head, here=here, deadline=deadline)
 
     def time_travel(
         self,
@@ -647,11 +654,14 @@ class Engine:
         self, moved: Head, before: Head, *, here: bool, deadline: datetime | None, per_step: bool = False
     ) -> Snapshot:
         """Write the head an operator wants, if nobody wrote meanwhile, and see that somebody drives it."""
-        if not isinstance(self.store.move(moved, version=before.version), Written):
-            raise ConflictError(
-                f"Run {before.run.id!r} moved meanwhile. Look at it again and repeat what you asked for."
-            )
+        self._moved_to(moved, version=before.version)
         return self.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
+
+    def _moved_to(self, moved: Head, *, version: int) -> None:
+        if not isinstance(self.store.move(moved, version=version), Written):
+            raise ConflictError(
+                f"Run {moved.run.id!r} moved meanwhile. Look at it again and repeat what you asked for."
+            )
 
     def looked_at(self, head: Head, *, here: bool, deadline: datetime | None, per_step: bool = False) -> Snapshot:
         """The run after somebody was told to look at it: this process, or a worker."""

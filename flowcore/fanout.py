@@ -158,6 +158,23 @@ def open_children(engine: Engine, head: Head) -> Iterator[Head]:
                 yield from open_children(engine, child)
 
 
+def unblock_children(engine: Engine, head: Head, *, here: bool, deadline: datetime | None) -> int:
+    """Have the children of a run that stand still judged anew, here or by workers; how many there were."""
+    count = 0
+    for child in open_children(engine, head):
+        if child.status is not RunStatus.BLOCKED:
+            continue
+        moved = heads.requeued(child, max(engine.clock.now(), child.updated_at))
+        if not isinstance(engine.store.move(moved, version=child.version), Written):
+            continue
+        count += 1
+        if here:
+            engine.look(child.run, deadline=deadline)
+        else:
+            engine.hints.send(child.run, at=moved.updated_at, version=moved.version)
+    return count
+
+
 def delete_children(engine: Engine, run: RunRef) -> None:
     """Remove every child that any life of a run has had, for good."""
     for join in engine.store.joins(run):
@@ -272,9 +289,7 @@ def _mended(engine: Engine, snapshot: Snapshot, key: StepKey, fan: Fan, begun: i
 
 
 def _park(engine: Engine, child: Head, fan: Fan) -> bool:
-    """Tell again which items wait for answers, if it is not known: whoever was answered earlier said too late that they
-    do not. Whether there was something to tell.
-    """
+    """Tell again which items wait for answers: an earlier answer was slower to say that they do not. Whether it was."""
     seen = _seen(engine, engine.graph(child.workflow), child.run)
     if seen is None or child.part is None or seen.head.version != child.version:
         return False

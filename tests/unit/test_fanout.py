@@ -566,7 +566,7 @@ def ask_again(number: int, ctx: StepContext[int, int]) -> int:
 
 
 def test_a_worker_that_thaws_does_not_hide_that_an_item_waits() -> None:
-    """It took an answer before, froze, and now says late that the item waits no more; that has asked again meanwhile."""
+    """It took an answer, froze, and now says late that the item waits no more; which has asked again meanwhile."""
 
     def freezes(call: Call) -> None:
         if call.verb == "join" and not thawed:
@@ -576,9 +576,8 @@ def test_a_worker_that_thaws_does_not_hide_that_an_item_waits() -> None:
 
     thawed: list[int] = []
     app, run, _ = ran(fanned(ask_again, shard=2), [0, 1, 2, 3], "queue")
-    frozen = LocalApp(
-        App(*app.workflows.values()), store=FaultyStore(app.store, freezes), clock=app.clock, queue=app.queue
-    )
+    given: dict[str, Any] = {"clock": app.clock, "queue": app.queue}
+    frozen = LocalApp(App(*app.workflows.values()), store=FaultyStore(app.store, freezes), **given)
     app.resume("r", 1, step="fan", index=0)
     frozen.look(RunRef("default", child_id("r", 1, StepKey("fan"), 0)))
     assert thawed
