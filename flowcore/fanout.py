@@ -158,11 +158,19 @@ def open_children(engine: Engine, head: Head) -> Iterator[Head]:
                 yield from open_children(engine, child)
 
 
-def unblock_children(engine: Engine, head: Head, *, here: bool, deadline: datetime | None) -> int:
-    """Have the children of a run that stand still judged anew, here or by workers; how many there were."""
-    count = 0
+def put_off(child: Head, now: datetime) -> Head:
+    """A child whose run an operator has stopped looks again after a while, if nobody has it look before."""
+    return heads.parked(child, now, RunStatus.WAITING, now + PATIENCE)
+
+
+def take_up_children(engine: Engine, head: Head, *, here: bool, deadline: datetime | None) -> int:
+    """Have the children of a run that stand still, or were put off, go on here or by workers; how many there were."""
+    graph, count = engine.graphs.get(head.workflow), 0
+    if graph is not None and not graph.fans_out:
+        return 0
     for child in open_children(engine, head):
-        if child.status is not RunStatus.BLOCKED:
+        is_put_off = child.status is RunStatus.WAITING and child.wake == child.updated_at + PATIENCE
+        if child.status is not RunStatus.BLOCKED and not is_put_off:
             continue
         moved = heads.requeued(child, max(engine.clock.now(), child.updated_at))
         if not isinstance(engine.store.move(moved, version=child.version), Written):

@@ -460,6 +460,20 @@ def test_a_paused_run_begins_no_items() -> None:
     assert ({}, [2, 4]) == (seen, run.result().output)
 
 
+@pytest.mark.parametrize("where", ["here", "queue"])
+def test_an_answer_to_an_item_of_a_paused_run_is_applied_when_it_is_unpaused(where: Where) -> None:
+    """At once: its child was put off, and does not sleep on."""
+    app, run, _ = ran(fanned(ask), [0, 1], where)
+    run.pause()
+    receipt = app.resume("r", 40, step="fan", index=0).receipt
+    app.run_until_idle()
+    paused = run.result()
+    assert ("applied", "paused", 1) == (receipt and receipt.verdict, paused.status, paused.progress["fan"].done)
+    run.unpause()
+    app.run_until_idle()
+    assert [40, 1] == run.result().output
+
+
 def test_a_new_life_has_children_of_its_own() -> None:
     """Time travel to the fan begins all items anew; those of the former life deliver nothing."""
     app, run, _ = ran(fanned(ask), [0, 2], "queue")
