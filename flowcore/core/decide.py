@@ -375,7 +375,7 @@ class _Walk:
         if record is None:
             return self._ask(Evaluate(place, value))
         if record.outcome is Outcome.SLP:
-            # By a clock that is behind, a sleep in front of a child's share would not be over: who began it knows better.
+            # By a clock that is behind, a sleep in front of a child's share is not over: who began it knows better.
             return Done(value) if self.is_around or self._is_over(record.until) else LIVE
         return _settled(record, value)
 
