@@ -717,10 +717,12 @@ def test_changes_of_an_item_that_still_waits_are_kept_when_the_foreach_fails() -
 
 def test_a_worker_whose_clock_is_behind_does_the_work_of_a_child() -> None:
     """By its clock the sleep in front of the foreach is not over; whoever began the child knows better."""
-    flow = workflow("rested", input=list[int], output=Any).sleep(timedelta(minutes=5))
+    flow = workflow("rested", input=list[int], output=list[int]).sleep(timedelta(minutes=5))
     rested = flow.foreach(double, id="fan", distributed=True).commit()
     app, run, _ = ran(rested, [1, 2], "queue")
-    ahead = LocalApp(App(rested), store=app.store, queue=app.queue, clock=ShiftedClock(app.clock, timedelta(minutes=5)))
+    clock: Any = ShiftedClock(app.clock, timedelta(minutes=5))
+    queue: Any = app.queue
+    ahead = LocalApp(App(rested), store=app.store, queue=queue, clock=clock)
     ahead.look(RunRef("default", "r"), deadline=ahead.clock.now() + timedelta(seconds=1))
     assert run.result().updated_at == ahead.clock.now()  # which wakes the run, and has no time for more
     app.run_until_idle()
