@@ -17,9 +17,9 @@ from flowcore.core.admit import open_waits
 from flowcore.errors import OutsideError, RequestError, RunNotFound
 from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once
 from flowcore.model import Head, Outcome, Receipt, RunStatus, Snapshot, StepRecord, seats_of, wait_id
+from flowcore.pace import Pace
 from flowcore.ports import Store
 from flowcore.run import RunResult
-from flowcore.session import Pace
 from flowcore.testing import (
     Fault,
     FaultyStore,
