@@ -306,7 +306,7 @@ def waits(
     """The inbox: open suspensions of all runs.
 
     Args:
-        assignee: those that this person may answer.
+        assignee: those that this person may answer by now, and has not answered yet.
         due_before: those whose deadline is before.
         limit: of one page; 100 at most. A page may show fewer, or none, and not be the last.
     """

@@ -356,6 +356,9 @@ def answering(desk: Desk) -> None:
     assert {"r-1", "r-2"} == {one.wait.run_id for one in desk.waits(limit=1)}
     assert ["r-2"] == [one.wait.run_id for one in desk.waits(due_before=datetime(2100, 1, 1, tzinfo=UTC))]
     assert ["r-2"] == [one.wait.run_id for one in desk.waits(assignee="mia")]
+    assert ["r-2"] == [one.wait.run_id for one in desk.waits(assignee="eve")]
+    desk.app.advance(days=1)
+    assert {"r-1", "r-2"} == {one.wait.run_id for one in desk.waits(assignee="eve")}
     (mine,) = desk.waits(label="boss", resource_id="c-1", workflow="approval")
     assert isinstance(mine, InboxWait)
     assert replace(desk.app.run("r-1").result().waits[0], doors=None) == mine.wait
