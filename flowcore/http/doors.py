@@ -36,11 +36,11 @@ from flowcore.errors import (
 from flowcore.http import problems
 from flowcore.http.bodies import receipt_json
 from flowcore.http.raw import raw_body
-from flowcore.http.strict import parsed
 from flowcore.inbox import Asked, asked
 from flowcore.keys import RunRef
 from flowcore.links import Grant, Links, born_at
 from flowcore.model import Json, Receipt
+from flowcore.strict import parsed
 
 _CHANNELS = {
     "link": "over a link like this one",

@@ -11,12 +11,11 @@ import pytest
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.api_gateway import Router
 
-from flowcore import App, step, workflow
+from flowcore import App, step, strict, workflow
 from flowcore.errors import MalformedRequest
-from flowcore.http import strict
 from flowcore.http.limits import MOST_BYTES
 from flowcore.http.routes import routes
-from flowcore.http.strict import parsed
+from flowcore.strict import parsed
 from flowcore.testing import LocalApp
 from tests.unit.web import Web
 
