@@ -66,9 +66,12 @@ def _pages(router: Router, app: App, links: Links) -> None:
     def show(token: str) -> Response[str]:
         try:
             grant = links.read(token, "a", app.clock.now())
-            return _asking(_opened(app, grant, by=grant.actor), grant)
         except FlowcoreError as error:
             return _refusal(error)
+        try:
+            return _asking(_opened(app, grant, by=grant.actor), grant)
+        except FlowcoreError as error:
+            return _refusal(error, grant.actor)
 
     @router.head("/a/<token>")
     def probe(token: str) -> Response[str]:
@@ -79,17 +82,20 @@ def _pages(router: Router, app: App, links: Links) -> None:
     def decide(token: str) -> Response[str]:
         try:
             grant = links.read(token, "a", app.clock.now())
+        except FlowcoreError as error:
+            return _refusal(error)
+        try:
             found = _opened(app, grant)
             posted = _posted(router)
         except FlowcoreError as error:
-            return _refusal(error)
+            return _refusal(error, grant.actor)
         try:
             data = _value(forms.read(forms.fields(found.answer.schema()), posted))
             return _thanks(_answered(app, grant, data, via="link"))
         except (InvalidPayload, MalformedRequest) as error:
             return _asking(found, grant, posted, error)
         except FlowcoreError as error:
-            return _refusal(error)
+            return _refusal(error, grant.actor)
 
 
 def _callbacks(router: Router, app: App, links: Links) -> None:
@@ -199,9 +205,12 @@ def _thanks(receipt: Receipt) -> Response[str]:
     return _told(HTTPStatus.OK, "Thank you", text, "good")
 
 
-def _refusal(error: FlowcoreError) -> Response[str]:
-    """An error of ours as a page for whoever clicked."""
+def _refusal(error: FlowcoreError, by: str | None = None) -> Response[str]:
+    """An error of ours as a page for whoever clicked; ``by``: as whom he answers."""
     match error:
+        case AlreadyResumed() if by is not None and error.winner.get("by") == by:
+            text = "Your answer is known and stays as it is; nothing more is needed of you."
+            return _told(HTTPStatus.CONFLICT, "You have answered", text, "", _winner(error.winner))
         case AlreadyResumed():
             facts = _winner(error.winner)
             return _told(HTTPStatus.CONFLICT, "Already decided", "Somebody has answered before.", "", facts)

@@ -139,7 +139,7 @@ def test_story_from_the_mail_to_the_bank(stack: LocalStack, browser: Browser, tm
     assert "990 cents are back" == shown(stack, "story-1")["output"]
 
     browser.open(link)
-    assert "Already decided" in browser.text
+    assert "You have answered" in browser.text
     assert APPROVER in browser.text
     assert is_drawn(browser.shoot(tmp_path / "decided.png"))
     assert [] == [url for url in browser.requests if not url.startswith((stack.url, "about:"))]

@@ -241,6 +241,21 @@ def test_links_count_votes_until_enough_have_answered(board: Shop) -> None:
     assert 2 == board.run.result().output
 
 
+def test_second_click_of_a_voter_says_that_he_has_answered(board: Shop) -> None:
+    """Not that it is decided, which it is not; afterwards who was last to decide."""
+    ada, bob = (board.path(board.wait.approval_url(actor=name)) for name in ("ada", "bob"))
+    board.web.fill_in(ada, approved="true")
+    for again in (board.web.get(ada), board.web.fill_in(ada, approved="false")):
+        text = Seen(again.text).text
+        assert 409 == again.status
+        assert "You have answered" in text
+        assert "ada" in text
+        assert "decided" not in text
+    board.web.fill_in(bob, approved="true")
+    assert "You have answered" in board.web.get(bob).text
+    assert "Already decided" in board.web.get(ada).text
+
+
 def test_callback_takes_json_and_answers_with_a_receipt(shop: Shop) -> None:
     """A program needs no page; what it does wrong it is told as a problem."""
     path = shop.path(shop.wait.callback_url(actor="erp"))
