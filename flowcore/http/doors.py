@@ -6,6 +6,7 @@ A page shows and asks; only a POST decides. Mail scanners open links, so GET and
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -176,7 +177,8 @@ def _asking(
     error: InvalidPayload | MalformedRequest | None = None,
 ) -> Response[str]:
     wait, form = found.wait, forms.fields(found.answer.schema())
-    told = {row["path"]: row["message"] for row in error.errors} if isinstance(error, InvalidPayload) else {}
+    wrong = error.errors if isinstance(error, InvalidPayload) else ()
+    told = {row["path"]: _for_a_person(row["message"]) for row in wrong}
     rows = {field.name: told.pop(dotted) for field in form if (dotted := ".".join(field.path)) in told}
     general = "; ".join(f"{path}: {message}" if path else message for path, message in told.items())
     if isinstance(error, MalformedRequest):
@@ -195,6 +197,11 @@ def _asking(
         refused=error is not None,
     )
     return _page(HTTPStatus.OK if error is None else HTTPStatus.UNPROCESSABLE_ENTITY, body)
+
+
+def _for_a_person(message: str) -> str:
+    """What is wrong, without the name of a type behind it."""
+    return re.sub(r" \(found \w+\)$", "", message)
 
 
 def _thanks(receipt: Receipt) -> Response[str]:

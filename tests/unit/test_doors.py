@@ -164,6 +164,7 @@ def test_answer_that_does_not_fit_comes_back_with_what_was_typed(shop: Shop) -> 
     assert 422 == wrong.status
     seen = Seen(wrong.text)
     assert "greater than or equal to 0" in seen.text
+    assert "found int" not in seen.text
     assert HOSTILE in _typed(wrong, "comment")
     assert "Field required" in seen.text
     assert "suspended" == shop.run.result().status
