@@ -37,7 +37,7 @@ from flowcore.errors import (
 from flowcore.http import problems
 from flowcore.http.bodies import receipt_json
 from flowcore.http.raw import raw_body
-from flowcore.inbox import Asked, asked
+from flowcore.inbox import NOT_KNOWN_YET, Asked, asked
 from flowcore.keys import RunRef
 from flowcore.links import Grant, Links, born_at
 from flowcore.model import Json, Receipt
@@ -117,8 +117,8 @@ def _callbacks(router: Router, app: App, links: Links) -> None:
         )
 
 
-def _opened(app: App, grant: Grant, *, by: str | None = None) -> Asked:
-    """The wait that a link opens, if it is still open, and for ``by``, if he is given. Raises: RequestError."""
+def _opened(app: App, grant: Grant, *, by: str | None = NOT_KNOWN_YET) -> Asked:
+    """The wait that a link opens, if it is still open, and for ``by``, if that is said. Raises: RequestError."""
     _same_run(app, grant)
     try:
         return asked(app.for_tenant(grant.tenant), grant.run_id, grant.wait, by=by)
