@@ -37,7 +37,7 @@ from flowcore.errors import (
     StillRunning,
     WorkflowNotFound,
 )
-from flowcore.fanout import PATIENCE, child_at, delete_children, whole, within
+from flowcore.fanout import child_at, delete_children, put_off, take_up_children, touch, whole, within
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef, StepKey, dotted
@@ -209,9 +209,10 @@ class Engine:
         owner = self.ids.fresh()
         if resume.wait is not None and "[" in resume.wait:
             place, _ = wait_place(resume.wait)
-            child = child_at(self._as_it_stands(run, everything=False), place)
+            around = self._as_it_stands(run, everything=False)
+            child = child_at(around, place)
             if child is not None:
-                return self._taken_in(run, [(child, resume)], data, here=here, deadline=deadline, taken=taken)
+                return self._taken_in(around, [(child, resume)], data, here=here, deadline=deadline, taken=taken)
         # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
         # care: it is open or it is not.
         everything = resume.idempotency_key is not None and resume.wait is None
@@ -228,7 +229,7 @@ class Engine:
                     self.hint_again(snapshot.head)
                     return snapshot, first
                 case Meant(records) if children := self._in_children(snapshot, records, resume):
-                    return self._taken_in(run, children, data, here=here, deadline=deadline, taken=taken)
+                    return self._taken_in(snapshot, children, data, here=here, deadline=deadline, taken=taken)
                 case Meant(records, seats):
                     meant = zip(records, seats, strict=True)
                     answers = [self._answer(graph, snapshot, record, data, resume, seat) for record, seat in meant]
@@ -258,6 +259,8 @@ class Engine:
                 self.hints.scheduler.unschedule(run, version=head.version - 1)
             with suppress(OutsideError, BlobLost):  # it is canceled; who listens in vain is dropped by the next event
                 stop_listening(self.store, head)
+            if head.part is not None:
+                touch(self, RunRef(run.tenant, head.part.run))
         return head
 
     def restart(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
@@ -293,15 +296,24 @@ class Engine:
         if head.status not in (RunStatus.PAUSED, RunStatus.BLOCKED):
             raise NotActive(run.id, head.public_status, "unpaused")
         moved = heads.requeued(head, self.time_of(snapshot))
-        return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
+        self._moved_to(moved, version=head.version)
+        take_up_children(self, moved, here=here, deadline=deadline)
+        return self.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
 
     def unblock(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
-        """Have a blocked run judged anew, by the code of whoever takes it up. Raises: RunNotFound, NotBlocked."""
+        """Have a blocked run judged anew, by the code of whoever takes it up, and its children that are blocked.
+
+        Raises: RunNotFound, NotBlocked.
+        """
         snapshot = self.read(run, everything=False)
         head = snapshot.head
-        if head.status is not RunStatus.BLOCKED:
+        if head.status is RunStatus.BLOCKED:  # first: children of a run that stands still do not go on
+            head = heads.requeued(head, self.time_of(snapshot))
+            self._moved_to(head, version=snapshot.head.version)
+        has_children = take_up_children(self, head, here=here, deadline=deadline) > 0
+        if head is snapshot.head and not has_children:
             raise NotBlocked(run.id, head.public_status)
-        return self._moved_on(heads.requeued(head, self.time_of(snapshot)), head, here=here, deadline=deadline)
+        return self.looked_at(head, here=here, deadline=deadline)
 
     def time_travel(
         self,
@@ -601,7 +613,7 @@ class Engine:
 
     def _taken_in(
         self,
-        run: RunRef,
+        around: Snapshot,
         children: Sequence[tuple[RunRef, Resume]],
         data: Json,
         *,
@@ -609,8 +621,12 @@ class Engine:
         deadline: datetime | None,
         taken: Sent | None,
     ) -> tuple[Snapshot, Receipt]:
-        """Answer suspensions in children; of several, those that others answer meanwhile keep what they got."""
-        receipt, refused = None, None
+        """Answer suspensions in children; of several, those that others answer meanwhile keep what they got.
+
+        Children of a run that stands still do not go on before it does.
+        """
+        run, receipt, refused = around.head.run, None, None
+        here = here and around.root.status not in (RunStatus.PAUSED, RunStatus.BLOCKED)
         for child, resume in children:
             try:
                 _, told = self.take(child, data, resume, here=here, deadline=deadline, taken=taken)
@@ -645,11 +661,14 @@ class Engine:
         self, moved: Head, before: Head, *, here: bool, deadline: datetime | None, per_step: bool = False
     ) -> Snapshot:
         """Write the head an operator wants, if nobody wrote meanwhile, and see that somebody drives it."""
-        if not isinstance(self.store.move(moved, version=before.version), Written):
-            raise ConflictError(
-                f"Run {before.run.id!r} moved meanwhile. Look at it again and repeat what you asked for."
-            )
+        self._moved_to(moved, version=before.version)
         return self.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
+
+    def _moved_to(self, moved: Head, *, version: int) -> None:
+        if not isinstance(self.store.move(moved, version=version), Written):
+            raise ConflictError(
+                f"Run {moved.run.id!r} moved meanwhile. Look at it again and repeat what you asked for."
+            )
 
     def looked_at(self, head: Head, *, here: bool, deadline: datetime | None, per_step: bool = False) -> Snapshot:
         """The run after somebody was told to look at it: this process, or a worker."""
@@ -737,11 +756,11 @@ class Engine:
         return self.store.cancel(head.run, now=self.clock.now()) or head
 
     def _waiting(self, snapshot: Snapshot) -> Head:
-        """A child whose run an operator has stopped looks again after a while."""
-        held, now = snapshot.head, self.time_of(snapshot)
-        head = heads.parked(held, now, RunStatus.WAITING, now + PATIENCE)
-        if isinstance(self.store.release(head, epoch=held.epoch, version=held.version), Written):
-            self.hints.send(head.run, at=now + PATIENCE, version=head.version)
+        """A child whose run an operator has stopped goes on when that does."""
+        held = snapshot.head
+        head = put_off(held, self.time_of(snapshot))
+        if isinstance(self.store.release(head, epoch=held.epoch, version=held.version), Written) and head.wake:
+            self.hints.send(head.run, at=head.wake, version=head.version)
         return head
 
     def _drive(

@@ -84,16 +84,19 @@ def gather(engine: Engine, snapshot: Snapshot, action: Gather, *, is_late: Calla
     last = decider(fan, tolerated(node, fan.total))
     is_complete, children = True, []
     left: list[StepRecord] = []
-    if last is not None:
-        if not missing(fan, last):
-            fan, left = _left_waiting(engine, snapshot, start, fan, last)
-        _cancel_children(engine, head, key, fan, behind=last, nested=_nests(node))
-    elif missing(fan, None):
+    if last is not None and missing(fan, last):
+        fan = _mended(engine, snapshot, key, fan, last)
+    elif last is None and missing(fan, None):
         before = _first_missing(engine, head, key, first_items(fan)) * fan.shard
         begun, is_complete = _begin_missing(engine, snapshot, start, fan, before, is_late)
         if begun <= before:  # else somebody will look again before long
             fan = _mended(engine, snapshot, key, fan, begun)
         fan = replace(fan, begun=begun)
+    last = decider(fan, tolerated(node, fan.total))  # what was mended may have decided it
+    if last is not None:
+        if not missing(fan, last):
+            fan, left = _left_waiting(engine, snapshot, start, fan, last)
+        _cancel_children(engine, head, key, fan, behind=last, nested=_nests(node))
     if not missing(fan, last):
         snapshot = _with_items(engine, snapshot, key, left)
     elif engine.hints.queue is None:
@@ -153,6 +156,31 @@ def open_children(engine: Engine, head: Head) -> Iterator[Head]:
             yield child
             if nested:
                 yield from open_children(engine, child)
+
+
+def put_off(child: Head, now: datetime) -> Head:
+    """A child whose run an operator has stopped looks again after a while, if nobody has it look before."""
+    return heads.parked(child, now, RunStatus.WAITING, now + PATIENCE)
+
+
+def take_up_children(engine: Engine, head: Head, *, here: bool, deadline: datetime | None) -> int:
+    """Have the children of a run that stand still, or were put off, go on here or by workers; how many there were."""
+    graph, count = engine.graphs.get(head.workflow), 0
+    if graph is not None and not graph.fans_out:
+        return 0
+    for child in open_children(engine, head):
+        is_put_off = child.status is RunStatus.WAITING and child.wake == child.updated_at + PATIENCE
+        if child.status is not RunStatus.BLOCKED and not is_put_off:
+            continue
+        moved = heads.requeued(child, max(engine.clock.now(), child.updated_at))
+        if not isinstance(engine.store.move(moved, version=child.version), Written):
+            continue
+        count += 1
+        if here:
+            engine.look(child.run, deadline=deadline)
+        else:
+            engine.hints.send(child.run, at=moved.updated_at, version=moved.version)
+    return count
 
 
 def delete_children(engine: Engine, run: RunRef) -> None:
@@ -240,37 +268,45 @@ def _begin(engine: Engine, snapshot: Snapshot, key: StepKey, items: range) -> No
 
 
 def _mended(engine: Engine, snapshot: Snapshot, key: StepKey, fan: Fan, begun: int) -> Fan:
-    """Tell the joins of items that are done though nobody has told, and begin again the children that are lost.
+    """Tell the joins what nobody has told, and begin again the children that are lost, up to the item ``begun``.
 
-    A child that somebody has canceled or deleted by hand delivers nothing any more: its items have failed.
+    That is: which items are done, and which wait for an answer. A child that somebody has canceled or deleted by hand
+    delivers nothing any more: its items have failed.
     """
     head, store = snapshot.head, engine.store
     known = store.scope(head.run, head.incarnation, Scope(key))
-    for first in [first for first in unfinished(fan) if first < begun][:MOST_MERGED]:
+    is_told = True
+
+    def is_known(first: int) -> bool:
+        return (fan.done | fan.parked).issuperset(items_from(fan, first))
+
+    for first in sorted((first for first in unfinished(fan) if first < begun), key=is_known)[:MOST_MERGED]:
         child = store.peek(_child(head, key, first))
         if child is None:
             _begin(engine, snapshot, key, items_from(fan, first))
-        elif child.waiting_since is not None and fan.asking.isdisjoint(items_from(fan, first)):
-            _park(engine, child)
+        elif child.waiting_since is not None and not is_known(first):
+            is_told &= not _park(engine, child, fan)
         elif child.status is RunStatus.CANCELED:
             known = {**known, **dict(_given_up(engine, snapshot, key, items_from(fan, first), known))}
     untold = [record for record in _settled(known.values()) if item_number(record.key) not in fan.done]
-    if not untold:
+    if is_told and not untold:
         return fan
-    for join in store.joins(head.run, head.incarnation, key):
+    for join in store.joins(head.run, head.incarnation, key) if untold else ():
         _tell(engine, head.run, join, [record for record in untold if _is_of(join, record)])
     return fan_of(store.joins(head.run, head.incarnation, key))
 
 
-def _park(engine: Engine, child: Head) -> None:
-    """Tell again which items wait for answers: an earlier answer was slower to say that they do not."""
-    loaded = engine.store.load(child.run)
-    if loaded is None or child.part is None:
-        return
-    snapshot = fold(loaded[0], loaded[1].values())
-    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(snapshot, child.part, engine.time_of(snapshot))
+def _park(engine: Engine, child: Head, fan: Fan) -> bool:
+    """Tell again which items wait for answers: an earlier answer was slower to say that they do not. Whether it was."""
+    seen = _seen(engine, engine.graph(child.workflow), child.run)
+    if seen is None or child.part is None or seen.head.version != child.version:
+        return False
+    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(seen, child.part, engine.time_of(seen))
+    if waits.asking <= fan.asking and waits.parked <= fan.parked:
+        return False
     for join in engine.store.joins(run, child.incarnation, child.part.key):
         _tell(engine, run, join, [], waits)
+    return True
 
 
 def _given_up(

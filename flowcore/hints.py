@@ -8,14 +8,34 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from threading import Lock
 
 from flowcore.errors import OutsideError
 from flowcore.keys import RunRef
 from flowcore.ports import Clock, Hint, Queue, Scheduler, Store
 
 _LOGGER = logging.getLogger("flowcore.hints")
+
+
+class Tally:
+    """How often something has happened since somebody asked, in all threads."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._lock, self._count = Lock(), 0
+
+    def add(self) -> None:
+        """Once more."""
+        with self._lock:
+            self._count += 1
+
+    def take(self) -> int:
+        """How often; counted from nothing afterwards."""
+        with self._lock:
+            count, self._count = self._count, 0
+            return count
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +45,8 @@ class Hints:
     queue: Queue | None
     scheduler: Scheduler | None
     clock: Clock
+    lost: Tally = field(default_factory=Tally, compare=False, repr=False)
+    """Hints that neither queue nor scheduler took."""
 
     def send(self, run: RunRef, *, at: datetime, version: int) -> bool:
         """Have ``run`` looked at ``at``; whether that could be arranged.
@@ -43,6 +65,7 @@ class Hints:
             else:
                 return False
         except OutsideError as error:
+            self.lost.add()
             _LOGGER.warning("hint lost, the sweeper will find the run", extra={"run_id": run.id, "error": str(error)})
             return False
         return True

@@ -446,8 +446,8 @@ class Run(Generic[In, Out]):
         """Have a run judged anew that stood still because the code did not fit (``blocked`` says why).
 
         To be called after a deploy that mends it: hints, also late ones, do not take such a run up. It goes on where it
-        stood, or stands still again with the reason of today. ``flowcore.ops.unblock`` does it for all that would go
-        on.
+        stood, or stands still again with the reason of today. So do children of a distributed foreach, which stand
+        still without their run. ``flowcore.ops.unblock`` does it for all that would go on.
 
         Raises: RunNotFound; NotBlocked.
         """

@@ -13,7 +13,7 @@ from flowcore.http.api import Api
 from flowcore.http.everything import served, served_with_docs
 from flowcore.http.limits import Pace
 from flowcore.settings import Settings
-from handlers.bootstrap import served_app
+from handlers.bootstrap import hints_lost, served_app
 
 logger = Logger(service="flowcore-api")
 metrics = Metrics(namespace="flowcore", service="flowcore-api")
@@ -48,4 +48,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answer one request."""
     response = api(event, context)
     metrics.add_metric(name=f"Http{response['statusCode'] // 100}xx", unit=MetricUnit.Count, value=1)
+    metrics.add_metric(name="HintsLost", unit=MetricUnit.Count, value=hints_lost())
     return response

@@ -51,6 +51,11 @@ def served_app() -> App:
     )
 
 
+def hints_lost() -> int:
+    """How many hints neither queue nor scheduler took from this process since it was asked last."""
+    return served_app().engine.hints.lost.take()
+
+
 @cache
 def links() -> Links | None:
     """Signs and reads the links of this deployment; None where it makes none. Raises: SettingsError."""

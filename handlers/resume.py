@@ -17,7 +17,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from flowcore.errors import FlowcoreError
 from flowcore.intake import receive
-from handlers.bootstrap import served_app
+from handlers.bootstrap import hints_lost, served_app
 
 logger = Logger(service="flowcore-resume")
 metrics = Metrics(namespace="flowcore", service="flowcore-resume")
@@ -42,4 +42,6 @@ def take(record: SQSRecord) -> None:
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Handle one batch; messages that failed are named, so that only they come again."""
-    return process_partial_response(event=event, record_handler=take, processor=processor, context=context)
+    failed = process_partial_response(event=event, record_handler=take, processor=processor, context=context)
+    metrics.add_metric(name="HintsLost", unit=MetricUnit.Count, value=hints_lost())
+    return failed

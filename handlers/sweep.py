@@ -8,7 +8,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from handlers.bootstrap import served_app
+from handlers.bootstrap import hints_lost, served_app
 
 logger = Logger(service="flowcore-sweep")
 metrics = Metrics(namespace="flowcore", service="flowcore-sweep")
@@ -24,4 +24,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  #
     logger.info("swept", extra={"sent": sent, "long_overdue": late})
     metrics.add_metric(name="OverdueRuns", unit=MetricUnit.Count, value=sent)
     metrics.add_metric(name="LongOverdueRuns", unit=MetricUnit.Count, value=late)
+    metrics.add_metric(name="HintsLost", unit=MetricUnit.Count, value=hints_lost())
     return {"sent": sent}

@@ -15,7 +15,7 @@ from flowcore.http.doors import doors
 from flowcore.http.hooks import hooks
 from flowcore.http.limits import Pace
 from flowcore.settings import Settings
-from handlers.bootstrap import links, served_app
+from handlers.bootstrap import hints_lost, links, served_app
 from handlers.secrets import secrets_at
 
 logger = Logger(service="flowcore-webhook")
@@ -38,4 +38,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answer one request."""
     response = api(event, context)
     metrics.add_metric(name=f"Http{response['statusCode'] // 100}xx", unit=MetricUnit.Count, value=1)
+    metrics.add_metric(name="HintsLost", unit=MetricUnit.Count, value=hints_lost())
     return response

@@ -18,7 +18,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from flowcore.adapters.sqs import decode_hint
 from flowcore.errors import MalformedRequest
-from handlers.bootstrap import served_app
+from handlers.bootstrap import hints_lost, served_app
 
 logger = Logger(service="flowcore-worker")
 metrics = Metrics(namespace="flowcore", service="flowcore-worker")
@@ -46,4 +46,6 @@ def look(record: SQSRecord, lambda_context: LambdaContext) -> None:
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Handle one batch; messages that failed are named, so that only they come again."""
     metrics.add_metric(name="HintsReceived", unit=MetricUnit.Count, value=len(event["Records"]))
-    return process_partial_response(event=event, record_handler=look, processor=processor, context=context)
+    failed = process_partial_response(event=event, record_handler=look, processor=processor, context=context)
+    metrics.add_metric(name="HintsLost", unit=MetricUnit.Count, value=hints_lost())
+    return failed

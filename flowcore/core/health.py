@@ -75,7 +75,7 @@ def findings_of_child(child: Head, now: datetime) -> Iterator[Finding]:
     items = f"item {part.first}" if part.stop == part.first + 1 else f"items {part.first} to {part.stop - 1}"
     found = list(_of_time(child, now))
     if child.status is RunStatus.BLOCKED:
-        found.append(("blocked", f"{child.blocked}; once that is mended, unblock it"))
+        found.append(("blocked", f"{child.blocked}; once that is mended, unblock the run"))
     if child.status in SELF_MOVING and child.due is None:
         found.append(("lost", f"{child.status} without a time to look at it again; restart the run"))
     for ailment, detail in found:

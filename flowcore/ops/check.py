@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flowcore.app import App
 from flowcore.errors import ConflictError, NotBlocked, RunNotFound
 from flowcore.model import RunStatus
-from flowcore.ops.open_runs import Obstacle, obstacles, open_runs
+from flowcore.ops.open_runs import OPEN, Obstacle, obstacles, open_runs
 
 SHOWN = 10
 """Runs of which a report in words tells for each reason."""
@@ -77,7 +77,7 @@ def check(app: App, *, workflow: str | None = None) -> CheckReport:
 
     Run it with tomorrow's code on today's table before a deploy: every step that a run has met must be there, or be
     said to be renamed or removed, and what is stored must fit its type, or have a migration. Reads each open run once,
-    about a read unit a run; migrations are called.
+    about a read unit a run, and as much for each child of an open distributed foreach; migrations are called.
 
     Example:
         >>> from flowcore import App, step, workflow
@@ -98,13 +98,15 @@ def check(app: App, *, workflow: str | None = None) -> CheckReport:
 def unblock(app: App, *, workflow: str | None = None) -> UnblockReport:
     """Take up every run that stands still because the code did not fit, and would go on with the code at hand.
 
-    To be called after a deploy that mends it; runs that somebody has paused are left alone. Where the App has a queue,
-    workers go on with them, else they are driven here, one after the other.
+    To be called after a deploy that mends it; runs that somebody has paused are left alone. Children of a distributed
+    foreach that stand still go on together with their run. Where the App has a queue, workers go on with them, else
+    they are driven here, one after the other.
     """
     unblocked, left = list[str](), list[Obstacle]()
-    for run in open_runs(app, workflow, ("paused",)):
+    fans_out = any(graph.fans_out for graph in app.engine.graphs.values())
+    for run in open_runs(app, workflow, OPEN if fans_out else ("paused",)):
         head = run.snapshot.head
-        if head.status is not RunStatus.BLOCKED:
+        if head.status is not RunStatus.BLOCKED and not run.has_blocked_children:
             continue
         standing = list(obstacles(run))
         if standing:

@@ -17,8 +17,8 @@ def doctor(app: App, *, workflow: str | None = None) -> Iterator[Finding]:
     """What is wrong with the open runs of an App's tenant, judged by the code it serves. Changes nothing.
 
     Run it with the new code before a deploy, and it names the waiting runs that the deploy would stop. Reads each open
-    run once, as it goes: about a read unit a run, so a look at the first findings costs little; and as much for each
-    child of an open distributed foreach, what holds up a child being told of its run.
+    run once, as it goes: about a read unit a run, so a look at the first findings costs little; and twice as much for
+    each child of an open distributed foreach, what holds up a child being told of its run.
 
     Example:
         >>> from flowcore import App, step, workflow
@@ -49,8 +49,9 @@ def _found(app: App, run: OpenRun) -> Iterator[Finding]:
         snapshot = replace(snapshot, fans=fans_of(joins))
         for child in open_children(app.engine, snapshot.head):
             yield from findings_of_child(child, now)
-    if run.lost is None:
-        yield from findings(run.graph, snapshot, now)
+    found = list(findings(run.graph, snapshot, now)) if run.lost is None else []
+    yield from found
+    told = {finding.ailment for finding in found}
     for obstacle in obstacles(run):
-        if obstacle.kind == "unreadable":  # the others are among the findings
-            yield Finding(obstacle.run_id, obstacle.workflow_id, "unreadable", obstacle.detail)
+        if obstacle.kind not in told:
+            yield Finding(obstacle.run_id, obstacle.workflow_id, obstacle.kind, obstacle.detail)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from flowcore.app import App
 from flowcore.authoring.graph import Graph
 from flowcore.core.compat import conflict
 from flowcore.core.evolve import fold
+from flowcore.core.fan import open_fans
 from flowcore.errors import BlobLost
-from flowcore.keys import RunRef
-from flowcore.model import Page, PublicStatus, Snapshot
+from flowcore.fanout import open_children
+from flowcore.keys import RunRef, StepKey
+from flowcore.model import Page, PublicStatus, RunStatus, Snapshot, StepRecord
 from flowcore.renewal import misfits
 
 OPEN: Sequence[PublicStatus] = ("pending", "running", "waiting", "suspended", "paused")
@@ -31,6 +33,12 @@ class OpenRun:
     snapshot: Snapshot
     lost: str | None = None
     """Which value of it is lost, if one is; its records are not in the snapshot then."""
+    whole: Snapshot | None = None
+    """With the records of the children of its distributed foreaches that have not ended; None where it has none."""
+    definitions: frozenset[str] = frozenset()
+    """Under which definitions those children have moved last."""
+    has_blocked_children: bool = False
+    """Whether one of them stands still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,8 @@ def obstacles(run: OpenRun) -> Iterator[Obstacle]:
         told = f"no workflow {head.workflow!r} is served here; deploy it again, or cancel the run"
         yield Obstacle(head.run.id, head.workflow, "not-served", told)
         return
-    reason = conflict(graph, run.snapshot) if head.definition != graph.fingerprint else None
+    moved_under = {head.definition, *run.definitions}
+    reason = conflict(graph, run.whole or run.snapshot) if moved_under != {graph.fingerprint} else None
     if reason is not None:
         yield Obstacle(head.run.id, head.workflow, "definition-changed", reason)
         return
@@ -94,7 +103,7 @@ def _unreadable(graph: Graph, run: OpenRun) -> Iterator[str]:
         yield run.lost
         return
     try:
-        yield from (misfit.reason for misfit in misfits(graph, run.snapshot))
+        yield from (misfit.reason for misfit in misfits(graph, run.whole or run.snapshot))
     except BlobLost as lost:
         yield str(lost)
 
@@ -105,6 +114,27 @@ def _read(app: App, run_id: str) -> OpenRun | None:
         return None
     head, records = loaded
     try:
-        return OpenRun(*app.engine.seen(fold(head, records.values())))
+        snapshot = fold(head, records.values())
     except BlobLost as lost:
         return OpenRun(*app.engine.seen(Snapshot(head=head)), str(lost))
+    run = OpenRun(*app.engine.seen(snapshot))
+    return run if head.is_terminal or not open_fans(snapshot) else _with_children(app, run, snapshot)
+
+
+def _with_children(app: App, run: OpenRun, snapshot: Snapshot) -> OpenRun:
+    """The same, with what the children of its distributed foreaches have met and stored."""
+    found: dict[StepKey, StepRecord] = {}
+    definitions, is_blocked = set[str](), False
+    for child in open_children(app.engine, snapshot.head):
+        loaded = app.store.load(child.run)
+        if loaded is not None:
+            found |= loaded[1]
+            definitions.add(loaded[0].definition)
+            is_blocked |= loaded[0].status is RunStatus.BLOCKED
+    run = replace(run, definitions=frozenset(definitions), has_blocked_children=is_blocked)
+    try:
+        whole = fold(snapshot.head, {**found, **snapshot.records}.values())
+    except BlobLost as lost:
+        return replace(run, lost=str(lost))
+    graph, whole = app.engine.seen(whole)
+    return replace(run, graph=graph, whole=whole)

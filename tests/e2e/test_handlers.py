@@ -350,6 +350,21 @@ def test_lost_hint_is_found_by_the_sweeper(deployment: Deployment) -> None:
     assert shown(deployment)["status"] == "suspended"
 
 
+def test_sweeper_tells_how_many_runs_nobody_has_come_for(
+    deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those it has sent a hint for, and those that this has not helped in five minutes: an alarm rests on them."""
+    deployment.call("POST", "/v1/workflows/expense/runs", {"input": LARGE, "run_id": "r-1"})
+    for minutes, told in ((1, '"LongOverdueRuns":[0.0]'), (5, '"LongOverdueRuns":[1.0]')):
+        deployment.forward(minutes=minutes)
+        capsys.readouterr()
+        deployment.sweep()
+        printed = capsys.readouterr().out
+        assert told in printed
+        assert '"OverdueRuns":[1.0]' in printed
+        assert '"HintsLost":[0.0]' in printed
+
+
 def test_worker_short_of_time_hands_the_run_on(deployment: Deployment) -> None:
     """With two seconds left no step is begun: another worker goes on."""
     deployment.call("POST", "/v1/workflows/expense/runs", {"input": LARGE, "run_id": "r-1"})

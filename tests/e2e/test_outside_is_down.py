@@ -45,12 +45,15 @@ def test_message_fails_and_comes_again_when_the_table_is_unreachable(
     assert deployment.work(hint) == ["m-0"]
 
 
-def test_start_survives_a_queue_that_does_not_answer(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run is committed; its hint is lost, and the sweeper finds it once the queue is back."""
+def test_start_survives_a_queue_that_does_not_answer(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run is committed; its hint is lost and counted, and the sweeper finds it once the queue is back."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", NOWHERE)
     deployment.start_cold()
     answer = deployment.call("POST", "/v1/workflows/expense/runs", {"input": SMALL, "run_id": "r-1"})
     assert answer.status == 202
+    assert '"HintsLost":[1.0]' in capsys.readouterr().out
 
     monkeypatch.delenv("AWS_ENDPOINT_URL_SQS")
     deployment.forward(seconds=10)

@@ -389,9 +389,13 @@ def test_row_crash_between_answer_and_wake_is_swept() -> None:
     with suppress(WorkerDied):
         died.run("r").resume(YES, by="ada", idempotency_key="k-1")
     assert RunStatus.RUNNING is app.store.peek(RUN).status  # type: ignore[union-attr]
+    answered = clock.now()
     app.advance(hours=1)
     assert "success" == run.result().status
     assert "duplicate" == run.resume(YES, by="ada", idempotency_key="k-1").receipt.verdict
+    told = {event.type: event.at for event in run.events()}  # how late it went on can be read
+    assert answered == told["step-resumed"]
+    assert timedelta(minutes=15) < told["step-finished"] - answered < timedelta(minutes=17)
 
 
 # -- receipts ---------------------------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from flowcore import App, StepContext, create_step, migrate
+from flowcore import App, StepContext, create_step, migrate, workflow
 from flowcore.adapters.blobs import MemoryBlobs
 from flowcore.adapters.memory import MemoryQueue
-from flowcore.errors import MalformedRequest
+from flowcore.errors import MalformedRequest, NotBlocked
+from flowcore.fanout import touch
+from flowcore.keys import RunRef
 from flowcore.ops import CheckReport, Obstacle, UnblockReport, check, doctor, doctor_page, unblock
 from flowcore.testing import LocalApp, VirtualClock
 from flowcore.testing.faults import BlobFault, FaultyBlobs
@@ -192,6 +194,90 @@ def test_value_that_is_lost_is_an_obstacle() -> None:
     )
     assert "output of step 'make'" in report.obstacles[0].detail
     assert {"unreadable"} == {finding.ailment for finding in doctor(app)}
+
+
+# -- the children of a distributed foreach ---------------------------------------------------------------------------
+
+
+def fanned(step: str, *, gives: Any = Any, like: LocalApp | None = None) -> LocalApp:
+    """Each item is a workflow that asks, in a step of this id, after another has given something."""
+    inner = workflow("inner", input=Any).then(a_step("give", lambda _: {"amount": 1}, output=gives))
+    items = workflow("fanned", input=list[int]).foreach(inner.then(asking(step)).commit(), id="fan", distributed=True)
+    return with_workers(items.commit(), like=like)
+
+
+def with_workers(served: Any, *, like: LocalApp | None) -> LocalApp:
+    """An App with a queue."""
+    clock = VirtualClock()
+    world: dict[str, Any] = {"clock": clock, "queue": MemoryQueue(clock)}
+    if like is not None:
+        world = {"clock": like.clock, "queue": like.queue, "store": like.store}
+    return LocalApp(App(served), **world)
+
+
+def asked_by_children() -> LocalApp:
+    """A run both children of which wait for an answer."""
+    app = fanned("ask")
+    app.workflow("fanned").create_run("r").start([1, 2])
+    app.run_until_idle()
+    return app
+
+
+@pytest.mark.parametrize(
+    ("deploy", "kind", "words"),
+    [
+        ({"step": "renamed"}, "definition-changed", "step 'fan[0].ask' has been reached"),
+        ({"step": "ask", "gives": New}, "unreadable", "output of 'fan[0].give'"),
+    ],
+    ids=["a step is gone", "another type"],
+)
+def test_deploy_that_would_stop_children_is_found_before_it(deploy: dict[str, Any], kind: str, words: str) -> None:
+    """What only they have met, and stored, is looked at as well."""
+    app = asked_by_children()
+    new = fanned(**deploy, like=app)
+    assert (0, 1) == (check(app).exit_code, check(new).looked_at)
+    assert {("r", kind)} == {(each.run_id, each.kind) for each in check(new).obstacles}
+    assert words in check(new).obstacles[0].detail
+    assert ([], {kind}) == (list(doctor(app)), {finding.ailment for finding in doctor(new)})
+
+
+@pytest.mark.parametrize("verb", ["unblock all", "unblock the run"])
+@pytest.mark.parametrize("stands", ["child", "run and child"])
+def test_unblock_reaches_children(verb: str, stands: str) -> None:
+    """They stand still without their run; or it does, too."""
+    app = asked_by_children()
+    app.resume("r", {"amount": 1}, step="fan", index=0)
+    broken = fanned("renamed", like=app)
+    broken.run_until_idle()
+    if stands == "run and child":
+        gone = with_workers(flow(lambda w: w.then(a_step("x"))), like=app)
+        touch(gone.engine, RunRef("default", "r"))
+        gone.run_until_idle()
+    assert "blocked" in {finding.ailment for finding in doctor(app)}
+    if verb == "unblock all":
+        assert ((), "r") == (unblock(broken).unblocked, unblock(broken).obstacles[0].run_id)
+        assert ("r",) == unblock(app).unblocked
+    else:
+        app.run("r").unblock()
+    app.run_until_idle()
+    result = app.run("r").result()
+    assert ("suspended", [1], []) == (result.status, [wait.index for wait in result.waits], list(doctor(app)))
+    with pytest.raises(NotBlocked):
+        app.run("r").unblock()
+
+
+def test_unblock_drives_children_where_there_are_no_workers() -> None:
+    """To the end of the run."""
+    inner = workflow("inner", input=int).then(a_step("a")).sleep(HOUR, id="nap").commit()
+    items = workflow("fanned", input=list[int]).foreach(inner, id="fan", distributed=True).commit()
+    app = LocalApp(App(items))
+    app.workflow("fanned").create_run("r").start([1])
+    other = workflow("inner", input=int).then(a_step("b")).sleep(HOUR, id="nap").commit()
+    gone = workflow("fanned", input=list[int]).foreach(other, id="fan", distributed=True).commit()
+    broken = LocalApp(App(gone), store=app.store, clock=app.clock)
+    broken.advance(HOUR)
+    assert "blocked" in {finding.ailment for finding in doctor(app)}
+    assert "success" == app.run("r").unblock().status
 
 
 # -- unblock ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from flowcore.errors import AlreadyResumed
 from flowcore.fanout import PATIENCE, child_id
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import RunStatus
-from flowcore.testing import FaultyStore, LocalApp, VirtualClock
+from flowcore.testing import FaultyStore, LocalApp, ShiftedClock, VirtualClock
+from flowcore.testing.faults import Call
 
 Where = Literal["here", "queue"]
 SEEN: dict[str, list[Any]] = {}
@@ -459,6 +460,20 @@ def test_a_paused_run_begins_no_items() -> None:
     assert ({}, [2, 4]) == (seen, run.result().output)
 
 
+@pytest.mark.parametrize("where", ["here", "queue"])
+def test_an_answer_to_an_item_of_a_paused_run_is_applied_when_it_is_unpaused(where: Where) -> None:
+    """At once: its child was put off, and does not sleep on."""
+    app, run, _ = ran(fanned(ask), [0, 1], where)
+    run.pause()
+    receipt = app.resume("r", 40, step="fan", index=0).receipt
+    app.run_until_idle()
+    paused = run.result()
+    assert ("applied", "paused", 1) == (receipt and receipt.verdict, paused.status, paused.progress["fan"].done)
+    run.unpause()
+    app.run_until_idle()
+    assert [40, 1] == run.result().output
+
+
 def test_a_new_life_has_children_of_its_own() -> None:
     """Time travel to the fan begins all items anew; those of the former life deliver nothing."""
     app, run, _ = ran(fanned(ask), [0, 2], "queue")
@@ -526,6 +541,66 @@ def test_an_item_whose_child_was_canceled_by_hand_has_failed() -> None:
     result = run.result()
     error = result.steps["fan[0]"].error
     assert ([None, 4], "ItemCanceled") == (result.output, error and error.type)
+
+
+def test_an_item_whose_child_was_canceled_by_hand_has_failed_in_front_of_one_that_decides() -> None:
+    """An item behind it has failed already, and how the foreach ends hangs on what stands in front of that."""
+    app = app_for(fanned(picky), "queue")
+    run = app.workflow("fanned").create_run("r")
+    run.start([0, 1])
+    app.deliver("r")
+    app.store.cancel(RunRef("default", child_id("r", 1, StepKey("fan"), 0)), now=app.clock.now())
+    app.run_until_idle()
+    app.advance(PATIENCE * 2)
+    error = run.result().error
+    assert ("failed", "fan[0]") == (run.result().status, error and error.step)
+
+
+def test_a_child_that_waits_and_is_canceled_by_hand_tells_its_run() -> None:
+    """Which waits for answers only, and would never look by itself."""
+    app, run, result = ran(fanned(ask, tolerated_failures=1), [0, 2], "queue")
+    app.cancel(child_id("r", 1, StepKey("fan"), 0))
+    app.run_until_idle()
+    error = run.result().steps["fan[0]"].error
+    assert ("suspended", "ItemCanceled", [1]) == (
+        result.status,
+        error and error.type,
+        [wait.index for wait in run.result().waits],
+    )
+
+
+@step
+def ask_again(number: int, ctx: StepContext[int, int]) -> int:
+    """Asks, and item 0 once more; 2 fails once it was answered."""
+    if ctx.resume_data is None or (number, ctx.resume_data) == (0, 1):
+        ctx.suspend(number)
+    if number == 2:
+        raise ValueError("two fails")
+    return number
+
+
+def test_a_worker_that_thaws_does_not_hide_that_an_item_waits() -> None:
+    """It took an answer, froze, and now says late that the item waits no more; which has asked again meanwhile."""
+
+    def freezes(call: Call) -> None:
+        if call.verb == "join" and not thawed:
+            thawed.append(call.number)
+            app.clock.forward(minutes=30)
+            app.look(RunRef("default", child_id("r", 1, StepKey("fan"), 0)))
+
+    thawed: list[int] = []
+    app, run, _ = ran(fanned(ask_again, shard=2), [0, 1, 2, 3], "queue")
+    given: dict[str, Any] = {"clock": app.clock, "queue": app.queue}
+    frozen = LocalApp(App(*app.workflows.values()), store=FaultyStore(app.store, freezes), **given)
+    app.resume("r", 1, step="fan", index=0)
+    frozen.look(RunRef("default", child_id("r", 1, StepKey("fan"), 0)))
+    assert thawed
+    app.run_until_idle()
+    asked = run.result()
+    app.resume("r", 1, step="fan", index=2)
+    app.run_until_idle()
+    told = [wait.index for wait in asked.waits]
+    assert ("suspended", [0, 1, 2, 3], "failed") == (asked.status, sorted(told), run.result().status)  # type: ignore[type-var]
 
 
 def test_a_worker_that_has_lost_a_child_looks_at_its_head_alone() -> None:
@@ -638,3 +713,17 @@ def test_changes_of_an_item_that_still_waits_are_kept_when_the_foreach_fails() -
     app.run_until_idle()
     assert run.result().status == "failed"
     assert run.result().state == {"asked-0": True, "asked-1": True}
+
+
+def test_a_worker_whose_clock_is_behind_does_the_work_of_a_child() -> None:
+    """By its clock the sleep in front of the foreach is not over; whoever began the child knows better."""
+    flow = workflow("rested", input=list[int], output=list[int]).sleep(timedelta(minutes=5))
+    rested = flow.foreach(double, id="fan", distributed=True).commit()
+    app, run, _ = ran(rested, [1, 2], "queue")
+    clock: Any = ShiftedClock(app.clock, timedelta(minutes=5))
+    queue: Any = app.queue
+    ahead = LocalApp(App(rested), store=app.store, queue=queue, clock=clock)
+    ahead.look(RunRef("default", "r"), deadline=ahead.clock.now() + timedelta(seconds=1))
+    assert run.result().updated_at == ahead.clock.now()  # which wakes the run, and has no time for more
+    app.run_until_idle()
+    assert (run.result().status, run.result().output) == ("success", [2, 4])
