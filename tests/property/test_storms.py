@@ -13,7 +13,7 @@ import pytest
 
 from tests.property.seeds import StoreName, bad_ones, kept_seeds
 
-SEEDS = 2_000
+SEEDS = 600
 GATE = 10_000
 ON_BOUNDARIES = 60
 ON_MOTO = 12
