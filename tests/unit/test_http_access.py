@@ -209,6 +209,19 @@ def test_changes_and_denials_are_audited_without_a_payload() -> None:
     assert "hunter2" not in str(shop.web.log.lines)
 
 
+def test_doctor_is_for_the_operator_of_a_tenant() -> None:
+    """Of whom he sees all runs that a deploy would stop, and of other tenants none."""
+    shop = Shop()
+    renamed = LocalApp(App(workflow("ask", input=str, output=str).then(ask, id="other").commit()), store=shop.app.store)
+    web = Web(renamed, *shop.routers, policy=POLICY)
+    found = web.call("GET", "/v1/doctor", authorizer=token("admin")).body["items"]
+    rival = web.call("GET", "/v1/doctor", authorizer=token("admin", tenant="rival")).body["items"]
+    assert {("mine", "definition-changed"), ("theirs", "definition-changed")} == {
+        (one["run_id"], one["ailment"]) for one in found
+    }
+    assert ([], 403) == (rival, web.call("GET", "/v1/doctor", authorizer=token("read", "start", "cancel")).status)
+
+
 def test_mode_without_a_lock_knows_callers_by_what_the_gateway_says() -> None:
     """For tests, and behind a gateway of one's own: everybody may everything."""
     shop = Shop(Policy())
