@@ -47,9 +47,9 @@ from flowcore.model import (
     Wait,
 )
 from flowcore.outgoing import Outgoing
+from flowcore.pace import Pace
 from flowcore.ports import Blobs, Clock, Ids, LinkMaker, Queue, Scheduler, Store, Tracer
 from flowcore.run import Run, RunResult
-from flowcore.session import Pace
 from flowcore.starting import Start, first_head
 from flowcore.tracing import Tracing, accepted_tags
 

@@ -57,11 +57,12 @@ from flowcore.model import (
     wait_place,
 )
 from flowcore.options import answer_shape
+from flowcore.pace import Pace
 from flowcore.parcels import replace
 from flowcore.ports import Claimed, Clock, EventTaken, Ids, LinkMaker, NotClaimable, Store, Tracer, Written
 from flowcore.redrive import begin_life
 from flowcore.renewal import Outdated, accepted_answer, renewed_snapshot
-from flowcore.session import Pace, Session
+from flowcore.session import Session
 from flowcore.spans import with_id
 from flowcore.tries import Try
 

@@ -13,8 +13,8 @@ from flowcore.authoring.graph import Graph
 from flowcore.core.evolve import fold
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import Answer, Head, Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
+from flowcore.pace import Pace
 from flowcore.ports import Queue
-from flowcore.session import Pace
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)

@@ -20,8 +20,8 @@ from flowcore.authoring.graph import Graph
 from flowcore.engine import Engine
 from flowcore.keys import RunRef, StepKey, dotted, is_once
 from flowcore.model import Snapshot
+from flowcore.pace import Pace
 from flowcore.ports import Blobs, Ids, Store
-from flowcore.session import Pace
 from flowcore.testing.clock import VirtualClock
 from flowcore.testing.crew import VirtualCrew
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied

@@ -20,9 +20,9 @@ from flowcore.adapters.memory import MemoryScheduler
 from flowcore.authoring.workflow import WorkflowBuilder
 from flowcore.keys import RunRef, dotted
 from flowcore.model import Head, RunStatus, Sent, StepRecord
+from flowcore.pace import Pace
 from flowcore.ports import Batch, HeadMoved, RecordMoved, Store, Written
 from flowcore.run import Run
-from flowcore.session import Pace
 from flowcore.testing import LocalApp, SeededIds, VirtualClock
 from flowcore.testing.faults import WRITES
 

@@ -15,8 +15,8 @@ from flowcore.adapters.dynamodb import DynamoStore
 from flowcore.adapters.dynamodb_effects import typed
 from flowcore.adapters.system import SystemIds
 from flowcore.errors import OutsideError, StoreUnavailable
+from flowcore.pace import Pace
 from flowcore.ports import Store, Written
-from flowcore.session import Pace
 from flowcore.testing import Fault, FaultyStore, LocalApp, WorkerDied
 from flowcore.testing.contract import RUN, a_record
 from flowcore.testing.faults import WRITES, at_call

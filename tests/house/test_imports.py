@@ -49,6 +49,7 @@ LAYERS = (
             "flowcore.publishing",
             "flowcore.step_events",
         ),
+        *("flowcore.pace", "flowcore.notices", "flowcore.ledger", "flowcore.views", "flowcore.underway"),
         *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
@@ -69,6 +70,10 @@ COPIES = (
     "flowcore.core",
     "flowcore.engine",
     "flowcore.session",
+    "flowcore.ledger",
+    "flowcore.views",
+    "flowcore.underway",
+    "flowcore.notices",
     "flowcore.hooks",
     "flowcore.redrive",
     "flowcore.renewal",

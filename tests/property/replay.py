@@ -25,8 +25,9 @@ from flowcore.hints import Hints
 from flowcore.keys import RunRef
 from flowcore.mailbox import send
 from flowcore.model import Head, Sent
+from flowcore.pace import Pace
 from flowcore.ports import Hint, RecordMoved, Records, Store
-from flowcore.session import Pace, Session
+from flowcore.session import Session
 
 RUN = RunRef("default", "r")
 LEASE = timedelta(seconds=60)
@@ -283,15 +284,16 @@ def _locals(known: Mapping[str, Any]) -> str:
 
 
 def _session(session: Session) -> Any:
-    crew: Any = session.crew
+    ledger, underway = session.ledger, session.underway
+    crew: Any = underway.crew
     return (
-        _plain(session.snapshot.head),
-        _plain(dict(session.snapshot.records)),
-        (session.snapshot.last_seq, session.last_seq, session.looked_at, session.is_lost, session.turns),
-        [(key, _plain(try_.prior)) for key, try_ in session.underway.items()],
+        _plain(ledger.snapshot.head),
+        _plain(dict(ledger.snapshot.records)),
+        (ledger.snapshot.last_seq, ledger.last_seq, ledger.looked_at, ledger.is_lost, underway.turns),
+        [(key, _plain(try_.prior)) for key, try_ in underway.tries.items()],
         [(try_.action.place.key, _plain(getattr(try_.action, "value", None))) for try_, _ in crew.open],
-        _plain(session.kept),
-        (_plain(session.hold.standing), session.hold.has_moved, _plain(session.kept_back.batch())),
+        (_plain(underway.views.kept), sorted(session.notices.told)),
+        (_plain(ledger.hold.standing), ledger.hold.has_moved, _plain(ledger.kept_back.batch())),
     )
 
 

@@ -17,9 +17,9 @@ from flowcore.core.admit import open_waits
 from flowcore.errors import OutsideError, RequestError, RunNotFound
 from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once
 from flowcore.model import Head, Outcome, Receipt, RunStatus, Snapshot, StepRecord, seats_of, wait_id
+from flowcore.pace import Pace
 from flowcore.ports import Store
 from flowcore.run import RunResult
-from flowcore.session import Pace
 from flowcore.testing import (
     Fault,
     FaultyStore,
@@ -134,13 +134,17 @@ class Storm:
         if call.verb not in WRITES or self.calm_down:
             return None
         self._time_passes()
-        if self.claims[call.run] < MOST_CLAIMS_IN_A_ROW:
+        if self._bears_more():
             self._interlude(call)
         self.claims[call.run] += call.verb in ("start", "claim", "resume")
-        fault = self._fault() if self.claims[call.run] < MOST_CLAIMS_IN_A_ROW else None
+        fault = self._fault() if self._bears_more() else None
         if _tells_of_progress(call) and fault not in (Fault.FAILS, Fault.DIES_BEFORE):
-            self.claims[call.run] = 0
+            del self.claims[call.run]
         return fault
+
+    def _bears_more(self) -> bool:
+        """Whether no run would be given up; who dies at a call for one run may have held another."""
+        return all(count < MOST_CLAIMS_IN_A_ROW for count in self.claims.values())
 
     def _fault(self) -> Fault | None:
         return self.chance.choice(STRIKES) if self.chance.random() < self.weather.faults else None
@@ -338,7 +342,9 @@ class Storm:
 
 def _tells_of_progress(call: Call) -> bool:
     """Whether who drives the run has got somewhere. What a child hands in says nothing about the run it is of."""
-    return call.verb == "release" or (call.verb == "commit" and call.record is not None and call.record.epoch > 0)
+    return call.verb in ("release", "cancel") or (
+        call.verb == "commit" and call.record is not None and call.record.epoch > 0
+    )
 
 
 @contextmanager

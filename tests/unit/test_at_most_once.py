@@ -16,8 +16,8 @@ from flowcore.core.view import steps
 from flowcore.errors import OutsideError
 from flowcore.keys import RunRef
 from flowcore.model import Outcome, RunStatus
+from flowcore.pace import Pace
 from flowcore.ports import RecordMoved
-from flowcore.session import Pace
 from flowcore.testing import Fault, FaultyStore, LocalApp, VirtualClock, WorkerDied
 from flowcore.testing.faults import WRITES, Script, at_call
 from flowcore.testing.invariants import WatchedStore

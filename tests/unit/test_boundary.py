@@ -12,8 +12,8 @@ from flowcore import App, Backoff, DefinitionError, Option, StepContext, Wait, w
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import Outcome
+from flowcore.pace import Pace
 from flowcore.ports import RecordMoved
-from flowcore.session import Pace
 from flowcore.testing import FaultyStore, LocalApp, explore
 from flowcore.testing.contract import noise
 from flowcore.testing.faults import WRITES, Call

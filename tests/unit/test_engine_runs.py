@@ -29,8 +29,8 @@ from flowcore.errors import (
     WorkflowNotFound,
 )
 from flowcore.model import RunStatus
+from flowcore.pace import Pace
 from flowcore.ports import Hint
-from flowcore.session import Pace
 from tests.builders import NOW, RUN, CountedIds, VirtualClock, a_step, a_workflow, an_app, pass_time
 
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)

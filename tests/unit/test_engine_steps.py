@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from flowcore import App, Backoff, RunResult, StepContext, create_step, otherwise, workflow
 from flowcore.errors import InvalidPayload
-from flowcore.session import Pace
+from flowcore.pace import Pace
 from flowcore.testing import LocalApp
 from tests.builders import NOW, a_step, a_workflow, an_app, pass_time
 

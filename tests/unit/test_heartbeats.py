@@ -15,7 +15,7 @@ from flowcore.adapters.memory import MemoryStore
 from flowcore.core.decide import MOST_CLAIMS
 from flowcore.keys import RunRef, StepKey, beat_of, is_beat
 from flowcore.model import Head, Outcome, RunStatus
-from flowcore.session import Pace
+from flowcore.pace import Pace
 from flowcore.testing import Fault, FaultyStore, LocalApp, VirtualClock, explore
 from flowcore.testing.faults import Call
 from flowcore.testing.invariants import WatchedStore

@@ -13,7 +13,7 @@ from flowcore.adapters.memory import MemoryQueue
 from flowcore.core.redrive import redriven
 from flowcore.errors import DefinitionChanged, NotFailed, RunFinished, RunNotFound
 from flowcore.model import Outcome, RunStatus
-from flowcore.session import Pace
+from flowcore.pace import Pace
 from flowcore.testing import LocalApp, VirtualClock
 from tests.builders import NOW, a_graph, a_record, a_run, a_workflow, an_answer
 
