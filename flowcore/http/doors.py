@@ -148,7 +148,7 @@ def _opened(app: App, grant: Grant, *, by: str | None = NOT_KNOWN_YET) -> Asked:
     try:
         return asked(app.for_tenant(grant.tenant), grant.run_id, grant.wait, by=by)
     except AlreadyResumed as error:
-        raise _over(error) from None
+        raise problems.over(error) from None
 
 
 def _same_run(app: App, grant: Grant) -> None:
@@ -163,14 +163,9 @@ def _answered(app: App, grant: Grant, data: Json, *, via: str) -> Receipt:
     try:
         receipt = run.resume(data, wait=grant.wait, by=grant.actor, via=via).receipt
     except AlreadyResumed as error:
-        raise _over(error) from None
+        raise problems.over(error) from None
     assert receipt is not None  # every resume has one
     return receipt
-
-
-def _over(error: AlreadyResumed) -> RequestError:
-    """Nobody was faster but the clock: that is another thing to be told."""
-    return WaitExpired(str(error.winner["at"])) if error.winner.get("via") == "timeout" else error
 
 
 # -- what is read and what is shown -----------------------------------------------------------------------------------
