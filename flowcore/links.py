@@ -47,6 +47,8 @@ class Grant:
     actor: str | None = None
     """Who answers, when this link is used; None: whoever holds it, without a name."""
     until: datetime
+    login: bool = False
+    """Only for whom somebody in front of the door knows: as ``actor``, if there is one."""
 
 
 class Links:
@@ -103,6 +105,8 @@ class Links:
         kid, secret = next(iter(self._secrets().items()))
         until = int(grant.until.timestamp())
         claims = [grant.tenant, grant.run_id, grant.born, grant.wait, grant.door, grant.actor, until]
+        if grant.login:
+            claims.append(True)  # what others do not have, so that theirs are as they were
         return f"{kid}.{_serializer(kid, secret).dumps(claims)}"
 
     def mark(self, what: str) -> str:
@@ -136,7 +140,7 @@ class Links:
             claims = serializer.loads(signed)
         except (BadData, ValueError):
             raise LinkUnknown from None
-        tenant, run_id, born, wait, made_for, actor, until = claims
+        tenant, run_id, born, wait, made_for, actor, until, *more = claims
         # base64 has several ways to write the same signature; only the one that we have written is ours
         if made_for != door or not compare_digest(serializer.dumps(claims), signed):
             raise LinkUnknown
@@ -148,6 +152,7 @@ class Links:
             door=door,
             actor=actor,
             until=datetime.fromtimestamp(until, UTC),
+            login=bool(more),
         )
         if grant.until < now:
             raise LinkExpired(grant.until)
@@ -188,7 +193,15 @@ class TenantLinks:
     links: Links
     tenant: str
 
-    def url(self, wait: Wait[Any], door: Door, *, actor: str | None, valid_for: timedelta | None) -> str:
+    def url(
+        self,
+        wait: Wait[Any],
+        door: Door,
+        *,
+        actor: str | None,
+        valid_for: timedelta | None,
+        require_login: bool = False,
+    ) -> str:
         """See ``Doors.url``. The same wait gives the same link, whenever it is asked for."""
         since = wait.since or _EPOCH
         if valid_for is not None:
@@ -204,6 +217,7 @@ class TenantLinks:
                 door=door,
                 actor=actor,
                 until=until,
+                login=require_login,
             )
         )
 

@@ -498,7 +498,15 @@ class Snapshot:
 class Doors(Protocol):
     """Makes the addresses at which waits of one tenant can be answered."""
 
-    def url(self, wait: Wait[Any], door: Literal["a", "cb"], *, actor: str | None, valid_for: timedelta | None) -> str:
+    def url(
+        self,
+        wait: Wait[Any],
+        door: Literal["a", "cb"],
+        *,
+        actor: str | None,
+        valid_for: timedelta | None,
+        require_login: bool = False,
+    ) -> str:
         """The signed address: ``a`` for a person's browser, ``cb`` for a program."""
         ...
 
@@ -541,7 +549,9 @@ class Wait(Generic[P]):
     """When its run was started: tells it from a wait of a later run of the same id."""
     doors: Doors | None = field(default=None, repr=False, compare=False)
 
-    def approval_url(self, *, actor: str | None = None, valid_for: timedelta | None = None) -> str:
+    def approval_url(
+        self, *, actor: str | None = None, valid_for: timedelta | None = None, require_login: bool = False
+    ) -> str:
         """A signed link to the page on which a person answers exactly this suspension. Opening it decides nothing.
 
         Whoever holds the link can answer, so give each person a link of their own.
@@ -550,9 +560,12 @@ class Wait(Generic[P]):
             actor: who answers with it: what ``approvers=`` names, and what the run remembers.
             valid_for: from the suspension's beginning; left out, until 30 days after the deadline (it says then what
                 became of it), or for a year.
+            require_login: the link alone is not enough: whoever uses it must be known to what stands in front of
+                ``/a/`` (an authorizer, or ``asgi(authorize=)``), as ``actor`` if there is one. Without ``actor`` he
+                answers under the name by which he is known.
         Raises: SettingsError where the App has no ``links``.
         """
-        return self._opened().url(self, "a", actor=actor, valid_for=valid_for)
+        return self._opened().url(self, "a", actor=actor, valid_for=valid_for, require_login=require_login)
 
     def callback_url(self, *, actor: str | None = None, valid_for: timedelta | None = None) -> str:
         """A signed URL to which a program posts its answer as JSON. Arguments and errors as for ``approval_url``."""

@@ -101,6 +101,7 @@ def _refuse_no_text(text: str) -> None:
     if "\0" in text:
         raise MalformedRequest("The body has a string with a NUL in it.")
     try:
-        text.isascii() or text.encode()
+        if not text.isascii():
+            text.encode()
     except UnicodeEncodeError:
         raise MalformedRequest("The body has a string with half a surrogate pair in it.") from None

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
@@ -22,6 +23,7 @@ from flowcore.errors import (
     AlreadyResumed,
     DefinitionChanged,
     FlowcoreError,
+    Forbidden,
     InvalidPayload,
     LinkExpired,
     LinkUnknown,
@@ -31,14 +33,16 @@ from flowcore.errors import (
     RequestError,
     RunFinished,
     RunNotFound,
+    Unauthenticated,
     WaitExpired,
     WorkflowNotFound,
 )
 from flowcore.http import problems
+from flowcore.http.access import Policy, caller_of
 from flowcore.http.bodies import receipt_json
 from flowcore.http.raw import raw_body
 from flowcore.inbox import NOT_KNOWN_YET, Asked, asked
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, is_name
 from flowcore.links import Grant, Links, born_at
 from flowcore.model import Json, Receipt
 from flowcore.strict import parsed
@@ -51,6 +55,8 @@ _CHANNELS = {
     "python": "by a program",
 }
 _NOT_NOW = "This cannot be answered at the moment. Try again later, or ask whoever has sent you the link."
+_NEVER = datetime.max.replace(tzinfo=UTC)
+"""Nothing is asked of a token here that would have to be good until some time."""
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -66,7 +72,7 @@ def _pages(router: Router, app: App, links: Links) -> None:
     @router.get("/a/<token>")
     def show(token: str) -> Response[str]:
         try:
-            grant = links.read(token, "a", app.clock.now())
+            grant = _used(links.read(token, "a", app.clock.now()), router.current_event.raw_event)
         except FlowcoreError as error:
             return _refusal(error)
         try:
@@ -82,7 +88,7 @@ def _pages(router: Router, app: App, links: Links) -> None:
     @router.post("/a/<token>")
     def decide(token: str) -> Response[str]:
         try:
-            grant = links.read(token, "a", app.clock.now())
+            grant = _used(links.read(token, "a", app.clock.now()), router.current_event.raw_event)
         except FlowcoreError as error:
             return _refusal(error)
         try:
@@ -117,13 +123,32 @@ def _callbacks(router: Router, app: App, links: Links) -> None:
         )
 
 
+def _used(grant: Grant, event: Mapping[str, Any]) -> Grant:
+    """What a link says, in the hands of whoever brings it. Raises: Unauthenticated, Forbidden."""
+    if not grant.login:
+        return grant
+    name = _known(event)
+    if name is None:
+        raise Unauthenticated("Whoever uses this link has to be logged in. Log in, then open it again.")
+    if grant.actor not in (None, name):
+        raise Forbidden("This link was sent to somebody else.")
+    return replace(grant, actor=name)
+
+
+def _known(event: Mapping[str, Any]) -> str | None:
+    """Who is there, as what stands in front of the door has verified it; an authorizer of one's own says ``sub``."""
+    authorizer = (event.get("requestContext") or {}).get("authorizer") or {}
+    own = (authorizer.get("lambda") or {}).get("sub")
+    return own if isinstance(own, str) and is_name(own) else caller_of(Policy(), event, _NEVER).name
+
+
 def _opened(app: App, grant: Grant, *, by: str | None = NOT_KNOWN_YET) -> Asked:
     """The wait that a link opens, if it is still open, and for ``by``, if that is said. Raises: RequestError."""
     _same_run(app, grant)
     try:
         return asked(app.for_tenant(grant.tenant), grant.run_id, grant.wait, by=by)
     except AlreadyResumed as error:
-        raise _over(error) from None
+        raise problems.over(error) from None
 
 
 def _same_run(app: App, grant: Grant) -> None:
@@ -138,14 +163,9 @@ def _answered(app: App, grant: Grant, data: Json, *, via: str) -> Receipt:
     try:
         receipt = run.resume(data, wait=grant.wait, by=grant.actor, via=via).receipt
     except AlreadyResumed as error:
-        raise _over(error) from None
+        raise problems.over(error) from None
     assert receipt is not None  # every resume has one
     return receipt
-
-
-def _over(error: AlreadyResumed) -> RequestError:
-    """Nobody was faster but the clock: that is another thing to be told."""
-    return WaitExpired(str(error.winner["at"])) if error.winner.get("via") == "timeout" else error
 
 
 # -- what is read and what is shown -----------------------------------------------------------------------------------
@@ -225,6 +245,9 @@ def _refusal(error: FlowcoreError, by: str | None = None) -> Response[str]:
             return _told(HTTPStatus.GONE, "Too late", "The time to answer is over; it was decided without.", "bad")
         case LinkExpired():
             return _told(HTTPStatus.GONE, "This link is no longer good", str(error), "bad")
+        case Unauthenticated() | Forbidden():
+            title = "Not for you" if isinstance(error, Forbidden) else "Log in first"
+            return _told(problems.status_of(type(error)), title, str(error), "bad")
         case NotAnApprover():
             return _told(HTTPStatus.FORBIDDEN, "Not for you", "Others were asked to answer this.", "bad")
         case RunFinished() | NotSuspended():

@@ -89,8 +89,16 @@ def status_of(kind: type[errors.FlowcoreError]) -> HTTPStatus:
     return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
+def over(error: errors.FlowcoreError) -> errors.FlowcoreError:
+    """The error as it is told: where nobody was faster but the clock, that is another thing to be told."""
+    if isinstance(error, errors.AlreadyResumed) and error.winner.get("via") == "timeout":
+        return errors.WaitExpired(str(error.winner["at"]))
+    return error
+
+
 def of_error(error: errors.FlowcoreError) -> Response[str]:
     """The problem that an error of flowcore is to a caller."""
+    error = over(error)
     status = status_of(type(error))
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         return unexpected()

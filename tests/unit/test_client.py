@@ -37,6 +37,7 @@ from flowcore.errors import (
     Unauthenticated,
     Unreachable,
     VersionMismatch,
+    WaitExpired,
     WorkflowNotFound,
 )
 from flowcore.http import problems
@@ -297,6 +298,20 @@ def resuming(desk: Desk) -> None:
     assert "suspended" == desk.resume("r-2", True, step=["again"]).status
 
 
+def answering_late(desk: Desk) -> None:
+    """When the deadline has settled a wait, nobody else has."""
+    run = desk.run("confirmation", 1)
+    wait = next(iter(desk.waits()))
+    desk.app.advance(days=4)
+    assert "success" == run.result().status
+    with pytest.raises(WaitExpired) as caught:
+        desk.resume("r-1", True, wait=wait.wait.id)
+    assert caught.value.at.startswith(f"{wait.wait.deadline:%Y-%m-%dT%H:%M}")
+    with pytest.raises(WaitExpired):
+        desk.answer(wait.id, True)
+    assert 410 == desk.got[-1].status_code
+
+
 def answering_early(desk: Desk) -> None:
     """Kept for the step that does not ask yet, if it is said for how long."""
     run = desk.app.workflow("later").create_run("r-1")
@@ -438,7 +453,7 @@ def itself(desk: Desk) -> None:
 
 
 SCENES: tuple[Callable[[Desk], None], ...] = (
-    *(workflows, drawings, reading, finding, happening, starting, resuming, answering_early),
+    *(workflows, drawings, reading, finding, happening, starting, resuming, answering_early, answering_late),
     *(delegating, operating, answering),
     *(calling_back, telling, hooking, waiting, following, itself),
 )

@@ -242,6 +242,37 @@ def test_links_count_votes_until_enough_have_answered(board: Shop) -> None:
     assert 2 == board.run.result().output
 
 
+KNOWN = ({"jwt": {"claims": {"sub": "ada"}}}, {"lambda": {"sub": "ada"}}, {"iam": {"userArn": "ada"}})
+
+
+@pytest.mark.parametrize("known", KNOWN)
+@pytest.mark.parametrize("actor", ["ada", None])
+def test_link_that_requires_login_is_good_for_whom_the_gateway_knows(
+    board: Shop, actor: str | None, known: dict[str, Any]
+) -> None:
+    """As the person it was made for, or, made for nobody, as whoever that is."""
+    path = board.path(board.wait.approval_url(actor=actor, require_login=True))
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    for method in ("GET", "POST"):
+        assert 401 == (nobody := board.web.call(method, path, "approved=true", form)).status
+        assert "Log in first" in nobody.text
+        other = board.web.call(method, path, "approved=true", form, authorizer={"jwt": {"claims": {"sub": "mallory"}}})
+        assert 403 == other.status
+        assert "text/html; charset=utf-8" == other.headers["content-type"]
+    assert [] == list(board.wait.answered_by)
+    assert "You answer as" in board.web.call("GET", path, authorizer=known).text
+    assert "has been counted" in _note(board.web.call("POST", path, "approved=true", form, authorizer=known))
+    assert ["ada"] == list(board.wait.answered_by)
+
+
+def test_link_without_login_asks_nobody_who_he_is(board: Shop) -> None:
+    """The name in the link counts, and not the one of a browser that somebody is logged in with."""
+    path = board.path(board.wait.approval_url(actor="ada"))
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    board.web.call("POST", path, "approved=true", form, authorizer={"jwt": {"claims": {"sub": "mallory"}}})
+    assert ["ada"] == list(board.wait.answered_by)
+
+
 def test_second_click_of_a_voter_says_that_he_has_answered(board: Shop) -> None:
     """Not that it is decided, which it is not; afterwards who was last to decide."""
     ada, bob = (board.path(board.wait.approval_url(actor=name)) for name in ("ada", "bob"))
