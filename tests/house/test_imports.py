@@ -41,7 +41,14 @@ LAYERS = (
             "flowcore.receipts",
         ),
         *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
-        *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries", "flowcore.arrivals", "flowcore.buses"),
+        *(
+            "flowcore.renewal",
+            "flowcore.webhooks",
+            "flowcore.deliveries",
+            "flowcore.answering",
+            "flowcore.arrivals",
+            "flowcore.buses",
+        ),
         *(
             "flowcore.cloudevents",
             "flowcore.egress",
@@ -68,6 +75,7 @@ COMPOSITION = {"flowcore.app": ("flowcore.adapters.memory", "flowcore.adapters.s
 # Who copies heads and records, parts of which may lie elsewhere: dataclasses.replace would fetch them all.
 COPIES = (
     "flowcore.core",
+    "flowcore.answering",
     "flowcore.engine",
     "flowcore.session",
     "flowcore.ledger",
