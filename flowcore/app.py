@@ -17,8 +17,8 @@ from flowcore.authoring.workflow import Workflow, WorkflowBuilder
 from flowcore.buses import Source
 from flowcore.cloudevents import Telling, wanted_of
 from flowcore.codec import Shape, digest
+from flowcore.core import view
 from flowcore.core.health import OVERDUE
-from flowcore.core.view import waits as open_suspensions
 from flowcore.deliveries import Delivery, DeliveryLog, Webhook, meaning, replay
 from flowcore.engine import Engine
 from flowcore.errors import (
@@ -439,6 +439,7 @@ class App:
         resource_id: str | None = None,
         tag: str | Sequence[str] | None = None,
         label: str | None = None,
+        assignee: str | None = None,
         due_before: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
@@ -450,10 +451,12 @@ class App:
         worker drives just now is not.
 
         Reads each run it shows, and no other; up to ``limit`` of them, so a page may hold more than ``limit`` waits
-        when a run has several, and fewer, or none, when ``label`` fits few: only ``cursor`` None is the end.
+        when a run has several, and fewer, or none, when ``label`` or ``assignee`` fits few: only ``cursor`` None is the
+        end.
 
         Args:
             label: of the suspension.
+            assignee: only suspensions that this person may answer by now, and has not answered yet.
             due_before: only suspensions whose deadline is before.
         Raises: MalformedRequest, InvalidPayload.
         """
@@ -463,15 +466,16 @@ class App:
         asked = self._wanted(workflow, None, resource_id, tag, None, None)
         wanted = replace(asked, waiting=True, deadline_before=due_before)
         page = self.store.list_runs(self.tenant, wanted, limit=limit, cursor=cursor, oldest_first=True)
-        found = [wait for summary in page for wait in self._waits_of(summary.run_id)]
+        found = [wait for summary in page for wait in self._waits_of(summary.run_id, assignee)]
         meant = [wait for wait in found if _is_meant(wait, label, due_before)]
         return Page(sorted(meant, key=_age), page.cursor)
 
-    def _waits_of(self, run_id: str) -> list[Wait[Json]]:
+    def _waits_of(self, run_id: str, assignee: str | None) -> list[Wait[Json]]:
         """The open suspensions of a run that a listing has named and that may be gone by now, or not to be read."""
         try:
             snapshot = self.engine.read(RunRef(self.tenant, run_id), everything=False)
-            found = open_suspensions(self.engine.seen(snapshot)[1])
+            seen = self.engine.seen(snapshot)[1]
+            found = view.waits(seen) if assignee is None else view.waits_for(seen, assignee, self.engine.time_of(seen))
         except RunNotFound:
             return []
         except BlobLost as lost:  # one broken run must not hide what all the others wait for

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("flowcore.arrivals")
 
+LONGEST_KEEP = timedelta(days=365)
+"""How long an answer may be kept for a step that does not ask yet."""
+
 _MOST_TRIES = 20
 """Times the head is touched anew because it moved; each time somebody else made progress."""
 

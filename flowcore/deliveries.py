@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
 from flowcore.errors import (
+    CapacityError,
     DeliveryNotFound,
     FlowcoreError,
     MalformedRequest,
@@ -27,7 +28,8 @@ from flowcore.errors import (
 )
 from flowcore.keys import event_mistake, is_name, is_run_id
 from flowcore.model import Json, Page
-from flowcore.webhooks import Headers, Scheme, Slack
+from flowcore.strict import parsed
+from flowcore.webhooks import Headers, Scheme, Slack, window_of
 
 if TYPE_CHECKING:
     from flowcore.app import App
@@ -62,9 +64,10 @@ class Webhook:
         key: what it is about; must be the key that the wait was given.
         data: what the waiting step is given.
         only: of which deliveries; others are logged as ``filtered``.
-        keep: how long an event waits for somebody.
+        keep: how long an event waits for somebody, and a copy of the delivery is known again. A sender that signs no
+            time (GitHub, ``Hmac`` without ``time_header``) can be imitated afterwards by whoever has seen a delivery.
         tenant: whose runs it is for.
-    Raises: SettingsError for a name, an expression or a place that cannot be meant.
+    Raises: SettingsError for a name, an expression, a place or a time that cannot be meant.
 
     Example:
         >>> from flowcore.webhooks import Stripe
@@ -95,6 +98,8 @@ class Webhook:
         if self.secret.partition(":")[0] not in ("env", "ssm", "secretsmanager"):
             faults.append("secret= names no place: env:NAME, ssm:/path or secretsmanager:id (never the secret itself)")
         faults += mistakes(self)
+        if self.keep <= (window := 2 * window_of(self.scheme)):
+            faults.append(f"keep={self.keep} is not above {window}, in which a copy of a delivery can still come")
         if faults:
             raise SettingsError(f"Webhook {self.name!r}: " + "; ".join(faults))
 
@@ -216,7 +221,7 @@ def judged(app: App, hook: Webhook | Source, delivery: Delivery) -> Delivery:
         receipt = app.for_tenant(hook.tenant).send_event(
             hook.event, key, ask(hook.data), event_id=_event_id(hook.name, delivery.delivery_id), keep=hook.keep
         )
-    except RequestError as error:
+    except (RequestError, CapacityError) as error:  # another try would be told the same
         return replace(told, verdict="rejected", reason=error.code)
     return replace(told, verdict=receipt.verdict, run_id=receipt.run_id, wait=receipt.wait)
 
@@ -244,18 +249,13 @@ def logged(app: App, delivery: Delivery) -> Delivery:
 
 def _opened(scheme: Scheme, body: bytes) -> Json:
     """The value that a body is: JSON, or what Slack packs into a form. Raises: MalformedRequest."""
-    text = body.decode("utf-8", "replace")
-    if isinstance(scheme, Slack) and text[:1] not in ("{", "["):
-        fields = dict(parse_qsl(text, keep_blank_values=True))
-        return _json(fields["payload"]) if "payload" in fields else fields
-    return _json(text)
-
-
-def _json(text: str) -> Json:
+    if not isinstance(scheme, Slack) or body[:1] in (b"{", b"["):
+        return parsed(body)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise MalformedRequest("The body is not JSON.") from None
+        fields = dict(parse_qsl(body.decode(), keep_blank_values=True, errors="strict"))
+    except ValueError:
+        raise MalformedRequest("The body is not a form in UTF-8.") from None
+    return parsed(fields["payload"]) if "payload" in fields else parsed(json.dumps(fields))
 
 
 def _kind(value: Any) -> str:

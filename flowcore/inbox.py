@@ -28,11 +28,15 @@ class Asked:
     answer: Shape[Any]
 
 
-def asked(app: App, run_id: str, wait: str, *, by: str | None = None) -> Asked:
+NOT_KNOWN_YET = ""
+"""Nobody is called so."""
+
+
+def asked(app: App, run_id: str, wait: str, *, by: str | None = NOT_KNOWN_YET) -> Asked:
     """The open suspension of that id. Reads the run, writes nothing.
 
     Args:
-        by: who wants to answer; None: it is not known yet.
+        by: who wants to answer; None: somebody without a name.
     Raises: RunNotFound; what an answer would be refused with: AlreadyResumed, NotSuspended, RunFinished,
         NotAnApprover, DefinitionChanged, WorkflowNotFound.
     """
@@ -42,8 +46,8 @@ def asked(app: App, run_id: str, wait: str, *, by: str | None = None) -> Asked:
     if not head.is_terminal and (reason := conflict(graph, snapshot)) is not None:
         raise DefinitionChanged(run_id, reason)
     record = next((one for one in open_waits(snapshot) if wait_id(one, head.incarnation) == wait), None)
-    if record is None or by is not None:
-        verdict = admit(graph, snapshot, Resume(wait=wait, by=by, digest="", via="look"))
+    if record is None or by != NOT_KNOWN_YET:
+        verdict = admit(graph, snapshot, Resume(wait=wait, by=by or None, digest="", via="look"))
         if isinstance(verdict, Refused):
             raise verdict.error
         if record is None:

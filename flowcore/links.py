@@ -100,24 +100,21 @@ class Links:
 
     def token(self, grant: Grant) -> str:
         """``<key id>.<claims>.<signature>``, in characters that a path takes as they are."""
-        kid = next(iter(self._secrets()))
+        kid, secret = next(iter(self._secrets().items()))
         until = int(grant.until.timestamp())
         claims = [grant.tenant, grant.run_id, grant.born, grant.wait, grant.door, grant.actor, until]
-        return f"{kid}.{self._serializer(kid).dumps(claims)}"
+        return f"{kid}.{_serializer(kid, secret).dumps(claims)}"
 
     def mark(self, what: str) -> str:
         """The proof that we have said ``what``, which is no link: ``<key id>.<signature>``, by the newest key."""
-        kid = next(iter(self._secrets()))
-        return f"{kid}.{self._signature(kid, what)}"
+        kid, secret = next(iter(self._secrets().items()))
+        return f"{kid}.{_signature(kid, secret, what)}"
 
     def is_marked(self, what: str, mark: str) -> bool:
         """Whether ``mark`` was given for ``what``, with a key that is still good."""
         kid, _, signature = mark.partition(".")
-        return kid in self._secrets() and compare_digest(self._signature(kid, what).encode(), signature.encode())
-
-    def _signature(self, kid: str, what: str) -> str:
-        key = new(self._known[kid].encode(), f"flowcore.mark.{kid}".encode(), _sha256).digest()
-        return new(key, what.encode(), _sha256).hexdigest()
+        secret = self._secrets().get(kid)
+        return secret is not None and compare_digest(_signature(kid, secret, what).encode(), signature.encode())
 
     def for_tenant(self, tenant: str) -> TenantLinks:
         """The links to waits of one tenant."""
@@ -131,9 +128,10 @@ class Links:
         from itsdangerous import BadData  # noqa: PLC0415  # as below
 
         kid, _, signed = token.partition(".")
-        if kid not in self._secrets() or not signed.isascii():
+        secret = self._secrets().get(kid)
+        if secret is None or not signed.isascii():
             raise LinkUnknown
-        serializer = self._serializer(kid)
+        serializer = _serializer(kid, secret)
         try:
             claims = serializer.loads(signed)
         except (BadData, ValueError):
@@ -155,16 +153,22 @@ class Links:
             raise LinkExpired(grant.until)
         return grant
 
-    def _serializer(self, kid: str) -> Any:
-        """Made where it is needed: most workers never make or read a link."""
-        from itsdangerous import URLSafeSerializer  # noqa: PLC0415  # only where links are made or read
 
-        return URLSafeSerializer(
-            self._known[kid],
-            salt=f"flowcore.link.{kid}",
-            serializer=_Compact,
-            signer_kwargs={"key_derivation": "hmac", "digest_method": _sha256},
-        )
+def _serializer(kid: str, secret: str) -> Any:
+    """Made where it is needed: most workers never make or read a link."""
+    from itsdangerous import URLSafeSerializer  # noqa: PLC0415  # only where links are made or read
+
+    return URLSafeSerializer(
+        secret,
+        salt=f"flowcore.link.{kid}",
+        serializer=_Compact,
+        signer_kwargs={"key_derivation": "hmac", "digest_method": _sha256},
+    )
+
+
+def _signature(kid: str, secret: str, what: str) -> str:
+    key = new(secret.encode(), f"flowcore.mark.{kid}".encode(), _sha256).digest()
+    return new(key, what.encode(), _sha256).hexdigest()
 
 
 def pairs_of(secrets: str) -> dict[str, str]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from flowcore.errors import MalformedRequest
-from flowcore.http.strict import parsed
 from flowcore.keys import LONGEST_NAME, event_mistake, is_name, is_run_id, key_mistake
 from flowcore.model import Json
+from flowcore.strict import parsed
 
 RESUME_TYPE = "dev.flowcore.resume"
 """The ``type`` of a CloudEvent that is an answer."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from pydantic import BaseModel
 
 from flowcore import receipts
+from flowcore.arrivals import LONGEST_KEEP
 from flowcore.authoring.graph import Graph
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow
@@ -286,6 +287,7 @@ class Run(Generic[In, Out]):
         """
         _check_text(label=label, wait=wait, idempotency_key=idempotency_key, by=by, via=via)
         _check_count(index=index, retry_count=retry_count, version=version)
+        _check_keep(keep)
         resume = Resume(
             step=_dotted(step),
             label=label,
@@ -746,6 +748,12 @@ def _check_count(**given: Any) -> None:
             raise MalformedRequest(f"{name}={number!r} must be a whole number, not {type(number).__name__}")
     if (given.get("retry_count") or 0) < 0:
         raise MalformedRequest(f"retry_count={given['retry_count']} is below 0")
+
+
+def _check_keep(keep: Any) -> None:
+    """Raises: MalformedRequest for what is no time that an answer could be kept."""
+    if keep is not None and not (isinstance(keep, timedelta) and timedelta(0) < keep <= LONGEST_KEEP):
+        raise MalformedRequest(f"keep={keep} keeps nothing; give a timedelta above 0, at most {LONGEST_KEEP.days} days")
 
 
 def _dotted(step: Any) -> str | None:

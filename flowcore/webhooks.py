@@ -139,6 +139,14 @@ class Hmac:
         return id or _digest(body)
 
 
+def window_of(scheme: Scheme) -> timedelta:
+    """How far a signed time may be from ours; nothing where no time is signed."""
+    if isinstance(scheme, Hmac) and scheme.time_header is None:
+        return timedelta(0)
+    tolerance: timedelta = getattr(scheme, "tolerance", timedelta(0))
+    return tolerance
+
+
 def sign(id: str, body: bytes, at: datetime, secrets: Sequence[str]) -> dict[str, str]:
     """The headers of an outgoing Standard Webhook, signed with every secret, so that receivers can change theirs.
 

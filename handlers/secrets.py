@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cache
 
-from flowcore.errors import OutsideError, SettingsError
+from flowcore.errors import MalformedRequest, OutsideError, SettingsError
 from flowcore.links import pairs_of
+from flowcore.model import Json
 from flowcore.settings import variable
+from flowcore.strict import parsed
 
 KEPT_S = 300
 """Seconds. A secret that was changed is good, and one that was withdrawn is bad, after this at the latest."""
@@ -41,22 +42,44 @@ def secret_at(place: str) -> str:
 
 
 def secrets_at(place: str) -> list[str]:
-    """The secrets of a webhook: one, or several with commas or in a JSON list, the newest first."""
+    """The secrets of a webhook: one, or several with commas or in a JSON list, the newest first.
+
+    Raises: SettingsError, without a secret in its message; SecretsUnavailable.
+    """
     text = secret_at(place).strip()
     if text.startswith("["):
-        return [str(one) for one in json.loads(text)]
+        found = _json(text)
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise SettingsError(f"What stands at {place!r} is no JSON list of texts.")
+        return found
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def link_secrets(setting: str) -> Mapping[str, str]:
-    """The keys of links, by their id: from the setting itself, or from the place that it names."""
+    """The keys of links, by their id: from the setting itself, or from the place that it names.
+
+    Raises: SettingsError, without a secret in its message; SecretsUnavailable.
+    """
     text = secret_at(setting) if setting.startswith(("ssm:", "secretsmanager:")) else setting
     return _pairs(text)
 
 
 @cache
 def _pairs(text: str) -> Mapping[str, str]:
-    return json.loads(text) if text.lstrip().startswith("{") else pairs_of(text)
+    if not text.lstrip().startswith("{"):
+        return pairs_of(text)
+    found = _json(text)
+    if not isinstance(found, dict) or not all(isinstance(secret, str) for secret in found.values()):
+        raise SettingsError("The keys of links are no JSON object of a text for each key id, each of them once.")
+    return found
+
+
+def _json(text: str) -> Json:
+    """The value that a text is, read strictly; None where it is none."""
+    try:
+        return parsed(text)
+    except MalformedRequest:
+        return None
 
 
 def _kept(kind: str, name: str) -> str | None:

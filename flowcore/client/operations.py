@@ -179,6 +179,7 @@ def resume(
     request_context: Mapping[str, Any] | None = None,
     retry_count: int | None = None,
     tracing: Tracing | None = None,
+    keep: timedelta | None = None,
     drive: timedelta | None = None,
 ) -> Call[RunResult[Any]]:
     """Answer a suspension; ``receipt`` of the result is the proof.
@@ -188,6 +189,8 @@ def resume(
         idempotency_key: a repeated answer is told the first one's receipt; with one, a request that got no answer is
             sent again.
         version: ``RunResult.version`` that you have seen; if the run has moved since, nothing happens.
+        keep: where ``step`` waits for nobody yet, keep the answer for so long, whole seconds, 365 days at most;
+            ``receipt`` says ``buffered`` then.
         drive: wait for what comes of it, 25 seconds at most.
     Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, RunFinished, AmbiguousWait, UnknownStep,
         UnknownLabel, IndexOutOfRange, NotAnApprover, WaitExpired, VersionMismatch, IdempotencyKeyReused,
@@ -201,6 +204,7 @@ def resume(
         request_context=request_context,
         retry_count=retry_count,
         tracing=tracing,
+        keep=_seconds(keep),
     )
     return Call(
         route="POST /v1/runs/{run}/resume",
@@ -302,7 +306,7 @@ def waits(
     """The inbox: open suspensions of all runs.
 
     Args:
-        assignee: those that this person may answer.
+        assignee: those that this person may answer by now, and has not answered yet.
         due_before: those whose deadline is before.
         limit: of one page; 100 at most. A page may show fewer, or none, and not be the last.
     """
@@ -348,16 +352,19 @@ def send_event(
     data: Any = None,
     *,
     event_id: str | None = None,
+    keep: timedelta | None = None,
     start_if_absent: Start[Any] | None = None,
 ) -> Call[EventReceipt]:
     """Tell whoever waits for it, now or later, that something has happened.
 
     Args:
         event_id: a second event of the same id is the same event; with one, a request that got no answer is sent again.
+        keep: how long the event waits for somebody, whole seconds, 365 days at most; left out: 7 days.
         start_if_absent: the run to start where nobody waits and there is none; its workflow by id.
     Raises: MalformedRequest, InvalidPayload, IdempotencyKeyReused; WorkflowNotFound.
     """
-    body = {"name": name, "key": key, "data": data, **given(start_if_absent=_absent(start_if_absent))}
+    more = given(keep=_seconds(keep), start_if_absent=_absent(start_if_absent))
+    body = {"name": name, "key": key, "data": data, **more}
     return Call(
         route="POST /v1/events",
         headers={"idempotency-key": event_id},
@@ -415,6 +422,10 @@ def _answering(idempotency_key: str | None, version: int | None, drive: timedelt
 def _prefer(wait: timedelta | None) -> str | None:
     """Source: RFC 7240, section 4.3."""
     return None if wait is None else f"wait={max(0, math.ceil(wait.total_seconds()))}"
+
+
+def _seconds(keep: timedelta | None) -> int | None:
+    return None if keep is None else math.ceil(keep.total_seconds())
 
 
 def _absent(start: Start[Any] | None) -> dict[str, Any] | None:

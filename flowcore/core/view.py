@@ -20,6 +20,7 @@ from flowcore.authoring.graph import (
 from flowcore.core.actions import Run
 from flowcore.core.admit import is_abandoned, open_waits
 from flowcore.core.decide import decide
+from flowcore.core.seats import Seat, seat_for
 from flowcore.keys import (
     ROOT,
     Scope,
@@ -102,6 +103,14 @@ def steps(graph: Graph | None, snapshot: Snapshot) -> dict[str, StepResult]:
 def waits(snapshot: Snapshot) -> list[Wait[Json]]:
     """The open suspensions, oldest first."""
     return [Wait.of(snapshot.head, record) for record in open_waits(snapshot)]
+
+
+def waits_for(snapshot: Snapshot, by: str, now: datetime) -> list[Wait[Json]]:
+    """The open suspensions that ``by`` may answer now, and has not answered yet."""
+    head = snapshot.head
+    return [
+        Wait.of(head, record) for record in open_waits(snapshot) if isinstance(seat_for(head, record, by, now), Seat)
+    ]
 
 
 def suspended(snapshot: Snapshot) -> list[list[str]]:

@@ -41,9 +41,9 @@ from flowcore.http.limits import MOST_BYTES, Pace, oversized, refuse_many_parame
 from flowcore.http.openapi import document
 from flowcore.http.resolver import Resolver
 from flowcore.http.shown import answer
-from flowcore.http.strict import parsed
 from flowcore.http.tags import tagged
 from flowcore.model import Json
+from flowcore.strict import parsed
 
 _MOST_TENANTS = 50
 """Tenants whose routes are kept ready in one process."""

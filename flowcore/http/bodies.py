@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from flowcore.app import ServedWorkflow
+from flowcore.arrivals import LONGEST_KEEP
 from flowcore.authoring.workflow import Workflow
 from flowcore.core.events import Event, failure_json
 from flowcore.core.health import Finding
@@ -19,6 +20,9 @@ from flowcore.errors import MalformedRequest
 from flowcore.fields import FIELDS
 from flowcore.model import EventReceipt, Json, Page, Receipt, RunSummary, Wait
 from flowcore.run import RunResult
+
+_Kept = Annotated[int, Field(ge=1, le=int(LONGEST_KEEP.total_seconds()))]
+"""Seconds."""
 
 
 class _Body(BaseModel):
@@ -51,6 +55,9 @@ class ResumeBody(_Body):
     request_context: dict[str, Any] | None = None
     retry_count: int | None = None
     tracing: dict[str, Any] | None = None
+    keep: _Kept | None = Field(
+        default=None, description="Seconds that the answer is kept for where `step` does not ask yet."
+    )
     include_state: bool = False
     include_resume_labels: bool = False
 
@@ -103,6 +110,9 @@ class EventBody(_Body):
     name: str
     key: str
     data: Any = None
+    keep: _Kept | None = Field(
+        default=None, description="Seconds that the event waits for somebody; 7 days when left out."
+    )
     start_if_absent: StartIfAbsent | None = None
     """The run to start when nobody waits and there is none of its id."""
 

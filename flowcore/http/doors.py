@@ -6,6 +6,7 @@ A page shows and asks; only a POST decides. Mail scanners open links, so GET and
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -36,11 +37,11 @@ from flowcore.errors import (
 from flowcore.http import problems
 from flowcore.http.bodies import receipt_json
 from flowcore.http.raw import raw_body
-from flowcore.http.strict import parsed
-from flowcore.inbox import Asked, asked
+from flowcore.inbox import NOT_KNOWN_YET, Asked, asked
 from flowcore.keys import RunRef
 from flowcore.links import Grant, Links, born_at
 from flowcore.model import Json, Receipt
+from flowcore.strict import parsed
 
 _CHANNELS = {
     "link": "over a link like this one",
@@ -66,9 +67,12 @@ def _pages(router: Router, app: App, links: Links) -> None:
     def show(token: str) -> Response[str]:
         try:
             grant = links.read(token, "a", app.clock.now())
-            return _asking(_opened(app, grant, by=grant.actor), grant)
         except FlowcoreError as error:
             return _refusal(error)
+        try:
+            return _asking(_opened(app, grant, by=grant.actor), grant)
+        except FlowcoreError as error:
+            return _refusal(error, grant.actor)
 
     @router.head("/a/<token>")
     def probe(token: str) -> Response[str]:
@@ -79,17 +83,20 @@ def _pages(router: Router, app: App, links: Links) -> None:
     def decide(token: str) -> Response[str]:
         try:
             grant = links.read(token, "a", app.clock.now())
+        except FlowcoreError as error:
+            return _refusal(error)
+        try:
             found = _opened(app, grant)
             posted = _posted(router)
         except FlowcoreError as error:
-            return _refusal(error)
+            return _refusal(error, grant.actor)
         try:
             data = _value(forms.read(forms.fields(found.answer.schema()), posted))
             return _thanks(_answered(app, grant, data, via="link"))
         except (InvalidPayload, MalformedRequest) as error:
             return _asking(found, grant, posted, error)
         except FlowcoreError as error:
-            return _refusal(error)
+            return _refusal(error, grant.actor)
 
 
 def _callbacks(router: Router, app: App, links: Links) -> None:
@@ -110,8 +117,8 @@ def _callbacks(router: Router, app: App, links: Links) -> None:
         )
 
 
-def _opened(app: App, grant: Grant, *, by: str | None = None) -> Asked:
-    """The wait that a link opens, if it is still open, and for ``by``, if he is given. Raises: RequestError."""
+def _opened(app: App, grant: Grant, *, by: str | None = NOT_KNOWN_YET) -> Asked:
+    """The wait that a link opens, if it is still open, and for ``by``, if that is said. Raises: RequestError."""
     _same_run(app, grant)
     try:
         return asked(app.for_tenant(grant.tenant), grant.run_id, grant.wait, by=by)
@@ -170,7 +177,8 @@ def _asking(
     error: InvalidPayload | MalformedRequest | None = None,
 ) -> Response[str]:
     wait, form = found.wait, forms.fields(found.answer.schema())
-    told = {row["path"]: row["message"] for row in error.errors} if isinstance(error, InvalidPayload) else {}
+    wrong = error.errors if isinstance(error, InvalidPayload) else ()
+    told = {row["path"]: _for_a_person(row["message"]) for row in wrong}
     rows = {field.name: told.pop(dotted) for field in form if (dotted := ".".join(field.path)) in told}
     general = "; ".join(f"{path}: {message}" if path else message for path, message in told.items())
     if isinstance(error, MalformedRequest):
@@ -191,6 +199,11 @@ def _asking(
     return _page(HTTPStatus.OK if error is None else HTTPStatus.UNPROCESSABLE_ENTITY, body)
 
 
+def _for_a_person(message: str) -> str:
+    """What is wrong, without the name of a type behind it."""
+    return re.sub(r" \(found \w+\)$", "", message)
+
+
 def _thanks(receipt: Receipt) -> Response[str]:
     text = {
         "counted": "Your answer has been counted. It is settled when enough others have answered as well.",
@@ -199,9 +212,12 @@ def _thanks(receipt: Receipt) -> Response[str]:
     return _told(HTTPStatus.OK, "Thank you", text, "good")
 
 
-def _refusal(error: FlowcoreError) -> Response[str]:
-    """An error of ours as a page for whoever clicked."""
+def _refusal(error: FlowcoreError, by: str | None = None) -> Response[str]:
+    """An error of ours as a page for whoever clicked; ``by``: as whom he answers."""
     match error:
+        case AlreadyResumed() if by is not None and error.winner.get("by") == by:
+            text = "Your answer is known and stays as it is; nothing more is needed of you."
+            return _told(HTTPStatus.CONFLICT, "You have answered", text, "", _winner(error.winner))
         case AlreadyResumed():
             facts = _winner(error.winner)
             return _told(HTTPStatus.CONFLICT, "Already decided", "Somebody has answered before.", "", facts)

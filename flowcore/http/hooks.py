@@ -16,8 +16,8 @@ from aws_lambda_powertools.event_handler.api_gateway import Router
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from flowcore.app import App
-from flowcore.deliveries import Secrets, challenge, deliver, found
-from flowcore.errors import BadSignature
+from flowcore.deliveries import Secrets, challenge, deliver, found, meaning
+from flowcore.errors import BadSignature, WebhookNotFound
 from flowcore.http.bodies import delivery_json
 from flowcore.http.cursors import cursor as cursor_of
 from flowcore.http.cursors import position
@@ -59,14 +59,22 @@ def delivery_log(app: App) -> Router:
     def list_deliveries(
         name: str, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None
     ) -> Response[str]:
+        _refuse_of_another_tenant(app, name)
         page = app.list_deliveries(name, limit=limit, cursor=position(router, app, cursor))
         return _json({"items": [delivery_json(one) for one in page], "cursor": cursor_of(router, app, page)})
 
     @router.post("/v1/hooks/<name>/deliveries/<id>/replay")
     def replay_delivery(name: str, id: str) -> Response[str]:
+        _refuse_of_another_tenant(app, name)
         return _json(delivery_json(app.replay_delivery(name, id)))
 
     return router
+
+
+def _refuse_of_another_tenant(app: App, name: str) -> None:
+    """A log tells of runs, and a replay moves them. Raises: WebhookNotFound."""
+    if meaning(app, name).tenant != app.tenant:
+        raise WebhookNotFound(name)
 
 
 def _json(body: Json, status: HTTPStatus = HTTPStatus.OK) -> Response[str]:

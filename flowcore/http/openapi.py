@@ -60,6 +60,16 @@ ANSWERS: Mapping[str, Mapping[int, type[BaseModel] | None]] = {
 }
 """What each route answers when it has done what was asked; None: no JSON."""
 
+_GROUPS: Mapping[str, str] = {
+    "workflows": "What is served: definitions, their schemas and drawings.",
+    "runs": "Started, looked at, answered, stopped.",
+    "waits": "The inbox: open suspensions of all runs.",
+    "events": "What has happened elsewhere, for whoever waits for it.",
+    "hooks": "The log of what has come through webhooks.",
+    "operations": "For whoever keeps this running.",
+}
+"""Part of a path to what its operations have in common; the others are about operations."""
+
 _HEADERS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "POST /v1/workflows/{workflow}/runs": (
         ("Idempotency-Key", "The same key is the same run."),
@@ -119,6 +129,8 @@ def document(resolver: APIGatewayHttpResolver, *, title: str = "flowcore") -> Do
     for path, operations in drawn["paths"].items():
         for method, operation in operations.items():
             _finish(f"{method.upper()} {path}", operation)
+    drawn["paths"] = {path: drawn["paths"][path] for path in _in_order(drawn["paths"])}
+    drawn["tags"] = [{"name": name, "description": told} for name, told in _GROUPS.items()]
     grammar.tightened(drawn, _OF_ONE_BODY)
     return drawn
 
@@ -130,8 +142,23 @@ def problem_types() -> Mapping[str, int]:
     return {**ours, **problems.OTHERS}
 
 
+def _in_order(paths: Mapping[str, Any]) -> list[str]:
+    """The paths as ``ANSWERS`` has them; how they were registered tells a reader nothing."""
+    order = {path: number for number, path in reversed(list(enumerate(key.split(" ")[1] for key in ANSWERS)))}
+    return sorted(paths, key=order.__getitem__)
+
+
+def _group(key: str) -> str:
+    """``POST /v1/workflows/{workflow}/runs`` is about runs, ``GET /v1/runs/{run_id}/events`` as well."""
+    if key == "POST /v1/workflows/{workflow}/runs":
+        return "runs"
+    found = re.match(r"\w+ /v1/(\w+)", key)
+    return found[1] if found is not None and found[1] in _GROUPS else "operations"
+
+
 def _finish(key: str, operation: Document) -> None:
     operation["operationId"] = re.sub(r"_v1_.*|_healthz.*", "", operation["operationId"])
+    operation["tags"] = [_group(key)]
     operation["summary"] = operation["operationId"].replace("_", " ")
     operation["parameters"] = [*operation.get("parameters", ()), *_headers(key)]
     operation["responses"] = {

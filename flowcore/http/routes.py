@@ -176,6 +176,7 @@ def _changes(router: Router, app: App) -> None:
             request_context=body.request_context,
             retry_count=body.retry_count,
             tracing=_traced(body.tracing, None),
+            keep=None if body.keep is None else timedelta(seconds=body.keep),
             idempotency_key=header(router, "idempotency-key"),
             by=caller_of(router.current_event.raw_event),
             via="http",
@@ -210,7 +211,8 @@ def _changes(router: Router, app: App) -> None:
     def send_event(body: EventBody) -> Response[str]:
         id, start = header(router, "idempotency-key"), body.start_if_absent
         absent = None if start is None else Start(**dict(start))
-        receipt = app.send_event(body.name, body.key, body.data, event_id=id, start_if_absent=absent)
+        kept = {} if body.keep is None else {"keep": timedelta(seconds=body.keep)}
+        receipt = app.send_event(body.name, body.key, body.data, event_id=id, start_if_absent=absent, **kept)
         replayed = receipt.verdict == "duplicate"
         headers = {"Idempotent-Replayed": "true"} if replayed else {}
         status = HTTPStatus.OK if replayed else HTTPStatus.ACCEPTED

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+_JSON = "application/json"
+_TAGGED = (_JSON, "image/svg+xml", "text/vnd.mermaid")
+"""Pages are left out: they are for one person, once."""
 _LENGTH = 32
 """Hex digits of a hash in a tag."""
 
@@ -21,18 +24,18 @@ def tagged(event: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     """The answer to a GET with its tag; without a body where the caller has named that tag."""
     headers = answer.get("headers") or {}
     kind = next((str(value) for name, value in headers.items() if name.lower() == "content-type"), "")
-    if answer["statusCode"] != HTTPStatus.OK or not kind.startswith("application/json"):
+    if answer["statusCode"] != HTTPStatus.OK or not kind.startswith(_TAGGED):
         return answer
-    tag = _tag(str(answer.get("body") or ""))
+    tag = _tag(str(answer.get("body") or ""), kind)
     told = {**headers, "ETag": tag, "Cache-Control": "private, no-cache"}
     if tag in _named(event):
         return {**answer, "statusCode": HTTPStatus.NOT_MODIFIED.value, "headers": told, "body": ""}
     return {**answer, "headers": told}
 
 
-def _tag(body: str) -> str:
+def _tag(body: str, kind: str) -> str:
     mark = hashlib.sha256(body.encode()).hexdigest()[:_LENGTH]
-    shown = json.loads(body)
+    shown = json.loads(body) if kind.startswith(_JSON) else None
     version = shown.get("version") if isinstance(shown, dict) else None
     return f'"v{version}-{mark}"' if isinstance(version, int) else f'"{mark}"'
 

@@ -42,7 +42,9 @@ FORM = "application/x-www-form-urlencoded"
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
     """One stack for the file, serving the refunds."""
-    with LocalStack(parameters={"AppModule": "infra.local.demo_app:app"}, environment=ENVIRONMENT) as running:
+    with LocalStack(
+        parameters={"AppModule": "infra.local.demo_app:app", "Swagger": "true"}, environment=ENVIRONMENT
+    ) as running:
         yield running
 
 
@@ -139,7 +141,7 @@ def test_story_from_the_mail_to_the_bank(stack: LocalStack, browser: Browser, tm
     assert "990 cents are back" == shown(stack, "story-1")["output"]
 
     browser.open(link)
-    assert "Already decided" in browser.text
+    assert "You have answered" in browser.text
     assert APPROVER in browser.text
     assert is_drawn(browser.shoot(tmp_path / "decided.png"))
     assert [] == [url for url in browser.requests if not url.startswith((stack.url, "about:"))]
@@ -160,6 +162,29 @@ def test_page_is_for_everybody(stack: LocalStack, browser: Browser, *, dark: boo
         assert [] == browser.run(FAULTS)
         browser.open(stack.url + "/a/nonsense")
         assert [] == browser.run(FAULTS)
+
+
+def test_page_of_the_api_shows_every_operation_and_tries_one(
+    stack: LocalStack, browser: Browser, tmp_path: Path
+) -> None:
+    """Within what its policy lets it do: nothing is loaded from elsewhere."""
+    document = json.loads(call(stack, "GET", "/v1/openapi.json")[1])
+    browser.look(1200, 900)
+    browser.open(stack.url + "/v1/docs")
+    until(lambda: browser.run("document.querySelector('.opblock') !== null"))
+    assert browser.run("document.querySelectorAll('.opblock').length") == sum(map(len, document["paths"].values()))
+    assert [tag["name"] for tag in document["tags"]] == browser.run(
+        "[...document.querySelectorAll('.opblock-tag')].map(tag => tag.dataset.tag)"
+    )
+    assert is_drawn(browser.shoot(tmp_path / "swagger.png"))
+    for button in (".opblock-summary-control", ".try-out__btn", ".execute"):
+        selector = f"[id$=healthz] {button}"
+        until(lambda: browser.run(f"document.querySelector({selector!r}) !== null"))  # noqa: B023  # asked at once
+        browser.run(f"document.querySelector({selector!r}).click()")
+    until(lambda: browser.run("document.querySelector('[id$=healthz] .live-responses-table') !== null"))
+    assert '"status": "ok"' in browser.text
+    assert [] == [url for url in browser.requests if not url.startswith((stack.url, "about:", "data:"))]
+    assert [] == browser.complaints
 
 
 def test_browser_runs_nothing_that_a_run_shows(stack: LocalStack, browser: Browser) -> None:

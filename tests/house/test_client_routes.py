@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from flowcore.app import App
 from flowcore.client import Client, DeliveryLine, WorkflowInfo, operations
 from flowcore.client.call import Call
 from flowcore.core.events import Event
 from flowcore.core.health import Finding
 from flowcore.core.view import StepResult
-from flowcore.http import shapes
+from flowcore.http import bodies, shapes
 from flowcore.model import EventReceipt, Receipt, RunSummary, StepFailure, Wait
-from flowcore.run import RunResult
+from flowcore.run import Run, RunResult
 from infra.functions import ROUTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,33 @@ def test_every_route_is_asked_by_an_operation() -> None:
     """The routes that operations ask are those that are deployed, and the callback door; a page is for a browser."""
     asked = {make(*_texts(make)).route for make in MAKERS.values()}
     assert {*ROUTES, "POST /cb/{token}"} - {"GET /v1/docs"} == asked
+
+
+_NOT_FROM_AFAR = {"self", "by", "via", "per_step"}
+"""Said by who calls, and how; ``per_step`` is for whoever debugs in his own process."""
+_IN_HEADERS = {"version", "idempotency_key", "event_id", "drive"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "operation"),
+    [
+        (Run.start, bodies.StartBody, operations.start),
+        (Run.resume, bodies.ResumeBody, operations.resume),
+        (Run.delegate, bodies.DelegateBody, operations.delegate),
+        (Run.time_travel, bodies.TravelBody, operations.time_travel),
+        (Run.fork, bodies.ForkBody, operations.fork),
+        (App.send_event, bodies.EventBody, operations.send_event),
+    ],
+)
+def test_what_a_verb_can_be_told_can_be_told_from_afar(
+    verb: Callable[..., Any], body: type[BaseModel], operation: Callable[..., Any]
+) -> None:
+    """Over HTTP and with the client."""
+    wanted = set(inspect.signature(verb).parameters) - _NOT_FROM_AFAR
+    wanted -= {"drive"} if verb is App.send_event else set()  # it is told what happened, and waits for no run
+    headers = _IN_HEADERS | ({"wait"} if verb is Run.start else set())
+    assert set() == wanted - headers - set(body.model_fields)
+    assert set() == wanted - set(inspect.signature(operation).parameters)
 
 
 def test_every_operation_is_a_method_of_the_clients() -> None:

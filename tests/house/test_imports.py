@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("flowcore.errors", "flowcore.keys", "flowcore.pmap", "flowcore.parcels"),
     ("flowcore.model",),
-    ("flowcore.codec", "flowcore.ports", "flowcore.migrations"),
+    ("flowcore.codec", "flowcore.ports", "flowcore.migrations", "flowcore.strict"),
     ("flowcore.authoring", "flowcore.core"),
     (
         *(

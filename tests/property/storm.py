@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -91,7 +92,8 @@ class Storm:
         self.store = store or MemoryStore()
         graph = self.sample.workflow.compiled
         self.watched = WatchedStore(self.store, {graph.id: graph})
-        self.claims_in_a_row = 0
+        self.claims: Counter[RunRef | None] = Counter()
+        """Of each run, children too: how often in a row it was taken up without progress."""
         self.depth = 0
         self.calm_down = False
         self.is_undisturbed = False
@@ -132,13 +134,17 @@ class Storm:
         if call.verb not in WRITES or self.calm_down:
             return None
         self._time_passes()
-        if self.claims_in_a_row < MOST_CLAIMS_IN_A_ROW:
+        if self._bears_more():
             self._interlude(call)
-        self.claims_in_a_row += call.verb in ("start", "claim", "resume")
-        fault = self._fault() if self.claims_in_a_row < MOST_CLAIMS_IN_A_ROW else None
-        if call.verb in ("commit", "release") and fault not in (Fault.FAILS, Fault.DIES_BEFORE):
-            self.claims_in_a_row = 0
+        self.claims[call.run] += call.verb in ("start", "claim", "resume")
+        fault = self._fault() if self._bears_more() else None
+        if _tells_of_progress(call) and fault not in (Fault.FAILS, Fault.DIES_BEFORE):
+            del self.claims[call.run]
         return fault
+
+    def _bears_more(self) -> bool:
+        """Whether no run would be given up; who dies at a call for one run may have held another."""
+        return all(count < MOST_CLAIMS_IN_A_ROW for count in self.claims.values())
 
     def _fault(self) -> Fault | None:
         return self.chance.choice(STRIKES) if self.chance.random() < self.weather.faults else None
@@ -332,6 +338,13 @@ class Storm:
             app = self.chance.choice(self.others)
             deadline = app.clock.now() + timedelta(seconds=15) if self.weather.short_lived else None
             app.look(RUN, deadline=deadline)
+
+
+def _tells_of_progress(call: Call) -> bool:
+    """Whether who drives the run has got somewhere. What a child hands in says nothing about the run it is of."""
+    return call.verb in ("release", "cancel") or (
+        call.verb == "commit" and call.record is not None and call.record.epoch > 0
+    )
 
 
 @contextmanager

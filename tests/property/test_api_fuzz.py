@@ -7,6 +7,7 @@ Other random requests:
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 import pytest
 from schemathesis.generation import GenerationMode
@@ -45,6 +46,7 @@ def _asked(key: str, each: int, number: int = 1) -> None:
     except BaseException:
         told("api", count + 1, 1, time.monotonic() - began, seed=str(number))
         raise
+    assert count == each * len(modes) or key in PLAIN, count
     told("api", count, 0, time.monotonic() - began, seed=str(number))
 
 
@@ -52,11 +54,24 @@ def _asked(key: str, each: int, number: int = 1) -> None:
 @pytest.mark.gate
 def test_links_lead_from_a_start_to_its_end() -> None:
     """Whoever follows the document's links meets runs in each state, and no wrong answer on the way."""
-    asked = walk(60, number=1)
+    _walked(walk(60, number=1), least=200)
+
+
+@pytest.mark.slow
+@pytest.mark.proof
+def test_links_lead_from_many_starts_to_their_ends() -> None:
+    """As above, other walks and more of them."""
+    _walked(walk(600, number=2), least=2_000)
+
+
+def _walked(asked: Counter[str], least: int) -> None:
+    """The walks were long enough, and have been everywhere."""
+    assert asked.total() >= least, asked
     for wanted in (
         "POST /v1/workflows/{workflow}/runs 20",
         "GET /v1/runs/{run_id} 20",
         "POST /v1/runs/{run_id}/resume 20",
+        "POST /v1/runs/{run_id}/resume 4",
         "POST /v1/runs/{run_id}/cancel 20",
     ):
         assert [key for key in asked if key.startswith(wanted)], asked

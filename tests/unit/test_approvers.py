@@ -359,6 +359,33 @@ def test_a_reminder_adds_who_may_answer() -> None:
     assert "applied" == run.resume(True, by="boss", wait=wait.id).receipt.verdict
 
 
+def inbox(app: LocalApp) -> list[str]:
+    """Whose inbox shows the run."""
+    return [who for who in ("ada", "bob", "eve", "mia", "sam") if list(app.waits(assignee=who))]
+
+
+def test_inbox_of_a_person_is_what_he_may_answer_now() -> None:
+    """Not before a reminder has added him, not when he has answered, nor when he has handed his vote over."""
+    app = local()
+    run = asked(
+        app, approvers=["ada", "bob"], quorum=3, remind=[HOUR, 2 * HOUR], escalate={1: ["eve"]}, notify=tell, label="x"
+    )
+    assert ["ada", "bob"] == inbox(app)
+    app.advance(hours=1)
+    assert ["ada", "bob", "eve"] == inbox(app)
+    run.resume(True, by="ada")
+    run.delegate(by="eve", to="mia")
+    assert ["bob", "mia"] == inbox(app)
+    assert [] == list(app.waits(assignee="bob", label="y"))
+
+
+def test_inbox_of_whoever_started_a_run_leaves_out_what_others_must_answer() -> None:
+    """Everybody else may where nobody is named."""
+    app = local()
+    asked(app, allow_self=False)
+    assert ["ada", "bob", "eve", "mia"] == inbox(app)
+
+
 def test_those_named_first_may_still_answer_and_a_quorum_may_need_both() -> None:
     """Who is added has a vote like any other, and may hand it over."""
     app = local()

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from flowcore import App, StepContext, Wait, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
-from flowcore.arrivals import arrive
+from flowcore.arrivals import LONGEST_KEEP, arrive
 from flowcore.codec import digest
 from flowcore.core.admit import Resume
 from flowcore.core.early import MOST_EARLY
@@ -25,6 +25,7 @@ from flowcore.errors import (
     FlowcoreError,
     IdempotencyKeyReused,
     InvalidPayload,
+    MalformedRequest,
     NotAnApprover,
     NotSuspended,
     RequestError,
@@ -580,6 +581,13 @@ def test_answer_that_cannot_be_kept_is_refused_as_ever(options: dict[str, Any], 
     refused(kind, lambda: run.resume(YES, keep=HOUR, **options))
     refused(InvalidPayload, lambda: run.resume(BAD, keep=HOUR, step="other"))
     assert {"rejected"} == set(verdicts(run))
+
+
+@pytest.mark.parametrize("keep", [timedelta(0), -HOUR, LONGEST_KEEP + HOUR, timedelta.max, 60])
+def test_time_that_an_answer_cannot_be_kept_for_is_refused(keep: Any) -> None:
+    """Nothing, or longer than anybody means."""
+    _, run = slowly()
+    refused(MalformedRequest, lambda: run.resume(YES, step="other", keep=keep))
 
 
 def test_early_answers_are_few() -> None:

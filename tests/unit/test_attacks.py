@@ -10,10 +10,13 @@ import pytest
 from pydantic import BaseModel, Field
 
 from flowcore import App, StepContext, step, workflow
+from flowcore.deliveries import Webhook, deliver
 from flowcore.http.access import Policy, wait_id_of
+from flowcore.http.hooks import delivery_log
 from flowcore.http.limits import Pace
 from flowcore.links import Grant
 from flowcore.testing import LocalApp
+from flowcore.webhooks import StandardWebhooks
 from tests.unit.test_doors import Seen, approve
 from tests.unit.test_doors import Shop as Doors
 from tests.unit.test_http_access import FLOW, POLICY, Shop, ask, token
@@ -126,6 +129,24 @@ def test_tag_of_a_run_of_somebody_else_is_not_answered_with_304() -> None:
         assert [404, 404] == [seen.status, sent.status]
     read = shop.call("GET /v1/runs/{run}", authorizer=token("read"))
     assert read.headers["cache-control"].startswith("private")
+
+
+def test_log_of_a_webhook_is_its_tenants() -> None:
+    """Not read, and not replayed, by the admin of another tenant; a webhook of nobody's looks the same."""
+    hooks = [
+        Webhook(name=name, scheme=StandardWebhooks(), secret="env:X", event="paid", key="k", tenant=tenant)
+        for name, tenant in (("ours", "acme"), ("theirs", "rival"))
+    ]
+    app = LocalApp(App(FLOW, webhooks=hooks))
+    lines = [deliver(app, hook, "m-1", {}, b'{"k": "order-1"}') for hook in hooks]
+    web = Web(app, delivery_log, policy=POLICY)
+    read = {
+        name: web.call("GET", f"/v1/hooks/{name}/deliveries", authorizer=ADMIN) for name in ("ours", "theirs", "no")
+    }
+    assert {"ours": 200, "theirs": 404, "no": 404} == {name: answer.status for name, answer in read.items()}
+    assert read["theirs"].text == read["no"].text.replace("'no'", "'theirs'")
+    replays = [f"/v1/hooks/{line.hook}/deliveries/{line.id}/replay" for line in lines]
+    assert [200, 404] == [web.call("POST", path, authorizer=ADMIN).status for path in replays]
 
 
 # -- more than one may ------------------------------------------------------------------------------------------------

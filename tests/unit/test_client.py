@@ -29,6 +29,7 @@ from flowcore.errors import (
     NotActive,
     NotBlocked,
     NotFailed,
+    NotSuspended,
     RunExists,
     RunNotFound,
     SettingsError,
@@ -96,6 +97,7 @@ FLOWS = (
     workflow("approval", input=int, output=bool).then(double).then(approve).commit(),
     workflow("confirmation", input=int, output=bool).then(confirm).commit(),
     workflow("both", input=int, output=dict[str, bool]).parallel(confirm, confirm.clone(id="again")).commit(),
+    workflow("later", input=int, output=bool).sleep(timedelta(hours=1)).then(confirm).commit(),
     workflow("nap", input=int, output=int).sleep(timedelta(hours=1)).then(double).commit(),
     workflow("fan", input=list[int], output=list[bool]).foreach(confirm, distributed=True).commit(),
     workflow("order", input=str, output=int).wait_for_event("paid", key=lambda order: order, model=int).commit(),
@@ -295,6 +297,24 @@ def resuming(desk: Desk) -> None:
     assert "suspended" == desk.resume("r-2", True, step=["again"]).status
 
 
+def answering_early(desk: Desk) -> None:
+    """Kept for the step that does not ask yet, if it is said for how long."""
+    run = desk.app.workflow("later").create_run("r-1")
+    run.start(1)
+    with pytest.raises(NotSuspended):
+        desk.resume("r-1", True, step="confirm")
+    early = desk.resume("r-1", True, step="confirm", idempotency_key="k", keep=timedelta(hours=2))
+    assert ("buffered", "waiting") == (early.receipt.verdict, early.status)
+    assert 202 == desk.got[-1].status_code
+    again = desk.resume("r-1", True, step="confirm", idempotency_key="k", keep=timedelta(hours=2))
+    assert ("duplicate", True) == (again.receipt.verdict, again.replayed)
+    desk.app.advance(hours=1)
+    assert (True, "success") == (desk.get_run("r-1").output, desk.get_run("r-1").status)
+    with pytest.raises(InvalidPayload) as wrong:
+        desk.resume("r-1", True, step="confirm", keep=timedelta(days=366))
+    assert "keep" == wrong.value.errors[0]["path"]
+
+
 def delegating(desk: Desk) -> None:
     """A vote is somebody's: without a name there is none to hand over."""
     desk.run("approval", 1)
@@ -336,6 +356,9 @@ def answering(desk: Desk) -> None:
     assert {"r-1", "r-2"} == {one.wait.run_id for one in desk.waits(limit=1)}
     assert ["r-2"] == [one.wait.run_id for one in desk.waits(due_before=datetime(2100, 1, 1, tzinfo=UTC))]
     assert ["r-2"] == [one.wait.run_id for one in desk.waits(assignee="mia")]
+    assert ["r-2"] == [one.wait.run_id for one in desk.waits(assignee="eve")]
+    desk.app.advance(days=1)
+    assert {"r-1", "r-2"} == {one.wait.run_id for one in desk.waits(assignee="eve")}
     (mine,) = desk.waits(label="boss", resource_id="c-1", workflow="approval")
     assert isinstance(mine, InboxWait)
     assert replace(desk.app.run("r-1").result().waits[0], doors=None) == mine.wait
@@ -368,6 +391,9 @@ def telling(desk: Desk) -> None:
     assert ("buffered", None) == _told(desk.send_event("paid", "A-2", 5, event_id="e-1"))
     with pytest.raises(IdempotencyKeyReused):
         desk.send_event("paid", "A-2", 6, event_id="e-1")
+    desk.send_event("paid", "A-4", 5, keep=timedelta(minutes=1))
+    desk.app.advance(minutes=2)
+    assert "suspended" == desk.app.workflow("order").create_run("r-4").start("A-4").status
     started = desk.send_event("paid", "A-3", 5, start_if_absent=Start("order", "A-3", run_id="r-3"))
     assert ("started", "r-3") == _told(started)
     assert 5 == desk.get_run("r-3").output
@@ -412,7 +438,8 @@ def itself(desk: Desk) -> None:
 
 
 SCENES: tuple[Callable[[Desk], None], ...] = (
-    *(workflows, drawings, reading, finding, happening, starting, resuming, delegating, operating, answering),
+    *(workflows, drawings, reading, finding, happening, starting, resuming, answering_early),
+    *(delegating, operating, answering),
     *(calling_back, telling, hooking, waiting, following, itself),
 )
 

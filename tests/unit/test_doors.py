@@ -164,6 +164,7 @@ def test_answer_that_does_not_fit_comes_back_with_what_was_typed(shop: Shop) -> 
     assert 422 == wrong.status
     seen = Seen(wrong.text)
     assert "greater than or equal to 0" in seen.text
+    assert "found int" not in seen.text
     assert HOSTILE in _typed(wrong, "comment")
     assert "Field required" in seen.text
     assert "suspended" == shop.run.result().status
@@ -226,7 +227,7 @@ def test_link_without_the_right_name_is_refused(board: Shop) -> None:
     """Without a name, and with one that was not asked; already when the page is opened."""
     for url in (board.wait.approval_url(actor="mallory"), board.wait.approval_url()):
         assert 403 == board.web.fill_in(board.path(url), approved="true").status
-    assert 403 == board.web.get(board.path(board.wait.approval_url(actor="mallory"))).status
+        assert 403 == board.web.get(board.path(url)).status
     assert [] == list(board.wait.answered_by)
 
 
@@ -239,6 +240,21 @@ def test_links_count_votes_until_enough_have_answered(board: Shop) -> None:
     assert "suspended" == board.run.result().status
     assert "recorded" in _note(board.web.fill_in(bob, approved="true"))
     assert 2 == board.run.result().output
+
+
+def test_second_click_of_a_voter_says_that_he_has_answered(board: Shop) -> None:
+    """Not that it is decided, which it is not; afterwards who was last to decide."""
+    ada, bob = (board.path(board.wait.approval_url(actor=name)) for name in ("ada", "bob"))
+    board.web.fill_in(ada, approved="true")
+    for again in (board.web.get(ada), board.web.fill_in(ada, approved="false")):
+        text = Seen(again.text).text
+        assert 409 == again.status
+        assert "You have answered" in text
+        assert "ada" in text
+        assert "decided" not in text
+    board.web.fill_in(bob, approved="true")
+    assert "You have answered" in board.web.get(bob).text
+    assert "Already decided" in board.web.get(ada).text
 
 
 def test_callback_takes_json_and_answers_with_a_receipt(shop: Shop) -> None:

@@ -15,7 +15,7 @@ from flowcore.errors import AlreadyResumed
 from flowcore.fanout import PATIENCE, child_id
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import RunStatus
-from flowcore.testing import FaultyStore, LocalApp, VirtualClock
+from flowcore.testing import FaultyStore, LocalApp, ShiftedClock, VirtualClock
 from flowcore.testing.faults import Call
 
 Where = Literal["here", "queue"]
@@ -713,3 +713,17 @@ def test_changes_of_an_item_that_still_waits_are_kept_when_the_foreach_fails() -
     app.run_until_idle()
     assert run.result().status == "failed"
     assert run.result().state == {"asked-0": True, "asked-1": True}
+
+
+def test_a_worker_whose_clock_is_behind_does_the_work_of_a_child() -> None:
+    """By its clock the sleep in front of the foreach is not over; whoever began the child knows better."""
+    flow = workflow("rested", input=list[int], output=list[int]).sleep(timedelta(minutes=5))
+    rested = flow.foreach(double, id="fan", distributed=True).commit()
+    app, run, _ = ran(rested, [1, 2], "queue")
+    clock: Any = ShiftedClock(app.clock, timedelta(minutes=5))
+    queue: Any = app.queue
+    ahead = LocalApp(App(rested), store=app.store, queue=queue, clock=clock)
+    ahead.look(RunRef("default", "r"), deadline=ahead.clock.now() + timedelta(seconds=1))
+    assert run.result().updated_at == ahead.clock.now()  # which wakes the run, and has no time for more
+    app.run_until_idle()
+    assert (run.result().status, run.result().output) == ("success", [2, 4])

@@ -58,12 +58,13 @@ def _nth(n: int) -> Callable[[App], Any]:
 
 
 READS = [key for key in ANSWERS if key.startswith("GET ") and "hooks" not in key]
+DRAWINGS = [f"{key}?format={kind}" for key in READS if key.endswith("/graph") for kind in ("svg", "mermaid")]
 RESUMES = ("POST /v1/runs/{run_id}/resume", "POST /v1/waits/{wait_id}/answer")
 
 
-@pytest.mark.parametrize("key", READS)
+@pytest.mark.parametrize("key", [*READS, *DRAWINGS])
 def test_what_a_caller_has_already_is_not_sent_again(key: str) -> None:
-    """Every route that reads JSON gives a strong tag, and answers 304 without a body to whoever names it."""
+    """Every route that reads gives a strong tag, and answers 304 without a body to whoever names it."""
     desk = Desk()
     target = desk.path(key)[1]
     first = desk.web.get(target)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,24 @@ def test_link_of_an_older_key_is_good_until_the_key_is_gone() -> None:
     assert during.token(GRANT).startswith("k2.")
     with pytest.raises(LinkUnknown):
         after.read(token, "a", NOON)
+
+
+def test_link_is_read_while_its_key_is_withdrawn() -> None:
+    """By another thread, between finding the key and using it."""
+
+    class Found(dict[str, str]):
+        def get(self, key: str, default: Any = None) -> Any:
+            return super().get(key, default) if key in self else default
+
+        def __contains__(self, key: object) -> bool:
+            found = super().__contains__(key)
+            assert reader.token(GRANT).startswith("k2.")
+            return found
+
+    given = iter([Found(k1=OLD)])
+    newer = {"k2": NEW}
+    reader = Links("https://api.example.com", lambda: next(given, newer))
+    assert GRANT == reader.read(links(k1=OLD).token(GRANT), "a", NOON)
 
 
 def test_link_of_the_same_id_with_another_secret_is_unknown() -> None:

@@ -50,6 +50,21 @@ def test_document_names_every_problem(document: dict[str, Any]) -> None:
     assert {"run-not-found", "already-resumed", "version-mismatch", "route-not-found", "link-expired"} <= types
 
 
+def test_operations_are_in_groups(document: dict[str, Any]) -> None:
+    """Which a page shows one under the other, each with what it is about, and none empty."""
+    found = {
+        f"{method.upper()} {path}": operation["tags"]
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert {(tag["name"],) for tag in document["tags"] if tag["description"]} == set(map(tuple, found.values()))
+    assert [path for path in document["paths"] if path.startswith("/v1/waits")] == [
+        *("/v1/waits", "/v1/waits/{wait_id}", "/v1/waits/{wait_id}/answer")
+    ]
+    assert ["runs"] == found["POST /v1/workflows/{workflow}/runs"] == found["GET /v1/runs/{run_id}/events"]
+    assert ["operations"] == found["GET /v1/doctor"] == found["GET /healthz"]
+
+
 def test_operations_have_names_of_their_own(document: dict[str, Any]) -> None:
     """What a generated client calls them."""
     names = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]

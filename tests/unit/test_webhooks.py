@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from flowcore.errors import DeliveryNotFound, MalformedRequest, SettingsError, S
 from flowcore.http.hooks import delivery_log, hooks
 from flowcore.testing import FaultyStore, LocalApp
 from flowcore.testing.faults import Call, Fault
-from flowcore.webhooks import GitHub, Slack, StandardWebhooks, sign
+from flowcore.webhooks import GitHub, Hmac, Slack, StandardWebhooks, sign
 from tests.unit.web import Answer, Web
 
 SECRET = "whsec_" + "QUJD" * 8
@@ -98,6 +99,21 @@ def test_delivery_that_comes_again_changes_nothing() -> None:
     assert ["buffered", "buffered", "duplicate"] == sorted(shop.log())
 
 
+def test_delivery_is_known_again_for_as_long_as_its_signature_is_good() -> None:
+    """However short its event is kept."""
+    shop = Shop(replace(PAYMENTS, keep=timedelta(minutes=10, seconds=1)))
+    body = json.dumps(paid()).encode()
+    marks = sign("msg-1", body, shop.app.clock.now() + timedelta(minutes=5), [SECRET])  # by a clock that is fast
+    shop.run.start("A-1")
+    came = []
+    for _ in range(12):
+        came.append(shop.web.call("POST", "/hooks/payments", body, marks))
+        shop.app.advance(minutes=1)
+    assert ["applied", *["duplicate"] * 10, "bad-signature"] == [
+        one.type if one.status == 401 else one.body["verdict"] for one in came
+    ]
+
+
 def test_early_delivery_waits_for_its_run() -> None:
     """The sender may be faster than we are."""
     shop = Shop()
@@ -113,8 +129,13 @@ def test_early_delivery_waits_for_its_run() -> None:
         (paid(order={"x": 1}), "unmatched", "gives a dict"),
         (paid(order=""), "unmatched", "gives a str"),
         (paid("much"), "rejected", "invalid-input"),
-        (b"\xff{", "rejected", "not JSON"),
-        (b"[" * 100_000, "rejected", "not JSON"),
+        (b"\xff{", "rejected", "not UTF-8"),
+        (b"{", "rejected", "not JSON"),
+        (b"[" * 100_000, "rejected", "nested deeper"),
+        (b'{"type": "paid", "order": {"id": "A-1"}, "amount": 5, "amount": 6}', "rejected", "twice"),
+        (b'{"type": "paid", "order": {"id": "A-1"}, "amount": 1e400}', "rejected", "double"),
+        (paid(order="A-1\0"), "rejected", "NUL"),
+        ({**paid(), "amount": "x" * 400_000}, "rejected", "invalid-input"),
     ],
 )
 def test_delivery_that_fits_nothing_is_logged_with_the_reason(value: Any, verdict: str, reason: str) -> None:
@@ -126,6 +147,14 @@ def test_delivery_that_fits_nothing_is_logged_with_the_reason(value: Any, verdic
     assert reason in answer.body["reason"]
     assert [verdict] == shop.log()
     assert "suspended" == shop.run.result().status
+
+
+def test_delivery_that_is_too_large_for_an_event_is_not_sent_for_ever() -> None:
+    """It would be as large the next time; whoever waits for it may want less of it."""
+    shop = Shop()
+    answer = shop.send({**paid(), "amount": "x" * 400_000})
+    assert (200, "rejected", "payload-too-large") == (answer.status, answer.body["verdict"], answer.body["reason"])
+    assert ["rejected"] == shop.log()
 
 
 def test_key_may_be_a_number() -> None:
@@ -275,6 +304,10 @@ def test_slack_button_and_address_check_are_answered_as_slack_wants() -> None:
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
+        ({"keep": timedelta(minutes=10)}, "above 0:10:00, in which a copy"),
+        ({"keep": timedelta(0), "scheme": GitHub()}, "above 0:00:00"),
+        ({"keep": timedelta(0), "scheme": Hmac(header="x-mark")}, "above 0:00:00"),
+        ({"keep": timedelta(minutes=1), "scheme": Hmac(header="x-mark", time_header="x-time")}, "above 0:10:00"),
         ({"name": "a/b"}, "address"),
         ({"name": "a:b"}, "address"),
         ({"secret": SECRET}, "names no place"),
@@ -283,7 +316,7 @@ def test_slack_button_and_address_check_are_answered_as_slack_wants() -> None:
         ({"only": "type =="}, "no JMESPath"),
     ],
 )
-def test_webhook_that_cannot_be_meant_is_refused(wrong: dict[str, str], complaint: str) -> None:
+def test_webhook_that_cannot_be_meant_is_refused(wrong: dict[str, Any], complaint: str) -> None:
     """Where it is written, and without a secret in the message."""
     with pytest.raises(SettingsError, match=complaint) as refused:
         Webhook(**{**_options(PAYMENTS), **wrong})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from flowcore.errors import MalformedRequest
@@ -76,20 +76,23 @@ def _measure(value: Json) -> None:
             raise MalformedRequest(f"The body has more than {MOST_NODES} values.")
         if depth >= MOST_DEPTH and any(isinstance(one, (dict, list)) for one in level):
             raise MalformedRequest(f"The body is nested deeper than {MOST_DEPTH} levels.")
-        level, depth = list(_inside(level)), depth + 1
+        level, depth = _inside(level), depth + 1
 
 
-def _inside(level: list[Any]) -> Iterator[Json]:
+def _inside(level: list[Any]) -> list[Any]:
     """The values in the lists and objects of one level; every text on the way is looked at."""
+    found: list[Any] = []
     for one in level:
-        if isinstance(one, str):
+        kind = type(one)  # of what the reader makes itself, so there are no others
+        if kind is str:
             _refuse_no_text(one)
-        elif isinstance(one, dict):
+        elif kind is list:
+            found.extend(one)
+        elif kind is dict:
             for name in one:
                 _refuse_no_text(name)
-            yield from one.values()
-        elif isinstance(one, list):
-            yield from one
+            found.extend(one.values())
+    return found
 
 
 def _refuse_no_text(text: str) -> None:
@@ -98,6 +101,6 @@ def _refuse_no_text(text: str) -> None:
     if "\0" in text:
         raise MalformedRequest("The body has a string with a NUL in it.")
     try:
-        text.encode()
+        text.isascii() or text.encode()
     except UnicodeEncodeError:
         raise MalformedRequest("The body has a string with half a surrogate pair in it.") from None
