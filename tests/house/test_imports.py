@@ -26,6 +26,7 @@ LAYERS = (
             "flowcore.sources",
             "flowcore.terms",
             "flowcore.options",
+            "flowcore.contexts",
             "flowcore.runner",
             "flowcore.crew",
             "flowcore.tries",
