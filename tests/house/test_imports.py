@@ -58,7 +58,8 @@ LAYERS = (
             "flowcore.step_events",
         ),
         *("flowcore.pace", "flowcore.notices", "flowcore.ledger", "flowcore.views", "flowcore.underway"),
-        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
+        *("flowcore.session", "flowcore.engine", "flowcore.results", "flowcore.run"),
+        *("flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
         *("flowcore.settings", "flowcore.links", "flowcore.inbox", "flowcore.messages", "flowcore.intake"),
