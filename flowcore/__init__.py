@@ -9,7 +9,8 @@ from flowcore.authoring.step import Step, create_step, step
 from flowcore.authoring.workflow import Workflow, otherwise, workflow
 from flowcore.errors import DefinitionError, FlowcoreError
 from flowcore.model import Wait
-from flowcore.run import Run, RunResult
+from flowcore.results import RunResult
+from flowcore.run import Run
 from flowcore.starting import Start
 
 __all__ = [

@@ -49,7 +49,8 @@ from flowcore.model import (
 from flowcore.outgoing import Outgoing
 from flowcore.pace import Pace
 from flowcore.ports import Blobs, Clock, Ids, LinkMaker, Queue, Scheduler, Store, Tracer
-from flowcore.run import Run, RunResult
+from flowcore.results import RunResult
+from flowcore.run import Run
 from flowcore.starting import Start, first_head
 from flowcore.tracing import Tracing, accepted_tags
 

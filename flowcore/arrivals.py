@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from flowcore import receipts
+from flowcore.answering import fitting, take
 from flowcore.authoring.graph import EventNode, ForeachNode, Graph, LoopNode, StepNode
 from flowcore.core import heads
 from flowcore.core.admit import Resume, is_abandoned, open_waits
@@ -54,13 +55,13 @@ def keep(
     here: bool,
     deadline: datetime | None = None,
 ) -> tuple[Snapshot, Receipt]:
-    """As ``Engine.take``; where the step that is named waits for nobody yet, the answer is kept until it does.
+    """As ``answering.take``; where the step that is named waits for nobody yet, the answer is kept until it does.
 
-    Raises: as ``Engine.take``. NotSuspended also where the answer cannot be kept: no step is named by its whole dotted
-        id, it is over, it stands in a loop or a foreach, or very many answers are kept for this run already.
+    Raises: as ``answering.take``. NotSuspended also where the answer cannot be kept: no step is named by its whole
+        dotted id, it is over, it stands in a loop or a foreach, or very many answers are kept for this run already.
     """
     try:
-        return engine.take(run, data, resume, here=here, deadline=deadline)
+        return take(engine, run, data, resume, here=here, deadline=deadline)
     except (RunFinished, AlreadyResumed):
         raise
     except NotSuspended:
@@ -69,7 +70,7 @@ def keep(
         if key is None or len(of_snapshot(snapshot)) >= MOST_EARLY:
             raise
     now = engine.time_of(snapshot)
-    accepted = engine.fitting(graph, key, data)
+    accepted = fitting(graph, key, data)
     early = Early(step=key, data=accepted, resume=resume, at=now, until=now + keep_for)
     written = engine.store.commit(run, snapshot.head.incarnation, early_record(snapshot, early), None)
     seen = _touched(engine, run, here=here, deadline=deadline)
@@ -122,7 +123,7 @@ def look_back(engine: Engine, snapshot: Snapshot) -> bool:
             wait = wait_id(record, snapshot.head.incarnation)
             resume = replace(early.resume, step=None, wait=wait, idempotency_key=early.name)
             try:
-                engine.take(snapshot.head.run, early.data, resume, here=False)
+                take(engine, snapshot.head.run, early.data, resume, here=False)
             except RequestError as error:
                 _LOGGER.warning("an answer that was kept cannot be taken", extra={"wait": wait, "code": error.code})
                 receipts.refuse(engine, snapshot.head.run, resume, error)

@@ -7,19 +7,20 @@ written by itself; the store's conditions judge whether it may write. Knows port
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import assert_never
 
 from flowcore import receipts
+from flowcore.answering import TAKEABLE, take
 from flowcore.arrivals import keep
-from flowcore.authoring.graph import EventNode, Graph, StepNode
+from flowcore.authoring.graph import Graph
 from flowcore.core import heads
-from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
+from flowcore.core.admit import Resume
 from flowcore.core.compat import conflict
-from flowcore.core.evolve import Answered, Changes, Counted, Received, StepEvent, evolve, fold
+from flowcore.core.evolve import StepEvent, fold
 from flowcore.core.rename import as_met
 from flowcore.core.rewind import Given, rewound
 from flowcore.crew import Crew, EventLoop
@@ -27,7 +28,6 @@ from flowcore.errors import (
     BlobLost,
     ConflictError,
     DefinitionChanged,
-    InvalidPayload,
     NotActive,
     NotBlocked,
     OutsideError,
@@ -37,13 +37,12 @@ from flowcore.errors import (
     StillRunning,
     WorkflowNotFound,
 )
-from flowcore.fanout import child_at, delete_children, put_off, take_up_children, touch, whole, within
+from flowcore.fanout import delete_children, put_off, take_up_children, touch, whole, within
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
-from flowcore.keys import RunRef, StepKey, dotted
-from flowcore.mailbox import EventGone, listeners_of, stop_listening
+from flowcore.keys import RunRef
+from flowcore.mailbox import EventGone, stop_listening
 from flowcore.model import (
-    Answer,
     Doors,
     Head,
     Json,
@@ -51,17 +50,12 @@ from flowcore.model import (
     RunStatus,
     Sent,
     Snapshot,
-    StepRecord,
-    Trace,
-    wait_id,
-    wait_place,
 )
-from flowcore.options import answer_shape
 from flowcore.pace import Pace
 from flowcore.parcels import replace
-from flowcore.ports import Claimed, Clock, EventTaken, Ids, LinkMaker, NotClaimable, Store, Tracer, Written
+from flowcore.ports import Claimed, Clock, Ids, LinkMaker, NotClaimable, Store, Tracer, Written
 from flowcore.redrive import begin_life
-from flowcore.renewal import Outdated, accepted_answer, renewed_snapshot
+from flowcore.renewal import Outdated, renewed_snapshot
 from flowcore.session import Session
 from flowcore.spans import with_id
 from flowcore.tries import Try
@@ -69,11 +63,9 @@ from flowcore.tries import Try
 _LOGGER = logging.getLogger("flowcore.engine")
 
 MOST_TRIES = 20
-"""Times a resume is decided anew because the head moved under it; each time somebody else made progress."""
+"""Times a write is decided anew because the head moved under it; each time somebody else made progress."""
 
 
-_TAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED, RunStatus.JOINING, RunStatus.BLOCKED})
-"""Statuses from which whoever brings an answer may drive on at once."""
 _WAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED})
 """Statuses in which a hint that comes early is sent again. Children wake the run that waits for them."""
 
@@ -134,7 +126,7 @@ class Engine:
             return self._begun_before(head, existing), False
         snapshot = fold(head, ())
         if here:
-            return self._drive(graph, snapshot, deadline, per_step=per_step), True
+            return self.drive(graph, snapshot, deadline, per_step=per_step), True
         self.hints.send(head.run, at=now, version=head.version)
         return snapshot, True
 
@@ -182,8 +174,8 @@ class Engine:
         """
         try:
             if keep_for is None:
-                snapshot, receipt = self.take(
-                    run, data, resume, here=here, deadline=deadline, taken=taken, per_step=per_step
+                snapshot, receipt = take(
+                    self, run, data, resume, here=here, deadline=deadline, taken=taken, per_step=per_step
                 )
             else:
                 snapshot, receipt = keep(self, run, data, resume, keep_for, here=here, deadline=deadline)
@@ -194,57 +186,6 @@ class Engine:
         if receipt.verdict == "duplicate":
             receipts.repeat(self, snapshot.head, resume, receipt)
         return snapshot, receipt
-
-    def take(
-        self,
-        run: RunRef,
-        data: Json,
-        resume: Resume,
-        *,
-        here: bool,
-        deadline: datetime | None = None,
-        taken: Sent | None = None,
-        per_step: bool = False,
-    ) -> tuple[Snapshot, Receipt]:
-        """As ``resume``, but of an answer that changes nothing no receipt is kept: its caller does that."""
-        owner = self.ids.fresh()
-        if resume.wait is not None and "[" in resume.wait:
-            place, _ = wait_place(resume.wait)
-            around = self._as_it_stands(run, everything=False)
-            child = child_at(around, place)
-            if child is not None:
-                return self._taken_in(around, [(child, resume)], data, here=here, deadline=deadline, taken=taken)
-        # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
-        # care: it is open or it is not.
-        everything = resume.idempotency_key is not None and resume.wait is None
-        for _ in range(MOST_TRIES):
-            graph, snapshot = self.loaded(run, everything=everything)
-            verdict = admit(graph, snapshot, resume, self.time_of(snapshot))
-            if isinstance(verdict, Refused):
-                graph, snapshot = self.loaded(run, everything=True)
-                verdict = admit(graph, snapshot, resume, self.time_of(snapshot))
-            match verdict:
-                case Refused(error):
-                    raise error
-                case Repeated(first):
-                    self.hint_again(snapshot.head)
-                    return snapshot, first
-                case Meant(records) if children := self._in_children(snapshot, records, resume):
-                    return self._taken_in(snapshot, children, data, here=here, deadline=deadline, taken=taken)
-                case Meant(records, seats):
-                    meant = zip(records, seats, strict=True)
-                    answers = [self._answer(graph, snapshot, record, data, resume, seat) for record, seat in meant]
-                case _:
-                    assert_never(verdict)
-            lease_until = self.lease_until(self.clock.now(), deadline) if here else None
-            answered, pairs = answers[0], list(zip(records, answers, strict=True))
-            written = self._settle(snapshot, pairs, owner, lease_until, resume.trace, taken)
-            if written is not None:
-                seen = self._resumed(graph, written, owner, here=here, deadline=deadline, per_step=per_step)
-                return seen, receipt_of(
-                    answered.answer, verdict="counted" if isinstance(answered, Counted) else "applied"
-                )
-        raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being resumed. Try again.")
 
     def cancel(self, run: RunRef, *, by: str | None = None) -> Head:
         """Stop a run for good, from any process; an ended run keeps its status. Raises: RunNotFound."""
@@ -269,7 +210,7 @@ class Engine:
 
         An ended run is given back as it stands. Raises: RunNotFound; NotActive when it waits for an answer.
         """
-        snapshot = self._as_it_stands(run)
+        snapshot = self.as_it_stands(run)
         head, now = snapshot.head, self.time_of(snapshot)
         if head.is_terminal:
             return snapshot
@@ -281,7 +222,7 @@ class Engine:
     def pause(self, run: RunRef) -> Head:
         """Stop a run until it is unpaused; answers that come meanwhile are stored. Raises: RunNotFound, NotActive."""
         for _ in range(MOST_TRIES):
-            snapshot = self._as_it_stands(run, everything=False)
+            snapshot = self.as_it_stands(run, everything=False)
             head = snapshot.head
             if head.is_terminal or head.status in (RunStatus.PAUSED, RunStatus.BLOCKED):
                 raise NotActive(run.id, head.public_status, "paused")
@@ -292,7 +233,7 @@ class Engine:
 
     def unpause(self, run: RunRef, *, here: bool, deadline: datetime | None = None, per_step: bool = False) -> Snapshot:
         """Let a paused or blocked run go on. Raises: RunNotFound, NotActive."""
-        snapshot = self._as_it_stands(run, everything=False)
+        snapshot = self.as_it_stands(run, everything=False)
         head = snapshot.head
         if head.status not in (RunStatus.PAUSED, RunStatus.BLOCKED):
             raise NotActive(run.id, head.public_status, "unpaused")
@@ -331,7 +272,7 @@ class Engine:
 
         Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
         """
-        snapshot = self._as_it_stands(run)
+        snapshot = self.as_it_stands(run)
         head, now = snapshot.head, self.time_of(snapshot)
         if head.status is RunStatus.RUNNING and head.lease_until is not None and head.lease_until > now:
             raise StillRunning(run.id, "travel in time")
@@ -358,7 +299,7 @@ class Engine:
 
         Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload.
         """
-        snapshot = self._as_it_stands(run)
+        snapshot = self.as_it_stands(run)
         (graph, snapshot), now = self.met(snapshot), self.time_of(snapshot)
         step, outputs = _called_here(graph, step, outputs)
         records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
@@ -385,7 +326,7 @@ class Engine:
 
     def read(self, run: RunRef, *, everything: bool = True) -> Snapshot:
         """The run as it stands. Raises: RunNotFound."""
-        snapshot = self._as_it_stands(run, everything=everything)
+        snapshot = self.as_it_stands(run, everything=everything)
         graph = self.graphs.get(snapshot.head.workflow)
         if graph is None or not graph.fans_out:
             return snapshot
@@ -409,7 +350,7 @@ class Engine:
         loaded = self.store.load(head.run, head)
         return None if loaded is None else within(self, fold(head, loaded[1].values()))
 
-    def _as_it_stands(self, run: RunRef, *, everything: bool = True) -> Snapshot:
+    def as_it_stands(self, run: RunRef, *, everything: bool = True) -> Snapshot:
         """The run without what its children know. Raises: RunNotFound."""
         loaded = self.store.load(run, everything=everything)
         if loaded is None or loaded[0].is_expired(self.clock.now()):
@@ -447,7 +388,7 @@ class Engine:
         graph = self.graphs.get(snapshot.head.workflow)
         return (None, snapshot) if graph is None else as_met(graph, snapshot)
 
-    # -- start and resume -------------------------------------------------------------------------------------------
+    # -- start ------------------------------------------------------------------------------------------------------
 
     def _put(self, head: Head, sent: Sent | None) -> Head | None:
         """Start the run, in the place of an expired one of that id if need be; the head that stands in its way."""
@@ -479,168 +420,6 @@ class Engine:
             if reason is not None:
                 raise DefinitionChanged(run.id, reason)
         return graph, snapshot
-
-    def _answer(
-        self, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume, seat: str | None
-    ) -> Answered | Counted | Received:
-        """The data, checked against what the place takes before anything is written."""
-        node, wait = answerable(graph, record.key, record), wait_id(record, snapshot.head.incarnation)
-        accepted = self.fitting(graph, record.key, data, record, wait)
-        answer = Answer(
-            wait=wait,
-            data=accepted,
-            digest=resume.digest,
-            at=self.time_of(snapshot),
-            by=resume.by,
-            via=resume.via,
-            idempotency_key=resume.idempotency_key,
-            on_behalf_of=seat,
-        )
-        if not settles(record, answer):
-            return Counted(key=record.key, answer=answer)
-        changes = Changes(context=resume.request_context)
-        if isinstance(node, EventNode):
-            received = replace(answer, data=None)  # it is the output
-            return Received(key=record.key, answer=received, output=accepted, changes=changes)
-        return Answered(key=record.key, answer=answer, changes=changes, retry_count=resume.retry_count)
-
-    def fitting(self, graph: Graph, key: StepKey, data: Json, record: StepRecord | None = None, wait: str = "") -> Json:
-        """An answer as its place takes it. Raises: InvalidPayload, which knows the suspension that is meant."""
-        node, place = answerable(graph, key, record), dotted(key)
-        try:
-            if isinstance(node, EventNode):
-                return node.data.accept(f"data of event {node.event!r} for {place!r}", data)
-            return accepted_answer(answer_shape(node, record), f"resume data of step {place!r}", data)
-        except InvalidPayload as error:
-            error.wait = wait
-            raise
-
-    def _settle(
-        self,
-        snapshot: Snapshot,
-        pairs: list[tuple[StepRecord, Answered | Counted | Received]],
-        owner: str,
-        lease_until: datetime | None,
-        trace: Trace | None,
-        taken: Sent | None,
-    ) -> Snapshot | None:
-        """Write each answer together with the head; None when somebody else was faster before the first was written.
-
-        With ``lease_until``, ``owner`` holds the run afterwards, unless somebody drives it already.
-
-        Several pairs are the items of one foreach, which all get the same data; whoever settles one of them meanwhile
-        keeps it.
-        """
-        is_settled = False
-        for record, answer in pairs:
-            for _ in range(MOST_TRIES):
-                standing = snapshot.records.get(record.key)
-                if snapshot.head.is_terminal or standing is None or standing.gen != record.gen:
-                    break
-                written = self._answered(snapshot, record, answer, owner, lease_until, trace, taken)
-                if written is not None:
-                    snapshot, is_settled = written, True
-                    break
-                if not is_settled:
-                    return None
-                snapshot = self.read(snapshot.head.run, everything=False)
-        return snapshot if is_settled else None
-
-    def _answered(
-        self,
-        snapshot: Snapshot,
-        record: StepRecord,
-        answer: Answered | Counted | Received,
-        owner: str,
-        lease_until: datetime | None,
-        trace: Trace | None,
-        taken: Sent | None,
-    ) -> Snapshot | None:
-        """One answer together with the head; None when something has moved. One that is only counted moves no run."""
-        now, prior = self.time_of(snapshot), snapshot.records[record.key]
-        if isinstance(answer, Counted):
-            after = evolve(snapshot, answer, now)
-            head = snapshot.head
-            counted = self.store.commit(head.run, head.incarnation, after.records[record.key], prior)
-            return after if isinstance(counted, Written) else None
-        if lease_until is not None and snapshot.head.status in _TAKEABLE:
-            head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
-        else:
-            head = heads.queued(snapshot.head, now)
-        if self.tracer is not None:
-            trace = with_id(trace, head.run, answer.answer.wait)
-        head = replace(head, continued=trace)
-        after = evolve(snapshot, answer, now)
-        written = self.store.resume(
-            head,
-            after.records[record.key],
-            version=snapshot.head.version,
-            prior=prior,
-            taken=taken,
-            silenced=[
-                listener
-                for listener in listeners_of(snapshot.head, prior)
-                if taken is None or (listener.run.id, listener.wait) != taken.taker
-            ],
-        )
-        if isinstance(written, EventTaken):
-            raise EventGone
-        return after.with_head(head) if isinstance(written, Written) else None
-
-    def _resumed(
-        self, graph: Graph, snapshot: Snapshot, owner: str, *, here: bool, deadline: datetime | None, per_step: bool
-    ) -> Snapshot:
-        """After the answer is stored: drive on if this process holds the run now, else see that somebody does."""
-        head = snapshot.head
-        if head.status is RunStatus.RUNNING and head.owner == owner:
-            return self._drive(graph, snapshot, deadline, per_step=per_step)
-        if head.status is RunStatus.QUEUED:
-            self.hints.send(head.run, at=head.updated_at, version=head.version)
-            if here:
-                self.look(head.run, deadline=deadline, per_step=per_step)
-                return self.read(head.run)
-        return snapshot
-
-    def _in_children(
-        self, snapshot: Snapshot, records: Sequence[StepRecord], resume: Resume
-    ) -> list[tuple[RunRef, Resume]]:
-        """For suspensions that children of this run are in: whom to tell, and which suspension is meant there."""
-        incarnation = snapshot.head.incarnation
-        return [
-            (child, replace(resume, step=None, label=None, index=None, wait=wait_id(record, incarnation)))
-            for record in records
-            if (child := child_at(snapshot, record.key)) is not None
-        ]
-
-    def _taken_in(
-        self,
-        around: Snapshot,
-        children: Sequence[tuple[RunRef, Resume]],
-        data: Json,
-        *,
-        here: bool,
-        deadline: datetime | None,
-        taken: Sent | None,
-    ) -> tuple[Snapshot, Receipt]:
-        """Answer suspensions in children; of several, those that others answer meanwhile keep what they got.
-
-        Children of a run that stands still do not go on before it does.
-        """
-        run, receipt, refused = around.head.run, None, None
-        here = here and around.root.status not in (RunStatus.PAUSED, RunStatus.BLOCKED)
-        for child, resume in children:
-            try:
-                _, told = self.take(child, data, resume, here=here, deadline=deadline, taken=taken)
-            except RequestError as error:
-                refused = refused or error
-            else:
-                receipt = receipt or told
-        if receipt is None:
-            assert refused is not None  # somebody was asked
-            raise refused
-        if here:
-            self.look(run, deadline=deadline)
-        return self.read(run), receipt
 
     # -- operators --------------------------------------------------------------------------------------------------
 
@@ -742,7 +521,7 @@ class Engine:
         if graph is None:
             reason = f"no workflow {head.workflow!r} is served here; deploy it again, then resume or cancel the run"
             return self.blocked(snapshot, reason).head
-        return self._drive(graph, snapshot, deadline, per_step=per_step).head
+        return self.drive(graph, snapshot, deadline, per_step=per_step).head
 
     def _claim(self, run: RunRef, deadline: datetime | None) -> Claimed | NotClaimable:
         now = self.clock.now()
@@ -764,9 +543,7 @@ class Engine:
             self.hints.send(head.run, at=head.wake, version=head.version)
         return head
 
-    def _drive(
-        self, graph: Graph, snapshot: Snapshot, deadline: datetime | None, *, per_step: bool = False
-    ) -> Snapshot:
+    def drive(self, graph: Graph, snapshot: Snapshot, deadline: datetime | None, *, per_step: bool = False) -> Snapshot:
         """Drive a run this worker holds until it is parked, ended or handed on; the run as it stands then."""
         while True:
             met, snapshot = as_met(graph, snapshot)
@@ -780,7 +557,7 @@ class Engine:
                 return self.blocked(snapshot, str(error))
             session = Session(self, met, snapshot, deadline, per_step=per_step)
             snapshot = session.run()
-            if not session.children or snapshot.head.status not in _TAKEABLE:
+            if not session.children or snapshot.head.status not in TAKEABLE:
                 return snapshot
             looked = [self.look(child, deadline=deadline) for child in dict.fromkeys(session.children)]
             if deadline is not None and any(head and head.status is RunStatus.QUEUED for head in looked):
@@ -815,17 +592,3 @@ class Engine:
 def _called_here(graph: Graph, step: str, outputs: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]]:
     """What a caller names by dotted id, under the names by which the run knows it."""
     return graph.called_here(step), {graph.called_here(id): output for id, output in outputs.items()}
-
-
-def answerable(graph: Graph, key: StepKey, record: StepRecord | None = None) -> StepNode | EventNode:
-    """What takes an answer at a key, loop and foreach bodies included, or at ``record`` by now.
-
-    Raises: InvalidPayload.
-    """
-    instead = None if record is None or record.instead is None else record.instead[0]
-    node = graph.acting_at(dotted(key), instead)
-    if not isinstance(node, (StepNode, EventNode)):
-        raise InvalidPayload(
-            "step", [{"path": dotted(key), "message": "is no step that takes an answer", "type": "step"}]
-        )
-    return node

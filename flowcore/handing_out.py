@@ -16,7 +16,7 @@ from flowcore.ports import Handing, Hint
 
 if TYPE_CHECKING:
     from flowcore.app import App
-    from flowcore.run import RunResult
+    from flowcore.results import RunResult
 
 Items = list[dict[str, Any]]
 """Entries of ``TransactItems``."""

@@ -25,7 +25,7 @@ from flowcore.fanout import cancel_children
 from flowcore.model import Head, Json, Snapshot
 from flowcore.parcels import replace
 from flowcore.ports import Written
-from flowcore.run import RunResult, result_of
+from flowcore.results import RunResult, result_of
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from flowcore.answering import answerable
 from flowcore.authoring.graph import EventNode
 from flowcore.codec import Shape
 from flowcore.core.admit import Refused, Resume, admit, open_waits
 from flowcore.core.compat import conflict
-from flowcore.engine import answerable
 from flowcore.errors import DefinitionChanged, InvariantError
 from flowcore.keys import RunRef
 from flowcore.model import Json, Wait, wait_id

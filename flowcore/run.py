@@ -1,4 +1,4 @@
-"""A handle on one run, and the run as it stood at one version.
+"""A handle on one run: every call that begins with ``run.``.
 
 A handle remembers nothing: every call reads or changes the stored run, so any number of them, in any processes, see
 the same run.
@@ -7,7 +7,7 @@ the same run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -23,14 +23,14 @@ from flowcore.core import view
 from flowcore.core.admit import Resume
 from flowcore.core.events import Event, events
 from flowcore.core.rewind import Given
-from flowcore.core.view import Progress, StepResult
 from flowcore.delegation import delegate
 from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, RunExists, RunNotFound
-from flowcore.fields import FIELDS, Needs, RunFields, known, labels, made, needs
+from flowcore.fields import FIELDS, Needs, RunFields, known, made, needs
 from flowcore.handing_out import handed_out
 from flowcore.keys import LONGEST_NAME, RunRef, is_name, is_run_id
-from flowcore.model import Doors, Head, Json, PublicStatus, Receipt, RunStatus, Snapshot, StepFailure, Trace, Wait
+from flowcore.model import Doors, Head, Json, Receipt, RunStatus, Snapshot, Trace
 from flowcore.redrive import redrive
+from flowcore.results import RunResult, RunState, result_of
 from flowcore.tracing import Tracing, accepted, begun
 
 if TYPE_CHECKING:
@@ -47,109 +47,6 @@ _LONGEST_CANCELER = 200
 _POLL = timedelta(milliseconds=200)
 _ANYTHING: Shape[Any] = Shape(Any)
 _CONTEXT: Shape[dict[str, Any]] = Shape(dict[str, Any])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult(Generic[Out]):
-    """A run as it stood at one version.
-
-    Example:
-        >>> from flowcore import App, step, workflow
-        >>> @step
-        ... def double(number: int) -> int:
-        ...     return 2 * number
-        >>> app = App(workflow("twice", input=int, output=int).then(double).commit())
-        >>> result = app.workflow("twice").create_run().start(21)
-        >>> result.status, result.output
-        ('success', 42)
-    """
-
-    run_id: str
-    workflow_id: str
-    status: PublicStatus
-    input: Json
-    steps: Mapping[str, StepResult]
-    """Every step the run has met, by dotted id; a loop's body shows its last turn, foreach items are ``fan[7]``.
-
-    Inside the items of a distributed foreach of more than a hundred workers, steps of nested workflows are left out.
-    """
-    progress: Mapping[str, Progress] = field(default_factory=dict)
-    """How far each distributed foreach is, by dotted id: to be had alone, and cheaply, with ``fields=["progress"]``."""
-    output: Out | None = None
-    """The validated output; None unless ``status`` is ``success``."""
-    error: StepFailure | None = None
-    suspended: list[list[str]] = field(default_factory=list)
-    """Paths of the steps that wait for an answer."""
-    waits: list[Wait[Json]] = field(default_factory=list)
-    """The open suspensions."""
-    state: Mapping[str, Json] = field(default_factory=dict)
-    request_context: Mapping[str, Json] = field(default_factory=dict)
-    """What steps find in it by now."""
-    blocked: str | None = None
-    """Why the code at hand cannot go on with this run; its status is ``paused`` then."""
-    resource_id: str | None = None
-    started_by: str | None = None
-    """Who started the run, as ``start(by=)`` said; over HTTP whoever the gateway has verified."""
-    canceled_by: str | None = None
-    trace_id: str | None = None
-    """The trace that the run was started in."""
-    tags: list[str] = field(default_factory=list)
-    """What listings find the run by."""
-    receipt: Receipt | None = None
-    """After a resume: what became of the answer."""
-    replayed: bool = False
-    """After a start or a resume: the same request had been made before, and this one changed nothing."""
-    version: int
-    created_at: datetime
-    updated_at: datetime
-
-    @property
-    def resume_labels(self) -> dict[str, list[str]]:
-        """The labels by which the run can be resumed, with the path each leads to."""
-        return labels(self.waits)
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """Reads one run as it stood: what waits, under which labels, and what steps took and gave.
-
-    Example:
-        >>> from flowcore import App, step, workflow
-        >>> @step
-        ... def double(number: int) -> int:
-        ...     return 2 * number
-        >>> run = App(workflow("twice", input=int, output=int).then(double).commit()).workflow("twice").create_run()
-        >>> _ = run.start(4)
-        >>> run.state().step_payload("double"), run.state().step_output("double")
-        (4, 8)
-    """
-
-    result: RunResult[Any]
-
-    @property
-    def status(self) -> PublicStatus:
-        """Where the run stood."""
-        return self.result.status
-
-    @property
-    def suspended_steps(self) -> list[Wait[Json]]:
-        """The open suspensions, oldest first, each with its path, label and payload."""
-        return self.result.waits
-
-    @property
-    def resume_labels(self) -> dict[str, list[str]]:
-        """The labels by which the run can be resumed, with the path each leads to."""
-        return self.result.resume_labels
-
-    def step_output(self, id: str) -> Json:
-        """What a step gave, by dotted id, as plain JSON; None when it has given nothing."""
-        step = self.result.steps.get(id)
-        return None if step is None else step.output
-
-    def step_payload(self, id: str) -> Json:
-        """What a step was given, by dotted id, as plain JSON; None when it was not reached."""
-        step = self.result.steps.get(id)
-        return None if step is None else step.input
 
 
 class Run(Generic[In, Out]):
@@ -704,12 +601,6 @@ def new_head(
         request_context=_accepted_context(graph, request_context),
         trace=trace,
     )
-
-
-def result_of(graph: Graph | None, snapshot: Snapshot, doors: Doors | None = None) -> RunResult[Any]:
-    """What users see of a snapshot; without a graph the output is plain JSON and inputs are missing."""
-    values = made([name for name in FIELDS if name != "resume_labels"], graph, snapshot, doors)
-    return RunResult(**values)
 
 
 def _named_values(subject: str, given: Any) -> tuple[str, dict[str, Any]]:

@@ -9,23 +9,15 @@ from __future__ import annotations
 import inspect
 import logging
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Any, TypeVar, assert_never
-
-from pydantic import BaseModel
 
 from flowcore.authoring.context import (
     BailSignal,
-    Flag,
-    FunctionContext,
-    RequestContext,
     StepContext,
-    Surroundings,
     SuspendSignal,
-    Vote,
 )
 from flowcore.authoring.graph import (
     BranchNode,
@@ -40,7 +32,8 @@ from flowcore.authoring.graph import (
     StepNode,
     slots_of,
 )
-from flowcore.codec import NotJsonError, Shape, copied, digest
+from flowcore.codec import Shape, digest
+from flowcore.contexts import View, changes_of, function_context, step_context
 from flowcore.core.actions import (
     Action,
     Advance,
@@ -57,11 +50,8 @@ from flowcore.core.actions import (
     RunStep,
     TimeOut,
 )
-from flowcore.core.alternatives import answered as answered_alone
-from flowcore.core.alternatives import chosen, is_replaced
 from flowcore.core.evolve import (
     Answered,
-    Changes,
     Failed,
     FailedOnce,
     FellAsleep,
@@ -74,9 +64,9 @@ from flowcore.core.fan import opening, shard_size, tolerated
 from flowcore.core.retry import is_retried, pause
 from flowcore.errors import EffectRefused, InvariantError, StepTimeout
 from flowcore.failures import Unfit, Unread, decoded, encoded, failure_of, fitted, is_outcome, read
-from flowcore.keys import Scope, StepKey, dotted, index_of, is_name, key_mistake, scope_of, turn_number, turn_of
-from flowcore.model import Answer, Json, StepFailure, StepRecord, Wait
-from flowcore.options import alternatives_of, answer_shape
+from flowcore.keys import Scope, StepKey, dotted, is_name, key_mistake, scope_of, turn_of
+from flowcore.model import Answer, Json, StepFailure, Wait
+from flowcore.options import alternatives_of
 from flowcore.ports import Clock, Ids
 from flowcore.sources import Known, found
 from flowcore.terms import agreed, notifier
@@ -85,35 +75,9 @@ T = TypeVar("T")
 
 MOST_TURNS = 1_000_000
 """Turns of one loop; a condition that never changes its mind must end some day."""
-LONGEST_ONCE_KEY = 200
-"""Characters of a key given to ``ctx.once``; it becomes part of a sort key, which has 1,024 bytes for everything."""
 
 _ANYTHING: Shape[Any] = Shape(Any)
 _LOGGER = logging.getLogger("flowcore.runner")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """The run around one action, as plain values, and the two ways back: stored side effects and the cancel flag."""
-
-    run_id: str
-    workflow_id: str
-    resource_id: str | None
-    idempotency_key: str
-    state: Mapping[str, Json]
-    request_context: Mapping[str, Json]
-    result_of: Callable[[str], tuple[Shape[Any], Json] | None]
-    once: Callable[[str, Callable[[], Json]], Json]
-    emit: Callable[[int, Json], None]
-    """Stores progress under its number in this pass of the step."""
-    remaining: Callable[[], timedelta]
-    cancelled: Flag
-    heed: Callable[[], None] = lambda: None
-    """Raises ``LateSignal`` in a try whose time is over."""
-    heartbeat: Callable[[Json], bool] = lambda _: True
-    """Says that the step is at work and, unless it is None, how far; whether it should go on."""
-    heartbeat_details: Json = None
-    """What was last told so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +161,7 @@ class Runner:
         attempt = _attempt(action)
         value = _read_input(step.input, action, f"input of step {node.id!r}")
         decoded(step.request_context, view.request_context, f"request context of step {node.id!r}")
-        context = self._context(place, prior, attempt, view)
+        context = step_context(place, prior, attempt, view)
         try:
             output = await call(step.execute, value, *([context] if step.takes_context else []))
         except SuspendSignal as signal:
@@ -219,38 +183,6 @@ class Runner:
             place, encoded(step.output, output, f"output of step {node.id!r}"), context, started, attempt
         )
 
-    def _context(self, place: Place, prior: StepRecord | None, attempt: int, view: View) -> StepContext[Any, Any, Any]:
-        node = place.node
-        assert isinstance(node, StepNode)
-        step = node.step
-        prior = None if prior is None or is_replaced(prior) else answered_alone(prior)
-        answer = prior.answer if prior else None
-        asked = prior is not None and answer is not None
-        answered = answer is not None and not answer.timed_out
-        state_shape = place.graph.state if step.state.type is Any else step.state
-        return StepContext(
-            run_id=view.run_id,
-            workflow_id=view.workflow_id,
-            step_id=node.id,
-            resource_id=view.resource_id,
-            attempt=attempt,
-            idempotency_key=view.idempotency_key,
-            resume_data=read(answer_shape(node, prior), answer.data, f"resume data of step {node.id!r}")
-            if prior and answer and answered
-            else None,
-            chosen=None if prior is None else chosen(prior),
-            suspend_data=read(step.suspend, prior.payload, f"suspend data of step {node.id!r}")
-            if prior and asked and prior.payload is not None
-            else None,
-            votes=_votes(node, prior),
-            timed_out=answer is not None and answer.timed_out,
-            iteration=turn_number(place.key),
-            index=index_of(place.key),
-            request_context=RequestContext(copied(view.request_context)),
-            cancelled=view.cancelled,
-            surroundings=_surroundings(place, view, state_shape),
-        )
-
     def _succeeded(
         self,
         place: Place,
@@ -267,7 +199,7 @@ class Runner:
             started_at=started,
             attempt=attempt,
             bailed=bailed,
-            changes=_changes(context),
+            changes=changes_of(context),
             effects=context.effects,
         )
 
@@ -290,7 +222,7 @@ class Runner:
             alternatives=alternatives_of(node, signal),
             until=None if signal.timeout is None else _deadline(node, signal.timeout, self.clock.now()),
             started_at=started,
-            changes=_changes(context),
+            changes=changes_of(context),
             effects=context.effects,
         )
 
@@ -414,7 +346,7 @@ class Runner:
         value = read(takes, action.value, f"input of {place.node.id!r}")
         if not function.takes_context:
             return await call(function.call, value)
-        return await call(function.call, value, _function_context(place, view, iteration))
+        return await call(function.call, value, function_context(place, view, iteration))
 
     async def _mapped(self, node: MapNode, action: Evaluate, view: View, call: _Caller) -> Json:
         if isinstance(node.source, Function):
@@ -490,15 +422,6 @@ def _slots(node: ForeachNode, wanted: Any) -> int:
     if not isinstance(wanted, (int, float)):
         raise TypeError(f"concurrency of foreach {node.id!r} must be a number, not {type(wanted).__name__}")
     return slots_of(wanted)
-
-
-def _once_key(place: Place, key: Any) -> str:
-    if is_name(key) and len(key) <= LONGEST_ONCE_KEY:
-        return str(key)
-    raise ValueError(
-        f"the key given to ctx.once in {dotted(place.key)!r} must be text of 1 to {LONGEST_ONCE_KEY} characters, "
-        f"it is {str(key)[:50]!r} ({type(key).__name__})"
-    )
 
 
 def _read_input(shape: Shape[Any], action: RunStep, subject: str) -> Any:
@@ -595,20 +518,6 @@ def _nobody(place: Place) -> StepFailure:
     return StepFailure(type="SuspendTimeout", message=f"nobody answered {dotted(place.key)!r} in time")
 
 
-def _votes(node: StepNode, prior: StepRecord | None) -> tuple[Vote[Any], ...]:
-    subject = f"resume data of step {node.id!r}"
-    votes = prior.votes if prior is not None else ()
-    return tuple(
-        Vote(
-            by=vote.by or "",
-            at=vote.at,
-            data=read(answer_shape(node, prior), vote.data, subject),
-            on_behalf_of=vote.on_behalf_of,
-        )
-        for vote in votes
-    )
-
-
 def _no_event(node: EventNode) -> StepFailure:
     return StepFailure(type="EventTimeout", message=f"no event {node.event!r} came within {node.timeout}")
 
@@ -676,80 +585,6 @@ def _later(now: datetime, pause_: timedelta) -> datetime:
 def _whole_ms(instant: datetime) -> datetime:
     surplus = instant.microsecond % 1000
     return instant + timedelta(microseconds=1000 - surplus) if surplus else instant
-
-
-def _surroundings(place: Place, view: View, state_shape: Shape[Any]) -> Surroundings:
-    numbers = count(1)
-    return Surroundings(
-        init=place.init,
-        init_shape=place.graph.takes,
-        state=view.state,
-        state_shape=state_shape,
-        result_of=view.result_of,
-        once=lambda key, function: view.once(_once_key(place, key), lambda: _made_once(key, function)),
-        remaining=view.remaining,
-        heed=view.heed,
-        emit=lambda data: view.emit(next(numbers), _plain(data, "the data of ctx.emit")),
-        heartbeat=lambda details: view.heartbeat(_plain(details, "the details of ctx.heartbeat")),
-        heartbeat_details=view.heartbeat_details,
-    )
-
-
-def _made_once(key: str, function: Callable[[], Any]) -> Json:
-    if not callable(function):
-        raise TypeError(
-            f"ctx.once({key!r}, ...) got {type(function).__name__} and needs a function that it can call: give the "
-            "function, not what calling it gives"
-        )
-    value = function()
-    if inspect.iscoroutine(value):
-        value.close()
-        raise TypeError(f"the function of ctx.once({key!r}, ...) must be a plain def; it is an async def")
-    return _plain(value, f"the value of ctx.once({key!r})")
-
-
-def _plain(value: Any, subject: str) -> Json:
-    try:
-        return _ANYTHING.encode(value)
-    except NotJsonError as error:
-        raise NotJsonError(f"In {subject}, {error}") from None
-
-
-def _function_context(place: Place, view: View, iteration: int | None) -> FunctionContext:
-    return FunctionContext(
-        run_id=view.run_id,
-        workflow_id=view.workflow_id,
-        entry_id=place.node.id,
-        iteration=iteration if iteration is not None else turn_number(place.key),
-        request_context=copied(view.request_context),
-        surroundings=_surroundings(place, view, place.graph.state),
-    )
-
-
-def _changes(context: StepContext[Any, Any, Any]) -> Changes:
-    """What the step changed in the shared values; its state must still fit the declared type afterwards."""
-    state: dict[str, Json] = {}
-    for new in context.set_values:
-        if isinstance(new, BaseModel):
-            plain = encoded(_ANYTHING, new.model_dump(mode="json", include=set(new.model_fields_set)), "state")
-        else:
-            plain = encoded(_ANYTHING, new, "state")
-        if not isinstance(plain, dict):
-            raise TypeError(f"set_state takes a dict or a model, not {type(new).__name__}")
-        state |= plain
-    if state:
-        decoded(
-            context.surroundings.state_shape,
-            {**context.surroundings.state, **state},
-            f"state set by step {context.step_id!r}",
-        )
-    changed = context.request_context.changed
-    kept = {name: context.request_context[name] for name in changed if name in context.request_context}
-    return Changes(
-        state=state,
-        context=encoded(_ANYTHING, kept, "request context"),
-        removed=frozenset(changed - kept.keys()),
-    )
 
 
 def _known(action: Evaluate, view: View) -> Known:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from flowcore.authoring.graph import BranchNode, StepNode
 from flowcore.beats import Beats
 from flowcore.codec import Shape, digest
+from flowcore.contexts import View
 from flowcore.core.actions import Action, Place
 from flowcore.core.evolve import beaten, context_at, kept, state_at
 from flowcore.errors import BlobLost, OutsideError
@@ -24,7 +25,6 @@ from flowcore.model import Head, Json, Outcome, Snapshot, StepRecord
 from flowcore.parcels import brought, replace
 from flowcore.ports import RecordMoved, Written
 from flowcore.renewal import renewed_state
-from flowcore.runner import View
 from flowcore.tries import Try, promised_by
 
 _ANYTHING: Shape[Any] = Shape(Any)

@@ -14,7 +14,7 @@ from typing import Any
 from flowcore import Option, StepContext, otherwise, step, workflow
 from flowcore.authoring.graph import Backoff
 from flowcore.authoring.workflow import Workflow
-from flowcore.run import RunResult
+from flowcore.results import RunResult
 from flowcore.testing import explore
 from flowcore.testing.explore import Exploration
 

@@ -17,7 +17,7 @@ from flowcore.core.view import Progress, StepResult
 from flowcore.deliveries import Verdict
 from flowcore.fields import RunFields
 from flowcore.model import EventReceipt, Json, Page, PublicStatus, Receipt, RunSummary, StepFailure, Wait
-from flowcore.run import RunResult
+from flowcore.results import RunResult
 
 T = TypeVar("T")
 

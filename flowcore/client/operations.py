@@ -17,7 +17,7 @@ from flowcore.core.events import Event
 from flowcore.core.health import Finding
 from flowcore.fields import RunFields
 from flowcore.model import EventReceipt, Json, Page, PublicStatus, Receipt, RunSummary
-from flowcore.run import RunResult
+from flowcore.results import RunResult
 from flowcore.starting import Start
 from flowcore.tracing import Tracing
 

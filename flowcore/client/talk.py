@@ -21,7 +21,7 @@ from flowcore.core.events import Event
 from flowcore.core.retry import pause
 from flowcore.errors import ApiError, FlowcoreError, Problem, Unreachable
 from flowcore.model import Page
-from flowcore.run import RunResult
+from flowcore.results import RunResult
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -19,7 +19,7 @@ from flowcore.deliveries import Delivery
 from flowcore.errors import MalformedRequest
 from flowcore.fields import FIELDS
 from flowcore.model import EventReceipt, Json, Page, Receipt, RunSummary, Wait
-from flowcore.run import RunResult
+from flowcore.results import RunResult
 
 _Kept = Annotated[int, Field(ge=1, le=int(LONGEST_KEEP.total_seconds()))]
 """Seconds."""

@@ -36,7 +36,8 @@ from flowcore.http.cursors import bound, position
 from flowcore.http.shown import answer, done, header, plain_output, shown, version_wanted
 from flowcore.model import Json
 from flowcore.ops.doctor import doctor_page
-from flowcore.run import Run, RunResult
+from flowcore.results import RunResult
+from flowcore.run import Run
 from flowcore.starting import Start
 from flowcore.tracing import Tracing, from_traceparent
 

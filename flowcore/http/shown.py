@@ -16,7 +16,7 @@ from flowcore.app import App
 from flowcore.errors import VersionMismatch
 from flowcore.http.bodies import run_json
 from flowcore.model import Json
-from flowcore.run import RunResult
+from flowcore.results import RunResult
 
 
 def answer(status: HTTPStatus, body: Json, headers: dict[str, str] | None = None) -> Response[str]:

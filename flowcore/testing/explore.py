@@ -16,7 +16,7 @@ from typing import Any
 from flowcore.adapters.memory import MemoryStore
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
 from flowcore.ports import Store
-from flowcore.run import RunResult
+from flowcore.results import RunResult
 from flowcore.testing.schedule import EVERY_BLOW, Blow, Course, Schedule, Strike, smallest
 from flowcore.testing.trial import Answers, Asked, Ending, Trial
 

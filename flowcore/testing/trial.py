@@ -30,7 +30,7 @@ from flowcore.errors import OutsideError, RequestError
 from flowcore.keys import RunRef, StepKey, dotted, step_of
 from flowcore.model import Json, Outcome, Receipt, Wait
 from flowcore.ports import Hint, Store
-from flowcore.run import RunResult
+from flowcore.results import RunResult
 from flowcore.testing.clock import SeededIds, VirtualClock
 from flowcore.testing.crew import SteppingCrew
 from flowcore.testing.faults import WRITES, Call, Fault, FaultyStore, WorkerDied

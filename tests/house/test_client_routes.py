@@ -20,7 +20,8 @@ from flowcore.core.health import Finding
 from flowcore.core.view import StepResult
 from flowcore.http import bodies, shapes
 from flowcore.model import EventReceipt, Receipt, RunSummary, StepFailure, Wait
-from flowcore.run import Run, RunResult
+from flowcore.results import RunResult
+from flowcore.run import Run
 from infra.functions import ROUTES
 
 ROOT = Path(__file__).resolve().parents[2]

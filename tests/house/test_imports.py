@@ -26,6 +26,7 @@ LAYERS = (
             "flowcore.sources",
             "flowcore.terms",
             "flowcore.options",
+            "flowcore.contexts",
             "flowcore.runner",
             "flowcore.crew",
             "flowcore.tries",
@@ -41,7 +42,14 @@ LAYERS = (
             "flowcore.receipts",
         ),
         *("flowcore.tracing", "flowcore.spans", "flowcore.fields", "flowcore.redrive", "flowcore.delegation"),
-        *("flowcore.renewal", "flowcore.webhooks", "flowcore.deliveries", "flowcore.arrivals", "flowcore.buses"),
+        *(
+            "flowcore.renewal",
+            "flowcore.webhooks",
+            "flowcore.deliveries",
+            "flowcore.answering",
+            "flowcore.arrivals",
+            "flowcore.buses",
+        ),
         *(
             "flowcore.cloudevents",
             "flowcore.egress",
@@ -50,7 +58,8 @@ LAYERS = (
             "flowcore.step_events",
         ),
         *("flowcore.pace", "flowcore.notices", "flowcore.ledger", "flowcore.views", "flowcore.underway"),
-        *("flowcore.session", "flowcore.engine", "flowcore.run", "flowcore.starting", "flowcore.app", "flowcore"),
+        *("flowcore.session", "flowcore.engine", "flowcore.results", "flowcore.run"),
+        *("flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
         *("flowcore.settings", "flowcore.links", "flowcore.inbox", "flowcore.messages", "flowcore.intake"),
@@ -68,6 +77,7 @@ COMPOSITION = {"flowcore.app": ("flowcore.adapters.memory", "flowcore.adapters.s
 # Who copies heads and records, parts of which may lie elsewhere: dataclasses.replace would fetch them all.
 COPIES = (
     "flowcore.core",
+    "flowcore.answering",
     "flowcore.engine",
     "flowcore.session",
     "flowcore.ledger",

@@ -19,7 +19,7 @@ from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once
 from flowcore.model import Head, Outcome, Receipt, RunStatus, Snapshot, StepRecord, seats_of, wait_id
 from flowcore.pace import Pace
 from flowcore.ports import Store
-from flowcore.run import RunResult
+from flowcore.results import RunResult
 from flowcore.testing import (
     Fault,
     FaultyStore,

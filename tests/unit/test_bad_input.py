@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from flowcore import App, Backoff, DefinitionError, StepContext, Workflow, create_step, otherwise, step, workflow
 from flowcore.authoring.graph import MOST_OPEN
 from flowcore.codec import MOST_DEPTH, MOST_ROWS, Shape, field_errors
+from flowcore.contexts import View
 from flowcore.core.actions import Advance, Place
 from flowcore.core.evolve import Failed, Opened
 from flowcore.errors import (
@@ -32,7 +33,7 @@ from flowcore.errors import (
 )
 from flowcore.failures import LARGEST_PROPERTIES, LONGEST_MESSAGE, failure_of
 from flowcore.keys import ROOT, RunRef, StepKey
-from flowcore.runner import MOST_TURNS, Runner, View
+from flowcore.runner import MOST_TURNS, Runner
 from flowcore.testing import LocalApp
 from flowcore.testing.clock import SeededIds, VirtualClock
 from tests.builders import a_step

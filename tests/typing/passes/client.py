@@ -10,7 +10,7 @@ from flowcore.client.clients import AsyncListed, Listed
 from flowcore.core.events import Event
 from flowcore.fields import RunFields
 from flowcore.model import Page, PublicStatus, Receipt, RunSummary
-from flowcore.run import RunResult
+from flowcore.results import RunResult
 
 
 def on_a_thread(client: Client) -> None:

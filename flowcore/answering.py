@@ -1,0 +1,273 @@
+"""Taking an answer: which suspension is meant, whether the answer fits it, and one write that settles it.
+
+An answer and the head are written together, or not at all; of several that race exactly one is applied. One that is
+meant for items whose children wait is given to these. Judges by core/admit.py; whoever holds the run afterwards drives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, assert_never
+
+from flowcore.authoring.graph import EventNode, Graph, StepNode
+from flowcore.core import heads
+from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
+from flowcore.core.evolve import Answered, Changes, Counted, Received, evolve
+from flowcore.errors import ConflictError, InvalidPayload, RequestError
+from flowcore.fanout import child_at
+from flowcore.keys import RunRef, StepKey, dotted
+from flowcore.mailbox import EventGone, listeners_of
+from flowcore.model import Answer, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id, wait_place
+from flowcore.options import answer_shape
+from flowcore.parcels import replace
+from flowcore.ports import EventTaken, Written
+from flowcore.renewal import accepted_answer
+from flowcore.spans import with_id
+
+if TYPE_CHECKING:
+    from flowcore.engine import Engine
+
+_MOST_TRIES = 20
+"""Times an answer is judged anew because the head moved under it; each time somebody else made progress."""
+
+TAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED, RunStatus.JOINING, RunStatus.BLOCKED})
+"""Statuses from which whoever brings an answer may drive on at once."""
+
+
+def take(
+    engine: Engine,
+    run: RunRef,
+    data: Json,
+    resume: Resume,
+    *,
+    here: bool,
+    deadline: datetime | None = None,
+    taken: Sent | None = None,
+    per_step: bool = False,
+) -> tuple[Snapshot, Receipt]:
+    """As ``Engine.resume``, but of an answer that changes nothing no receipt is kept: its caller does that."""
+    owner = engine.ids.fresh()
+    if resume.wait is not None and "[" in resume.wait:
+        place, _ = wait_place(resume.wait)
+        around = engine.as_it_stands(run, everything=False)
+        child = child_at(around, place)
+        if child is not None:
+            return _taken_in(engine, around, [(child, resume)], data, here=here, deadline=deadline, taken=taken)
+    # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
+    # care: it is open or it is not.
+    everything = resume.idempotency_key is not None and resume.wait is None
+    for _ in range(_MOST_TRIES):
+        graph, snapshot = engine.loaded(run, everything=everything)
+        verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
+        if isinstance(verdict, Refused):
+            graph, snapshot = engine.loaded(run, everything=True)
+            verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
+        match verdict:
+            case Refused(error):
+                raise error
+            case Repeated(first):
+                engine.hint_again(snapshot.head)
+                return snapshot, first
+            case Meant(records) if children := _in_children(snapshot, records, resume):
+                return _taken_in(engine, snapshot, children, data, here=here, deadline=deadline, taken=taken)
+            case Meant(records, seats):
+                meant = zip(records, seats, strict=True)
+                answers = [_answer(engine, graph, snapshot, record, data, resume, seat) for record, seat in meant]
+            case _:
+                assert_never(verdict)
+        lease_until = engine.lease_until(engine.clock.now(), deadline) if here else None
+        answered, pairs = answers[0], list(zip(records, answers, strict=True))
+        written = _settle(engine, snapshot, pairs, owner, lease_until, resume.trace, taken)
+        if written is not None:
+            seen = _resumed(engine, graph, written, owner, here=here, deadline=deadline, per_step=per_step)
+            return seen, receipt_of(answered.answer, verdict="counted" if isinstance(answered, Counted) else "applied")
+    raise ConflictError(f"Run {run.id!r} moved {_MOST_TRIES} times while it was being resumed. Try again.")
+
+
+def _answer(
+    engine: Engine, graph: Graph, snapshot: Snapshot, record: StepRecord, data: Json, resume: Resume, seat: str | None
+) -> Answered | Counted | Received:
+    """The data, checked against what the place takes before anything is written."""
+    node, wait = answerable(graph, record.key, record), wait_id(record, snapshot.head.incarnation)
+    accepted = fitting(graph, record.key, data, record, wait)
+    answer = Answer(
+        wait=wait,
+        data=accepted,
+        digest=resume.digest,
+        at=engine.time_of(snapshot),
+        by=resume.by,
+        via=resume.via,
+        idempotency_key=resume.idempotency_key,
+        on_behalf_of=seat,
+    )
+    if not settles(record, answer):
+        return Counted(key=record.key, answer=answer)
+    changes = Changes(context=resume.request_context)
+    if isinstance(node, EventNode):
+        received = replace(answer, data=None)  # it is the output
+        return Received(key=record.key, answer=received, output=accepted, changes=changes)
+    return Answered(key=record.key, answer=answer, changes=changes, retry_count=resume.retry_count)
+
+
+def fitting(graph: Graph, key: StepKey, data: Json, record: StepRecord | None = None, wait: str = "") -> Json:
+    """An answer as its place takes it. Raises: InvalidPayload, which knows the suspension that is meant."""
+    node, place = answerable(graph, key, record), dotted(key)
+    try:
+        if isinstance(node, EventNode):
+            return node.data.accept(f"data of event {node.event!r} for {place!r}", data)
+        return accepted_answer(answer_shape(node, record), f"resume data of step {place!r}", data)
+    except InvalidPayload as error:
+        error.wait = wait
+        raise
+
+
+def _settle(
+    engine: Engine,
+    snapshot: Snapshot,
+    pairs: list[tuple[StepRecord, Answered | Counted | Received]],
+    owner: str,
+    lease_until: datetime | None,
+    trace: Trace | None,
+    taken: Sent | None,
+) -> Snapshot | None:
+    """Write each answer together with the head; None when somebody else was faster before the first was written.
+
+    With ``lease_until``, ``owner`` holds the run afterwards, unless somebody drives it already.
+
+    Several pairs are the items of one foreach, which all get the same data; whoever settles one of them meanwhile
+    keeps it.
+    """
+    is_settled = False
+    for record, answer in pairs:
+        for _ in range(_MOST_TRIES):
+            standing = snapshot.records.get(record.key)
+            if snapshot.head.is_terminal or standing is None or standing.gen != record.gen:
+                break
+            written = _answered(engine, snapshot, record, answer, owner, lease_until, trace, taken)
+            if written is not None:
+                snapshot, is_settled = written, True
+                break
+            if not is_settled:
+                return None
+            snapshot = engine.read(snapshot.head.run, everything=False)
+    return snapshot if is_settled else None
+
+
+def _answered(
+    engine: Engine,
+    snapshot: Snapshot,
+    record: StepRecord,
+    answer: Answered | Counted | Received,
+    owner: str,
+    lease_until: datetime | None,
+    trace: Trace | None,
+    taken: Sent | None,
+) -> Snapshot | None:
+    """One answer together with the head; None when something has moved. One that is only counted moves no run."""
+    now, prior = engine.time_of(snapshot), snapshot.records[record.key]
+    if isinstance(answer, Counted):
+        after = evolve(snapshot, answer, now)
+        head = snapshot.head
+        counted = engine.store.commit(head.run, head.incarnation, after.records[record.key], prior)
+        return after if isinstance(counted, Written) else None
+    if lease_until is not None and snapshot.head.status in TAKEABLE:
+        head = heads.held(snapshot.head, now, owner=owner, lease_until=lease_until)
+    else:
+        head = heads.queued(snapshot.head, now)
+    if engine.tracer is not None:
+        trace = with_id(trace, head.run, answer.answer.wait)
+    head = replace(head, continued=trace)
+    after = evolve(snapshot, answer, now)
+    written = engine.store.resume(
+        head,
+        after.records[record.key],
+        version=snapshot.head.version,
+        prior=prior,
+        taken=taken,
+        silenced=[
+            listener
+            for listener in listeners_of(snapshot.head, prior)
+            if taken is None or (listener.run.id, listener.wait) != taken.taker
+        ],
+    )
+    if isinstance(written, EventTaken):
+        raise EventGone
+    return after.with_head(head) if isinstance(written, Written) else None
+
+
+def _resumed(
+    engine: Engine,
+    graph: Graph,
+    snapshot: Snapshot,
+    owner: str,
+    *,
+    here: bool,
+    deadline: datetime | None,
+    per_step: bool,
+) -> Snapshot:
+    """After the answer is stored: drive on if this process holds the run now, else see that somebody does."""
+    head = snapshot.head
+    if head.status is RunStatus.RUNNING and head.owner == owner:
+        return engine.drive(graph, snapshot, deadline, per_step=per_step)
+    if head.status is RunStatus.QUEUED:
+        engine.hints.send(head.run, at=head.updated_at, version=head.version)
+        if here:
+            engine.look(head.run, deadline=deadline, per_step=per_step)
+            return engine.read(head.run)
+    return snapshot
+
+
+def _in_children(snapshot: Snapshot, records: Sequence[StepRecord], resume: Resume) -> list[tuple[RunRef, Resume]]:
+    """For suspensions that children of this run are in: whom to tell, and which suspension is meant there."""
+    incarnation = snapshot.head.incarnation
+    return [
+        (child, replace(resume, step=None, label=None, index=None, wait=wait_id(record, incarnation)))
+        for record in records
+        if (child := child_at(snapshot, record.key)) is not None
+    ]
+
+
+def _taken_in(
+    engine: Engine,
+    around: Snapshot,
+    children: Sequence[tuple[RunRef, Resume]],
+    data: Json,
+    *,
+    here: bool,
+    deadline: datetime | None,
+    taken: Sent | None,
+) -> tuple[Snapshot, Receipt]:
+    """Answer suspensions in children; of several, those that others answer meanwhile keep what they got.
+
+    Children of a run that stands still do not go on before it does.
+    """
+    run, receipt, refused = around.head.run, None, None
+    here = here and around.root.status not in (RunStatus.PAUSED, RunStatus.BLOCKED)
+    for child, resume in children:
+        try:
+            _, told = take(engine, child, data, resume, here=here, deadline=deadline, taken=taken)
+        except RequestError as error:
+            refused = refused or error
+        else:
+            receipt = receipt or told
+    if receipt is None:
+        assert refused is not None  # somebody was asked
+        raise refused
+    if here:
+        engine.look(run, deadline=deadline)
+    return engine.read(run), receipt
+
+
+def answerable(graph: Graph, key: StepKey, record: StepRecord | None = None) -> StepNode | EventNode:
+    """What takes an answer at a key, loop and foreach bodies included, or at ``record`` by now.
+
+    Raises: InvalidPayload.
+    """
+    instead = None if record is None or record.instead is None else record.instead[0]
+    node = graph.acting_at(dotted(key), instead)
+    if not isinstance(node, (StepNode, EventNode)):
+        raise InvalidPayload(
+            "step", [{"path": dotted(key), "message": "is no step that takes an answer", "type": "step"}]
+        )
+    return node
