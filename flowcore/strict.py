@@ -7,6 +7,7 @@ front of us may keep the first. What two readers could understand differently is
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ MOST_DEPTH = 100
 """Lists and objects inside each other."""
 MOST_NODES = 100_000
 """Values in one body, lists and objects included."""
+_MANY = f"The body has more than {MOST_NODES} values."
 LONGEST_STRING = 1_000_000
 """Characters of one string: as much as a whole body may have."""
 _LONGEST_NUMBER = 400
@@ -28,6 +30,7 @@ def parsed(raw: bytes | str) -> Json:
     """The value of a body. Raises: MalformedRequest, which says where the fault is and never what stands there."""
     try:
         text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
+        _refuse_many(text)
         value = json.loads(
             text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_number, parse_int=_integer
         )
@@ -39,6 +42,17 @@ def parsed(raw: bytes | str) -> Json:
         raise MalformedRequest(f"The body is nested deeper than {MOST_DEPTH} levels.") from None
     _measure(value)
     return value
+
+
+_STRING = re.compile(r'"(?:[^"\\]+|\\.)*+\\?"?', re.DOTALL)
+"""A string, or what would be one to the end of the text if it ended: nothing is looked at from two beginnings."""
+
+
+def _refuse_many(text: str) -> None:
+    """Refuse what is surely too much before anything is made of it: behind each comma and each bracket is a value."""
+    for marks in ((",",), ("[", "{")):
+        if sum(map(text.count, marks)) > MOST_NODES and sum(map(_STRING.sub("", text).count, marks)) > MOST_NODES:
+            raise MalformedRequest(_MANY)
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -73,7 +87,7 @@ def _measure(value: Json) -> None:
     while level:
         left -= len(level)
         if left < 0:
-            raise MalformedRequest(f"The body has more than {MOST_NODES} values.")
+            raise MalformedRequest(_MANY)
         if depth >= MOST_DEPTH and any(isinstance(one, (dict, list)) for one in level):
             raise MalformedRequest(f"The body is nested deeper than {MOST_DEPTH} levels.")
         level, depth = _inside(level), depth + 1

@@ -58,7 +58,7 @@ BOMBS: dict[str, tuple[bytes, str]] = {
     "deep objects": (b'{"input": ' + b'{"a":' * 30_000 + b"1" + b"}" * 30_000 + b"}", "nested"),
     "many values": (b'{"input": [' + b"1," * 120_000 + b"1]}", "values"),
     "many deep values": (b'{"input": [' + b",".join([b"[" * 98 + b"]" * 98] * 1_280) + b"]}", "values"),
-    "256 KB deep": (b'{"input": ' + b"[" * 128_000 + b"]" * 128_000 + b"}", "nested"),
+    "256 KB deep": (b'{"input": ' + b"[" * 128_000 + b"]" * 128_000 + b"}", "values"),
     "256 KB of pairs, the last one twice": (
         b'{"input": {' + b",".join(b'"k%d":1' % number for number in range(23_000)) + b',"k0":1}}',
         "twice",
@@ -67,6 +67,10 @@ BOMBS: dict[str, tuple[bytes, str]] = {
     "256 KB of pairs of surrogates, the last one a half": (
         b'{"input": "' + b"\\ud83d\\ude00" * 21_000 + b'\\ud800"}',
         "surrogate",
+    ),
+    "256 KB of commas and quotes in a string that never ends": (
+        b'{"input": "' + b"," * 101_000 + b'\\"' * 76_000,
+        "not JSON",
     ),
     "256 KB with a NUL at its end": (b'{"input": "' + b"x" * 250_000 + b'\\u0000"}', "NUL"),
 }
@@ -82,6 +86,13 @@ def test_hostile_body_is_refused_with_a_type(web: Web, name: str) -> None:
     assert complaint in answer.body["detail"]
     assert len(answer.text) < 1_000
     assert [] == web.log.faults
+
+
+def test_text_may_have_more_commas_and_brackets_than_a_body_may_have_values(web: Web) -> None:
+    """What stands in a string is no value."""
+    for mark in (",", "[", '"{'):
+        answer = web.call("POST", "/v1/nowhere", json.dumps({"input": mark * 110_000}).encode(), JSON)
+        assert (answer.status, answer.type) == (404, "route-not-found"), mark
 
 
 def slow_bombs(web: Web) -> set[str]:
