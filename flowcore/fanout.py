@@ -57,6 +57,8 @@ QUEUE_GRACE = timedelta(seconds=90)
 minute a lost hint costs 150 seconds at most."""
 MOST_MERGED = 100
 """Children of one foreach that are read to show a whole run; of more, what they have handed in is shown."""
+_ITS_RUN = ""
+"""Who has canceled a child that its run needs no more; nobody else has an empty name."""
 _MOST_TRIES = 20
 _IDLE = frozenset({RunStatus.JOINING, RunStatus.WAITING, RunStatus.SUSPENDED})
 
@@ -271,7 +273,8 @@ def _mended(engine: Engine, snapshot: Snapshot, key: StepKey, fan: Fan, begun: i
     """Tell the joins what nobody has told, and begin again the children that are lost, up to the item ``begun``.
 
     That is: which items are done, and which wait for an answer. A child that somebody has canceled or deleted by hand
-    delivers nothing any more: its items have failed.
+    delivers nothing any more: its items have failed. One that the run itself has canceled tells that a worker died
+    while it ended the run, or what the foreach lies in: no item went on by itself then, and so it ends once more.
     """
     head, store = snapshot.head, engine.store
     known = store.scope(head.run, head.incarnation, Scope(key))
@@ -286,6 +289,8 @@ def _mended(engine: Engine, snapshot: Snapshot, key: StepKey, fan: Fan, begun: i
             _begin(engine, snapshot, key, items_from(fan, first))
         elif child.waiting_since is not None and not is_known(first):
             is_told &= not _park(engine, child, fan)
+        elif child.status is RunStatus.CANCELED and child.canceled_by == _ITS_RUN:
+            return replace(fan, parked=frozenset(range(fan.total)) - fan.done)
         elif child.status is RunStatus.CANCELED:
             known = {**known, **dict(_given_up(engine, snapshot, key, items_from(fan, first), known))}
     untold = [record for record in _settled(known.values()) if item_number(record.key) not in fan.done]
@@ -364,7 +369,7 @@ def _cancel_children(
     now = engine.clock.now()
     for first in unfinished(fan):
         if first > behind:
-            canceled = engine.store.cancel(_child(head, key, first), now=now)
+            canceled = engine.store.cancel(_child(head, key, first), now=now, by=_ITS_RUN)
             if canceled is None:
                 return
             if nested:

@@ -435,7 +435,7 @@ class Run(Generic[In, Out]):
             by: who cancels, shown as ``canceled_by``; the first 200 characters are kept.
         """
         _check_text(by=by)
-        self._app.engine.cancel(self._existing(), by=None if by is None else by[:_LONGEST_CANCELER])
+        self._app.engine.cancel(self._existing(), by=by[:_LONGEST_CANCELER] if by else None)
         return self.result()
 
     @overload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from flowcore.errors import AlreadyResumed
 from flowcore.fanout import PATIENCE, child_id
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import RunStatus
-from flowcore.testing import FaultyStore, LocalApp, ShiftedClock, VirtualClock
+from flowcore.testing import Fault, FaultyStore, LocalApp, ShiftedClock, VirtualClock, WorkerDied
 from flowcore.testing.faults import Call
 
 Where = Literal["here", "queue"]
@@ -727,3 +728,30 @@ def test_a_worker_whose_clock_is_behind_does_the_work_of_a_child() -> None:
     assert run.result().updated_at == ahead.clock.now()  # which wakes the run, and has no time for more
     app.run_until_idle()
     assert (run.result().status, run.result().output) == ("success", [2, 4])
+
+
+@step
+def fails(items: list[int]) -> int:
+    """Never anything else."""
+    raise ValueError(f"{len(items)} are too many")
+
+
+def test_a_worker_that_dies_while_it_ends_a_run_does_not_change_how_it_ends() -> None:
+    """The children of the run are canceled by then; their items have not failed for it."""
+    inner = workflow("inner", input=list[int], output=list[int]).foreach(ask, id="fan", distributed=True).commit()
+    flow = workflow("torn", input=list[int], output=dict[str, Any]).parallel(inner, fails).commit()
+    strikes: list[Fault] = []
+    clock = VirtualClock()
+    store: Any = FaultyStore(MemoryStore(), lambda call: strikes.pop() if strikes and call.verb == "cancel" else None)
+    app = LocalApp(App(flow), clock=clock, store=store, queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    strikes.append(Fault.DIES_AFTER)
+    with suppress(WorkerDied):
+        run.start([2, 4])
+        app.run_until_idle()
+    assert not strikes
+    assert {0: RunStatus.CANCELED, 1: RunStatus.SUSPENDED} == children(app)
+    app.advance(hours=1)
+    result = run.result()
+    assert ("failed", "2 are too many") == (result.status, result.error.message if result.error else None)
+    assert ["fails"] == [name for name, one in result.steps.items() if one.status == "failed"]
