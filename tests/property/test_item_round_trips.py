@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
@@ -41,6 +41,9 @@ from flowcore.model import (
     Trace,
     Verdict,
 )
+
+LARGE = 40
+"""Examples of what takes long to draw: several things of which each has its own test."""
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -253,6 +256,7 @@ def test_a_receipt_round_trips(born: datetime, slot: str, receipt: Receipt, agai
     assert expected == decode_note(counted(first, encode_note(born, slot, "id", again, "u", 1)))
 
 
+@settings(max_examples=LARGE)
 @given(runs, st.integers(1, 12_000), st.lists(records, min_size=2, max_size=3, unique_by=lambda record: record.key))
 def test_folded_records_round_trip(run: RunRef, incarnation: int, drawn: list[StepRecord]) -> None:
     """Every field, exactly, of several in one item; whichever scopes they lie in."""
@@ -263,6 +267,7 @@ def test_folded_records_round_trip(run: RunRef, incarnation: int, drawn: list[St
     assert {key: _exact(record) for key, record in settled.items()} == {key: _exact(r) for key, r in found.items()}
 
 
+@settings(max_examples=LARGE)
 @given(heads, heads)
 def test_a_replaced_head_is_the_new_one(before: Head, after: Head) -> None:
     """Only what a run keeps for life is left of the old one, and no attribute is left over."""

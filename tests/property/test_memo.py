@@ -73,7 +73,9 @@ def memo_findings(seed: int, monkeypatch: pytest.MonkeyPatch) -> Watcher:
 
 
 @pytest.mark.parametrize(
-    ("first", "last"), [(0, QUICK), pytest.param(QUICK, SEEDS, marks=pytest.mark.slow)], ids=["quick", "long"]
+    ("first", "last"),
+    [(0, QUICK), pytest.param(QUICK, SEEDS, marks=(pytest.mark.slow, pytest.mark.gate))],
+    ids=["quick", "long"],
 )
 def test_a_warm_walk_decides_as_a_cold_one_and_as_a_reloaded_one(
     monkeypatch: pytest.MonkeyPatch, first: int, last: int

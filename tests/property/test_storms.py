@@ -25,6 +25,13 @@ CHUNK = 100
 def test_kept_seeds_agree_with_the_oracle(store: StoreName) -> None:
     """What has failed once does not fail again, however it is stored."""
     assert {} == bad_ones(kept_seeds(store), store)
+
+
+@pytest.mark.slow
+@pytest.mark.gate
+@pytest.mark.parametrize("store", ["memory", "roomy", "moto"])
+def test_kept_seeds_that_are_stored_at_boundaries_agree(store: StoreName) -> None:
+    """The same, where what is kept in memory is lost with its worker."""
     assert {} == bad_ones(kept_seeds(store), store, "boundary")
 
 

@@ -23,6 +23,11 @@ def kept() -> Iterator[Any]:
     with mock_aws():
         base.DEFAULT_PROVIDERS.clear()  # type: ignore[attr-defined]  # nothing public forgets its client
         yield boto3.client
+        vault, parameters = boto3.client("secretsmanager"), boto3.client("ssm")  # moto forgets nothing in another mock
+        for secret in vault.list_secrets()["SecretList"]:
+            vault.delete_secret(SecretId=secret["ARN"], ForceDeleteWithoutRecovery=True)
+        if names := [one["Name"] for one in parameters.describe_parameters()["Parameters"]]:
+            parameters.delete_parameters(Names=names)
         base.DEFAULT_PROVIDERS.clear()  # type: ignore[attr-defined]  # nothing public forgets its client
 
 
