@@ -42,6 +42,8 @@ _CANCELED = 0.1
 """Share of the runs that somebody cancels."""
 _QUIET_S = 0.7
 """Nothing has moved for so long: time may pass."""
+_BUSY_S = 10.0
+"""The same while somebody is at work, who may be slow, or may have come for no reason."""
 _PATIENCE_S = 0.4
 """For a worker that is in the middle of something, to strike it there."""
 _SOON_OVERTAKEN_S = 2.0
@@ -304,9 +306,11 @@ class Soak:
             self.app.cancel(run_id)
 
     def _is_quiet(self) -> bool:
+        """Whether nothing will move before time passes. A worker that is slow to start on a busy machine may."""
         now = time.monotonic()
         soon = any(one.jumps == self.report.jumps and now - one.since > _SOON_OVERTAKEN_S for one in self.frozen)
-        return soon or now - self.moved_at > _QUIET_S
+        is_busy = sum(pool.busy for pool in self.stack.pools.values()) > len(self.frozen)
+        return soon or now - self.moved_at > (_BUSY_S if is_busy else _QUIET_S)
 
     def _jump(self) -> None:
         """Let time pass until somebody is woken by a timer, or by the sweeper because no timer came."""
