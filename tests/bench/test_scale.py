@@ -77,7 +77,8 @@ def cpu(flow: Workflow[Any, Any], given: Any, size: int) -> float:
 @pytest.mark.parametrize(
     ("name", "small", "large"),
     [
-        ("foreach", 100, ITEMS),
+        ("foreach", 100, ITEMS // 4),
+        pytest.param("foreach", 100, ITEMS, marks=(pytest.mark.slow, pytest.mark.gate)),
         pytest.param("foreach of 10 at a time", 100, ITEMS // 4, marks=full_size),
         pytest.param("loop", 100, TURNS, marks=full_size),
         pytest.param("open items", 100, 1_000, marks=full_size),

@@ -40,7 +40,7 @@ def explored(made: Sample, store: Callable[[], Store] = MemoryStore) -> Explorat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, pytest.param(12, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.gate), pytest.param(12, marks=pytest.mark.proof)])
 def test_generated_workflows_bear_every_single_fault(count: int) -> None:
     """Dying before and after each write, lost replies, take-overs, unruly hints."""
     with trying("faults") as row:

@@ -42,7 +42,7 @@ from flowcore.model import (
     Verdict,
 )
 
-LARGE = 40
+LARGE = 25
 """Examples of what takes long to draw: several things of which each has its own test."""
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -46,7 +46,9 @@ def bad_rounds(rounds: int, store: Store | None = None) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rounds", [200, pytest.param(5_000, marks=pytest.mark.proof)])
+@pytest.mark.parametrize(
+    "rounds", [20, pytest.param(200, marks=pytest.mark.gate), pytest.param(5_000, marks=pytest.mark.proof)]
+)
 def test_one_of_32_racing_resumes_wins(rounds: int) -> None:
     """Each time: one result, 31 times AlreadyResumed with the winner that the run really took."""
     began = time.monotonic()
