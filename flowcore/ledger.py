@@ -143,6 +143,7 @@ class Ledger:
         loaded = self.engine.load_held(replace(moved, definition=held.definition))
         if loaded is None:
             raise Fenced
+        self.snapshot = self.snapshot.with_head(loaded.head)  # under which the run is given back if the rest misfits
         self.snapshot = self.renewed(loaded)
 
     def renewed(self, snapshot: Snapshot) -> Snapshot:

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from flowcore import App, DefinitionError, Option, StepContext, create_step, migrate, workflow
 from flowcore.errors import InvalidPayload, NotBlocked
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, StepKey
 from flowcore.migrations import NoWay, renewed
-from flowcore.model import Json
+from flowcore.model import Json, Outcome, StepRecord
 from flowcore.ops import check
 from flowcore.testing import LocalApp
 
@@ -561,3 +561,32 @@ def test_clones_share_the_migrations_of_their_step() -> None:
     clone = price.clone(id="other")
     migrate(price, "output")(to_cents)
     assert {"cents": 100, "currency": "EUR"} == renewed(clone.output, {"euros": 1})
+
+
+def test_worker_stands_still_when_another_was_faster_with_what_it_cannot_read() -> None:
+    """Also while somebody answers, who has moved the run on."""
+
+    def overtaken(value: int) -> int:
+        now, run = app.clock.now(), RunRef("default", "r")
+        foreign: dict[str, Any] = {"x": 1}
+        record = StepRecord(
+            key=StepKey("work/price"), outcome=Outcome.OK, output=foreign, seq=9, epoch=1, at=now, started_at=now
+        )
+        app.store.commit(run, 1, record, None)
+        app.resume("r", 1, step="asks")
+        return value
+
+    def asks(_: int, ctx: StepContext[int, None]) -> int:
+        if ctx.resume_data is None:
+            ctx.suspend()
+        return ctx.resume_data
+
+    price = a_price(New, New(cents=1))
+    migrate(price, "output")(to_cents)
+    ready = create_step(id="ready", execute=lambda value: value, input=int, output=int)  # by then the other one asks
+    busy = create_step(id="busy", execute=overtaken, input=int, output=int)
+    work = workflow("work", input=int, output=New).then(ready).then(busy).then(price).commit()
+    ask = create_step(id="asks", execute=asks, input=int, output=int, resume=int)
+    app = LocalApp(App(workflow("flow", input=int, output=dict[str, Any]).parallel(ask, work).commit()))
+    result = app.workflow("flow").create_run("r").start(1)
+    assert ("paused", True) == (result.status, "'work.price'" in (result.blocked or ""))
