@@ -97,13 +97,28 @@ def ordered(calls: Sequence[Asked], initial: State, step: Step[State]) -> list[A
         furthest = max(furthest, order, key=len)
         if done & answered == answered:
             return [calls[place] for place in order]
-        for place in _next(calls, done):
-            for after, told in step(state, calls[place].what):
-                reached = (done | 1 << place, after)
-                if (calls[place].ended is None or told == calls[place].told) and reached not in seen:
-                    seen.add(reached)
-                    todo.append((*reached, (*order, place)))
+        for place, after in _steps(calls, done, state, step):
+            reached = (done | 1 << place, after)
+            if reached not in seen:
+                seen.add(reached)
+                todo.append((*reached, (*order, place)))
     raise NoOrder(_story(calls, furthest))
+
+
+def _steps(calls: Sequence[Asked], done: int, state: State, step: Step[State]) -> list[tuple[int, State]]:
+    """The calls that may come next, with what the object is afterwards.
+
+    One that can only leave it as it is comes at once, and alone: it changes nothing for the others, no order is lost,
+    and they are not tried with and without it.
+    """
+    found: list[tuple[int, State]] = []
+    for place in _next(calls, done):
+        call = calls[place]
+        afters = [after for after, told in step(state, call.what) if call.ended is None or told == call.told]
+        if afters and all(after == state for after in afters):
+            return [(place, state)]
+        found += [(place, after) for after in afters]
+    return found
 
 
 def _next(calls: Sequence[Asked], done: int) -> Iterator[int]:
