@@ -15,15 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, item_size, number, payload, text, value_of
-from flowcore.adapters.dynamodb_items import (
-    PAYLOADS,
-    SCHEMA,
-    decode_item,
-    encode_record,
-    partition_of,
-    refuse_later,
-    scope_prefix,
-)
+from flowcore.adapters.dynamodb_items import SCHEMA, refuse_later
+from flowcore.adapters.dynamodb_keys import partition_of, scope_prefix
+from flowcore.adapters.dynamodb_records import PAYLOADS, decode_item, encode_record
 from flowcore.keys import RunRef, Scope, StepKey, scope_of
 from flowcore.model import Json, Outcome, StepRecord
 from flowcore.parcels import parcels_in

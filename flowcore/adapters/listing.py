@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, instant_of, text, to_ms
-from flowcore.adapters.dynamodb_items import decode_summary, list_key, list_position, tag_text
+from flowcore.adapters.dynamodb_heads import decode_summary, list_position, tag_text
+from flowcore.adapters.dynamodb_keys import list_key
 from flowcore.errors import MalformedRequest
 from flowcore.model import Page, RunFilter, RunSummary
 

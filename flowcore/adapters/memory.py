@@ -17,27 +17,22 @@ from threading import RLock
 
 from flowcore.adapters.dynamodb_attributes import Item, instant_of, item_size, number, text
 from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
-from flowcore.adapters.dynamodb_items import (
-    SCHEMA,
+from flowcore.adapters.dynamodb_heads import (
     Change,
     canceling,
     claiming,
     decode_head,
-    decode_record,
     decode_summary,
     encode_head,
-    encode_record,
-    gather,
-    incarnation_prefix,
     own_scope,
-    partition_of,
     replacement,
-    run_of,
-    scope_prefix,
 )
+from flowcore.adapters.dynamodb_items import SCHEMA
 from flowcore.adapters.dynamodb_joins import decode_join, encode_join, growing, join_key, joins_prefix
+from flowcore.adapters.dynamodb_keys import incarnation_prefix, partition_of, run_of, scope_prefix
 from flowcore.adapters.dynamodb_mail import decode_sent, encode_listener, encode_sent, listener_key, mail_of, taker_key
 from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note, notes_prefix
+from flowcore.adapters.dynamodb_records import decode_record, encode_record, gather
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, lines_before, listing, mark
 from flowcore.deliveries import Delivery
 from flowcore.errors import InvariantError, NeedsDynamoDB

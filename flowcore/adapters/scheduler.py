@@ -9,7 +9,7 @@ import hashlib
 from datetime import datetime, timedelta
 
 from flowcore.adapters.aws import AwsError, SchedulerClient, code_of
-from flowcore.adapters.dynamodb_items import partition_of
+from flowcore.adapters.dynamodb_keys import partition_of
 from flowcore.adapters.sqs import encode_hint
 from flowcore.errors import SchedulerUnavailable
 from flowcore.keys import RunRef

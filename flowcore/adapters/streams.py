@@ -12,7 +12,8 @@ from typing import Any
 
 from flowcore.adapters.dynamodb_attributes import Attribute, Item
 from flowcore.adapters.dynamodb_batch import decode_all
-from flowcore.adapters.dynamodb_items import HEAD_KEY, decode_head, run_of
+from flowcore.adapters.dynamodb_heads import decode_head
+from flowcore.adapters.dynamodb_keys import HEAD_KEY, run_of
 from flowcore.cloudevents import HeadChange
 from flowcore.step_events import StepChange
 

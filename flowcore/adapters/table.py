@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowcore.adapters.dynamodb_items import DUE_INDEX, LIST_INDEX, Index
+from flowcore.adapters.dynamodb_keys import DUE_INDEX, LIST_INDEX, Index
 
 PARTITION_KEY = "pk"
 SORT_KEY = "sk"

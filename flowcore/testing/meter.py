@@ -19,7 +19,7 @@ from typing import Any
 
 from flowcore.adapters.aws import AwsError, DynamoClient, Reply, code_of
 from flowcore.adapters.dynamodb_attributes import Item, item_size
-from flowcore.adapters.dynamodb_items import Index
+from flowcore.adapters.dynamodb_keys import Index
 
 _WRITE_UNIT = 1024
 _READ_UNIT = 4096

@@ -20,7 +20,7 @@ from unittest import mock
 from moto import mock_aws
 from moto.dynamodb.responses import DynamoHandler
 
-from flowcore.adapters.dynamodb_items import Index
+from flowcore.adapters.dynamodb_keys import Index
 from flowcore.adapters.table import INDEXES, table_request
 from flowcore.testing.quick_moto import quickened
 

@@ -15,7 +15,8 @@ from botocore.exceptions import EndpointConnectionError
 from flowcore import parcels
 from flowcore.adapters.aws import ClientError, s3_client
 from flowcore.adapters.blobs import FolderBlobs, MemoryBlobs
-from flowcore.adapters.dynamodb_items import HEAD_PAYLOADS, RECORD_PAYLOADS
+from flowcore.adapters.dynamodb_heads import HEAD_PAYLOADS
+from flowcore.adapters.dynamodb_records import RECORD_PAYLOADS
 from flowcore.adapters.memory import MemoryStore
 from flowcore.adapters.roomy import RoomyStore
 from flowcore.adapters.s3 import S3Blobs

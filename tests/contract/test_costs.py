@@ -13,7 +13,7 @@ import pytest
 
 from flowcore import App, step, workflow
 from flowcore.adapters.dynamodb import DynamoStore
-from flowcore.adapters.dynamodb_items import DUE_INDEX, LIST_INDEX, Index
+from flowcore.adapters.dynamodb_keys import DUE_INDEX, LIST_INDEX, Index
 from flowcore.adapters.memory import MemoryQueue
 from flowcore.adapters.system import SystemIds
 from flowcore.model import Head, Outcome, RunStatus

@@ -14,7 +14,7 @@ import pytest
 
 from flowcore import App, Run, StepContext, step, workflow
 from flowcore.adapters.dynamodb import DynamoStore
-from flowcore.adapters.dynamodb_items import DUE_INDEX
+from flowcore.adapters.dynamodb_keys import DUE_INDEX
 from flowcore.adapters.memory import MemoryScheduler
 from flowcore.adapters.system import SystemIds
 from flowcore.keys import RunRef

@@ -11,7 +11,9 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from flowcore.adapters.aws import ClientError, DynamoClient
 from flowcore.adapters.dynamodb import DynamoStore
-from flowcore.adapters.dynamodb_items import DUE_INDEX, LIST_INDEX, encode_head, encode_record
+from flowcore.adapters.dynamodb_heads import encode_head
+from flowcore.adapters.dynamodb_keys import DUE_INDEX, LIST_INDEX
+from flowcore.adapters.dynamodb_records import encode_record
 from flowcore.adapters.memory import MemoryStore
 from flowcore.adapters.system import SystemIds
 from flowcore.errors import InvariantError, PayloadTooLarge, StoreUnavailable, Throttled

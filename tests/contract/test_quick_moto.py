@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from flowcore.adapters.dynamodb_items import DUE_INDEX, LIST_INDEX
+from flowcore.adapters.dynamodb_keys import DUE_INDEX, LIST_INDEX
 from flowcore.adapters.table import table_request
 from flowcore.testing.moto import REGION
 from flowcore.testing.quick_moto import plain, quickened, without_wire

@@ -9,7 +9,7 @@ import pytest
 
 from flowcore import App, StepContext, step, workflow
 from flowcore.adapters.dynamodb import DynamoStore
-from flowcore.adapters.dynamodb_items import DUE_INDEX, LIST_INDEX, Index
+from flowcore.adapters.dynamodb_keys import DUE_INDEX, LIST_INDEX, Index
 from flowcore.adapters.system import SystemIds
 from flowcore.authoring.workflow import Workflow
 from flowcore.testing import VirtualClock

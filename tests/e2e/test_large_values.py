@@ -11,7 +11,7 @@ import pytest
 
 from flowcore import App
 from flowcore.adapters.dynamodb import DynamoStore
-from flowcore.adapters.dynamodb_items import DUE_INDEX, LIST_INDEX
+from flowcore.adapters.dynamodb_keys import DUE_INDEX, LIST_INDEX
 from flowcore.adapters.s3 import S3Blobs
 from flowcore.adapters.system import SystemIds
 from flowcore.testing import VirtualClock

@@ -16,16 +16,11 @@ import pytest
 
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, value_of
 from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
-from flowcore.adapters.dynamodb_items import (
-    LIST_INDEX,
-    decode_head,
-    decode_record,
-    decode_summary,
-    encode_head,
-    encode_record,
-)
+from flowcore.adapters.dynamodb_heads import decode_head, decode_summary, encode_head
 from flowcore.adapters.dynamodb_joins import decode_join, encode_join
+from flowcore.adapters.dynamodb_keys import LIST_INDEX
 from flowcore.adapters.dynamodb_notes import decode_note, encode_note
+from flowcore.adapters.dynamodb_records import decode_record, encode_record
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     Alternative,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flowcore.adapters.dynamodb_items import HEAD_KEY, incarnation_prefix
+from flowcore.adapters.dynamodb_keys import HEAD_KEY, incarnation_prefix
 from flowcore.outgoing import pause_after
 from infra.access import GRANTS
 from infra.functions import DOORS, ENVIRONMENT, HANDLERS, OPEN_ROUTES, QUEUES, ROUTES, VISIBILITY_FACTOR

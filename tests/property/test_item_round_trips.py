@@ -10,17 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
-from flowcore.adapters.dynamodb_items import (
-    decode_head,
-    decode_record,
-    encode_head,
-    encode_record,
-    record_key,
-    replacement,
-    step_key_of,
-)
+from flowcore.adapters.dynamodb_heads import decode_head, encode_head, replacement
 from flowcore.adapters.dynamodb_joins import decode_join, encode_join
+from flowcore.adapters.dynamodb_keys import record_key, step_key_of
 from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note
+from flowcore.adapters.dynamodb_records import decode_record, encode_record
 from flowcore.core.fan import CHUNK
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (

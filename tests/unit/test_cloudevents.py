@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flowcore import App, StepContext, step, workflow
-from flowcore.adapters.dynamodb_items import decode_head, encode_head
+from flowcore.adapters.dynamodb_heads import decode_head, encode_head
 from flowcore.adapters.memory import MemoryStore
 from flowcore.adapters.streams import change_of, place_of
 from flowcore.cloudevents import MOST_BYTES, RUN_KINDS, CloudEvent, HeadChange, Kind, Telling, told

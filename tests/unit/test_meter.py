@@ -8,7 +8,7 @@ import pytest
 
 from flowcore.adapters.aws import ClientError, DynamoClient
 from flowcore.adapters.dynamodb_attributes import item_size
-from flowcore.adapters.dynamodb_items import Index
+from flowcore.adapters.dynamodb_keys import Index
 from flowcore.testing.meter import Bill, Metered
 
 INDEXES = (Index("by-a", "a", "b"), Index("by-c", "c", "b", ("w",)))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flowcore.adapters.dynamodb_batch import encode_batch
-from flowcore.adapters.dynamodb_items import encode_record
+from flowcore.adapters.dynamodb_records import encode_record
 from flowcore.adapters.streams import change_of
 from flowcore.cloudevents import KINDS, RUN_KINDS, Kind, Telling
 from flowcore.model import Outcome, StepFailure, StepRecord
