@@ -19,7 +19,8 @@ from flowcore.cloudevents import Telling, wanted_of
 from flowcore.codec import Shape, digest
 from flowcore.core import view
 from flowcore.core.health import OVERDUE
-from flowcore.deliveries import Delivery, DeliveryLog, Webhook, meaning, replay
+from flowcore.deliveries import Webhook, meaning, replay
+from flowcore.delivery_log import Delivery, DeliveryLog
 from flowcore.engine import Engine
 from flowcore.errors import (
     BlobLost,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from flowcore.deliveries import Delivery, begun, judged, logged, mistakes
+from flowcore.deliveries import begun, judged, logged, mistakes
+from flowcore.delivery_log import Delivery
 from flowcore.errors import MalformedRequest, SettingsError
 from flowcore.keys import is_run_id
 from flowcore.model import Json

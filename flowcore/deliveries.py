@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl
 
+from flowcore.delivery_log import Delivery
 from flowcore.errors import (
     CapacityError,
     DeliveryNotFound,
@@ -27,7 +28,7 @@ from flowcore.errors import (
     WebhookNotFound,
 )
 from flowcore.keys import event_mistake, is_name, is_run_id
-from flowcore.model import Json, Page
+from flowcore.model import Json
 from flowcore.strict import parsed
 from flowcore.webhooks import Headers, Scheme, Slack, window_of
 
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
     from flowcore.buses import Source
 
 _LOGGER = logging.getLogger("flowcore.deliveries")
-
-Verdict: TypeAlias = Literal["applied", "buffered", "started", "duplicate", "filtered", "unmatched", "rejected"]
-"""The first four: as of the event. ``filtered``: ``only`` says no. ``unmatched``: no key in it.
-``rejected``: its data fits no open wait, or not what an event may be."""
 
 KEPT = timedelta(days=30)
 """How long a delivery can be found in the log, and be given another chance."""
@@ -102,46 +99,6 @@ class Webhook:
             faults.append(f"keep={self.keep} is not above {window}, in which a copy of a delivery can still come")
         if faults:
             raise SettingsError(f"Webhook {self.name!r}: " + "; ".join(faults))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """One delivery as the log knows it."""
-
-    tenant: str
-    hook: str
-    id: str
-    """Of this line of the log; sorts by time."""
-    delivery_id: str
-    """As the sender calls it: a repeated delivery has the same, and a line of its own."""
-    at: datetime
-    verdict: Verdict
-    reason: str | None = None
-    """Of ``filtered``, ``unmatched`` and ``rejected``."""
-    event: str | None = None
-    key: str | None = None
-    run_id: str | None = None
-    wait: str | None = None
-    body: Json = None
-    """What it carried; left out of listings."""
-    headers: Mapping[str, str] | None = None
-    """Those that an expression has asked for."""
-
-
-class DeliveryLog(Protocol):
-    """Where deliveries are kept for a while. Raises, all methods: StoreUnavailable, Throttled."""
-
-    def log(self, delivery: Delivery, until: datetime) -> None:
-        """Keep it until then."""
-        ...
-
-    def delivery(self, tenant: str, hook: str, id: str) -> Delivery | None:
-        """The one of that id, with its body."""
-        ...
-
-    def deliveries(self, tenant: str, hook: str, *, limit: int, cursor: str | None = None) -> Page[Delivery]:
-        """The newest first, without their bodies. Raises: MalformedRequest for a cursor that was not given here."""
-        ...
 
 
 def deliver(app: App, hook: Webhook, id: str, headers: Headers, body: bytes) -> Delivery:

@@ -22,22 +22,18 @@ from flowcore.core.admit import Resume
 from flowcore.core.compat import conflict
 from flowcore.core.evolve import StepEvent, fold
 from flowcore.core.rename import as_met
-from flowcore.core.rewind import Given, rewound
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
     BlobLost,
     ConflictError,
     DefinitionChanged,
-    NotActive,
-    NotBlocked,
     OutsideError,
     RequestError,
     RunExists,
     RunNotFound,
-    StillRunning,
     WorkflowNotFound,
 )
-from flowcore.fanout import delete_children, put_off, take_up_children, touch, whole, within
+from flowcore.fanout import delete_children, put_off, touch, whole, within
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef
@@ -54,7 +50,6 @@ from flowcore.model import (
 from flowcore.pace import Pace
 from flowcore.parcels import replace
 from flowcore.ports import Claimed, Clock, Ids, LinkMaker, NotClaimable, Store, Tracer, Written
-from flowcore.redrive import begin_life
 from flowcore.renewal import Outdated, renewed_snapshot
 from flowcore.session import Session
 from flowcore.spans import with_id
@@ -205,116 +200,6 @@ class Engine:
                 touch(self, RunRef(run.tenant, head.part.run))
         return head
 
-    def restart(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
-        """Have a run under way driven anew, from where its records stand; a worker that still lives is fenced off.
-
-        An ended run is given back as it stands. Raises: RunNotFound; NotActive when it waits for an answer.
-        """
-        snapshot = self.as_it_stands(run)
-        head, now = snapshot.head, self.time_of(snapshot)
-        if head.is_terminal:
-            return snapshot
-        if head.status in (RunStatus.SUSPENDED, RunStatus.PAUSED):
-            raise NotActive(run.id, head.public_status, "restarted")
-        moved = heads.taken_away(head, now) if head.status is RunStatus.RUNNING else heads.requeued(head, now)
-        return self._moved_on(moved, head, here=here, deadline=deadline)
-
-    def pause(self, run: RunRef) -> Head:
-        """Stop a run until it is unpaused; answers that come meanwhile are stored. Raises: RunNotFound, NotActive."""
-        for _ in range(MOST_TRIES):
-            snapshot = self.as_it_stands(run, everything=False)
-            head = snapshot.head
-            if head.is_terminal or head.status in (RunStatus.PAUSED, RunStatus.BLOCKED):
-                raise NotActive(run.id, head.public_status, "paused")
-            moved = heads.paused(head, self.time_of(snapshot))
-            if isinstance(self.store.move(moved, version=head.version), Written):
-                return moved
-        raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being paused. Try again.")
-
-    def unpause(self, run: RunRef, *, here: bool, deadline: datetime | None = None, per_step: bool = False) -> Snapshot:
-        """Let a paused or blocked run go on. Raises: RunNotFound, NotActive."""
-        snapshot = self.as_it_stands(run, everything=False)
-        head = snapshot.head
-        if head.status not in (RunStatus.PAUSED, RunStatus.BLOCKED):
-            raise NotActive(run.id, head.public_status, "unpaused")
-        moved = heads.requeued(head, self.time_of(snapshot))
-        self._moved_to(moved, version=head.version)
-        take_up_children(self, moved, here=here, deadline=deadline)
-        return self.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
-
-    def unblock(self, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
-        """Have a blocked run judged anew, by the code of whoever takes it up, and its children that are blocked.
-
-        Raises: RunNotFound, NotBlocked.
-        """
-        snapshot = self.read(run, everything=False)
-        head = snapshot.head
-        if head.status is RunStatus.BLOCKED:  # first: children of a run that stands still do not go on
-            head = heads.requeued(head, self.time_of(snapshot))
-            self._moved_to(head, version=snapshot.head.version)
-        has_children = take_up_children(self, head, here=here, deadline=deadline) > 0
-        if head is snapshot.head and not has_children:
-            raise NotBlocked(run.id, head.public_status)
-        return self.looked_at(head, here=here, deadline=deadline)
-
-    def time_travel(
-        self,
-        run: RunRef,
-        step: str,
-        *,
-        given: Given | None,
-        outputs: Mapping[str, Json],
-        here: bool,
-        deadline: datetime | None = None,
-        per_step: bool = False,
-    ) -> Snapshot:
-        """Begin the run anew at ``step``, in a new incarnation with suspensions of its own.
-
-        Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
-        """
-        snapshot = self.as_it_stands(run)
-        head, now = snapshot.head, self.time_of(snapshot)
-        if head.status is RunStatus.RUNNING and head.lease_until is not None and head.lease_until > now:
-            raise StillRunning(run.id, "travel in time")
-        graph, snapshot = self.met(snapshot)
-        step, outputs = _called_here(graph, step, outputs)
-        records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
-        moved = replace(heads.reborn(head, now, self.next_life(head)), definition=graph.fingerprint)
-        receipts.remember(self, head, snapshot.records.values())
-        begin_life(self, snapshot.with_head(moved), records)
-        return self._moved_on(moved, head, here=here, deadline=deadline, per_step=per_step)
-
-    def fork(
-        self,
-        run: RunRef,
-        new: RunRef,
-        step: str,
-        *,
-        given: Given | None,
-        outputs: Mapping[str, Json],
-        here: bool,
-        deadline: datetime | None = None,
-    ) -> Snapshot:
-        """Begin a new run with the records that stand in front of ``step`` in another; the other is left alone.
-
-        Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload.
-        """
-        snapshot = self.as_it_stands(run)
-        (graph, snapshot), now = self.met(snapshot), self.time_of(snapshot)
-        step, outputs = _called_here(graph, step, outputs)
-        records = rewound(graph, snapshot, step, given=self._accepted(graph, step, given), outputs=outputs, now=now)
-        born = heads.reborn(snapshot.head, now, incarnation=1)
-        head = replace(born, run=new, created_at=now, version=1, epoch=0, definition=graph.fingerprint)
-        standing = self.store.peek(new)
-        if standing is not None:
-            if not standing.is_expired(self.clock.now()):
-                raise RunExists(new.id, head.workflow)
-            self._remove(standing)
-        begin_life(self, snapshot.with_head(head), [replace(record, epoch=0) for record in records])
-        if self.store.start(head) is not None:
-            raise RunExists(new.id, head.workflow)
-        return self.looked_at(head, here=here, deadline=deadline)
-
     def delete(self, run: RunRef) -> None:
         """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
         for _ in range(MOST_TRIES):
@@ -398,7 +283,7 @@ class Engine:
                 raise EventGone
             if standing is None or not standing.is_expired(self.clock.now()):
                 return standing
-            self._remove(standing)
+            self.remove(standing)
         raise ConflictError(f"An expired run {head.run.id!r} is still being removed. Try again.")
 
     def _begun_before(self, head: Head, existing: Head) -> Snapshot:
@@ -421,7 +306,7 @@ class Engine:
                 raise DefinitionChanged(run.id, reason)
         return graph, snapshot
 
-    # -- operators --------------------------------------------------------------------------------------------------
+    # -- a change from outside --------------------------------------------------------------------------------------
 
     def next_life(self, head: Head) -> int:
         """The number of a new incarnation.
@@ -429,26 +314,6 @@ class Engine:
         Drawn, not counted: what an attempt that died has left behind must not be met by the next one.
         """
         return head.incarnation + 1 + int(self.ids.draw() * 1_000_000)
-
-    def _accepted(self, graph: Graph, step: str, given: Given | None) -> Given | None:
-        """The input given to a step, checked against its type."""
-        node = graph.find(step)
-        if given is None or node is None:
-            return given
-        return Given(node.takes.accept(f"input of step {step!r}", given.value))
-
-    def _moved_on(
-        self, moved: Head, before: Head, *, here: bool, deadline: datetime | None, per_step: bool = False
-    ) -> Snapshot:
-        """Write the head an operator wants, if nobody wrote meanwhile, and see that somebody drives it."""
-        self._moved_to(moved, version=before.version)
-        return self.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
-
-    def _moved_to(self, moved: Head, *, version: int) -> None:
-        if not isinstance(self.store.move(moved, version=version), Written):
-            raise ConflictError(
-                f"Run {moved.run.id!r} moved meanwhile. Look at it again and repeat what you asked for."
-            )
 
     def looked_at(self, head: Head, *, here: bool, deadline: datetime | None, per_step: bool = False) -> Snapshot:
         """The run after somebody was told to look at it: this process, or a worker."""
@@ -494,10 +359,10 @@ class Engine:
         if head is None or not head.is_expired(self.clock.now()):
             return head
         if head.due is not None and head.due <= self.clock.now():
-            self._remove(head)
+            self.remove(head)
         return None
 
-    def _remove(self, head: Head) -> None:
+    def remove(self, head: Head) -> None:
         """Remove an expired run for good, unless it has changed.
 
         The head is written first: whoever wants to bring the run back to life (time travel) finds it changed, and
@@ -587,8 +452,3 @@ class Engine:
     def time_of(self, snapshot: Snapshot) -> datetime:
         """The run's own time: never before what has already happened to it, whatever this machine's clock says."""
         return max(self.clock.now(), snapshot.head.updated_at)
-
-
-def _called_here(graph: Graph, step: str, outputs: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]]:
-    """What a caller names by dotted id, under the names by which the run knows it."""
-    return graph.called_here(step), {graph.called_here(id): output for id, output in outputs.items()}

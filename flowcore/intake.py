@@ -14,7 +14,7 @@ from flowcore.arrivals import arrive
 from flowcore.buses import take
 from flowcore.codec import Shape, digest
 from flowcore.core.admit import Resume
-from flowcore.deliveries import Delivery
+from flowcore.delivery_log import Delivery
 from flowcore.errors import IdempotencyKeyReused, InvalidPayload
 from flowcore.keys import RunRef, is_run_id
 from flowcore.messages import BusMessage, EventMessage, ResumeMessage, opened

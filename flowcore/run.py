@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
-from flowcore import receipts
+from flowcore import operating, receipts
 from flowcore.arrivals import LONGEST_KEEP
 from flowcore.authoring.graph import Graph
 from flowcore.authoring.step import Step
@@ -323,11 +323,11 @@ class Run(Generic[In, Out]):
         it stands. Raises: RunNotFound; NotActive when the run waits for an answer or is paused.
         """
         here, deadline = self._pace(None)
-        return self._seen(self._app.engine.restart(self._existing(), here=here, deadline=deadline))
+        return self._seen(operating.restart(self._app.engine, self._existing(), here=here, deadline=deadline))
 
     def pause(self) -> RunResult[Out]:
         """Stop the run until ``unpause``; answers that come meanwhile are kept. Raises: RunNotFound, NotActive."""
-        self._app.engine.pause(self._existing())
+        operating.pause(self._app.engine, self._existing())
         return self.result()
 
     def unpause(self, *, per_step: bool = False) -> RunResult[Out]:
@@ -337,7 +337,9 @@ class Run(Generic[In, Out]):
         """
         here, deadline = self._pace(None)
         engine = self._app.engine
-        return self._seen(engine.unpause(self._existing(), here=here or per_step, deadline=deadline, per_step=per_step))
+        return self._seen(
+            operating.unpause(engine, self._existing(), here=here or per_step, deadline=deadline, per_step=per_step)
+        )
 
     def unblock(self) -> RunResult[Out]:
         """Have a run judged anew that stood still because the code did not fit (``blocked`` says why).
@@ -349,7 +351,7 @@ class Run(Generic[In, Out]):
         Raises: RunNotFound; NotBlocked.
         """
         here, deadline = self._pace(None)
-        return self._seen(self._app.engine.unblock(self._existing(), here=here, deadline=deadline))
+        return self._seen(operating.unblock(self._app.engine, self._existing(), here=here, deadline=deadline))
 
     def time_travel(
         self,
@@ -370,7 +372,8 @@ class Run(Generic[In, Out]):
         Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
         """
         here, deadline = self._pace(None)
-        snapshot = self._app.engine.time_travel(
+        snapshot = operating.time_travel(
+            self._app.engine,
             self._existing(),
             _dotted(step) or "",
             given=_given(input),
@@ -413,7 +416,8 @@ class Run(Generic[In, Out]):
         if run_id is not None and not is_run_id(run_id):
             raise MalformedRequest(f"{run_id!r} cannot be a run id; use 1-128 letters, digits and ._:@-")
         here, deadline = self._pace(None)
-        snapshot = self._app.engine.fork(
+        snapshot = operating.fork(
+            self._app.engine,
             self._existing(),
             RunRef(self._ref.tenant, run_id or self._app.ids.fresh()),
             _dotted(step) or "",

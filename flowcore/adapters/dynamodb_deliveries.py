@@ -13,7 +13,7 @@ from typing import Any
 from flowcore.adapters.aws import AwsError, DynamoClient, Reply, code_of
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, instant_of, number, payload, text, value_of
 from flowcore.adapters.listing import lines_before
-from flowcore.deliveries import Delivery
+from flowcore.delivery_log import Delivery
 from flowcore.errors import OutsideError, PayloadTooLarge, StoreUnavailable, Throttled
 from flowcore.model import Page
 
@@ -24,7 +24,7 @@ _SHOWN = ("pk", "sk", "v", "at", "o")
 
 
 class DynamoDeliveries:
-    """``flowcore.deliveries.DeliveryLog`` on the table of the runs."""
+    """``flowcore.delivery_log.DeliveryLog`` on the table of the runs."""
 
     def __init__(self, client: DynamoClient, table: str) -> None:
         """Use ``table`` through ``client``."""

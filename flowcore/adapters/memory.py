@@ -34,7 +34,7 @@ from flowcore.adapters.dynamodb_mail import decode_sent, encode_listener, encode
 from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note, notes_prefix
 from flowcore.adapters.dynamodb_records import decode_record, encode_record, gather
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, lines_before, listing, mark
-from flowcore.deliveries import Delivery
+from flowcore.delivery_log import Delivery
 from flowcore.errors import InvariantError, NeedsDynamoDB
 from flowcore.keys import RunRef, Scope, StepKey, scope_of
 from flowcore.model import (
@@ -501,7 +501,7 @@ class MemoryScheduler:
 
 
 class MemoryDeliveries:
-    """``flowcore.deliveries.DeliveryLog`` in memory."""
+    """``flowcore.delivery_log.DeliveryLog`` in memory."""
 
     def __init__(self) -> None:
         self._lock = RLock()

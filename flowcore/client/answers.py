@@ -14,7 +14,7 @@ from flowcore.client.call import Reply
 from flowcore.core.events import Event
 from flowcore.core.health import Finding
 from flowcore.core.view import Progress, StepResult
-from flowcore.deliveries import Verdict
+from flowcore.delivery_log import Verdict
 from flowcore.fields import RunFields
 from flowcore.model import EventReceipt, Json, Page, PublicStatus, Receipt, RunSummary, StepFailure, Wait
 from flowcore.results import RunResult

@@ -15,7 +15,7 @@ from flowcore.authoring.workflow import Workflow
 from flowcore.core.events import Event, failure_json
 from flowcore.core.health import Finding
 from flowcore.core.view import Progress, StepResult
-from flowcore.deliveries import Delivery
+from flowcore.delivery_log import Delivery
 from flowcore.errors import MalformedRequest
 from flowcore.fields import FIELDS
 from flowcore.model import EventReceipt, Json, Page, Receipt, RunSummary, Wait

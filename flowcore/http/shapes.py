@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from flowcore.core.view import StepStatus
-from flowcore.deliveries import Verdict as DeliveryVerdict
+from flowcore.delivery_log import Verdict as DeliveryVerdict
 from flowcore.model import PublicStatus, Verdict
 
 T = TypeVar("T")

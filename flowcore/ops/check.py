@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from flowcore import operating
 from flowcore.app import App
 from flowcore.errors import ConflictError, NotBlocked, RunNotFound
 from flowcore.model import RunStatus
@@ -113,7 +114,7 @@ def unblock(app: App, *, workflow: str | None = None) -> UnblockReport:
             left += standing
             continue
         try:
-            app.engine.unblock(head.run, here=app.queue is None)
+            operating.unblock(app.engine, head.run, here=app.queue is None)
         except (NotBlocked, RunNotFound, ConflictError):
             continue  # somebody else has seen to it meanwhile
         unblocked.append(head.run.id)

@@ -46,6 +46,7 @@ LAYERS = (
             "flowcore.renewal",
             "flowcore.webhooks",
             "flowcore.deliveries",
+            "flowcore.delivery_log",
             "flowcore.answering",
             "flowcore.arrivals",
             "flowcore.buses",
@@ -58,7 +59,7 @@ LAYERS = (
             "flowcore.step_events",
         ),
         *("flowcore.pace", "flowcore.notices", "flowcore.ledger", "flowcore.views", "flowcore.underway"),
-        *("flowcore.session", "flowcore.engine", "flowcore.results", "flowcore.run"),
+        *("flowcore.session", "flowcore.engine", "flowcore.operating", "flowcore.results", "flowcore.run"),
         *("flowcore.starting", "flowcore.app", "flowcore"),
     ),
     (
@@ -85,6 +86,7 @@ COPIES = (
     "flowcore.underway",
     "flowcore.notices",
     "flowcore.hooks",
+    "flowcore.operating",
     "flowcore.redrive",
     "flowcore.renewal",
 )

@@ -216,7 +216,7 @@ def test_who_brings_it_to_life_first_keeps_it() -> None:
     assert seen is not None
     late = an_app(store=app.store, clock=VirtualClock(app.clock.now() - DAY))
     late.run("r").time_travel("ask")
-    app.engine._remove(seen)
+    app.engine.remove(seen)
     assert "suspended" == app.run("r").result().status
 
 

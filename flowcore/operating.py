@@ -1,0 +1,172 @@
+"""What an operator does to a run: restart, pause and unpause it, unblock it, travel in time, fork it.
+
+Each reads the run as it stands, and writes what is wanted on condition that nobody wrote meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from flowcore import receipts
+from flowcore.authoring.graph import Graph
+from flowcore.core import heads
+from flowcore.core.rewind import Given, rewound
+from flowcore.errors import ConflictError, NotActive, NotBlocked, RunExists, StillRunning
+from flowcore.fanout import take_up_children
+from flowcore.keys import RunRef
+from flowcore.model import Head, Json, RunStatus, Snapshot
+from flowcore.parcels import replace
+from flowcore.ports import Written
+from flowcore.redrive import begin_life
+
+if TYPE_CHECKING:
+    from flowcore.engine import Engine
+
+_MOST_TRIES = 20
+"""Times a run is paused anew because its head moved meanwhile; each time somebody else made progress."""
+
+
+def restart(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
+    """Have a run under way driven anew, from where its records stand; a worker that still lives is fenced off.
+
+    An ended run is given back as it stands. Raises: RunNotFound; NotActive when it waits for an answer.
+    """
+    snapshot = engine.as_it_stands(run)
+    head, now = snapshot.head, engine.time_of(snapshot)
+    if head.is_terminal:
+        return snapshot
+    if head.status in (RunStatus.SUSPENDED, RunStatus.PAUSED):
+        raise NotActive(run.id, head.public_status, "restarted")
+    moved = heads.taken_away(head, now) if head.status is RunStatus.RUNNING else heads.requeued(head, now)
+    return _moved_on(engine, moved, head, here=here, deadline=deadline)
+
+
+def pause(engine: Engine, run: RunRef) -> Head:
+    """Stop a run until it is unpaused; answers that come meanwhile are stored. Raises: RunNotFound, NotActive."""
+    for _ in range(_MOST_TRIES):
+        snapshot = engine.as_it_stands(run, everything=False)
+        head = snapshot.head
+        if head.is_terminal or head.status in (RunStatus.PAUSED, RunStatus.BLOCKED):
+            raise NotActive(run.id, head.public_status, "paused")
+        moved = heads.paused(head, engine.time_of(snapshot))
+        if isinstance(engine.store.move(moved, version=head.version), Written):
+            return moved
+    raise ConflictError(f"Run {run.id!r} moved {_MOST_TRIES} times while it was being paused. Try again.")
+
+
+def unpause(
+    engine: Engine, run: RunRef, *, here: bool, deadline: datetime | None = None, per_step: bool = False
+) -> Snapshot:
+    """Let a paused or blocked run go on. Raises: RunNotFound, NotActive."""
+    snapshot = engine.as_it_stands(run, everything=False)
+    head = snapshot.head
+    if head.status not in (RunStatus.PAUSED, RunStatus.BLOCKED):
+        raise NotActive(run.id, head.public_status, "unpaused")
+    moved = heads.requeued(head, engine.time_of(snapshot))
+    _moved_to(engine, moved, version=head.version)
+    take_up_children(engine, moved, here=here, deadline=deadline)
+    return engine.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
+
+
+def unblock(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
+    """Have a blocked run judged anew, by the code of whoever takes it up, and its children that are blocked.
+
+    Raises: RunNotFound, NotBlocked.
+    """
+    snapshot = engine.read(run, everything=False)
+    head = snapshot.head
+    if head.status is RunStatus.BLOCKED:  # first: children of a run that stands still do not go on
+        head = heads.requeued(head, engine.time_of(snapshot))
+        _moved_to(engine, head, version=snapshot.head.version)
+    has_children = take_up_children(engine, head, here=here, deadline=deadline) > 0
+    if head is snapshot.head and not has_children:
+        raise NotBlocked(run.id, head.public_status)
+    return engine.looked_at(head, here=here, deadline=deadline)
+
+
+def time_travel(
+    engine: Engine,
+    run: RunRef,
+    step: str,
+    *,
+    given: Given | None,
+    outputs: Mapping[str, Json],
+    here: bool,
+    deadline: datetime | None = None,
+    per_step: bool = False,
+) -> Snapshot:
+    """Begin the run anew at ``step``, in a new incarnation with suspensions of its own.
+
+    Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
+    """
+    snapshot = engine.as_it_stands(run)
+    head, now = snapshot.head, engine.time_of(snapshot)
+    if head.status is RunStatus.RUNNING and head.lease_until is not None and head.lease_until > now:
+        raise StillRunning(run.id, "travel in time")
+    graph, snapshot = engine.met(snapshot)
+    step, outputs = _called_here(graph, step, outputs)
+    records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
+    moved = replace(heads.reborn(head, now, engine.next_life(head)), definition=graph.fingerprint)
+    receipts.remember(engine, head, snapshot.records.values())
+    begin_life(engine, snapshot.with_head(moved), records)
+    return _moved_on(engine, moved, head, here=here, deadline=deadline, per_step=per_step)
+
+
+def fork(
+    engine: Engine,
+    run: RunRef,
+    new: RunRef,
+    step: str,
+    *,
+    given: Given | None,
+    outputs: Mapping[str, Json],
+    here: bool,
+    deadline: datetime | None = None,
+) -> Snapshot:
+    """Begin a new run with the records that stand in front of ``step`` in another; the other is left alone.
+
+    Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload.
+    """
+    snapshot = engine.as_it_stands(run)
+    (graph, snapshot), now = engine.met(snapshot), engine.time_of(snapshot)
+    step, outputs = _called_here(graph, step, outputs)
+    records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
+    born = heads.reborn(snapshot.head, now, incarnation=1)
+    head = replace(born, run=new, created_at=now, version=1, epoch=0, definition=graph.fingerprint)
+    standing = engine.store.peek(new)
+    if standing is not None:
+        if not standing.is_expired(engine.clock.now()):
+            raise RunExists(new.id, head.workflow)
+        engine.remove(standing)
+    begin_life(engine, snapshot.with_head(head), [replace(record, epoch=0) for record in records])
+    if engine.store.start(head) is not None:
+        raise RunExists(new.id, head.workflow)
+    return engine.looked_at(head, here=here, deadline=deadline)
+
+
+def _accepted(graph: Graph, step: str, given: Given | None) -> Given | None:
+    """The input given to a step, checked against its type."""
+    node = graph.find(step)
+    if given is None or node is None:
+        return given
+    return Given(node.takes.accept(f"input of step {step!r}", given.value))
+
+
+def _moved_on(
+    engine: Engine, moved: Head, before: Head, *, here: bool, deadline: datetime | None, per_step: bool = False
+) -> Snapshot:
+    """Write the head an operator wants, if nobody wrote meanwhile, and see that somebody drives it."""
+    _moved_to(engine, moved, version=before.version)
+    return engine.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
+
+
+def _moved_to(engine: Engine, moved: Head, *, version: int) -> None:
+    if not isinstance(engine.store.move(moved, version=version), Written):
+        raise ConflictError(f"Run {moved.run.id!r} moved meanwhile. Look at it again and repeat what you asked for.")
+
+
+def _called_here(graph: Graph, step: str, outputs: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]]:
+    """What a caller names by dotted id, under the names by which the run knows it."""
+    return graph.called_here(step), {graph.called_here(id): output for id, output in outputs.items()}
