@@ -19,6 +19,7 @@ class Removal:
     """Removes the records first and the head last, each only as it was found while that very head still stood."""
 
     def __init__(self, client: DynamoClient, table: str, ask: Asking) -> None:
+        """Remove items of ``table``; ``ask`` is how it is asked."""
         self._client = client
         self._table = table
         self._ask = ask

@@ -7,29 +7,27 @@ elsewhere leaves them alone, and one inserted right there is seen as a changed d
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic import ValidationError
 from typing_extensions import TypedDict, is_typeddict
 
+from flowcore.authoring.definition import MISSING, Definition, Entry, Options
+from flowcore.authoring.fingerprint import fingerprint_of
 from flowcore.authoring.graph import (
     MOST_OPEN,
-    Backoff,
     Body,
     BranchNode,
     Constant,
-    Durability,
     EventNode,
     ForeachNode,
     Function,
     Graph,
-    Hooks,
     LoopNode,
     MapNode,
     NestedNode,
@@ -46,70 +44,12 @@ from flowcore.authoring.graph import (
     fans_out,
     slots_of,
 )
+from flowcore.authoring.mistakes import mistaken_history, mistakes_of
 from flowcore.authoring.step import FAIL, Step, return_type, takes_context
 from flowcore.codec import NotJsonError, Shape, Unchecked, field_errors, settled
 from flowcore.errors import DefinitionError, Mistake, StepTimeout
 from flowcore.keys import event_mistake, is_entry_id, key_mistake
 from flowcore.model import Json, Lapse
-
-MOST_ENTRIES = 5_000
-"""Entries of one workflow, nested ones included: a larger graph is data, and belongs into a foreach or a loop."""
-LONGEST_SORT_KEY = 1_024
-"""Bytes. Source: Amazon DynamoDB Developer Guide, "Quotas", sort key length."""
-DEEPEST = 50
-"""Nested workflows inside each other: every level is a scope that a wake reads, and a frame of the walk."""
-
-MISSING = object()
-"""Stands for the condition of an arm of ``branch`` that is no pair; the step is then what was given instead."""
-
-Kind: TypeAlias = Literal[
-    "then", "parallel", "branch", "dowhile", "dountil", "foreach", "map", "sleep", "sleep_until", "wait_for_event"
-]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What ``workflow(...)`` was told."""
-
-    input: Shape[Any]
-    output: Shape[Any]
-    state: Shape[Any]
-    request_context: Shape[Any]
-    retries: int
-    backoff: Backoff
-    metadata: Mapping[str, Any]
-    hooks: Hooks
-    retention: timedelta | None = None
-    durability: Durability = "step"
-    validate_inputs: bool = True
-    validate_outputs: bool = True
-    mistakes: tuple[str, ...] = ()
-    """What is wrong with them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One verb of the builder as it was written."""
-
-    kind: Kind
-    id: str | None
-    description: str
-    steps: tuple[Any, ...]
-    functions: tuple[Any, ...]
-    into: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Definition:
-    """A workflow as it was written."""
-
-    id: str
-    description: str
-    options: Options
-    entries: tuple[Entry, ...] = ()
-    renames: tuple[tuple[str, str], ...] = ()
-    """Former ids with those that came after them, in the order of writing."""
-    removals: tuple[str, ...] = ()
 
 
 def compile_workflow(definition: Definition) -> Graph:
@@ -118,7 +58,7 @@ def compile_workflow(definition: Definition) -> Graph:
     nodes = compiler.nodes()
     by_id = {node.id: node for node in entries(nodes)}
     former = {old: _today(new, dict(definition.renames)) for old, new in definition.renames}
-    mistakes = [*compiler.mistakes, *_mistakes_of(definition, nodes), *_mistaken_history(definition, by_id, former)]
+    mistakes = [*compiler.mistakes, *mistakes_of(definition, nodes), *mistaken_history(definition, by_id, former)]
     if mistakes:
         raise DefinitionError(definition.id, mistakes)
     return Graph(
@@ -128,7 +68,7 @@ def compile_workflow(definition: Definition) -> Graph:
         gives=definition.options.output,
         state=definition.options.state,
         request_context=definition.options.request_context,
-        fingerprint=_fingerprint(nodes),
+        fingerprint=fingerprint_of(nodes),
         description=definition.description,
         metadata=definition.options.metadata,
         hooks=definition.options.hooks,
@@ -147,23 +87,6 @@ def _today(id: str, renames: Mapping[str, str]) -> str:
     for _ in renames:
         id = renames.get(id, id)
     return id
-
-
-def _mistaken_history(
-    definition: Definition, by_id: Mapping[str, Node], former: Mapping[str, str]
-) -> Iterator[Mistake]:
-    """What is wrong with the names that entries had before."""
-    known = ", ".join(map(repr, by_id)) or "none"
-    for old, new in former.items():
-        if new not in by_id:
-            yield Mistake(str(old), f"is said to be renamed to {new!r}, which is no entry; entries: {known}")
-    for id, count in Counter([old for old, _ in definition.renames] + list(definition.removals)).items():
-        if not is_entry_id(id):
-            yield Mistake(str(id), f"{id!r} was never an id; use 1-64 ASCII letters, digits, '_' or '-'")
-        if id in by_id:
-            yield Mistake(id, "is said to be renamed or removed, and is an entry; a run could not tell them apart")
-        if count > 1:
-            yield Mistake(str(id), f"is said {count} times to be renamed or removed; say it once")
 
 
 class _Compiler:
@@ -577,130 +500,6 @@ def _retry(step: Step[Any, Any, Any, Any], options: Options) -> Retry:
         on=step.retry_on,
         never_on=(*step.no_retry_on, StepTimeout) if is_careful else step.no_retry_on,
     )
-
-
-def _mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mistake]:
-    if not is_entry_id(definition.id):
-        what = f"{definition.id!r} cannot be a workflow id; use 1-64 ASCII letters, digits, '_' or '-'"
-        yield Mistake(str(definition.id), what)
-    yield from (Mistake(definition.id, what) for what in definition.options.mistakes)
-    if not definition.entries:
-        yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
-    if definition.options.retention is not None and definition.options.retention <= timedelta(0):
-        yield Mistake(definition.id, f"keeps its runs for {definition.options.retention}; retention= must be positive")
-    if definition.options.durability not in get_args(Durability):
-        what = f"durability={definition.options.durability!r} is none of {', '.join(get_args(Durability))}"
-        yield Mistake(definition.id, what)
-    for id, count in Counter(node.id for node in entries(nodes)).items():
-        if count > 1:
-            yield Mistake(
-                id, f"is used {count} times in this workflow; give the others an id= or use step.clone(id=...)"
-            )
-    size, depth = _extent(nodes)
-    if size > MOST_ENTRIES:
-        yield Mistake(definition.id, f"has {size} entries with those nested in it; at most {MOST_ENTRIES} are allowed")
-    if depth > DEEPEST:
-        yield Mistake(definition.id, f"nests workflows {depth} deep; at most {DEEPEST} are allowed")
-    elif (longest := _longest_sort_key(nodes)) > LONGEST_SORT_KEY:
-        yield Mistake(
-            definition.id,
-            f"nests so deep, with ids so long, that the sort key of a step in it has {longest} bytes; at most "
-            f"{LONGEST_SORT_KEY} fit: shorten the ids",
-        )
-    yield from _unadaptable(definition, nodes)
-
-
-def _unadaptable(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mistake]:
-    """Types pydantic can make nothing of."""
-    options = definition.options
-    doors: list[tuple[str, str, Shape[Any]]] = [
-        (definition.id, door, shape)
-        for door, shape in (
-            ("input", options.input),
-            ("output", options.output),
-            ("state", options.state),
-            ("request context", options.request_context),
-        )
-    ]
-    for node in entries(nodes):
-        inner = node.body if isinstance(node, (LoopNode, ForeachNode)) else node
-        if isinstance(inner, StepNode):
-            step = inner.step
-            named = {
-                "input": step.input,
-                "output": step.output,
-                "resume": step.resume,
-                "suspend": step.suspend,
-                "state": step.state,
-                "request context": step.request_context,
-            }
-            doors += [(inner.id, door, shape) for door, shape in named.items()]
-        if isinstance(node, (ParallelNode, BranchNode, MapNode, EventNode)):
-            doors.append((node.id, "result", node.gives))
-    for where, door, shape in doors:
-        try:
-            _ = shape.adapter
-        except TypeError as error:
-            yield Mistake(
-                where,
-                f"its {door} type {shape.type!r} cannot be validated: {error} Use a pydantic model, a dataclass, a "
-                "TypedDict or types of plain JSON",
-            )
-
-
-def _extent(nodes: tuple[Node, ...]) -> tuple[int, int]:
-    """How many entries there are with all nested ones, and how deep workflows nest."""
-    size, depth = 0, 0
-    for node in entries(nodes):
-        inner = node.body if isinstance(node, (LoopNode, ForeachNode)) else node
-        size += 1
-        if isinstance(inner, NestedNode):
-            inner_size, inner_depth = _extent(inner.graph.nodes)
-            size, depth = size + inner_size, max(depth, inner_depth + 1)
-    return size, depth
-
-
-def _longest_sort_key(nodes: tuple[Node, ...], prefix: int = 0) -> int:
-    """Bytes of the longest sort key a record can have: life, scope and key; ``prefix`` is the length of the scope."""
-    longest = 0
-    for node in entries(nodes):
-        key = prefix + len(node.id)
-        scope = max(prefix - 1, 0)
-        inner: Node = node
-        if isinstance(node, LoopNode):
-            key += len("#1000000")
-            inner, scope = node.body, key
-        elif isinstance(node, ForeachNode):
-            inner, scope = node.body, key
-            key += len("[100000]")
-        longest = max(longest, len("S#1000000##") + scope + key)
-        if isinstance(inner, NestedNode):
-            longest = max(longest, _longest_sort_key(inner.graph.nodes, key + 1))
-    return longest
-
-
-def _fingerprint(nodes: tuple[Node, ...]) -> str:
-    """A hash of the structure: kinds and ids, in order; not of code and not of types."""
-
-    def drawn(node: Node) -> Any:
-        match node:
-            case ParallelNode():
-                return ["parallel", node.id, [drawn(arm) for arm in node.arms]]
-            case BranchNode():
-                return ["branch", node.id, [drawn(arm) for arm in node.nodes], node.otherwise is not None]
-            case LoopNode():
-                return ["loop", node.id, drawn(node.body), node.until]
-            case ForeachNode():
-                return ["foreach", node.id, drawn(node.body)]
-            case NestedNode():
-                return ["nested", node.id, node.graph.fingerprint]
-            case StepNode() | EventNode() if node.stand_ins:
-                return [type(node).__name__, node.id, [drawn(node.stand_ins[id]) for id in sorted(node.stand_ins)]]
-            case StepNode() | MapNode() | SleepNode() | EventNode():
-                return [type(node).__name__, node.id]
-
-    text = json.dumps([drawn(node) for node in nodes], separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _field_names(into: Any) -> set[str] | None:

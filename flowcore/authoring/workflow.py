@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from flowcore.authoring.compile import MISSING, Definition, Entry, Kind, Options, compile_workflow
+from flowcore.authoring.compile import compile_workflow
 from flowcore.authoring.context import FunctionContext
+from flowcore.authoring.definition import MISSING, Definition, Entry, Kind, Options
 from flowcore.authoring.graph import Backoff, Durability, Graph, Hooks
 from flowcore.authoring.step import FAIL, Step, misused_retries
 from flowcore.codec import Shape, Unchecked

@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from flowcore import App, DefinitionError, create_step, otherwise, workflow
-from flowcore.authoring.compile import DEEPEST, MOST_ENTRIES
 from flowcore.authoring.graph import BranchNode, ForeachNode, Graph, NestedNode, StepNode
+from flowcore.authoring.mistakes import DEEPEST, MOST_ENTRIES
 from tests.builders import a_graph, a_step, a_workflow
 
 Build = Callable[[Any], Any]

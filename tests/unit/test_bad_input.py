@@ -554,7 +554,7 @@ def test_ids_too_long_for_their_depth_are_refused() -> None:
 
 def test_where_not_even_a_failure_can_be_stored_the_run_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not left to be tried by one worker after another."""
-    monkeypatch.setattr("flowcore.authoring.compile.LONGEST_SORT_KEY", 10**9)
+    monkeypatch.setattr("flowcore.authoring.mistakes.LONGEST_SORT_KEY", 10**9)
     deepest, _ = stacked("{:064}", 20)
     result = LocalApp(App(deepest)).workflow(deepest.id).create_run("r-1").start(1)
     assert ("failed", "PayloadTooLarge") == (result.status, result.error and result.error.type)
