@@ -58,6 +58,8 @@ class Session:
         self.underway = Underway(self.ledger, Views(self.ledger, beats), beats, runner, engine.crew(engine.loop))
         self.children: list[RunRef] = []
         """Those to be driven in this process, because no queue brings them to another."""
+        self.lacks_children = False
+        """Whether children are missing that there was no time to begin."""
 
     def run(self) -> Snapshot:
         """Turn after turn, until there is nothing left to do here."""
@@ -141,6 +143,8 @@ class Session:
             case Park() | Finish() if self.underway:
                 self.underway.collect(None)
                 return False
+            case Park() if self.lacks_children:
+                return self._hand_on()
             case Park(_, _, retry) if retry is not None and self._is_near(retry):
                 self.engine.clock.wait_until(retry)
                 return False
@@ -197,7 +201,8 @@ class Session:
             gathered = gather(self.engine, ledger.snapshot, action, is_late=self._is_out_of_time)
             ledger.snapshot = gathered.snapshot
             self.children += gathered.children
-            if not gathered.is_complete and not self.underway:
+            self.lacks_children = self.lacks_children or not gathered.is_complete
+            if self.lacks_children and not self.underway:
                 return self._hand_on()
         return False
 

@@ -357,15 +357,16 @@ class _Maker:
         items = builder.map(lambda value: [number(listing, value, index) for index in range(count)], id=listing)
         spot.earlier.extend([listing, name])
         self.known_as(body, name)
-        return items.foreach(
-            body,
-            concurrency=slots if self.lucky(0.5) else computed,
-            distributed=distributed,
-            shard=self.chance.choice([None, 1, 2, 3]) if distributed else None,
-            tolerated_failures=self.chance.choice([0, 0, 0, 1, 2, 0.5]),
-            min_successful=self.chance.choice([None, None, None, 1, 0.5]),
-            id=name,
-        )
+        options = {
+            "concurrency": slots if self.lucky(0.5) else computed,
+            "distributed": distributed,
+            "shard": self.chance.choice([None, 1, 2, 3]) if distributed else None,
+            "tolerated_failures": self.chance.choice([0, 0, 0, 1, 2, 0.5]),
+            "min_successful": self.chance.choice([None, None, None, 1, 0.5]),
+        }
+        if self.is_calm and count == 0:  # too few items would be a failure
+            options["min_successful"] = None
+        return items.foreach(body, id=name, **options)
 
     def known_as(self, body: Step[Any, Any, Any, Any], name: str) -> None:
         """The body of a loop or a foreach, or a clone, is known by another id."""

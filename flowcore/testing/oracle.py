@@ -229,7 +229,7 @@ class _Oracle:
             message = f"foreach {node.id!r} needs {node.min_successful} items to succeed and has {len(items)}"
             raise _Broken(key, "TooFewItems", message)
         try:
-            outputs = yield from self._race(pieces, slots, may_fail)
+            outputs = yield from self._race(pieces, slots, may_fail, together=_shard(node, len(items), slots))
         except _Stopped as stopped:
             self.told.maybe += [f"{key}[{index}]" for index in range(stopped.index + 1, len(items))]
             if isinstance(stopped.reason, _Broken):
@@ -266,9 +266,12 @@ class _Oracle:
             return bailed.output
 
     def _race(
-        self, pieces: Sequence[Piece], slots: int, tolerated: float = 0, *, all_run: bool = False
+        self, pieces: Sequence[Piece], slots: int, tolerated: float = 0, *, all_run: bool = False, together: int = 1
     ) -> Generator[list[str], str, list[Json]]:
-        """Pieces in order, at most ``slots`` open; the first that bails or is one failure too many ends them all."""
+        """Pieces in order, at most ``slots`` open; the first that bails or is one failure too many ends them all.
+
+        So many are begun ``together``, which is only when all of them may be open.
+        """
         outputs: dict[int, Json] = {}
         waiting: dict[int, list[str]] = {}
         stops: dict[int, _Broken | _Bailed] = {}
@@ -284,7 +287,9 @@ class _Oracle:
 
         following = 0
         while True:
-            while following < len(pieces) and len(waiting) < slots and (all_run or not _stopped(stops, tolerated)):
+            while following < len(pieces) and (all_run or not _stopped(stops, tolerated)):
+                if following % together == 0 and len(waiting) + min(together, len(pieces) - following) > slots:
+                    break
                 move(following, None)
                 following += 1
             if (stopped := _stopped(stops, tolerated)) is not None:
@@ -441,6 +446,12 @@ def _may_fail(node: ForeachNode, count: int) -> float:
         return most
     spare = count - least * (1 if least >= 1 else count)
     return min(most, spare) if node.tolerated else spare
+
+
+def _shard(node: ForeachNode, count: int, slots: int) -> int:
+    """How many of so many items one child sees to; without children each item stands for itself."""
+    usual = min(-(-count // 100), 50)
+    return max(1, min(node.shard or usual, slots)) if node.distributed else 1
 
 
 class _Stopped(Exception):  # a way out, not an error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from threading import Event
 from typing import Any, Literal
 
 import pytest
@@ -657,6 +658,30 @@ def test_child_that_needs_more_time_than_is_left_is_looked_at_once() -> None:
     assert child is None or child.hops < 10
     app.advance(minutes=5)
     assert ("success", [1, 2]) == (run.result().status, run.result().output)
+
+
+def test_children_that_there_was_no_time_to_begin_are_begun_by_another_worker() -> None:
+    """Also when a step beside the foreach was still at work then, whose end leaves nothing else to do."""
+    is_gathering = Event()
+
+    @step
+    def slow(numbers: list[int]) -> int:
+        is_gathering.wait(timeout=10)
+        return len(numbers)
+
+    def passing(call: Call) -> None:
+        if call.verb == "open_join":
+            app.clock.forward(seconds=19)
+            is_gathering.set()
+
+    inner = workflow("inner", input=list[int], output=list[int]).foreach(double, id="fan", distributed=True).commit()
+    flow = workflow("outer", input=list[int], output=dict[str, Any]).parallel(inner, slow).commit()
+    clock = VirtualClock()
+    app = LocalApp(App(flow), clock=clock, store=FaultyStore(MemoryStore(), passing), queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2], wait=timedelta(seconds=20))
+    app.run_until_idle()
+    assert {"inner": [2, 4], "slow": 2} == run.result().output
 
 
 def test_child_that_failed_as_a_whole_fails_its_items() -> None:
