@@ -92,7 +92,9 @@ def gather(engine: Engine, snapshot: Snapshot, action: Gather, *, is_late: Calla
         before = _first_missing(engine, head, key, first_items(fan)) * fan.shard
         begun, is_complete = _begin_missing(engine, snapshot, start, fan, before, is_late)
         if begun <= before:  # else somebody will look again before long
-            fan = _mended(engine, snapshot, key, fan, begun)
+            known, fan = fan, _mended(engine, snapshot, key, fan, begun)
+            if fan.done != known.done and decider(fan, tolerated(node, fan.total)) is None:  # which lets others begin
+                begun, is_complete = _begin_missing(engine, snapshot, start, fan, begun, is_late)
         fan = replace(fan, begun=begun)
     last = decider(fan, tolerated(node, fan.total))  # what was mended may have decided it
     if last is not None:

@@ -150,9 +150,18 @@ def read(lines: Iterable[str]) -> dict[str, Found]:
 
 
 def _added(one: Found, other: Found) -> Found:
-    seed = ", ".join(dict.fromkeys(filter(None, [one.seed, other.seed])))
+    seed = _seeds(one.seed, other.seed)
     sums = one.count + other.count, one.bad + other.bad, one.seconds + other.seconds
     return Found(one.row, *sums, seed, max(one.date, other.date), other.machine)
+
+
+def _seeds(one: str, other: str) -> str:
+    """Both, once; a range and the one behind it are one range."""
+    first, _, last = one.rpartition("-")
+    following, _, end = other.partition("-")
+    if last.isdigit() and following == str(int(last) + 1) and end.isdigit():
+        return f"{first}-{end}"
+    return ", ".join(dict.fromkeys(filter(None, [*one.split(", "), other])))
 
 
 def table(found: Mapping[str, Found]) -> str:
@@ -172,7 +181,7 @@ def _lines(found: Mapping[str, Found]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Print the table of a file; 1 if something was bad, or a row has not been tried as often as it has to be."""
+    """Print the table of a file; 1 if something was bad, or a row has not been tried. Says what was tried too little."""
     parser = argparse.ArgumentParser(prog="python -m tests.property.rows", description=main.__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--page", action="store_true", help="write the table into docs/reliability.md")

@@ -684,6 +684,23 @@ def test_children_that_there_was_no_time_to_begin_are_begun_by_another_worker() 
     assert {"inner": [2, 4], "slow": 2} == run.result().output
 
 
+def test_an_item_that_a_dead_worker_has_not_counted_home_lets_others_begin() -> None:
+    """Its record is there; who finds it has to tell the join, and then begin what may now be begun."""
+    deaths = [Fault.DIES_BEFORE]
+
+    def dying(call: Call) -> Fault | None:
+        return deaths.pop() if call.verb == "join" and deaths else None
+
+    flow, clock = fanned(concurrency=1), VirtualClock()
+    app = LocalApp(App(flow), clock=clock, store=FaultyStore(MemoryStore(), dying), queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2, 3])
+    app.run_until_idle()
+    assert ([], "waiting") == (deaths, run.result().status)
+    app.advance(minutes=7)  # the run sees for itself; the lease of the dead worker lasts longer
+    assert [2, 4, 6] == run.result().output
+
+
 def test_child_that_failed_as_a_whole_fails_its_items() -> None:
     """A run that waited for them would wait for ever."""
     flow = fanned(double)

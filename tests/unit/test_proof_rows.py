@@ -24,10 +24,17 @@ def a_piece(**given: object) -> Found:
 
 def test_pieces_of_a_row_add_up() -> None:
     """Half a million storms may take several days."""
-    pieces = [a_piece(), a_piece(seed="10-29", count=20, bad=1, date="2026-01-03")]
+    pieces = [a_piece(), a_piece(seed="20-29", count=20, bad=1, date="2026-01-03")]
     found = read([json.dumps(asdict(piece)) for piece in pieces])
-    assert {"storms": a_piece(seed="0-9, 10-29", count=30, bad=1, seconds=3.0, date="2026-01-03")} == found
-    assert "| 30 storms | 1 | 3 | 0-9, 10-29 | 2026-01-03, m |" in table(found)
+    assert {"storms": a_piece(seed="0-9, 20-29", count=30, bad=1, seconds=3.0, date="2026-01-03")} == found
+    assert "| 30 storms | 1 | 3 | 0-9, 20-29 | 2026-01-03, m |" in table(found)
+
+
+def test_ranges_of_seeds_that_follow_each_other_are_one() -> None:
+    """Fifty pieces would fill the page; a gap, or a seed that is no range, stands for itself."""
+    seeds = ["5-9", "10-14", "15-20", "30-39", "40-49", "7", "7"]
+    found = read([json.dumps(asdict(a_piece(seed=seed))) for seed in seeds])
+    assert "5-20, 30-49, 7" == found["storms"].seed
 
 
 def test_the_page_has_every_row() -> None:
