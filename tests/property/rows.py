@@ -181,7 +181,7 @@ def _lines(found: Mapping[str, Found]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Print the table of a file; 1 if something was bad, or a row has not been tried. Says what was tried too little."""
+    """Print the table of a file, and what was tried too little; 1 if something was bad, or a row was not tried."""
     parser = argparse.ArgumentParser(prog="python -m tests.property.rows", description=main.__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--page", action="store_true", help="write the table into docs/reliability.md")
