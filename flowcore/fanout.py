@@ -308,7 +308,7 @@ def _park(engine: Engine, child: Head, fan: Fan) -> bool:
     seen = _seen(engine, engine.graph(child.workflow), child.run)
     if seen is None or child.part is None or seen.head.version != child.version:
         return False
-    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(seen, child.part, engine.time_of(seen))
+    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(seen, child.part, child.updated_at)
     if waits.asking <= fan.asking and waits.parked <= fan.parked:
         return False
     for join in engine.store.joins(run, child.incarnation, child.part.key):
@@ -346,7 +346,7 @@ def _left_waiting(
         child = _seen(engine, graph, _child(head, start.key, first))
         if child is None or child.head.part is None:
             continue
-        parked = _waits_of(child, child.head.part, engine.time_of(child)).parked
+        parked = _waits_of(child, child.head.part, child.head.updated_at).parked
         items = waiting.intersection(items_from(fan, first))
         if not child.head.is_terminal:
             fan = replace(fan, parked=fan.parked - (items - parked))
@@ -529,6 +529,7 @@ _NO_WAITS = _Waits(frozenset(), frozenset())
 
 
 def _waits_of(snapshot: Snapshot, part: Part, now: datetime) -> _Waits:
+    """Where somebody must answer, of a child that was given back ``now``: what has fallen due since moves as well."""
     moving = {
         record.key
         for record in snapshot.records.values()
