@@ -110,12 +110,12 @@ class Api:
     def _one(self, event: dict[str, Any], context: Any, method: str, path: str) -> dict[str, Any]:
         if (refusal := oversized(event)) is not None:
             return _plain(refusal)
-        caller = Caller()
+        caller = Caller(tenant=self._app.tenant)
         try:
             _refuse_unmeant(event, method, path)
             scope = scope_of(method, path)
             if scope is not None:
-                caller = caller_of(self._policy, event, self._app.clock.now())
+                caller = caller_of(self._policy, event, self.now(), tenant=self._app.tenant)
                 _allow(caller, scope)
             reply = self._answered(event, context, caller, method, path)
         except FlowcoreError as error:
