@@ -37,7 +37,7 @@ from flowcore.http.access import (
     scope_of,
 )
 from flowcore.http.audit import Audited, audited
-from flowcore.http.limits import MOST_BYTES, Pace, oversized, refuse_many_parameters
+from flowcore.http.limits import MOST_BYTES, Pace, bounded, oversized, refuse_many_parameters
 from flowcore.http.openapi import document
 from flowcore.http.resolver import Resolver
 from flowcore.http.shown import answer
@@ -117,7 +117,7 @@ class Api:
             if scope is not None:
                 caller = caller_of(self._policy, event, self.now(), tenant=self._app.tenant)
                 _allow(caller, scope)
-            reply = self._answered(event, context, caller, method, path)
+            reply = bounded(method, self._answered(event, context, caller, method, path))
         except FlowcoreError as error:
             reply = _plain(self._refused(error))
         except _Unsupported as error:
