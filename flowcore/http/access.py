@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from flowcore.app import App
 from flowcore.codec import digest
-from flowcore.errors import Forbidden, RunExists, RunNotFound, Unauthenticated
+from flowcore.errors import Forbidden, RunExists, RunNotFound, SettingsError, Unauthenticated
 from flowcore.keys import RunRef, is_name, is_run_id
 
 Scope: TypeAlias = Literal["read", "start", "resume", "cancel", "admin"]
@@ -64,6 +64,7 @@ class Policy:
             sees every run of his tenant.
         issuer: who must have issued the token; None: the gateway's word is enough.
         audience: for whom it must be, one of these; none: the gateway's word is enough.
+    Raises: SettingsError for a claim where no tokens are read, which would keep nobody from anything.
     """
 
     mode: Mode = "none"
@@ -71,6 +72,10 @@ class Policy:
     owner_claim: str | None = None
     issuer: str | None = None
     audience: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.mode != "jwt" and (self.tenant_claim, self.owner_claim) != (None, None):
+            raise SettingsError(f"In mode {self.mode!r} no claims are read; a tenant_claim or owner_claim takes 'jwt'.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

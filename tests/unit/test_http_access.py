@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flowcore import App, StepContext, step, workflow
-from flowcore.http.access import NEEDED, PUBLIC, Policy, scope_of, wait_id_of
+from flowcore.errors import SettingsError
+from flowcore.http.access import NEEDED, PUBLIC, Mode, Policy, scope_of, wait_id_of
 from flowcore.http.everything import served
 from flowcore.keys import RunRef
 from flowcore.testing import LocalApp
@@ -257,6 +258,15 @@ def test_iam_mode_wants_a_signed_request() -> None:
     shop = Shop(Policy(mode="iam"))
     assert 401 == shop.web.call("GET", "/v1/runs", authorizer=token("admin")).status
     assert 200 == shop.web.call("GET", "/v1/runs", authorizer={"iam": {"userArn": "arn:aws:iam::1:role/x"}}).status
+
+
+@pytest.mark.parametrize("mode", ["none", "iam"])
+@pytest.mark.parametrize("claim", ["tenant_claim", "owner_claim"])
+def test_claim_is_refused_where_no_tokens_are_read(mode: Mode, claim: str) -> None:
+    """It would keep nobody from anybody's runs."""
+    claims: dict[str, Any] = {claim: "sub"}
+    with pytest.raises(SettingsError, match=f"In mode '{mode}' no claims are read"):
+        Policy(mode=mode, **claims)
 
 
 def test_route_that_nobody_has_thought_of_needs_an_admin() -> None:
