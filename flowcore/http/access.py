@@ -226,7 +226,7 @@ def _bearer(policy: Policy, jwt: Mapping[str, Any], now: datetime, tenant: str) 
         raise Unauthenticated("The token was issued by somebody else.")
     if policy.audience and not set(policy.audience) & set(_listed(claims.get("aud") or claims.get("client_id"))):
         raise Unauthenticated("The token is for somebody else.")
-    scopes = _granted(jwt.get("scopes") or _listed(claims.get("scope")))
+    scopes = _granted(jwt.get("scopes") or _listed(claims.get("scope") or claims.get("scp")))
     return Caller(
         name=subject,
         tenant=tenant if policy.tenant_claim is None else _tenant(policy.tenant_claim, claims),
@@ -252,7 +252,10 @@ def _owner(policy: Policy, claims: Mapping[str, Any]) -> str | None:
 
 
 def _granted(scopes: Iterable[str]) -> frozenset[str]:
-    """Ours among a token's scopes: ``flowcore:start``, or ``flowcore/start`` as some issuers have to write it."""
+    """Ours among a token's scopes: ``flowcore:start``, or ``flowcore/start`` as some issuers have to write it.
+
+    Source: API Gateway, "Control access to HTTP APIs with JWT authorizers": they stand in ``scope`` or ``scp``.
+    """
     found = (re.fullmatch(r"flowcore[:/](\w+)", scope) for scope in scopes)
     return frozenset(match[1] for match in found if match is not None and match[1] in _SCOPES)
 

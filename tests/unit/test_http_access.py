@@ -260,6 +260,24 @@ def test_iam_mode_wants_a_signed_request() -> None:
     assert 200 == shop.web.call("GET", "/v1/runs", authorizer={"iam": {"userArn": "arn:aws:iam::1:role/x"}}).status
 
 
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        ({"scope": "openid flowcore:read"}, 200),
+        ({"scope": "[openid flowcore/read]"}, 200),
+        ({"scp": ["flowcore:read"]}, 200),
+        ({"scp": "flowcore:read flowcore:start"}, 200),
+        ({"scope": "openid", "scp": ["flowcore:read"]}, 403),
+        ({"permissions": ["flowcore:read"]}, 403),
+    ],
+    ids=str,
+)
+def test_scopes_are_read_from_the_claims_that_gateways_read(claims: Mapping[str, Any], status: int) -> None:
+    """``scope``, or ``scp`` as some issuers call it; from no other."""
+    jwt = {"claims": {**token()["jwt"]["claims"], **claims}}
+    assert status == Shop().web.call("GET", "/v1/runs", authorizer={"jwt": jwt}).status
+
+
 @pytest.mark.parametrize("mode", ["none", "iam"])
 @pytest.mark.parametrize("claim", ["tenant_claim", "owner_claim"])
 def test_claim_is_refused_where_no_tokens_are_read(mode: Mode, claim: str) -> None:
