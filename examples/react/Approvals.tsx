@@ -86,7 +86,7 @@ export function Approvals({ at, assignee, moved }: { at: Api; assignee: string; 
 
 /**
  * The form of one answer, which has to be an object: each of its properties gets a field.
- * The key makes a double click one answer, and so what is sent again when none came; a second person is told who was first.
+ * The key makes a double click one answer, and one that is sent again; a second person is told who was first.
  */
 function AnswerForm({ at, wait, onAnswered }: { at: Api; wait: Asked; onAnswered: () => void }) {
   const [problem, setProblem] = useState<Problem>();
@@ -105,7 +105,7 @@ function AnswerForm({ at, wait, onAnswered }: { at: Api; wait: Asked; onAnswered
       body: JSON.stringify({ data }),
     });
     if (answer.ok) return onAnswered();
-    if (answer.status === 422) key.current = crypto.randomUUID(); // other data is another answer; else it is this one again
+    if (answer.status === 422) key.current = crypto.randomUUID(); // what comes next is another answer
     setProblem(await answer.json());
   }
 
