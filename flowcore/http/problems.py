@@ -106,7 +106,8 @@ def of_error(error: errors.FlowcoreError) -> Response[str]:
     behind = status > HTTPStatus.INTERNAL_SERVER_ERROR
     detail = "Something behind this API does not answer. Try again." if behind else str(error)
     retry = error.retry_after_s if error.retryable else None
-    return problem(status, error.code, detail, error.details(), retry=retry)
+    about = {"run_id": error.run_id} if isinstance(getattr(error, "run_id", None), str) else {}
+    return problem(status, error.code, detail, {**about, **error.details()}, retry=retry)
 
 
 def of_validation(error: RequestValidationError) -> Response[str]:
