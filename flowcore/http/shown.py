@@ -18,6 +18,9 @@ from flowcore.http.bodies import run_json
 from flowcore.model import Json
 from flowcore.results import RunResult
 
+_MOVING = ("pending", "running", "waiting")
+"""A run that asks nothing of anybody and has not ended."""
+
 
 def answer(status: HTTPStatus, body: Json, headers: dict[str, str] | None = None) -> Response[str]:
     """A value as JSON."""
@@ -52,11 +55,12 @@ def version_wanted(router: BaseRouter) -> int | None:
 def done(
     app: App, result: RunResult[Any], also: list[str], *, waited: bool, location: str | None = None
 ) -> Response[str]:
-    """202 for what is under way, 200 for what was waited for or had been asked before."""
+    """202 for what is under way, 200 for what was waited for and has got somewhere, or had been asked before."""
     headers = {"Location": location} if location else {}
     if result.replayed:
         headers["Idempotent-Replayed"] = "true"
-    status = HTTPStatus.OK if waited or result.replayed else HTTPStatus.ACCEPTED
+    is_there = waited and result.status not in _MOVING
+    status = HTTPStatus.OK if is_there or result.replayed else HTTPStatus.ACCEPTED
     return answer(status, shown(app, result, also), headers)
 
 
