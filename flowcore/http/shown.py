@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 from flowcore.app import App
 from flowcore.errors import VersionMismatch
 from flowcore.http.bodies import run_json
+from flowcore.http.tags import versions_in
 from flowcore.model import Json
 from flowcore.results import RunResult
 
@@ -46,10 +46,10 @@ def version_wanted(router: BaseRouter) -> int | None:
     given = header(router, "if-match")
     if given is None or given.strip() == "*":
         return None
-    match = re.fullmatch(r'"v(\d{1,18})-[0-9a-f]+"', given.strip())
-    if match is None:
+    named = versions_in(given)
+    if not named:
         raise VersionMismatch(given[:100], None)
-    return int(match[1])
+    return max(named)  # versions grow: of several that a caller has seen, the others are over
 
 
 def done(

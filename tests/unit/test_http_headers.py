@@ -100,6 +100,26 @@ def test_answer_is_refused_if_the_run_has_moved(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", RESUMES)
+@pytest.mark.parametrize("target", ["/v1/runs/r-1", "/v1/runs/r-1?fields=status", "/v1/runs/r-1?fields=version,output"])
+def test_tag_of_a_run_is_good_for_an_answer_however_much_was_asked_for(key: str, target: str) -> None:
+    """Alone, or among others that the caller has; a weak one is not."""
+    for named, status in (("{}", 202), ('"other", {}', 202), ('"v1-0", {}', 202), ("W/{}", 412), ("{}0", 412)):
+        desk = Desk()
+        tag = desk.web.get(target).headers["etag"]
+        assert status == desk.answer(key, "y", If_Match=named.format(tag)).status, named
+
+
+def test_tag_of_some_fields_moves_with_the_run() -> None:
+    """Whoever looks at the status alone learns as well that the run is another one by now."""
+    desk = Desk()
+    first = desk.web.get("/v1/runs/r-1?fields=resource_id")
+    desk.answer(RESUMES[0], "y")
+    again = desk.web.get("/v1/runs/r-1?fields=resource_id", **{"If-None-Match": first.headers["etag"]})
+    assert (200, first.text) == (again.status, again.text)
+    assert {"resource_id"} == set(again.body)
+
+
+@pytest.mark.parametrize("key", RESUMES)
 def test_answer_to_any_version_is_taken(key: str) -> None:
     """``If-Match: *``."""
     assert 202 == Desk().answer(key, "y", If_Match="*").status
