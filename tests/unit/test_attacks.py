@@ -243,10 +243,11 @@ def test_stage_in_a_path_hides_no_route() -> None:
 
 
 def test_method_cannot_be_overridden() -> None:
-    """By no header that some servers heed."""
+    """By no header that some servers heed, and by no parameter."""
     shop = Shop()
     headers = dict.fromkeys(["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "_method"], "DELETE")
-    assert 200 == shop.web.call("GET", "/v1/runs/mine?_method=DELETE", None, headers, authorizer=ADMIN).status
+    assert 200 == shop.web.call("GET", "/v1/runs/mine", None, headers, authorizer=ADMIN).status
+    assert 422 == shop.web.call("GET", "/v1/runs/mine?_method=DELETE", None, headers, authorizer=ADMIN).status
     assert 200 == shop.call("GET /v1/runs/{run}", authorizer=ADMIN).status
 
 
