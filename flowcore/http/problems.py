@@ -106,7 +106,8 @@ def of_error(error: errors.FlowcoreError) -> Response[str]:
     behind = status > HTTPStatus.INTERNAL_SERVER_ERROR
     detail = "Something behind this API does not answer. Try again." if behind else str(error)
     retry = error.retry_after_s if error.retryable else None
-    about = {"run_id": error.run_id} if isinstance(getattr(error, "run_id", None), str) else {}
+    run_id = getattr(error, "run_id", None)  # of those that are about a run: their caller may have named a wait of it
+    about = {} if run_id is None else {"run_id": run_id}
     return problem(status, error.code, detail, {**about, **error.details()}, retry=retry)
 
 
