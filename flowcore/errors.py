@@ -366,12 +366,12 @@ class NotRecorded(RequestError):
 
 
 class NotActive(RequestError):
-    """The run is not under way, so there is nothing to restart or to pause."""
+    """The run is not under way, so there is nothing to restart or to pause; or not paused, where it is to go on."""
 
     code = "not-active"
 
-    def __init__(self, run_id: str, status: str, what: str) -> None:
-        super().__init__(f"Run {run_id!r} is {status!r}; only a run that is under way can be {what}.")
+    def __init__(self, run_id: str, status: str, what: str, *, wanted: str = "under way") -> None:
+        super().__init__(f"Run {run_id!r} is {status!r}; only a run that is {wanted} can be {what}.")
 
 
 class NotBlocked(RequestError):

@@ -76,7 +76,10 @@ def key_mistake(key: object) -> str | None:
     """Why ``key`` cannot say what an event is about; None when it can."""
     if isinstance(key, str) and 1 <= len(key.encode("utf-8", "replace")) <= LONGEST_KEY and _is_unicode(key):
         return None
-    found = repr(key) if isinstance(key, str) and len(key) <= 80 else f"a {type(key).__name__}"
+    if not isinstance(key, str):
+        found = f"a {type(key).__name__}"
+    else:
+        found = repr(key) if len(key) <= 80 else f"a text of {len(key.encode('utf-8', 'replace'))} bytes"
     return f"{found} cannot be the key of an event; use text of 1-{LONGEST_KEY} bytes, for instance str(order.id)"
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hmac import compare_digest, new
+from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 from flowcore.errors import LinkExpired, LinkUnknown, SettingsError
@@ -57,7 +58,8 @@ class Links:
     Args:
         public_url: where the API answers, as the holders of links reach it.
         secrets: key id to secret, the newest first; or what gives them, which is asked for each link.
-    Raises: SettingsError for a secret that is too short, an id that is none, or an address that is none.
+    Raises: SettingsError for a secret that is too short, an id that is none, or an address that is none;
+        ModuleNotFoundError without the extra ``console``.
 
     Example:
         >>> from datetime import UTC, datetime
@@ -69,6 +71,11 @@ class Links:
     """
 
     def __init__(self, public_url: str, secrets: Mapping[str, str] | Callable[[], Mapping[str, str]]) -> None:
+        if find_spec("itsdangerous") is None:  # looked for, not loaded: most workers never make or read a link
+            raise ModuleNotFoundError(
+                "Links are signed with itsdangerous, which is not installed: pip install 'flowcore[console]'",
+                name="itsdangerous",
+            )
         if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", public_url):
             raise SettingsError(f"Links cannot be made: {public_url!r} is no http address.")
         self.public_url = public_url.rstrip("/")

@@ -63,7 +63,7 @@ def unpause(
     snapshot = engine.as_it_stands(run, everything=False)
     head = snapshot.head
     if head.status not in (RunStatus.PAUSED, RunStatus.BLOCKED):
-        raise NotActive(run.id, head.public_status, "unpaused")
+        raise NotActive(run.id, head.public_status, "unpaused", wanted="paused")
     moved = heads.requeued(head, engine.time_of(snapshot))
     _moved_to(engine, moved, version=head.version)
     take_up_children(engine, moved, here=here, deadline=deadline)

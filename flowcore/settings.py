@@ -69,6 +69,11 @@ class Settings:
         faults += _malformed(found)
         if bool(found.get("FLOWCORE_PUBLIC_URL")) is not bool(found.get("FLOWCORE_LINK_SECRETS")):
             faults.append("FLOWCORE_PUBLIC_URL and FLOWCORE_LINK_SECRETS belong together: one of them is not set")
+        faults += [
+            f"{name} is set, but FLOWCORE_AUTH is not JWT: there are no tokens that the claim could be read from"
+            for name in ("FLOWCORE_TENANT_CLAIM", "FLOWCORE_OWNER_CLAIM")
+            if found.get(name) and found.get("FLOWCORE_AUTH", "").lower() != "jwt"
+        ]
         if faults:
             raise SettingsError("The environment is incomplete:\n- " + "\n- ".join(faults))
         return Settings(

@@ -84,7 +84,10 @@ export function Approvals({ at, assignee, moved }: { at: Api; assignee: string; 
   );
 }
 
-/** The form of one answer. The key makes a double click one answer; a second person is told who was first. */
+/**
+ * The form of one answer, which has to be an object: each of its properties gets a field.
+ * The key makes a double click one answer, and one that is sent again; a second person is told who was first.
+ */
 function AnswerForm({ at, wait, onAnswered }: { at: Api; wait: Asked; onAnswered: () => void }) {
   const [problem, setProblem] = useState<Problem>();
   const key = useRef(crypto.randomUUID());
@@ -102,7 +105,7 @@ function AnswerForm({ at, wait, onAnswered }: { at: Api; wait: Asked; onAnswered
       body: JSON.stringify({ data }),
     });
     if (answer.ok) return onAnswered();
-    key.current = crypto.randomUUID();
+    if (answer.status === 422) key.current = crypto.randomUUID(); // what comes next is another answer
     setProblem(await answer.json());
   }
 
@@ -137,9 +140,10 @@ function Field({ name, schema, required }: { name: string; schema: Schema; requi
   return <input name={name} type={type} step="any" required={required} defaultValue={String(schema.default ?? "")} />;
 }
 
-/** What was typed, as the schema wants it; undefined where nothing was. */
+/** What was typed, as the schema wants it; undefined where nothing was, unless a default was removed. */
 function read(schema: Schema, typed: FormDataEntryValue | null): unknown {
   if (schema.type === "boolean") return typed !== null;
+  if (typed === "" && (schema.default ?? "") !== "") return schema.type === "string" ? "" : null;
   if (typed === null || typed === "") return undefined;
   return schema.type === "integer" || schema.type === "number" ? Number(typed) : typed;
 }

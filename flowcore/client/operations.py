@@ -6,6 +6,7 @@ Names and arguments are those of ``App`` and ``Run``: who knows these knows the 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from flowcore.client.answers import AskedWait, DeliveryLine, InboxWait, Workflow
 from flowcore.client.call import NOTHING, Call, given, plain
 from flowcore.core.events import Event
 from flowcore.core.health import Finding
+from flowcore.errors import MalformedRequest
 from flowcore.fields import RunFields
 from flowcore.model import EventReceipt, Json, Page, PublicStatus, Receipt, RunSummary
 from flowcore.results import RunResult
@@ -154,13 +156,14 @@ def start(
         input: plain JSON, or a model or the like that becomes it.
         idempotency_key: the same key is the same run; with one, a request that got no answer is sent again.
         wait: for the result, 25 seconds at most; left out, the run is handed to a worker and returned as it stands.
-    Raises: WorkflowNotFound, InvalidPayload, RunExists, IdempotencyKeyReused, PayloadTooLarge.
+    Raises: WorkflowNotFound, InvalidPayload, RunExists, IdempotencyKeyReused, PayloadTooLarge,
+        MalformedRequest for a key that no header can hold.
     """
     body = given(run_id=run_id, resource_id=resource_id, state=state, request_context=request_context, tracing=tracing)
     return Call(
         route="POST /v1/workflows/{workflow}/runs",
         names={"workflow": workflow, "run": run_id or ""},
-        headers={"idempotency-key": idempotency_key, "prefer": _prefer(wait)},
+        headers={"idempotency-key": _sendable("idempotency_key", idempotency_key), "prefer": _prefer(wait)},
         body=plain(f"start of {workflow!r}", {"input": input, "tags": list(tags), **body}),
         read=answers.run,
     )
@@ -367,7 +370,8 @@ def send_event(
     body = {"name": name, "key": key, "data": data, **more}
     return Call(
         route="POST /v1/events",
-        headers={"idempotency-key": event_id},
+        names={"workflow": str(more["start_if_absent"]["workflow"])} if "start_if_absent" in more else {},
+        headers={"idempotency-key": _sendable("event_id", event_id)},
         body=plain("data of the event", body),
         read=answers.event_receipt,
     )
@@ -416,7 +420,18 @@ def _found(workflow: Any, resource_id: Any, tag: Any, since: Any, until: Any) ->
 
 def _answering(idempotency_key: str | None, version: int | None, drive: timedelta | None) -> dict[str, str | None]:
     seen = None if version is None else f'"v{version}-0"'
-    return {"idempotency-key": idempotency_key, "if-match": seen, "prefer": _prefer(drive)}
+    key = _sendable("idempotency_key", idempotency_key)
+    return {"idempotency-key": key, "if-match": seen, "prefer": _prefer(drive)}
+
+
+def _sendable(argument: str, value: str | None) -> str | None:
+    """The value, if a header can hold it as it is. Raises: MalformedRequest.
+
+    Source: RFC 9110, section 5.5: visible ASCII, with spaces inside alone.
+    """
+    if value is not None and re.fullmatch("[!-~]([ -~]*[!-~])?", value) is None:
+        raise MalformedRequest(f"{argument}={value!r} goes into a header, which takes printable ASCII only.")
+    return value
 
 
 def _prefer(wait: timedelta | None) -> str | None:

@@ -22,7 +22,8 @@ class _Told:
 
     @property
     def run_id(self) -> str:
-        return self.names.get("run", "")
+        """As it was told: what was asked may name a wait or a link, or the run that another one is made of."""
+        return str(self.named("run_id") or self.names.get("run", ""))
 
     def named(self, name: str, otherwise: Any = None) -> Any:
         """A fact of the document beyond what every one has."""

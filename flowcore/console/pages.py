@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,12 @@ from flowcore.model import Json
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+if find_spec("jinja2") is None:  # looked for, not loaded: it is only where a page is drawn
+    raise ModuleNotFoundError(
+        "The pages behind links are drawn with jinja2, which is not installed: pip install 'flowcore[console]'",
+        name="jinja2",
+    )
 
 _TEMPLATES = Path(__file__).with_name("templates")
 

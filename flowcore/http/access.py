@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from flowcore.app import App
 from flowcore.codec import digest
-from flowcore.errors import Forbidden, RunExists, RunNotFound, Unauthenticated
+from flowcore.errors import Forbidden, RunExists, RunNotFound, SettingsError, Unauthenticated
 from flowcore.keys import RunRef, is_name, is_run_id
 
 Scope: TypeAlias = Literal["read", "start", "resume", "cancel", "admin"]
@@ -64,6 +64,7 @@ class Policy:
             sees every run of his tenant.
         issuer: who must have issued the token; None: the gateway's word is enough.
         audience: for whom it must be, one of these; none: the gateway's word is enough.
+    Raises: SettingsError for a claim where no tokens are read, which would keep nobody from anything.
     """
 
     mode: Mode = "none"
@@ -71,6 +72,10 @@ class Policy:
     owner_claim: str | None = None
     issuer: str | None = None
     audience: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.mode != "jwt" and (self.tenant_claim, self.owner_claim) != (None, None):
+            raise SettingsError(f"In mode {self.mode!r} no claims are read; a tenant_claim or owner_claim takes 'jwt'.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +226,7 @@ def _bearer(policy: Policy, jwt: Mapping[str, Any], now: datetime, tenant: str) 
         raise Unauthenticated("The token was issued by somebody else.")
     if policy.audience and not set(policy.audience) & set(_listed(claims.get("aud") or claims.get("client_id"))):
         raise Unauthenticated("The token is for somebody else.")
-    scopes = _granted(jwt.get("scopes") or _listed(claims.get("scope")))
+    scopes = _granted(jwt.get("scopes") or _listed(claims.get("scope") or claims.get("scp")))
     return Caller(
         name=subject,
         tenant=tenant if policy.tenant_claim is None else _tenant(policy.tenant_claim, claims),
@@ -247,7 +252,10 @@ def _owner(policy: Policy, claims: Mapping[str, Any]) -> str | None:
 
 
 def _granted(scopes: Iterable[str]) -> frozenset[str]:
-    """Ours among a token's scopes: ``flowcore:start``, or ``flowcore/start`` as some issuers have to write it."""
+    """Ours among a token's scopes: ``flowcore:start``, or ``flowcore/start`` as some issuers have to write it.
+
+    Source: API Gateway, "Control access to HTTP APIs with JWT authorizers": they stand in ``scope`` or ``scp``.
+    """
     found = (re.fullmatch(r"flowcore[:/](\w+)", scope) for scope in scopes)
     return frozenset(match[1] for match in found if match is not None and match[1] in _SCOPES)
 

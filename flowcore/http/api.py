@@ -37,7 +37,7 @@ from flowcore.http.access import (
     scope_of,
 )
 from flowcore.http.audit import Audited, audited
-from flowcore.http.limits import MOST_BYTES, Pace, bounded, oversized, refuse_many_parameters
+from flowcore.http.limits import MOST_BYTES, Pace, bounded, oversized, refuse_many_parameters, refuse_unknown_parameters
 from flowcore.http.openapi import document
 from flowcore.http.resolver import Resolver
 from flowcore.http.shown import answer
@@ -136,13 +136,16 @@ class Api:
     def _answered(self, event: dict[str, Any], context: Any, caller: Caller, method: str, path: str) -> dict[str, Any]:
         app = self._app if caller.tenant == self._app.tenant else self._app.for_tenant(caller.tenant)
         refuse_many_parameters(event)
+        resolver = self._resolver(caller.tenant)
+        if path.startswith("/v1/") and scope_of(method, path) is not None:  # not of doors: mail programs add their own
+            refuse_unknown_parameters(event, resolver.parameters_at(method, path))
         changed = _admitted(event)
         _allow(caller, also_needed(method, path, changed.get("body")))
         if caller.owner is not None:
             changed |= guarded(app, caller.owner, method, path, {**event, **changed})
         if self._pace is not None and (run := run_answered(method, path)) is not None:
             self._pace.take(f"{caller.tenant}/{run}", self.now())  # now that he may, or he would use up others' pace
-        reply: dict[str, Any] = self._resolver(caller.tenant).resolve({**event, **changed}, context)
+        reply: dict[str, Any] = resolver.resolve({**event, **changed}, context)
         if caller.owner is not None:
             refuse_found(caller.owner, method, path, reply)
         return reply

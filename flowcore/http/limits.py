@@ -9,7 +9,7 @@ import json
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -17,7 +17,7 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
 
-from flowcore.errors import MalformedRequest, TooManyAnswers
+from flowcore.errors import InvalidPayload, MalformedRequest, TooManyAnswers
 from flowcore.http import problems
 from flowcore.model import Json
 
@@ -67,6 +67,24 @@ def refuse_many_parameters(event: Mapping[str, Any]) -> None:
     count = (event.get("rawQueryString") or "").count("&") + 1
     if count > MOST_PARAMETERS:
         raise MalformedRequest(f"The query has {count} parameters; at most {MOST_PARAMETERS} are read.")
+
+
+def refuse_unknown_parameters(event: Mapping[str, Any], known: Sequence[str] | None) -> None:
+    """Raise InvalidPayload for a parameter that the route does not take: a misspelt filter would be none at all.
+
+    What signs an address (``X-Amz-Signature``) is for the gateway, and none of ours. ``known`` is None: no such route.
+    """
+    if known is None:
+        return
+    sent = [name for name in event.get("queryStringParameters") or {} if not name.lower().startswith("x-amz-")]
+    takes = f"this route takes {', '.join(known)}" if known else "this route takes none"
+    wrong = [
+        {"path": name[:100], "message": f"No such parameter; {takes}", "type": "unknown_parameter"}
+        for name in sent
+        if name not in known
+    ]
+    if wrong:
+        raise InvalidPayload("query", wrong)
 
 
 def bounded(method: str, answer: dict[str, Any]) -> dict[str, Any]:

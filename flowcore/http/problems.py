@@ -106,7 +106,9 @@ def of_error(error: errors.FlowcoreError) -> Response[str]:
     behind = status > HTTPStatus.INTERNAL_SERVER_ERROR
     detail = "Something behind this API does not answer. Try again." if behind else str(error)
     retry = error.retry_after_s if error.retryable else None
-    return problem(status, error.code, detail, error.details(), retry=retry)
+    run_id = getattr(error, "run_id", None)  # of those that are about a run: their caller may have named a wait of it
+    about = {} if run_id is None else {"run_id": run_id}
+    return problem(status, error.code, detail, {**about, **error.details()}, retry=retry)
 
 
 def of_validation(error: RequestValidationError) -> Response[str]:

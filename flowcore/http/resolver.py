@@ -53,3 +53,10 @@ class Resolver(APIGatewayHttpResolver):
         """The methods that a path takes, sorted; none where there is no such path."""
         routes = [*self._static_routes, *self._dynamic_routes]
         return sorted({route.method for route in routes if route.rule.match(path)})
+
+    def parameters_at(self, method: str, path: str) -> list[str] | None:
+        """The parameters of a query that a route takes, sorted; None where there is no such route."""
+        for route in [*self._static_routes, *self._dynamic_routes]:
+            if route.method == method and route.rule.match(path):
+                return sorted(one.alias for one in route.dependant.query_params)
+        return None

@@ -35,7 +35,7 @@ from flowcore.http.bodies import (
 )
 from flowcore.http.cursors import bound, position
 from flowcore.http.shown import answer, done, header, plain_output, shown, version_wanted
-from flowcore.model import Json
+from flowcore.http.tags import tag_of
 from flowcore.ops.doctor import doctor_page
 from flowcore.results import RunResult
 from flowcore.run import Run
@@ -128,7 +128,7 @@ def _about_runs(router: Router, app: App) -> None:
     ) -> Response[str]:
         if fields is not None:
             names = [name for part in fields for name in part.split(",") if name]
-            return answer(HTTPStatus.OK, _some(app, app.run(run_id), names))
+            return _some(app, app.run(run_id), names)
         also = _asked_besides(include_state, include_resume_labels)
         return answer(HTTPStatus.OK, shown(app, app.run(run_id).result(), also))
 
@@ -255,13 +255,15 @@ def _asked_besides(include_state: bool, include_resume_labels: bool) -> list[str
     return [name for name, wanted in asked.items() if wanted]
 
 
-def _some(app: App, run: Run[Any, Any], names: list[str]) -> dict[str, Json]:
-    """Only these fields of a run, and no more read than they need."""
+def _some(app: App, run: Run[Any, Any], names: list[str]) -> Response[str]:
+    """Only these fields of a run, and no more read than they need; its version is in the tag, asked for or not."""
     extra = ["status", "workflow_id"] if "output" in names else []
-    found = dict(run.result(fields=[*names, *extra]))
+    found = dict(run.result(fields=[*names, *extra, "version"]))
     if "output" in names:
         found["output"] = plain_output(app, found["workflow_id"], found["status"], found["output"])
-    return fields_json({name: found[name] for name in names})
+    response = answer(HTTPStatus.OK, fields_json({name: found[name] for name in names}))
+    response.headers["ETag"] = tag_of(str(response.body), found["version"])
+    return response
 
 
 def _drawn(workflow: Workflow[Any, Any], format: Picture, run: RunResult[Any] | None = None) -> Response[str]:

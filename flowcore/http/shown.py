@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -15,8 +14,12 @@ from pydantic import ValidationError
 from flowcore.app import App
 from flowcore.errors import VersionMismatch
 from flowcore.http.bodies import run_json
+from flowcore.http.tags import versions_in
 from flowcore.model import Json
 from flowcore.results import RunResult
+
+_MOVING = ("pending", "running", "waiting")
+"""A run that asks nothing of anybody and has not ended."""
 
 
 def answer(status: HTTPStatus, body: Json, headers: dict[str, str] | None = None) -> Response[str]:
@@ -43,20 +46,21 @@ def version_wanted(router: BaseRouter) -> int | None:
     given = header(router, "if-match")
     if given is None or given.strip() == "*":
         return None
-    match = re.fullmatch(r'"v(\d{1,18})-[0-9a-f]+"', given.strip())
-    if match is None:
+    named = versions_in(given)
+    if not named:
         raise VersionMismatch(given[:100], None)
-    return int(match[1])
+    return max(named)  # versions grow: of several that a caller has seen, the others are over
 
 
 def done(
     app: App, result: RunResult[Any], also: list[str], *, waited: bool, location: str | None = None
 ) -> Response[str]:
-    """202 for what is under way, 200 for what was waited for or had been asked before."""
+    """202 for what is under way, 200 for what was waited for and has got somewhere, or had been asked before."""
     headers = {"Location": location} if location else {}
     if result.replayed:
         headers["Idempotent-Replayed"] = "true"
-    status = HTTPStatus.OK if waited or result.replayed else HTTPStatus.ACCEPTED
+    is_there = waited and result.status not in _MOVING
+    status = HTTPStatus.OK if is_there or result.replayed else HTTPStatus.ACCEPTED
     return answer(status, shown(app, result, also), headers)
 
 

@@ -1,6 +1,7 @@
 """Entity tags: what a caller has already is not sent again.
 
-A tag is strong, a hash of what is sent. That of a run names its version as well, which ``If-Match`` hands back.
+A tag is strong, a hash of what is sent. That of a run, or of some of its fields, names its version as well, which
+``If-Match`` hands back.
 Source: RFC 9110, sections 8.8.3 and 13.1.
 """
 
@@ -26,18 +27,28 @@ def tagged(event: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     kind = next((str(value) for name, value in headers.items() if name.lower() == "content-type"), "")
     if answer["statusCode"] != HTTPStatus.OK or not kind.startswith(_TAGGED):
         return answer
-    tag = _tag(str(answer.get("body") or ""), kind)
+    tag = str(headers.get("ETag") or _tag(str(answer.get("body") or ""), kind))
     told = {**headers, "ETag": tag, "Cache-Control": "private, no-cache"}
     if tag in _named(event):
         return {**answer, "statusCode": HTTPStatus.NOT_MODIFIED.value, "headers": told, "body": ""}
     return {**answer, "headers": told}
 
 
-def _tag(body: str, kind: str) -> str:
+def tag_of(body: str, version: object) -> str:
+    """The tag of what is sent, of a run at that version; of something else where that is no number."""
     mark = hashlib.sha256(body.encode()).hexdigest()[:_LENGTH]
-    shown = json.loads(body) if kind.startswith(_JSON) else None
-    version = shown.get("version") if isinstance(shown, dict) else None
     return f'"v{version}-{mark}"' if isinstance(version, int) else f'"{mark}"'
+
+
+def versions_in(tags: str) -> list[int]:
+    """The versions of runs that are named in ``If-Match``; a weak tag is not good enough there."""
+    found = (re.fullmatch(r'"v(\d{1,18})-[0-9a-f]+"', tag.strip()) for tag in tags.split(","))
+    return [int(match[1]) for match in found if match is not None]
+
+
+def _tag(body: str, kind: str) -> str:
+    shown = json.loads(body) if kind.startswith(_JSON) else None
+    return tag_of(body, shown.get("version") if isinstance(shown, dict) else None)
 
 
 def _named(event: Mapping[str, Any]) -> set[str]:

@@ -46,10 +46,10 @@ def test_idempotency_key_of_another_owner_starts_a_run_of_ones_own() -> None:
 
 @pytest.mark.parametrize("input", ["x", "something else"])
 def test_run_id_of_another_owner_is_taken_and_shows_nothing(input: str) -> None:
-    """Whether the input is guessed or not, the answer is the same."""
+    """Whether the input is guessed or not, the answer is the same, and says no more than what was asked."""
     answer = begin(Shop(), {"input": input, "run_id": "mine"})
-    assert (409, "run-exists") == (answer.status, answer.type)
-    assert set(answer.body) == {"type", "title", "status", "detail"}
+    assert (409, "run-exists", "mine") == (answer.status, answer.type, answer.body["run_id"])
+    assert set(answer.body) == {"type", "title", "status", "detail", "run_id"}
 
 
 def test_run_id_that_is_taken_does_not_say_by_what() -> None:
@@ -243,10 +243,11 @@ def test_stage_in_a_path_hides_no_route() -> None:
 
 
 def test_method_cannot_be_overridden() -> None:
-    """By no header that some servers heed."""
+    """By no header that some servers heed, and by no parameter."""
     shop = Shop()
     headers = dict.fromkeys(["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "_method"], "DELETE")
-    assert 200 == shop.web.call("GET", "/v1/runs/mine?_method=DELETE", None, headers, authorizer=ADMIN).status
+    assert 200 == shop.web.call("GET", "/v1/runs/mine", None, headers, authorizer=ADMIN).status
+    assert 422 == shop.web.call("GET", "/v1/runs/mine?_method=DELETE", None, headers, authorizer=ADMIN).status
     assert 200 == shop.call("GET /v1/runs/{run}", authorizer=ADMIN).status
 
 

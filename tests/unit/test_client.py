@@ -26,6 +26,7 @@ from flowcore.errors import (
     Forbidden,
     IdempotencyKeyReused,
     InvalidPayload,
+    MalformedRequest,
     NotActive,
     NotBlocked,
     NotFailed,
@@ -688,6 +689,43 @@ def test_error_is_the_one_that_the_app_has_raised(error: FlowcoreError) -> None:
     assert error.retry_after_s == caught.value.retry_after_s
     assert getattr(error, "run_id", "x") == getattr(caught.value, "run_id", "x")
     assert (told.status_code, error.code) == _problem(caught.value)
+
+
+def test_error_names_the_run_that_it_is_about(desk: Desk) -> None:
+    """Also where a wait, a callback address or another run was asked about."""
+    for id in ("r-1", "r-2"):
+        desk.run("confirmation", 1, id)
+    (wait,) = [one for one in desk.waits() if one.wait.run_id == "r-1"]
+    url = desk.app.run("r-1").result().waits[0].callback_url()
+    with pytest.raises(RunExists) as exists:
+        desk.fork("r-1", "confirm", new_id="r-2")
+    desk.answer(wait.id, True)
+    refused: list[Callable[[], Any]] = [
+        lambda: desk.get_wait(wait.id),
+        lambda: desk.answer(wait.id, True),
+        lambda: desk.callback(url, True),
+    ]
+    told = []
+    for ask_it in refused:
+        with pytest.raises(AlreadyResumed) as late:
+            ask_it()
+        told.append(late.value.run_id)
+    assert ("r-2", ["r-1"] * 3) == (exists.value.run_id, told)
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "日本", "a\nb", " a", "a ", ""])
+def test_key_that_no_header_can_hold_is_refused_by_its_name(key: str) -> None:
+    """Before anything is sent, and not as an error of the encoding."""
+    calls: list[tuple[str, Callable[[], Any]]] = [
+        ("idempotency_key", lambda: operations.start("w", 1, idempotency_key=key)),
+        ("idempotency_key", lambda: operations.resume("r-1", 1, idempotency_key=key)),
+        ("idempotency_key", lambda: operations.answer("w", 1, idempotency_key=key)),
+        ("event_id", lambda: operations.send_event("paid", "A-1", event_id=key)),
+    ]
+    for name, call in calls:
+        with pytest.raises(MalformedRequest, match=name):
+            call()
+    assert "a b" == operations.start("w", 1, idempotency_key="a b").headers["idempotency-key"]
 
 
 def test_every_problem_is_an_error_of_its_own() -> None:

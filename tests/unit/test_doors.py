@@ -444,7 +444,15 @@ def test_default_that_a_person_has_removed_is_not_recorded() -> None:
     """What is recorded is what the page has shown: an emptied text, no number, no choice, no box ticked."""
     sheet = Sheet(Draft)
     emptied = {name: [""] for name in sheet.shown()}
-    answered = {"note": "", "limit": None, "until": None, "who": [], "size": None, "extra": None, "empty": {}}
+    answered: dict[str, Any] = {
+        "note": "",
+        "limit": None,
+        "until": None,
+        "who": [],
+        "size": None,
+        "extra": None,
+        "empty": {},
+    }
     assert answered == sheet.sent(emptied)
 
 

@@ -81,10 +81,11 @@ def test_cursor_of_something_else_is_malformed(listing: str, keys: str) -> None:
     shown, mark = cursor.split(".", 1)
     plain = base64.urlsafe_b64decode(shown + "==").decode()
     others = [other for other in LISTINGS if other != listing]
+    filtered = listing.replace("r-1", "r-2") if "receipts" in listing else f"{listing}&workflow=ask"
     assert {200} == {web.get(f"{listing}&cursor={cursor}").status}
     asked = {
         "another listing": [web.get(f"{other}&cursor={cursor}") for other in others],
-        "another filter": [web.get(f"{listing}&workflow=ask&cursor={cursor}")],
+        "another filter": [web.get(f"{filtered}&cursor={cursor}")],
         "another tenant": [rival.get(f"{listing}&cursor={cursor}")],
         "changed": [web.get(f"{listing}&cursor={one}") for one in _changed(shown, mark, plain)],
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from flowcore import App, StepContext, step, workflow
+from flowcore import App, StepContext, Workflow, step, workflow
 from flowcore.errors import ConflictError, OutsideError, StoreUnavailable, Throttled
 from flowcore.http.access import wait_id_of
 from flowcore.http.everything import served
@@ -30,8 +31,8 @@ FLOW = workflow("ask", input=str, output=str).then(ask).commit()
 class Desk:
     """An API with a run that waits."""
 
-    def __init__(self) -> None:
-        self.app = LocalApp(App(FLOW))
+    def __init__(self, flow: Workflow[str, str] = FLOW) -> None:
+        self.app = LocalApp(App(flow))
         self.app.workflow("ask").create_run("r-1").start("x")
         self.wait = wait_id_of("r-1", self.app.run("r-1").result().waits[0].id)
         self.web = a_web(self.app)
@@ -99,6 +100,26 @@ def test_answer_is_refused_if_the_run_has_moved(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", RESUMES)
+@pytest.mark.parametrize("target", ["/v1/runs/r-1", "/v1/runs/r-1?fields=status", "/v1/runs/r-1?fields=version,output"])
+def test_tag_of_a_run_is_good_for_an_answer_however_much_was_asked_for(key: str, target: str) -> None:
+    """Alone, or among others that the caller has; a weak one is not."""
+    for named, status in (("{}", 202), ('"other", {}', 202), ('"v1-0", {}', 202), ("W/{}", 412), ("{}0", 412)):
+        desk = Desk()
+        tag = desk.web.get(target).headers["etag"]
+        assert status == desk.answer(key, "y", If_Match=named.format(tag)).status, named
+
+
+def test_tag_of_some_fields_moves_with_the_run() -> None:
+    """Whoever looks at the status alone learns as well that the run is another one by now."""
+    desk = Desk()
+    first = desk.web.get("/v1/runs/r-1?fields=resource_id")
+    desk.answer(RESUMES[0], "y")
+    again = desk.web.get("/v1/runs/r-1?fields=resource_id", **{"If-None-Match": first.headers["etag"]})
+    assert (200, first.text) == (again.status, again.text)
+    assert {"resource_id"} == set(again.body)
+
+
+@pytest.mark.parametrize("key", RESUMES)
 def test_answer_to_any_version_is_taken(key: str) -> None:
     """``If-Match: *``."""
     assert 202 == Desk().answer(key, "y", If_Match="*").status
@@ -123,8 +144,21 @@ def test_repeated_answer_is_told_the_first_ones_receipt(key: str) -> None:
 
 @pytest.mark.parametrize("key", RESUMES)
 def test_caller_may_wait_for_what_comes_of_it(key: str) -> None:
-    """``Prefer: wait=``: 200 instead of 202."""
-    assert (200, 202) == (Desk().answer(key, "y", Prefer="wait=5").status, Desk().answer(key, "y").status)
+    """``Prefer: wait=``: 200 instead of 202, with what came of it."""
+    waited, told = Desk().answer(key, "y", Prefer="wait=5"), Desk().answer(key, "y")
+    assert (200, "success", "y") == (waited.status, waited.body["status"], waited.body["output"])
+    assert 202 == told.status
+
+
+@pytest.mark.parametrize("key", RESUMES)
+def test_run_that_is_still_under_way_after_the_wait_is_202(key: str) -> None:
+    """It did not get that far; one that asks again did."""
+    nap = workflow("ask", input=str, output=str).then(ask).sleep(timedelta(hours=1)).commit()
+    desk = Desk(nap)
+    answer = desk.answer(key, "y", Prefer="wait=20")
+    assert (202, "waiting") == (answer.status, answer.body["status"])
+    again = desk.web.post("/v1/workflows/ask/runs", {"input": "x"}, {"Prefer": "wait=20"})
+    assert (200, "suspended") == (again.status, again.body["status"])
 
 
 def test_start_may_be_waited_for_and_repeated() -> None:

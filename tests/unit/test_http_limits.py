@@ -60,7 +60,7 @@ def app() -> LocalApp:
         ("/v1/runs/" + "x" * LONGEST_TARGET, {}, 414, "address-too-long"),
         ("/v1/runs", {"x": "x" * (MOST_HEADER_BYTES - 1)}, 200, None),
         ("/v1/runs", {"x": "x" * MOST_HEADER_BYTES}, 431, "headers-too-large"),
-        ("/v1/runs?" + "&".join(f"x{n}=1" for n in range(MOST_PARAMETERS)), {}, 200, None),
+        ("/v1/runs?" + "&".join(["status=failed"] * MOST_PARAMETERS), {}, 200, None),
         ("/v1/runs?" + "&".join(f"x{n}=1" for n in range(MOST_PARAMETERS + 1)), {}, 400, "malformed-request"),
         ("/v1/runs?" + "&".join(["tag=x"] * (MOST_PARAMETERS + 1)), {}, 400, "malformed-request"),
     ],
@@ -113,6 +113,41 @@ def test_name_or_count_has_bounds(
     assert "application/problem+json" == answer.headers["content-type"]
     assert len(json.dumps(answer.body)) < 4_000
     assert before == app.run("r-1").result().version
+
+
+@pytest.mark.parametrize(
+    ("target", "wrong"),
+    [
+        ("/v1/runs?stauts=failed&limit=5", ["stauts"]),
+        ("/v1/runs/r-1?field=status&Fields=status", ["field", "Fields"]),
+        ("/v1/workflows?limit=5", ["limit"]),
+        ("/v1/counts?status=failed", ["status"]),
+    ],
+)
+def test_parameter_that_a_route_does_not_take_is_refused(app: LocalApp, target: str, wrong: list[str]) -> None:
+    """A filter with a slip of the pen would be no filter at all."""
+    answer = Web(app, routes).get(target)
+    assert (422, "invalid-input", wrong) == (answer.status, answer.type, [row["path"] for row in answer.body["errors"]])
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("/healthz?probe=1", 200),
+        ("/v1/nowhere?x=1", 404),
+        ("/v1/runs?X-Amz-Signature=0&X-Amz-Algorithm=AWS4-HMAC-SHA256&limit=5", 200),
+        ("/v1/runs?&&", 200),
+    ],
+)
+def test_parameter_that_is_for_somebody_else_is_not_minded(app: LocalApp, target: str, status: int) -> None:
+    """What a probe adds, and what signs an address for the gateway."""
+    assert status == Web(app, routes).get(target).status
+
+
+def test_parameter_of_a_link_is_not_minded(app: LocalApp) -> None:
+    """Mail programs add their own."""
+    url = app.run("r-1").result().waits[0].approval_url().removeprefix("https://api.example.com")
+    assert 200 == Web(app, lambda one: doors(one, LINKS)).get(f"{url}?utm_source=mail").status
 
 
 def test_answers_to_one_run_come_at_a_pace(app: LocalApp) -> None:

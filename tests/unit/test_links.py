@@ -1,5 +1,7 @@
 """Links: good for one wait, at one door, for a time and while their key is; all else is as if it did not exist."""
 
+import importlib
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -140,3 +142,18 @@ def test_keys_that_change_while_we_run_are_asked_for_each_time() -> None:
     assert made.token(GRANT).startswith("k2.")
     with pytest.raises(LinkUnknown):
         made.read(token, "a", NOON)
+
+
+def test_links_without_what_signs_them_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When they are made, and not when a run asks for the first one: its call of ``notify=`` would fail for ever."""
+    monkeypatch.setitem(sys.modules, "itsdangerous", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'flowcore\[console\]'"):
+        Links("https://api.example.com", {"k": "0" * 32})
+
+
+def test_pages_without_what_draws_them_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When they are loaded, and not when somebody opens his link."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "flowcore.console.pages", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'flowcore\[console\]'"):
+        importlib.import_module("flowcore.console.pages")

@@ -381,6 +381,14 @@ def test_paused_run_keeps_an_answer_and_uses_it_once_unpaused() -> None:
     assert 24 == run.unpause().output
 
 
+def test_unpause_of_a_run_that_goes_on_says_what_can_be_unpaused() -> None:
+    """A paused one, and not one that is under way."""
+    run = served(ASKING).workflow("asking").create_run("r")
+    run.start(1)
+    with pytest.raises(NotActive, match="'suspended'; only a run that is paused can be unpaused"):
+        run.unpause()
+
+
 def test_pause_of_a_sleeper_lasts_and_unpause_lets_it_sleep_on() -> None:
     """Time passes meanwhile."""
     app = served(workflow("nap", input=int).sleep(timedelta(days=2)).commit())

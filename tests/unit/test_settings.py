@@ -44,6 +44,15 @@ def test_region_may_come_from_the_default_region() -> None:
     assert "eu-west-1" == Settings.read(environ).region
 
 
+@pytest.mark.parametrize("auth", ["", "none", "IAM"])
+@pytest.mark.parametrize("name", ["FLOWCORE_TENANT_CLAIM", "FLOWCORE_OWNER_CLAIM"])
+def test_claim_without_tokens_is_a_fault(name: str, auth: str) -> None:
+    """Nobody would be kept from anybody's runs by it."""
+    with pytest.raises(SettingsError, match=f"{name} is set, but FLOWCORE_AUTH is not JWT"):
+        Settings.read({**COMPLETE, "FLOWCORE_AUTH": auth, name: "sub"})
+    Settings.read({**COMPLETE, "FLOWCORE_AUTH": "JWT", name: "sub"})
+
+
 @pytest.mark.parametrize("name", COMPLETE)
 def test_missing_setting_is_named(name: str) -> None:
     """With what it is for."""
