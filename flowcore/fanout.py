@@ -34,6 +34,7 @@ from flowcore.core.fan import (
     first_items,
     is_at_rest,
     is_held,
+    is_last_in_front,
     items_from,
     missing,
     open_fans,
@@ -505,11 +506,11 @@ def _calls_for_a_look(engine: Engine, graph: Graph, snapshot: Snapshot, part: Pa
         return True
     join, head = grown[0], snapshot.head
     stopped = any(not (joined.failed | joined.bailed).isdisjoint(range(part.first, part.stop)) for joined in grown)
-    if stopped or any(map(is_at_rest, grown)):
+    if stopped or any(is_at_rest(joined) or is_last_in_front(joined, part.first) for joined in grown):
         run = RunRef(head.run.tenant, part.run)
         fan = fan_of(engine.store.joins(run, head.incarnation, part.key))
         last = decider(fan, tolerated(node, fan.total))
-        if last is not None or is_held(fan, missing(fan, None)):
+        if (last is not None and (stopped or not missing(fan, last))) or is_held(fan, missing(fan, None)):
             return True
     if (start.count or 1) >= join.total:
         return False

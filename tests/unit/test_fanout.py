@@ -797,3 +797,26 @@ def test_a_worker_that_dies_while_it_ends_a_run_does_not_change_how_it_ends() ->
     result = run.result()
     assert ("failed", "2 are too many") == (result.status, result.error.message if result.error else None)
     assert ["fails"] == [name for name, one in result.steps.items() if one.status == "failed"]
+
+
+@step
+def five_fails(number: int) -> int:
+    """Fails for five."""
+    if number == 5:
+        raise ValueError("five")
+    return number
+
+
+def five_first(number: int) -> timedelta:
+    """How long items sleep: five the shortest."""
+    return timedelta(seconds=10_000 if number == 5 else 10_300)
+
+
+def test_the_last_item_in_front_of_one_that_decides_ends_the_foreach() -> None:
+    """At once: those behind are canceled and tell nothing any more, and nobody else would wake the run."""
+    inner = workflow("inner", input=int, output=int).sleep(five_first, id="nap").then(five_fails).commit()
+    app, run, _ = ran(fanned(inner), list(range(10)), "queue")
+    app.advance(seconds=10_001)
+    decided = run.result().status
+    app.advance(seconds=310)
+    assert ("waiting", "failed") == (decided, run.result().status)
