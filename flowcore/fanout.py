@@ -16,12 +16,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from flowcore.authoring.graph import ForeachNode, Graph, NestedNode
 from flowcore.codec import digest
 from flowcore.core import heads
-from flowcore.core.actions import Gather
+from flowcore.core.actions import Gather, Place
 from flowcore.core.admit import is_abandoned, open_waits
 from flowcore.core.evolve import fold
 from flowcore.core.fan import (
@@ -88,12 +89,12 @@ def gather(engine: Engine, snapshot: Snapshot, action: Gather, *, is_late: Calla
     is_complete, children = True, []
     left: list[StepRecord] = []
     if last is not None and missing(fan, last):
-        fan = _mended(engine, snapshot, key, fan, last)
+        fan = _mended(engine, snapshot, place, fan, last)
     elif last is None and missing(fan, None):
         before = _first_missing(engine, head, key, first_items(fan)) * fan.shard
         begun, is_complete = _begin_missing(engine, snapshot, start, fan, before, is_late)
         if begun <= before:  # else somebody will look again before long
-            known, fan = fan, _mended(engine, snapshot, key, fan, begun)
+            known, fan = fan, _mended(engine, snapshot, place, fan, begun)
             if fan.done != known.done and decider(fan, tolerated(node, fan.total)) is None:  # which lets others begin
                 begun, is_complete = _begin_missing(engine, snapshot, start, fan, begun, is_late)
         fan = replace(fan, begun=begun)
@@ -272,21 +273,26 @@ def _begin(engine: Engine, snapshot: Snapshot, key: StepKey, items: range) -> No
         engine.hints.send(child.run, at=now, version=child.version)
 
 
-def _mended(engine: Engine, snapshot: Snapshot, key: StepKey, fan: Fan, begun: int) -> Fan:
+def _mended(engine: Engine, snapshot: Snapshot, place: Place, fan: Fan, begun: int) -> Fan:
     """Tell the joins what nobody has told, and begin again the children that are lost, up to the item ``begun``.
 
-    That is: which items are done, and which wait for an answer. A child that somebody has canceled or deleted by hand
+    That is: which items are done, and which wait for an answer. Those of a child that was answered do not, though it
+    may not have been driven since to say so: a run that fails beside it must not end before the answer is used.
+
+    A child that somebody has canceled or deleted by hand
     delivers nothing any more: its items have failed. One that the run itself has canceled tells that a worker died
     while it ended the run, or what the foreach lies in: no item went on by itself then, and so it ends once more.
     """
-    head, store = snapshot.head, engine.store
+    head, store, key = snapshot.head, engine.store, place.key
     known = store.scope(head.run, head.incarnation, Scope(key))
-    is_told = True
+    is_told, at_work = True, frozenset[int]()
 
     def is_known(first: int) -> bool:
         return (fan.done | fan.parked).issuperset(items_from(fan, first))
 
-    for first in sorted((first for first in unfinished(fan) if first < begun), key=is_known)[:MOST_MERGED]:
+    looked_at = sorted((first for first in unfinished(fan) if first < begun), key=is_known)[:MOST_MERGED]
+    deeper = MOST_MERGED // max(1, len(looked_at)) if _nests(place.node) else 0
+    for first in looked_at:
         child = store.peek(_child(head, key, first))
         if child is None:
             _begin(engine, snapshot, key, items_from(fan, first))
@@ -296,12 +302,20 @@ def _mended(engine: Engine, snapshot: Snapshot, key: StepKey, fan: Fan, begun: i
             return replace(fan, parked=frozenset(range(fan.total)) - fan.done)
         elif child.status is RunStatus.CANCELED:
             known = {**known, **dict(_given_up(engine, snapshot, key, items_from(fan, first), known))}
+        elif _is_at_work(engine, child, deeper):
+            at_work |= frozenset(items_from(fan, first))
     untold = [record for record in _settled(known.values()) if item_number(record.key) not in fan.done]
-    if is_told and not untold:
-        return fan
     for join in store.joins(head.run, head.incarnation, key) if untold else ():
         _tell(engine, head.run, join, [record for record in untold if _is_of(join, record)])
-    return fan_of(store.joins(head.run, head.incarnation, key))
+    if untold or not is_told:
+        fan = fan_of(store.joins(head.run, head.incarnation, key))
+    return replace(fan, parked=fan.parked - at_work)
+
+
+def _is_at_work(engine: Engine, child: Head, deeper: int) -> bool:
+    """Whether somebody has the child in hand, or is about to; or one of so many of its own."""
+    of_its_own = islice(open_children(engine, child), deeper)
+    return any(one.status in (RunStatus.QUEUED, RunStatus.RUNNING) for one in chain([child], of_its_own))
 
 
 def _park(engine: Engine, child: Head, fan: Fan) -> bool:

@@ -820,3 +820,42 @@ def test_the_last_item_in_front_of_one_that_decides_ends_the_foreach() -> None:
     decided = run.result().status
     app.advance(seconds=310)
     assert ("waiting", "failed") == (decided, run.result().status)
+
+
+@step
+def ask_once(number: int, ctx: StepContext[int, int]) -> int:
+    """Asks, and remembers what it was told."""
+    if ctx.resume_data is None:
+        ctx.suspend(number, label=f"about-{ctx.index}")
+    SEEN.setdefault("told", []).append(ctx.resume_data)
+    return number
+
+
+def beside_a_failure(fan: Workflow[Any, Any]) -> Workflow[Any, Any]:
+    """A foreach, and beside it something that fails after a minute."""
+    later = workflow("later", input=Any, output=int).sleep(timedelta(minutes=1), id="nap").then(fails).commit()
+    return workflow("beside", input=Any, output=dict[str, Any]).parallel(fan, later).commit()
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_an_answer_that_was_applied_is_used_though_the_run_fails_beside_it(distributed: bool) -> None:
+    """Its child may not have been driven since: the run waits for it, as it would for an item of its own."""
+    flow = beside_a_failure(fanned(ask_once, distributed=distributed, concurrency=2))
+    app, run, _ = ran(flow, [1, 2], "queue")
+    app.clock.forward(minutes=2)
+    app.resume("r", 5, label="about-0")
+    app.deliver("r")
+    app.run_until_idle()
+    assert ("failed", [5]) == (run.result().status, SEEN["told"])
+
+
+def test_an_answer_deep_inside_is_used_though_the_run_fails_beside_it() -> None:
+    """Also one to the child of a child, of which the run itself hears nothing."""
+    inner = workflow("inner", input=list[int], output=Any).foreach(ask_once, id="deep", distributed=True).commit()
+    outer = workflow("outer", input=list[list[int]], output=Any).foreach(inner, id="fan", distributed=True).commit()
+    app, run, _ = ran(beside_a_failure(outer), [[1, 2]], "queue")
+    app.clock.forward(minutes=2)
+    app.resume("r", 5, label="about-0")
+    app.deliver("r")
+    app.run_until_idle()
+    assert ("failed", [5]) == (run.result().status, SEEN["told"])
