@@ -91,7 +91,7 @@ def gather(engine: Engine, snapshot: Snapshot, action: Gather, *, is_late: Calla
     if last is not None and missing(fan, last):
         fan = _mended(engine, snapshot, place, fan, last)
     elif last is None and missing(fan, None):
-        before = _first_missing(engine, head, key, first_items(fan)) * fan.shard
+        before = _begun_up_to(engine, head, key, fan)
         begun, is_complete = _begin_missing(engine, snapshot, start, fan, before, is_late)
         if begun <= before:  # else somebody will look again before long
             known, fan = fan, _mended(engine, snapshot, place, fan, begun)
@@ -240,15 +240,19 @@ def _begin_missing(
     return fan.total, True
 
 
-def _first_missing(engine: Engine, head: Head, key: StepKey, firsts: range) -> int:
-    """How many children there are already: they are begun in order, so a few looks tell."""
+def _begun_up_to(engine: Engine, head: Head, key: StepKey, fan: Fan) -> int:
+    """Up to which item there are children: they are begun in order, so a few looks tell.
+
+    Items that are done may never have had one: a former life has seen to them.
+    """
+    left = list(unfinished(fan))
 
     def is_missing(number: int) -> bool:
-        return engine.store.peek(_child(head, key, firsts[number])) is None
+        return engine.store.peek(_child(head, key, left[number])) is None
 
-    if not is_missing(len(firsts) - 1):
-        return len(firsts)
-    return bisect_left(range(len(firsts) - 1), x=True, key=is_missing)
+    if not left or not is_missing(len(left) - 1):
+        return fan.total
+    return left[bisect_left(range(len(left) - 1), x=True, key=is_missing)]
 
 
 def _begin(engine: Engine, snapshot: Snapshot, key: StepKey, items: range) -> None:
@@ -323,7 +327,7 @@ def _park(engine: Engine, child: Head, fan: Fan) -> bool:
     seen = _seen(engine, engine.graph(child.workflow), child.run)
     if seen is None or child.part is None or seen.head.version != child.version:
         return False
-    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(seen, child.part, engine.time_of(seen))
+    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(engine, seen, child.part, engine.time_of(seen))
     if waits.asking <= fan.asking and waits.parked <= fan.parked:
         return False
     for join in engine.store.joins(run, child.incarnation, child.part.key):
@@ -361,7 +365,7 @@ def _left_waiting(
         child = _seen(engine, graph, _child(head, start.key, first))
         if child is None or child.head.part is None:
             continue
-        parked = _waits_of(child, child.head.part, engine.time_of(child)).parked
+        parked = _waits_of(engine, child, child.head.part, engine.time_of(child)).parked
         items = waiting.intersection(items_from(fan, first))
         if not child.head.is_terminal:
             fan = replace(fan, parked=fan.parked - (items - parked))
@@ -448,7 +452,7 @@ def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) 
     for record in done:
         engine.store.commit(run, head.incarnation, delivered(record, start), None)
     now = max(given_back.updated_at, head.updated_at)
-    waits = _NO_WAITS if given_back.waiting_since is None else _waits_of(snapshot, part, now)
+    waits = _NO_WAITS if given_back.waiting_since is None else _waits_of(engine, snapshot, part, now)
     grown = [
         joined
         for join in _joins_of(part, head.incarnation, start)
@@ -543,8 +547,9 @@ class _Waits:
 _NO_WAITS = _Waits(frozenset(), frozenset())
 
 
-def _waits_of(snapshot: Snapshot, part: Part, now: datetime) -> _Waits:
-    moving = {
+def _waits_of(engine: Engine, snapshot: Snapshot, part: Part, now: datetime) -> _Waits:
+    moving = {start.key for start in open_fans(snapshot) if _is_moving(engine, snapshot, start.key)}
+    moving |= {
         record.key
         for record in snapshot.records.values()
         if record.outcome in (Outcome.SLP, Outcome.RETRY, Outcome.RESU)
@@ -554,6 +559,17 @@ def _waits_of(snapshot: Snapshot, part: Part, now: datetime) -> _Waits:
     deeper = [key for key, fan in snapshot.fans.items() if fan.asking]
     asking = _items_of(part, [*(record.key for record in open_waits(snapshot)), *deeper])
     return _Waits(asking, asking - _items_of(part, moving))
+
+
+def _is_moving(engine: Engine, snapshot: Snapshot, key: StepKey) -> bool:
+    """Whether an open foreach of a child's own goes on by itself: not all of its children wait for answers."""
+    fan = snapshot.fans.get(key)
+    if fan is None or is_abandoned(snapshot, key):
+        return False
+    awaited = missing(fan, None)
+    if fan.begun is None and not is_held(fan, awaited):
+        fan = replace(fan, begun=_begun_up_to(engine, snapshot.head, key, fan))
+    return not awaited or not is_held(fan, awaited)
 
 
 def _items_of(part: Part, keys: Iterable[StepKey]) -> frozenset[int]:

@@ -859,3 +859,94 @@ def test_an_answer_deep_inside_is_used_though_the_run_fails_beside_it() -> None:
     app.deliver("r")
     app.run_until_idle()
     assert ("failed", [5]) == (run.result().status, SEEN["told"])
+
+
+def naps(number: int) -> timedelta:
+    """How long the items of a nested foreach sleep."""
+    return timedelta(seconds={1: 60, 9: 5}.get(number, 0))
+
+
+@step
+def ask_or_break(number: int, ctx: StepContext[int, int]) -> int:
+    """Zero asks, all others fail."""
+    SEEN.setdefault("ran", []).append(number)
+    if number:
+        raise ValueError(f"{number} fails")
+    ctx.suspend(number)
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_an_item_with_a_foreach_in_which_something_moves_is_waited_for(distributed: bool) -> None:
+    """Another item of it asks; but the one that sleeps will fail, in front of the item that has."""
+    slow = workflow("slow", input=int, output=Any).sleep(naps, id="nap").then(ask_or_break).commit()
+    inner = workflow("inner", input=list[int], output=Any)
+    inner = inner.foreach(slow, id="deep", concurrency=2, distributed=distributed).commit()
+    flow = workflow("outer", input=list[list[int]], output=Any).foreach(inner, id="fan", distributed=True).commit()
+    app, run, _ = ran(flow, [[0, 1], [9]], "queue")
+    app.advance(seconds=6)
+    before = run.result().status
+    app.advance(seconds=61)
+    error = run.result().error
+    assert ("waiting", "1 fails", [0, 9, 1]) == (before, error and error.message, SEEN["ran"])
+
+
+def test_a_foreach_in_an_item_of_which_nothing_moves_is_not_waited_for() -> None:
+    """Items that nobody has begun, because others keep their slots, do not move."""
+    inner = workflow("inner", input=list[int], output=Any)
+    inner = inner.foreach(ask, id="deep", concurrency=1, distributed=True).commit()
+    flow = workflow("outer", input=list[list[int]], output=Any).foreach(inner, id="fan", distributed=True).commit()
+    app, run, result = ran(flow, [[0, 2, 4]], "queue")
+    status = app.store.peek(RunRef("default", "r"))
+    assert ("suspended", RunStatus.SUSPENDED) == (result.status, status and status.status)
+    app.resume("r", 1)
+    app.run_until_idle()
+    assert "suspended" == run.result().status
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "redrive"])
+def test_a_child_of_a_new_life_that_was_canceled_by_hand_tells_its_run(verb: str) -> None:
+    """Though items behind its own were done in the former life, and never had a child in this one."""
+    failing = {0}
+
+    @step
+    def shaky(number: int, ctx: StepContext[int, int]) -> int:
+        if number in failing:
+            raise ValueError("down")
+        if number == 0 and ctx.resume_data is None:
+            ctx.suspend(number)
+        return number
+
+    app, run, _ = ran(fanned(shaky), [0, 1, 2], "queue")
+    failing.clear()
+    run.time_travel("fan") if verb == "time_travel" else run.redrive()
+    app.run_until_idle()
+    head = app.store.peek(RunRef("default", "r"))
+    assert head is not None
+    app.cancel(child_id("r", head.incarnation, StepKey("fan"), 0))
+    app.run_until_idle()
+    result = run.result()
+    assert ("failed", "ItemCanceled") == (result.status, result.error and result.error.type)
+
+
+def test_no_more_items_of_a_new_life_are_open_than_allowed() -> None:
+    """Also where the last item was done in the former one."""
+    failing = {0, 1, 2}
+
+    @step
+    def shaky(number: int, ctx: StepContext[int, int]) -> int:
+        if number in failing:
+            raise ValueError("down")
+        if number < 3 and ctx.resume_data is None:
+            ctx.suspend(number)
+        return number
+
+    app, run, _ = ran(fanned(shaky, concurrency=2, tolerated_failures=2), [0, 1, 2, 3], "queue")
+    failing.clear()
+    run.redrive()
+    app.run_until_idle()
+    assert [0, 1] == [wait.index for wait in run.result().waits]
+    app.resume("r", 1)
+    app.run_until_idle()
+    app.resume("r", 1)
+    app.run_until_idle()
+    assert [0, 1, 2, 3] == run.result().output
