@@ -449,10 +449,13 @@ def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) 
     run, start = RunRef(head.run.tenant, part.run), snapshot.records[part.key]
     done = [record for record in _settled(snapshot.records.values()) if _is_in(part, record)]
     done += _never_done(part, done, snapshot, given_back)
-    for record in done:
-        engine.store.commit(run, head.incarnation, delivered(record, start), None)
     now = max(given_back.updated_at, head.updated_at)
+    told = _told_before(engine, graph, snapshot, part, done)
+    for record in done:
+        if not any(item_number(record.key) in join.done for join in told):
+            engine.store.commit(run, head.incarnation, delivered(record, start), None)
     waits = _NO_WAITS if given_back.waiting_since is None else _waits_of(engine, snapshot, part, now)
+    no_longer = [engine.store.join(run, join, unparked=items) for join, items in _no_longer(part, done, told, waits)]
     grown = [
         joined
         for join in _joins_of(part, head.incarnation, start)
@@ -461,10 +464,37 @@ def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) 
     wakes = given_back.wake is not None
     if (
         waits.asking
+        or no_longer
         or (wakes and engine.hints.queue is None)
         or _calls_for_a_look(engine, graph, snapshot, part, grown)
     ):
         touch(engine, run)
+
+
+def _told_before(engine: Engine, graph: Graph, snapshot: Snapshot, part: Part, done: list[StepRecord]) -> list[Join]:
+    """What the run may have been told of a child's items when the child was given back before; often nothing.
+
+    An item whose record stands in the run is not written there again: a large value would be stored anew each time. An
+    item that waited for an answer may have been brought on by a deadline, or by a child of its own that was answered.
+    """
+    count = part.stop - part.first
+    if snapshot.head.epoch == 1 or (count == 1 and done):  # nothing was told before, or nothing that counts
+        return []
+    own = (record for record in snapshot.records.values() if record.key.startswith(f"{part.key}["))
+    has_gone_on = len(done) < count and (_nests(graph.find(dotted(part.key))) or any(record.gen for record in own))
+    if not done and not has_gone_on:
+        return []
+    return list(engine.store.joins(RunRef(snapshot.head.run.tenant, part.run), snapshot.head.incarnation, part.key))
+
+
+def _no_longer(
+    part: Part, done: list[StepRecord], told: list[Join], waits: _Waits
+) -> Iterator[tuple[Join, frozenset[int]]]:
+    """The items of a child that its run takes to wait for an answer, or for nothing but that, and that do not."""
+    under_way = frozenset(range(part.first, part.stop)).difference(item_number(record.key) for record in done)
+    for join in told:
+        if gone := ((join.asking - waits.asking) | (join.parked - waits.parked)) & under_way:
+            yield _told(join, []), gone
 
 
 def _never_done(part: Part, done: list[StepRecord], snapshot: Snapshot, given_back: Head) -> list[StepRecord]:
@@ -520,8 +550,10 @@ def unpark(engine: Engine, snapshot: Snapshot) -> None:
 def _calls_for_a_look(engine: Engine, graph: Graph, snapshot: Snapshot, part: Part, grown: list[Join]) -> bool:
     """Whether the run can go on, must end, or may begin other children, with what was just handed in."""
     start, node = snapshot.records[part.key], graph.find(dotted(part.key))
-    if not grown or not isinstance(node, ForeachNode):
+    if not isinstance(node, ForeachNode):
         return True
+    if not grown:  # nothing is done, and nobody is asked; but no worker comes for a child where there is no queue
+        return engine.hints.queue is None
     join, head = grown[0], snapshot.head
     stopped = any(not (joined.failed | joined.bailed).isdisjoint(range(part.first, part.stop)) for joined in grown)
     if stopped or any(is_at_rest(joined) or is_last_in_front(joined, part.first) for joined in grown):

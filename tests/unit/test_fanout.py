@@ -950,3 +950,71 @@ def test_no_more_items_of_a_new_life_are_open_than_allowed() -> None:
     app.resume("r", 1)
     app.run_until_idle()
     assert [0, 1, 2, 3] == run.result().output
+
+
+def test_a_run_goes_on_waiting_while_an_answered_item_deep_inside_moves() -> None:
+    """It was told that the item waits; since an answer to the child of a child it does no more."""
+
+    @step
+    def ask_and_nap(number: int, ctx: StepContext[int, int]) -> int:
+        return ctx.suspend(number) if ctx.resume_data is None else number
+
+    slow = workflow("slow", input=int, output=Any).then(ask_and_nap).sleep(timedelta(minutes=9), id="nap").commit()
+    inner = workflow("inner", input=list[int], output=Any).foreach(slow, id="deep", distributed=True).commit()
+    outer = workflow("outer", input=list[list[int]], output=Any).foreach(inner, id="fan", distributed=True).commit()
+    app, run, _ = ran(beside_a_failure(outer), [[3]], "queue")
+    app.resume("r", 5, index=0)
+    app.run_until_idle()
+    app.advance(minutes=2)
+    before = run.result().status
+    app.advance(minutes=30)
+    result = run.result()
+    assert ("waiting", "failed", "success") == (before, result.status, result.steps["outer.fan"].status)
+
+
+def test_an_item_whose_wait_has_timed_out_is_waited_for() -> None:
+    """Its run was told that it waits for an answer; by now it sleeps."""
+
+    @step
+    def patient(number: int, ctx: StepContext[int, None]) -> int:
+        return number if ctx.timed_out else ctx.suspend(timeout=timedelta(seconds=30))
+
+    slow = workflow("slow", input=int, output=Any).then(patient).sleep(timedelta(minutes=9), id="nap").commit()
+    app, run, _ = ran(beside_a_failure(fanned(slow)), [3], "queue")
+    app.advance(minutes=2)
+    before = run.result().status
+    app.advance(minutes=30)
+    result = run.result()
+    assert ("waiting", "failed", "success") == (before, result.status, result.steps["fanned.fan"].status)
+
+
+def test_a_run_is_not_looked_at_when_a_child_falls_asleep() -> None:
+    """Nothing is done by that, and nobody asks."""
+    inner = workflow("inner", input=int, output=Any).sleep(timedelta(minutes=1), id="one").then(double)
+    slow = inner.sleep(timedelta(minutes=1), id="two").then(double, id="again").commit()
+    app, run, _ = ran(fanned(slow), [1, 2, 3], "queue")
+    before = app.store.peek(RunRef("default", "r"))
+    app.advance(seconds=70)
+    after = app.store.peek(RunRef("default", "r"))
+    app.advance(seconds=70)
+    assert (before, [4, 8, 12]) == (after, run.result().output)
+
+
+def test_a_child_hands_in_each_item_once() -> None:
+    """However often it is given back meanwhile; large values would be stored each time."""
+    committed: list[str] = []
+
+    def watched(call: Call) -> None:
+        if call.verb == "commit" and call.run.id == "r":
+            committed.append(call.verb)
+
+    flow, clock = fanned(ask_once, shard=5), VirtualClock()
+    app = LocalApp(App(flow), clock=clock, store=FaultyStore(MemoryStore(), watched), queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start([0, 1, 2, 3, 4])
+    app.run_until_idle()
+    committed.clear()
+    for index in range(5):
+        app.resume("r", 1, index=index)
+        app.run_until_idle()
+    assert ("success", 5 + 1) == (run.result().status, len(committed))
