@@ -13,7 +13,7 @@ import pytest
 from flowcore import App, FunctionContext, Run, RunResult, StepContext, Workflow, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.core.view import Progress
-from flowcore.errors import AlreadyResumed
+from flowcore.errors import AlreadyResumed, DefinitionChanged
 from flowcore.fanout import PATIENCE, child_id
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import RunStatus
@@ -1018,3 +1018,47 @@ def test_a_child_hands_in_each_item_once() -> None:
         app.resume("r", 1, index=index)
         app.run_until_idle()
     assert ("success", 5 + 1) == (run.result().status, len(committed))
+
+
+def test_a_deploy_that_distributes_no_more_is_told_and_the_children_are_kept() -> None:
+    """Their waits could not be answered by it; cancel reaches them all the same."""
+    app, _, _ = ran(fanned(ask_once), [1, 2], "queue")
+    today = fanned(ask_once, distributed=False)
+    queue: Any = app.queue
+    after = LocalApp(App(today), clock=app.clock, store=app.store, queue=queue)
+    with pytest.raises(DefinitionChanged, match="distributed foreach under way"):
+        after.resume("r", 1, label="about-0")
+    app.resume("r", 1, label="about-0")
+    app.run_until_idle()
+    after.cancel("r")
+    after.run_until_idle()
+    assert ({0: "SUCCESS", 1: "CANCELED"}, [1]) == (children(app), SEEN["told"])
+
+
+def test_cancel_reaches_children_of_a_workflow_that_is_not_served() -> None:
+    """Where the process that cancels knows others alone."""
+    app, _, _ = ran(fanned(ask), [0, 2], "queue")
+    queue: Any = app.queue
+    plain = workflow("plain", input=int, output=int).then(double).commit()
+    LocalApp(App(plain), clock=app.clock, store=app.store, queue=queue).cancel("r")
+    assert {0: "CANCELED", 1: "CANCELED"} == children(app)
+
+
+def test_a_child_that_is_canceled_by_hand_is_no_run() -> None:
+    """No hook hears of it, and it does not expire by itself; children of its own are canceled."""
+    heard: list[str] = []
+
+    def hear(result: RunResult[Any]) -> None:
+        heard.append(result.run_id)
+
+    inner = workflow("inner", input=list[int], output=Any).foreach(ask, id="deep", distributed=True).commit()
+    outer = workflow("outer", input=list[list[int]], output=Any, on_finish=hear, retention=timedelta(days=1))
+    flow = outer.foreach(inner, id="fan", distributed=True, tolerated_failures=1).commit()
+    app, run, _ = ran(flow, [[0, 2]], "queue")
+    middle = child_id("r", 1, StepKey("fan"), 0)
+    app.cancel(middle)
+    app.run_until_idle()
+    ids = [middle, child_id(middle, 1, StepKey("fan[0]/deep"), 0)]
+    heads = [head for id in ids if (head := app.store.peek(RunRef("default", id))) is not None]
+    assert (["r"], "success") == (heard, run.result().status)
+    assert [(RunStatus.CANCELED, None)] * 2 == [(head.status, head.expires_at) for head in heads]
