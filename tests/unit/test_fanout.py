@@ -17,6 +17,7 @@ from flowcore.errors import AlreadyResumed, DefinitionChanged
 from flowcore.fanout import PATIENCE, child_id
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import RunStatus
+from flowcore.pace import Pace
 from flowcore.testing import Fault, FaultyStore, LocalApp, ShiftedClock, VirtualClock, WorkerDied
 from flowcore.testing.faults import Call
 
@@ -1062,3 +1063,41 @@ def test_a_child_that_is_canceled_by_hand_is_no_run() -> None:
     heads = [head for id in ids if (head := app.store.peek(RunRef("default", id))) is not None]
     assert (["r"], "success") == (heard, run.result().status)
     assert [(RunStatus.CANCELED, None)] * 2 == [(head.status, head.expires_at) for head in heads]
+
+
+def test_children_of_a_run_that_goes_in_circles_end_with_it() -> None:
+    """Like those of one that ends by itself."""
+
+    @step
+    def tick(number: int) -> int:
+        return number + 1
+
+    inner = workflow("inner", input=int, output=list[int]).map(lambda _: [0, 2], id="both")
+    asking = inner.foreach(ask, id="fan", distributed=True).commit()
+    circle = workflow("circle", input=int, output=int).dountil(tick, lambda _: False, id="loop").commit()
+    flow = workflow("outer", input=int, output=dict[str, Any]).parallel(asking, circle).commit()
+    clock = VirtualClock()
+    app = LocalApp(App(flow, pace=Pace(most_turns=1, most_hops=20)), clock=clock, queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start(0)
+    app.run_until_idle()
+    error = run.result().error
+    assert ("TooManyHops", {0: "CANCELED", 1: "CANCELED"}) == (error and error.type, children(app))
+
+
+def test_time_travel_cancels_the_children_of_the_life_before() -> None:
+    """Nobody wants their work any more, and no other life will name them again."""
+
+    @step
+    def first(numbers: list[int]) -> list[int]:
+        return numbers
+
+    flow = (
+        workflow("travels", input=list[int], output=Any).then(first).foreach(ask, id="fan", distributed=True).commit()
+    )
+    app, run, _ = ran(flow, [0, 2], "queue")
+    run.time_travel("first")
+    app.run_until_idle()
+    before = [app.store.peek(RunRef("default", child_id("r", 1, StepKey("fan"), first))) for first in (0, 1)]
+    assert ["CANCELED", "CANCELED"] == [head and head.status for head in before]
+    assert [0, 1] == [wait.index for wait in run.result().waits]
