@@ -241,7 +241,8 @@ class Session:
         if head.hops >= self.engine.pace.most_hops:
             message = f"the run was handed on {head.hops} times in a row without parking; it seems to go in circles"
             failure = StepFailure(type="TooManyHops", message=message)
-            return ledger.release(heads.finished(head, ledger.now(), failure=failure))
+            ledger.fail(failure)
+            return True
         return ledger.release(heads.handed_on(head, ledger.now()))
 
     # -- the time that is left ----------------------------------------------------------------------------------------
