@@ -206,7 +206,7 @@ class Engine:
         """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
         for _ in range(MOST_TRIES):
             head = self.cancel(run)
-            delete_children(self, run)
+            delete_children(self, head)
             if self.store.delete(run, last=heads.removed(head, self.clock.now())):
                 return
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being deleted. Try again.")
@@ -373,10 +373,11 @@ class Engine:
     def remove(self, head: Head) -> None:
         """Remove an expired run for good, unless it has changed.
 
-        The head is written first: whoever wants to bring the run back to life (time travel) finds it changed, and
-        learns from then on that it is gone; whoever finds it half removed goes on when ``due`` has passed.
+        Its children go while it still tells of them; a life that it begins meanwhile would begin its own again. Then
+        the head is written: whoever wants to bring the run back to life (time travel) finds it changed, and learns from
+        then on that it is gone; whoever finds it half removed goes on when ``due`` has passed.
         """
-        delete_children(self, head.run)
+        delete_children(self, head)
         self.store.delete(head.run, last=heads.removed(head, self.clock.now()))
 
     # -- driving ----------------------------------------------------------------------------------------------------

@@ -189,15 +189,16 @@ def take_up_children(engine: Engine, head: Head, *, here: bool, deadline: dateti
     return count
 
 
-def delete_children(engine: Engine, run: RunRef) -> None:
-    """Remove every child that any life of a run has had, for good."""
-    for join in engine.store.joins(run):
+def delete_children(engine: Engine, head: Head) -> None:
+    """Remove every child that any life of a run has had, for good; those of a later run of its id are left alone."""
+    for join in engine.store.joins(head.run):
         if join.chunk == 0:
             for first in range(0, join.total, join.shard):
-                child = RunRef(run.tenant, child_id(run.id, join.incarnation, join.key, first))
-                if engine.store.peek(child) is not None:
+                run = RunRef(head.run.tenant, child_id(head.run.id, join.incarnation, join.key, first))
+                child = engine.store.peek(run)
+                if child is not None and child.created_at == head.created_at:  # which is that of its run
                     delete_children(engine, child)
-                    engine.store.delete(child)
+                    engine.store.delete(run)
 
 
 def child_id(run_id: str, incarnation: int, key: StepKey, first: int) -> str:

@@ -448,6 +448,25 @@ def test_children_expire_with_their_run() -> None:
     assert [] == items(app)
 
 
+def test_a_slow_removal_takes_no_children_of_a_new_run() -> None:
+    """Another worker has removed the old one meanwhile, and the id was free: its children have the same names."""
+    flow, slow = fanned(ask), [True]
+
+    def freezes(call: Call) -> None:
+        if call.verb == "joins" and slow:
+            slow.clear()
+            app.workflow(flow).create_run("r").start([0, 2])
+            app.run_until_idle()
+
+    app = LocalApp(App(flow, retention=timedelta(days=1)))
+    app.workflow(flow).create_run("r").start([0, 2])
+    app.cancel("r")
+    app.clock.forward(days=2)
+    frozen = LocalApp(App(flow, retention=timedelta(days=1)), store=FaultyStore(app.store, freezes), clock=app.clock)
+    frozen.look(RunRef("default", "r"))
+    assert {0: "SUSPENDED", 1: "SUSPENDED"} == children(app)
+
+
 def test_a_paused_run_begins_no_items() -> None:
     """Children that are looked at meanwhile look again later; unpaused, all is done."""
     flow = fanned()
