@@ -133,12 +133,15 @@ def close(engine: Engine, graph: Graph, snapshot: Snapshot, key: StepKey | None)
                 _cancel_children(engine, snapshot.head, start.key, fan, nested=nests)
 
 
-def waits_in_children(engine: Engine, snapshot: Snapshot) -> list[StepRecord]:
-    """The open suspensions in the children of a run that is about to be parked: listings of waits are told of them."""
+def waits_in_children(engine: Engine, snapshot: Snapshot, *, is_late: Callable[[], bool]) -> list[StepRecord]:
+    """The open suspensions in the children of a run that is about to be parked: listings of waits are told of them.
+
+    Where there is no time to read every child that asks: those in the first ones, in one at least.
+    """
     if not any(fan.asking for fan in snapshot.fans.values()):
         return []
     graph = engine.graph(snapshot.head.workflow)
-    merged = whole(engine, graph, snapshot, everything=False)
+    merged = whole(engine, graph, snapshot, everything=False, is_late=is_late)
     return [record for record in open_waits(merged) if record.key not in snapshot.records]
 
 
@@ -659,8 +662,18 @@ def _is_in(part: Part, record: StepRecord) -> bool:
 # -- the whole --------------------------------------------------------------------------------------------------------
 
 
-def whole(engine: Engine, graph: Graph, snapshot: Snapshot, *, everything: bool) -> Snapshot:
-    """A run together with what its children know: which of them wait for answers; and, if asked, all they have done."""
+def whole(
+    engine: Engine,
+    graph: Graph,
+    snapshot: Snapshot,
+    *,
+    everything: bool,
+    is_late: Callable[[], bool] = lambda: False,
+) -> Snapshot:
+    """A run together with what its children know: which of them wait for answers; and, if asked, all they have done.
+
+    From when it ``is_late`` no other child is read, if one was.
+    """
     head = snapshot.head
     fans = fans_of(engine.store.joins(head.run, head.incarnation))
     records: dict[StepKey, StepRecord] = {}
@@ -674,7 +687,7 @@ def whole(engine: Engine, graph: Graph, snapshot: Snapshot, *, everything: bool)
             items = items_from(fan, first)
             waits = is_open and not fan.asking.isdisjoint(items)
             works = few and (nests or has_failed or not fan.done.issuperset(items))
-            if waits or works:
+            if (waits or works) and not (records and is_late()):
                 records |= _of_child(engine, graph, _child(head, key, first), everything=everything)
     merged = replace(fold(head, {**records, **snapshot.records}.values()), around=snapshot.around, fans=fans)
     if head.status is RunStatus.SUSPENDED and fans and not open_waits(merged):

@@ -14,7 +14,7 @@ from flowcore import App, FunctionContext, Run, RunResult, StepContext, Workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.core.view import Progress
 from flowcore.errors import AlreadyResumed, DefinitionChanged
-from flowcore.fanout import PATIENCE, child_id
+from flowcore.fanout import PATIENCE, child_id, touch
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import RunStatus
 from flowcore.pace import Pace
@@ -1120,3 +1120,24 @@ def test_time_travel_cancels_the_children_of_the_life_before() -> None:
     before = [app.store.peek(RunRef("default", child_id("r", 1, StepKey("fan"), first))) for first in (0, 1)]
     assert ["CANCELED", "CANCELED"] == [head and head.status for head in before]
     assert [0, 1] == [wait.index for wait in run.result().waits]
+
+
+def test_a_worker_that_has_no_time_to_read_every_child_that_asks_gives_the_run_back() -> None:
+    """The listing of waits is told of those that were read."""
+    read: list[str] = []
+
+    def slow(call: Call) -> None:
+        if is_slow and call.verb == "load" and call.run is not None and call.run.id.startswith("part-"):
+            read.append(call.run.id)
+            app.clock.forward(seconds=9)
+
+    is_slow: list[bool] = []
+    flow, clock = fanned(ask_once), VirtualClock()
+    app = LocalApp(App(flow), clock=clock, store=FaultyStore(MemoryStore(), slow), queue=MemoryQueue(clock))
+    app.workflow(flow).create_run("r").start(list(range(20)))
+    app.run_until_idle()
+    run = RunRef("default", "r")
+    touch(app.engine, run)
+    is_slow.append(True)
+    head = app.look(run, deadline=clock.now() + timedelta(seconds=30))
+    assert (RunStatus.SUSPENDED, True, 4) == (head and head.status, bool(head and head.waiting_since), len(read))
