@@ -851,9 +851,15 @@ def ask_once(number: int, ctx: StepContext[int, int]) -> int:
     return number
 
 
+@step
+def fails_anyway(value: Any) -> int:
+    """Whatever it is given."""
+    raise ValueError(f"{value} is no good")
+
+
 def beside_a_failure(fan: Workflow[Any, Any]) -> Workflow[Any, Any]:
     """A foreach, and beside it something that fails after a minute."""
-    later = workflow("later", input=Any, output=int).sleep(timedelta(minutes=1), id="nap").then(fails).commit()
+    later = workflow("later", input=Any, output=int).sleep(timedelta(minutes=1), id="nap").then(fails_anyway).commit()
     return workflow("beside", input=Any, output=dict[str, Any]).parallel(fan, later).commit()
 
 
@@ -871,8 +877,12 @@ def test_an_answer_that_was_applied_is_used_though_the_run_fails_beside_it(distr
 
 def test_an_answer_deep_inside_is_used_though_the_run_fails_beside_it() -> None:
     """Also one to the child of a child, of which the run itself hears nothing."""
-    inner = workflow("inner", input=list[int], output=Any).foreach(ask_once, id="deep", distributed=True).commit()
-    outer = workflow("outer", input=list[list[int]], output=Any).foreach(inner, id="fan", distributed=True).commit()
+    inner = workflow("inner", input=list[int], output=list[int]).foreach(ask_once, id="deep", distributed=True).commit()
+    outer = (
+        workflow("outer", input=list[list[int]], output=list[list[int]])
+        .foreach(inner, id="fan", distributed=True)
+        .commit()
+    )
     app, run, _ = ran(beside_a_failure(outer), [[1, 2]], "queue")
     app.clock.forward(minutes=2)
     app.resume("r", 5, label="about-0")
@@ -898,10 +908,11 @@ def ask_or_break(number: int, ctx: StepContext[int, int]) -> int:
 @pytest.mark.parametrize("distributed", [False, True])
 def test_an_item_with_a_foreach_in_which_something_moves_is_waited_for(distributed: bool) -> None:
     """Another item of it asks; but the one that sleeps will fail, in front of the item that has."""
-    slow = workflow("slow", input=int, output=Any).sleep(naps, id="nap").then(ask_or_break).commit()
-    inner = workflow("inner", input=list[int], output=Any)
-    inner = inner.foreach(slow, id="deep", concurrency=2, distributed=distributed).commit()
-    flow = workflow("outer", input=list[list[int]], output=Any).foreach(inner, id="fan", distributed=True).commit()
+    slow = workflow("slow", input=int, output=int).sleep(naps, id="nap").then(ask_or_break).commit()
+    deep = workflow("inner", input=list[int], output=list[int])
+    inner = deep.foreach(slow, id="deep", concurrency=2, distributed=distributed).commit()
+    outer = workflow("outer", input=list[list[int]], output=list[list[int]])
+    flow = outer.foreach(inner, id="fan", distributed=True).commit()
     app, run, _ = ran(flow, [[0, 1], [9]], "queue")
     app.advance(seconds=6)
     before = run.result().status
@@ -912,9 +923,10 @@ def test_an_item_with_a_foreach_in_which_something_moves_is_waited_for(distribut
 
 def test_a_foreach_in_an_item_of_which_nothing_moves_is_not_waited_for() -> None:
     """Items that nobody has begun, because others keep their slots, do not move."""
-    inner = workflow("inner", input=list[int], output=Any)
-    inner = inner.foreach(ask, id="deep", concurrency=1, distributed=True).commit()
-    flow = workflow("outer", input=list[list[int]], output=Any).foreach(inner, id="fan", distributed=True).commit()
+    deep = workflow("inner", input=list[int], output=list[int])
+    inner = deep.foreach(ask, id="deep", concurrency=1, distributed=True).commit()
+    outer = workflow("outer", input=list[list[int]], output=list[list[int]])
+    flow = outer.foreach(inner, id="fan", distributed=True).commit()
     app, run, result = ran(flow, [[0, 2, 4]], "queue")
     status = app.store.peek(RunRef("default", "r"))
     assert ("suspended", RunStatus.SUSPENDED) == (result.status, status and status.status)
@@ -979,9 +991,13 @@ def test_a_run_goes_on_waiting_while_an_answered_item_deep_inside_moves() -> Non
     def ask_and_nap(number: int, ctx: StepContext[int, int]) -> int:
         return ctx.suspend(number) if ctx.resume_data is None else number
 
-    slow = workflow("slow", input=int, output=Any).then(ask_and_nap).sleep(timedelta(minutes=9), id="nap").commit()
-    inner = workflow("inner", input=list[int], output=Any).foreach(slow, id="deep", distributed=True).commit()
-    outer = workflow("outer", input=list[list[int]], output=Any).foreach(inner, id="fan", distributed=True).commit()
+    slow = workflow("slow", input=int, output=int).then(ask_and_nap).sleep(timedelta(minutes=9), id="nap").commit()
+    inner = workflow("inner", input=list[int], output=list[int]).foreach(slow, id="deep", distributed=True).commit()
+    outer = (
+        workflow("outer", input=list[list[int]], output=list[list[int]])
+        .foreach(inner, id="fan", distributed=True)
+        .commit()
+    )
     app, run, _ = ran(beside_a_failure(outer), [[3]], "queue")
     app.resume("r", 5, index=0)
     app.run_until_idle()
@@ -999,7 +1015,7 @@ def test_an_item_whose_wait_has_timed_out_is_waited_for() -> None:
     def patient(number: int, ctx: StepContext[int, None]) -> int:
         return number if ctx.timed_out else ctx.suspend(timeout=timedelta(seconds=30))
 
-    slow = workflow("slow", input=int, output=Any).then(patient).sleep(timedelta(minutes=9), id="nap").commit()
+    slow = workflow("slow", input=int, output=int).then(patient).sleep(timedelta(minutes=9), id="nap").commit()
     app, run, _ = ran(beside_a_failure(fanned(slow)), [3], "queue")
     app.advance(minutes=2)
     before = run.result().status
@@ -1010,7 +1026,7 @@ def test_an_item_whose_wait_has_timed_out_is_waited_for() -> None:
 
 def test_a_run_is_not_looked_at_when_a_child_falls_asleep() -> None:
     """Nothing is done by that, and nobody asks."""
-    inner = workflow("inner", input=int, output=Any).sleep(timedelta(minutes=1), id="one").then(double)
+    inner = workflow("inner", input=int, output=int).sleep(timedelta(minutes=1), id="one").then(double)
     slow = inner.sleep(timedelta(minutes=1), id="two").then(double, id="again").commit()
     app, run, _ = ran(fanned(slow), [1, 2, 3], "queue")
     before = app.store.peek(RunRef("default", "r"))
@@ -1025,7 +1041,7 @@ def test_a_child_hands_in_each_item_once() -> None:
     committed: list[str] = []
 
     def watched(call: Call) -> None:
-        if call.verb == "commit" and call.run.id == "r":
+        if call.verb == "commit" and call.run == RunRef("default", "r"):
             committed.append(call.verb)
 
     flow, clock = fanned(ask_once, shard=5), VirtualClock()
@@ -1071,8 +1087,10 @@ def test_a_child_that_is_canceled_by_hand_is_no_run() -> None:
     def hear(result: RunResult[Any]) -> None:
         heard.append(result.run_id)
 
-    inner = workflow("inner", input=list[int], output=Any).foreach(ask, id="deep", distributed=True).commit()
-    outer = workflow("outer", input=list[list[int]], output=Any, on_finish=hear, retention=timedelta(days=1))
+    inner = workflow("inner", input=list[int], output=list[int]).foreach(ask, id="deep", distributed=True).commit()
+    outer = workflow(
+        "outer", input=list[list[int]], output=list[list[int] | None], on_finish=hear, retention=timedelta(days=1)
+    )
     flow = outer.foreach(inner, id="fan", distributed=True, tolerated_failures=1).commit()
     app, run, _ = ran(flow, [[0, 2]], "queue")
     middle = child_id("r", 1, StepKey("fan"), 0)
@@ -1112,7 +1130,10 @@ def test_time_travel_cancels_the_children_of_the_life_before() -> None:
         return numbers
 
     flow = (
-        workflow("travels", input=list[int], output=Any).then(first).foreach(ask, id="fan", distributed=True).commit()
+        workflow("travels", input=list[int], output=list[int])
+        .then(first)
+        .foreach(ask, id="fan", distributed=True)
+        .commit()
     )
     app, run, _ = ran(flow, [0, 2], "queue")
     run.time_travel("first")
