@@ -485,9 +485,15 @@ class App:
             return []
         return [replace(wait, doors=self.engine.doors(self.tenant)) for wait in found]
 
-    def look(self, run: RunRef, *, deadline: datetime | None = None) -> Head | None:
-        """Drive a run if there is anything to do in it: what a worker does with a hint. None: no such run."""
-        return self.engine.look(run, deadline=deadline)
+    def look(self, run: RunRef, *, deadline: datetime | None = None, is_fresh: bool = True) -> Head | None:
+        """Drive a run if there is anything to do in it: what a worker does with a hint. None: no such run.
+
+        Args:
+            deadline: when this worker's life ends.
+            is_fresh: whether all of its life is still before it. One that has spent some on other runs hands on a step
+                whose ``timeout=`` does not fit into the rest; otherwise the second in a row begins it.
+        """
+        return self.engine.look(run, deadline=deadline, is_fresh=is_fresh)
 
     def hint(self, run_id: str) -> None:
         """Have a run looked at now: one that a transaction of yours has started or answered with its items.

@@ -125,8 +125,13 @@ class Engine:
         self.hints.send(head.run, at=now, version=head.version)
         return snapshot, True
 
-    def look(self, run: RunRef, *, deadline: datetime | None = None, per_step: bool = False) -> Head | None:
-        """A hint has come: drive the run if there is anything to do. None when there is no such run."""
+    def look(
+        self, run: RunRef, *, deadline: datetime | None = None, per_step: bool = False, is_fresh: bool = False
+    ) -> Head | None:
+        """A hint has come: drive the run if there is anything to do. None when there is no such run.
+
+        ``is_fresh``: ``deadline`` is as far away as any worker's is.
+        """
         now = self.clock.now()
         claim = self._claim(run, deadline)
         match claim:
@@ -141,7 +146,7 @@ class Engine:
                 return self._unless_expired(head)
             case Claimed(head):
                 try:
-                    return self._claimed(head, deadline, per_step=per_step)
+                    return self._claimed(head, deadline, per_step=per_step, is_fresh=is_fresh)
                 except RunNotFound:  # it was deleted while it was being driven
                     return None
             case _:
@@ -382,7 +387,7 @@ class Engine:
 
     # -- driving ----------------------------------------------------------------------------------------------------
 
-    def _claimed(self, head: Head, deadline: datetime | None, *, per_step: bool) -> Head:
+    def _claimed(self, head: Head, deadline: datetime | None, *, per_step: bool, is_fresh: bool) -> Head:
         try:
             snapshot = self.load_held(head)
         except BlobLost as lost:
@@ -395,7 +400,7 @@ class Engine:
         if graph is None:
             reason = f"no workflow {head.workflow!r} is served here; deploy it again, then resume or cancel the run"
             return self.blocked(snapshot, reason).head
-        return self.drive(graph, snapshot, deadline, per_step=per_step).head
+        return self.drive(graph, snapshot, deadline, per_step=per_step, is_fresh=is_fresh).head
 
     def _claim(self, run: RunRef, deadline: datetime | None) -> Claimed | NotClaimable:
         now = self.clock.now()
@@ -417,7 +422,15 @@ class Engine:
             self.hints.send(head.run, at=head.wake, version=head.version)
         return head
 
-    def drive(self, graph: Graph, snapshot: Snapshot, deadline: datetime | None, *, per_step: bool = False) -> Snapshot:
+    def drive(
+        self,
+        graph: Graph,
+        snapshot: Snapshot,
+        deadline: datetime | None,
+        *,
+        per_step: bool = False,
+        is_fresh: bool = False,
+    ) -> Snapshot:
         """Drive a run this worker holds until it is parked, ended or handed on; the run as it stands then."""
         while True:
             met, snapshot = as_met(graph, snapshot)
@@ -429,11 +442,12 @@ class Engine:
                 snapshot = renewed_snapshot(met, snapshot)
             except (Outdated, BlobLost) as error:
                 return self.blocked(snapshot, str(error))
-            session = Session(self, met, snapshot, deadline, per_step=per_step)
+            session = Session(self, met, snapshot, deadline, per_step=per_step, is_fresh=is_fresh)
             snapshot = session.run()
             if not session.children or snapshot.head.status not in TAKEABLE:
                 return snapshot
-            looked = [self.look(child, deadline=deadline) for child in dict.fromkeys(session.children)]
+            children = dict.fromkeys(session.children)
+            looked = [self.look(child, deadline=deadline, is_fresh=is_fresh) for child in children]
             if deadline is not None and any(head and head.status is RunStatus.QUEUED for head in looked):
                 return self.read_again(snapshot)  # it needs more time than is left; to look again would find the same
             claim = self._claim(snapshot.head.run, deadline)

@@ -331,7 +331,7 @@ def _park(engine: Engine, child: Head, fan: Fan) -> bool:
     seen = _seen(engine, engine.graph(child.workflow), child.run)
     if seen is None or child.part is None or seen.head.version != child.version:
         return False
-    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(engine, seen, child.part, engine.time_of(seen))
+    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(engine, seen, child.part, child.updated_at)
     if waits.asking <= fan.asking and waits.parked <= fan.parked:
         return False
     for join in engine.store.joins(run, child.incarnation, child.part.key):
@@ -369,7 +369,7 @@ def _left_waiting(
         child = _seen(engine, graph, _child(head, start.key, first))
         if child is None or child.head.part is None:
             continue
-        parked = _waits_of(engine, child, child.head.part, engine.time_of(child)).parked
+        parked = _waits_of(engine, child, child.head.part, child.head.updated_at).parked
         items = waiting.intersection(items_from(fan, first))
         if not child.head.is_terminal:
             fan = replace(fan, parked=fan.parked - (items - parked))
@@ -584,6 +584,7 @@ _NO_WAITS = _Waits(frozenset(), frozenset())
 
 
 def _waits_of(engine: Engine, snapshot: Snapshot, part: Part, now: datetime) -> _Waits:
+    """Where somebody must answer, of a child that was given back ``now``: what has fallen due since moves as well."""
     moving = {start.key for start in open_fans(snapshot) if _is_moving(engine, snapshot, start.key)}
     moving |= {
         record.key

@@ -79,12 +79,12 @@ def take_over(engine: Engine, head: Head, deadline: datetime | None) -> Head:
     now, graph = engine.clock.now(), engine.graphs.get(head.workflow)
     if not head.outbox or head.due is None or head.due > now:
         return head
-    if graph is None:
-        _LOGGER.warning("hooks of a workflow that is not served here", extra=_extra(head))
-        return head
     taken = heads.taken_up(head, lease(engine, now, deadline))
     if not isinstance(engine.store.move(taken, version=head.version), Written):
         return head
+    if graph is None:  # looked at again later on, and no sign until then that workers do not come
+        _LOGGER.warning("hooks of a workflow that is not served here", extra=_extra(head))
+        return taken
     loaded = engine.store.load(taken.run, taken, everything=True)
     return taken if loaded is None else tell(engine, graph, fold(taken, loaded[1].values())).head
 

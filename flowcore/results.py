@@ -65,6 +65,8 @@ class RunResult(Generic[Out]):
     """After a resume: what became of the answer."""
     replayed: bool = False
     """After a start or a resume: the same request had been made before, and this one changed nothing."""
+    left_out: list[str] = field(default_factory=list)
+    """After a change over HTTP: fields that are empty here, because the answer would have been too large with them."""
     version: int
     created_at: datetime
     updated_at: datetime

@@ -41,13 +41,26 @@ class Session:
     """One worker driving one run it holds. Ends by releasing the run, or by noticing that it no longer holds it."""
 
     def __init__(
-        self, engine: Engine, graph: Graph, snapshot: Snapshot, deadline: datetime | None, *, per_step: bool = False
+        self,
+        engine: Engine,
+        graph: Graph,
+        snapshot: Snapshot,
+        deadline: datetime | None,
+        *,
+        per_step: bool = False,
+        is_fresh: bool = False,
     ) -> None:
-        """Drive ``snapshot``, which this process holds, until ``deadline``; ``per_step``: one step, then pause."""
+        """Drive ``snapshot``, which this process holds, until ``deadline``.
+
+        Args:
+            per_step: one step, then pause.
+            is_fresh: no worker has more time than there is until ``deadline``.
+        """
         self.engine = engine
         self.graph = graph
         self.deadline = deadline
         self.per_step = per_step
+        self.is_fresh = is_fresh
         self.is_stepped = False
         runner = Runner(engine.clock, engine.ids, engine.loop.wait_for)
         tracer = engine.tracer
@@ -251,14 +264,15 @@ class Session:
         """Whether ``action`` is begun here, and not left to another worker.
 
         A step that says how long it may take needs that much left. A run that was handed on for it, and by whose new
-        worker nothing has been done yet, is not handed on again: no other worker would have more time.
+        worker nothing has been done yet, neither in this run nor in another, is not handed on again: no other worker
+        would have more time.
         """
         if self._is_out_of_time():
             return False
         needed = time_for(action)
         if needed is None or self.deadline is None or self.ledger.remaining() >= needed + self.engine.pace.margin:
             return True
-        return self.underway.turns == 0 and self.ledger.snapshot.head.hops > 0
+        return self.is_fresh and self.underway.turns == 0 and self.ledger.snapshot.head.hops > 0
 
     def _is_out_of_time(self) -> bool:
         """Whether no more work is begun here: too little time is left, or as much was done as one worker should."""

@@ -6,14 +6,14 @@ life of its run, or folded together with others, tells what it told before, unde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from flowcore.cloudevents import CloudEvent, Kind, Telling, fitting, instant_text, source_of
 from flowcore.core.events import failure_json
 from flowcore.keys import RunRef, dotted, index_of, is_once, turn_number
 from flowcore.model import Json, Outcome, StepRecord, wait_id
+from flowcore.parcels import parcels_in, replace
 
 _KINDS: dict[Outcome, Kind] = {
     Outcome.OK: "step-success",
@@ -54,17 +54,17 @@ class StepChange:
     def _event(self, kind: Kind, record: StepRecord, telling: Telling) -> CloudEvent:
         """The id has no incarnation in it, so that a copy in a later life is the same event."""
         at = int(record.at.timestamp() * 1000)
+        values = _values(record) if telling.include_payload else {}
         return CloudEvent(
             id=f"{self.run.id}/{record.key}/{at}/{record.gen}/{kind}",
             source=source_of(self.run),
             kind=kind,
             subject=self.run.id,
             time=record.at,
-            data={**self._facts(kind, record), **(_values(record) if telling.include_payload else {})},
+            data={**self._facts(kind, record), **fitting({**_answerer(kind, record), **values})},
         )
 
     def _facts(self, kind: Kind, record: StepRecord) -> dict[str, Json]:
-        answer = record.answer if kind == "step-resumed" else None
         found: dict[str, Json] = {
             "run_id": self.run.id,
             "tenant": self.run.tenant,
@@ -73,11 +73,9 @@ class StepChange:
             "index": index_of(record.key),
             "iteration": turn_number(record.key),
             "attempt": record.attempt,
-            "wait": wait_id(record, self.incarnation) if kind == "step-suspended" else None,
+            "wait": _wait(record, self.incarnation) if kind == "step-suspended" else None,
             "label": record.label if kind == "step-suspended" else None,
             "until": instant_text(record.until),
-            "by": None if answer is None else answer.by,
-            "via": None if answer is None else answer.via,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -91,13 +89,32 @@ def _kind(before: StepRecord | None, after: StepRecord) -> Kind | None:
     return _KINDS.get(after.outcome)
 
 
-def _values(record: StepRecord) -> dict[str, Json]:
+def _wait(record: StepRecord, incarnation: int) -> str:
+    """The id of a suspension; without looking at its alternatives where those are too large for the item.
+
+    A single one is its record's label, and where there are several the record has none: see core.alternatives.
+    """
+    if "alternatives" not in parcels_in(record):
+        return wait_id(record, incarnation)
+    whole = wait_id(replace(record, alternatives=()), incarnation)
+    return whole if record.label is None else f"{whole}:{record.label}"
+
+
+def _answerer(kind: Kind, record: StepRecord) -> dict[str, Callable[[], Json]]:
+    """Who answered, over which channel: no values, but stored with what he said, and so perhaps in the bucket."""
+    if kind != "step-resumed":
+        return {}
+    return {
+        "by": lambda: None if record.answer is None else record.answer.by,
+        "via": lambda: None if record.answer is None else record.answer.via,
+    }
+
+
+def _values(record: StepRecord) -> dict[str, Callable[[], Json]]:
     shown = record.outcome is Outcome.SUSP
-    return fitting(
-        {
-            "output": partial(getattr, record, "output"),
-            "payload": (lambda: record.shown) if shown else (lambda: None),
-            "resume_data": lambda: None if record.answer is None else record.answer.data,
-            "error": lambda: failure_json(record.failure),
-        }
-    )
+    return {
+        "output": lambda: record.output,
+        "payload": lambda: record.shown if shown else None,
+        "resume_data": lambda: None if record.answer is None else record.answer.data,
+        "error": lambda: failure_json(record.failure),
+    }

@@ -39,4 +39,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
     stopped = publish(app, found, bus, letters)
     metrics.add_metric(name="ChangesRead", unit=MetricUnit.Count, value=len(found))
     metrics.add_metric(name="BatchesUntold", unit=MetricUnit.Count, value=int(stopped is not None))
+    metrics.add_metric(
+        name="LettersDropped", unit=MetricUnit.Count, value=0 if letters is None else letters.refused.take()
+    )
     return {"batchItemFailures": [] if stopped is None else [{"itemIdentifier": stopped}]}

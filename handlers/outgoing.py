@@ -5,7 +5,7 @@ A letter that was not taken comes again after a pause that grows, and is set asi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
@@ -15,9 +15,10 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from flowcore.adapters.egress import Refused, Sender
+from flowcore.errors import SettingsError
 from flowcore.outgoing import decode_letter, pause_after
 from handlers.bootstrap import mail, served_app
-from handlers.secrets import secrets_at
+from handlers.secrets import SecretsUnavailable, secrets_at
 
 logger = Logger(service="flowcore-outgoing")
 metrics = Metrics(namespace="flowcore", service="flowcore-outgoing")
@@ -27,7 +28,7 @@ letters, sender = mail(), Sender()
 
 
 class NotTakenError(Exception):
-    """The receiver did not take a letter; the queue brings it again."""
+    """A letter could not be signed, or its receiver did not take it; the queue brings it again."""
 
 
 def send(record: SQSRecord) -> None:
@@ -38,7 +39,10 @@ def send(record: SQSRecord) -> None:
         logger.warning("letter dropped: nobody is called that any more", extra={"to": letter.to, "letter": letter.id})
         metrics.add_metric(name="LettersDropped", unit=MetricUnit.Count, value=1)
         return
-    headers = letter.headers(app.clock.now(), secrets_at(receiver.secret))
+    try:
+        headers = letter.headers(app.clock.now(), secrets_at(receiver.secret))
+    except (SecretsUnavailable, SettingsError) as error:  # trouble of ours, which may take as long as the receiver's
+        _again(record, letter.to, str(error))
     came = sender.post(receiver.target, headers, letter.body.encode())
     if isinstance(came, Refused):
         _again(record, letter.to, came.reason)
@@ -46,7 +50,7 @@ def send(record: SQSRecord) -> None:
     metrics.add_metric(name="LettersTaken", unit=MetricUnit.Count, value=1)
 
 
-def _again(record: SQSRecord, to: str, reason: str) -> None:
+def _again(record: SQSRecord, to: str, reason: str) -> NoReturn:
     """Have the letter come again, later each time. Raises: NotTakenError."""
     tries = int(record.attributes.approximate_receive_count)
     logger.warning("letter not taken", extra={"to": to, "reason": reason, "tries": tries})

@@ -7,6 +7,7 @@ gone, asleep or ended is acknowledged too.
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
@@ -26,8 +27,12 @@ processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failu
 app = served_app()
 
 
-def look(record: SQSRecord, lambda_context: LambdaContext) -> None:
-    """Drive the run that one message hints at, for as long as this invocation lives."""
+def look(record: SQSRecord, lambda_context: LambdaContext, *, first: str) -> None:
+    """Drive the run that one message hints at, for as long as this invocation lives.
+
+    Args:
+        first: id of the batch's first message: only its run has the whole of this life before it.
+    """
     try:
         hint = decode_hint(record.body)
     except MalformedRequest as error:
@@ -36,7 +41,7 @@ def look(record: SQSRecord, lambda_context: LambdaContext) -> None:
         return
     logger.set_correlation_id(hint.run.id)
     deadline = app.clock.now() + timedelta(milliseconds=lambda_context.get_remaining_time_in_millis())
-    head = app.look(hint.run, deadline=deadline)
+    head = app.look(hint.run, deadline=deadline, is_fresh=record.message_id == first)
     logger.info("looked", extra={"run_id": hint.run.id, "status": head.public_status if head else "gone"})
     metrics.add_metric(name="HintsHandled" if head else "HintsForNobody", unit=MetricUnit.Count, value=1)
 
@@ -46,6 +51,7 @@ def look(record: SQSRecord, lambda_context: LambdaContext) -> None:
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Handle one batch; messages that failed are named, so that only they come again."""
     metrics.add_metric(name="HintsReceived", unit=MetricUnit.Count, value=len(event["Records"]))
-    failed = process_partial_response(event=event, record_handler=look, processor=processor, context=context)
+    handle = partial(look, first=event["Records"][0]["messageId"])
+    failed = process_partial_response(event=event, record_handler=handle, processor=processor, context=context)
     metrics.add_metric(name="HintsLost", unit=MetricUnit.Count, value=hints_lost())
     return failed

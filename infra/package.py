@@ -27,9 +27,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--python", default="3.12", help="version of the Lambda runtime")
     parser.add_argument("--platform", default="aarch64-manylinux2014", help="of the Lambda runtime")
     parser.add_argument("packages", nargs="*", default=["examples"], help="folders with the App and what it imports")
+    parser.add_argument("--requirements", type=Path, help="file with what these packages need besides, one a line")
     options = parser.parse_args(arguments)
     shutil.rmtree(TARGET, ignore_errors=True)
-    stage_dependencies(TARGET, python=options.python, platform=options.platform)
+    install = installing(TARGET, python=options.python, platform=options.platform, requirements=options.requirements)
+    subprocess.run(install, check=True)
     stage_code(TARGET, [PROJECT / name for name in OURS] + [Path(name) for name in options.packages])
     compiled = options.python == f"{sys.version_info.major}.{sys.version_info.minor}"
     if compiled:
@@ -44,20 +46,24 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def stage_dependencies(target: Path, *, python: str, platform: str) -> None:
-    """Install the locked dependencies for the runtime into ``target``."""
+def installing(target: Path, *, python: str, platform: str, requirements: Path | None = None) -> list[str]:
+    """The command that installs into ``target`` what flowcore and the author need, for the runtime.
+
+    What ``requirements.lock`` knows comes in its version: with these flowcore was tested.
+    """
     installer = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--quiet", "--no-build"]
     options = ["--target", str(target), "--python-version", python, "--python-platform", platform]
-    subprocess.run(
-        [*installer, *options, "--constraints", str(PROJECT / "requirements.lock"), *DEPENDENCIES], check=True
-    )
+    locked = ["--constraints", str(PROJECT / "requirements.lock")]
+    further = [] if requirements is None else ["--requirements", str(requirements)]
+    return [*installer, *options, *locked, *DEPENDENCIES, *further]
 
 
 def stage_code(target: Path, packages: Iterable[Path]) -> None:
-    """Copy ``packages`` into ``target``, without what tools left in them. The testing kit stays at home."""
-    left_behind = shutil.ignore_patterns("__pycache__", "*.pyc", "testing")
+    """Copy ``packages`` into ``target``, without what tools left in them. Our testing kit stays at home."""
+    leftovers = ("__pycache__", "*.pyc")
     for package in packages:
-        shutil.copytree(package, target / package.name, ignore=left_behind)
+        ours = ("testing",) if package == PROJECT / "flowcore" else ()
+        shutil.copytree(package, target / package.name, ignore=shutil.ignore_patterns(*leftovers, *ours))
 
 
 if __name__ == "__main__":

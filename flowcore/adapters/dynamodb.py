@@ -248,7 +248,7 @@ class DynamoStore:
         put = self._putting(item, *((_ABSENT, {}) if prior is None else (_SAME_RECORD, occurrence(prior))))
         try:
             changes = [{"Put": put}, *map(typed, effects)]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             return EffectMoved(None, type(error).__name__, str(error))
         try:
             self._transact(token, changes)

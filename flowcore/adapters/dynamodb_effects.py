@@ -20,7 +20,10 @@ _MISUSED = frozenset({"ValidationException", "ResourceNotFoundException", "Acces
 
 
 def typed(effect: Effect) -> dict[str, Any]:
-    """The entry as the low-level client takes it. Raises: TypeError for a value that DynamoDB has no type for."""
+    """The entry as the low-level client takes it.
+
+    Raises: TypeError, ValueError, RecursionError for a value that DynamoDB has no type for, or cannot hold.
+    """
     ((verb, body),) = effect.items()
     written = {name: _typed(value) if name in _VALUES else value for name, value in body.items()}
     return {verb: {"ReturnValuesOnConditionCheckFailure": "NONE", **written}}
@@ -48,7 +51,10 @@ def _typed(values: Mapping[str, Any]) -> Mapping[str, Any]:
     from boto3.dynamodb.types import TypeSerializer  # noqa: PLC0415  # only who writes plain values pays for it
 
     serializer = TypeSerializer()
-    return {name: serializer.serialize(_exact(value)) for name, value in values.items()}
+    try:
+        return {name: serializer.serialize(_exact(value)) for name, value in values.items()}
+    except ArithmeticError as error:  # the serializer lets those of decimal pass, which name no reason
+        raise ValueError("a number has more than the 38 digits, or lies beyond the 9.9E+125, of DynamoDB") from error
 
 
 def _is_typed(value: Any) -> bool:

@@ -16,6 +16,7 @@ from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, inst
 from flowcore.adapters.dynamodb_heads import decode_summary, list_position, tag_text
 from flowcore.adapters.dynamodb_keys import list_key
 from flowcore.errors import MalformedRequest
+from flowcore.keys import is_run_id
 from flowcore.model import Page, RunFilter, RunSummary
 
 MOST_LOOKED_AT = 20_000
@@ -195,6 +196,6 @@ def lines_before(cursor: str | None) -> str:
     """The sort key below which the next page of a log of deliveries lies. Raises: MalformedRequest."""
     if cursor is None:
         return "D$"
-    if not cursor[:1].isdigit():
+    if not (cursor[:1].isdigit() and is_run_id(cursor)):  # a key that is too long is no trouble of the store's
         raise MalformedRequest("This cursor was not given here.")
     return f"D#{cursor}"

@@ -127,7 +127,7 @@ class RoomyStore:
         if not isinstance(self.inner, Handing):
             raise NeedsDynamoDB("what is to be written in a transaction of one's own")
         store, items = self.inner.handing()
-        return RoomyStore(store, self.blobs, self._ids, largest=self._largest), items
+        return RoomyStore(store, self.blobs, self._ids, largest=self._largest, inline=self._inline), items
 
     # -- what may grow large --
 

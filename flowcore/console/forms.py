@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Literal, TypeAlias
 
@@ -22,6 +23,8 @@ WHOLE = "value"
 _MOST_FIELDS = 200
 _MOST_DEPTH = 5
 """Objects inside each other that get fields of their own; what lies deeper is asked for as JSON."""
+_NOTHING: Sequence[Json] = (None, "", [], {})
+"""Defaults that are the same as what was left empty."""
 _LONG = 200
 """Characters from which on a text gets several lines."""
 _FORMATS: Mapping[str, Kind] = {"date": "date", "date-time": "instant", "email": "email"}
@@ -57,7 +60,11 @@ def fields(schema: Mapping[str, Json]) -> list[Field]:
 
 
 def read(form: Sequence[Field], posted: Mapping[str, Sequence[str]]) -> Json:
-    """The value that a posted form stands for. What was left empty and need not be given is left out."""
+    """The value that a posted form stands for. What was left empty and need not be given is left out.
+
+    A default that was shown and has been removed is given as nothing, or the model would put it in again: what is
+    recorded is what the page has shown. What was not posted at all is left out.
+    """
     value: dict[str, Json] = {}
     for one in form:
         found = _given(one, posted.get(one.name, ()))
@@ -114,8 +121,16 @@ def _kind(schema: Mapping[str, Json]) -> Kind:
             return _FORMATS.get(schema.get("format", ""), lines)
         case "array" if isinstance(items, dict) and "enum" in items:
             return "choices"
+        case _ if _is_text_or_number(schema):
+            return "text"
         case _:
             return "json"
+
+
+def _is_text_or_number(schema: Mapping[str, Json]) -> bool:
+    """A decimal, for one. As JSON it would become a float, and ``12.50`` another number than the one that was typed."""
+    kinds = {one.get("type") for one in schema.get("anyOf", ())} - {"null"}
+    return "string" in kinds and kinds <= {"string", "number", "integer"}
 
 
 def _resolved(schema: Json, root: Mapping[str, Json]) -> dict[str, Json]:
@@ -135,14 +150,18 @@ def _resolved(schema: Json, root: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _given(one: Field, sent: Sequence[str]) -> tuple[Json] | None:
-    """What one control gave; None when it was left empty."""
+    """What one control gave; None when it was left empty, and there was nothing to be removed."""
     text = sent[0] if sent else ""
-    if one.kind == "choices":
-        return ([_plain(choice) for choice in sent],) if sent or one.required else None
+    is_removed = bool(sent) and one.default not in _NOTHING
+    if one.default is not None and list(sent) == typed(one):
+        return (one.default,)
+    if one.kind == "choices":  # sent beside them is an empty one, which says that the person has seen them
+        chosen = [_plain(choice) for choice in sent if choice]
+        return (chosen,) if chosen or is_removed or one.required else None
     if one.kind in ("text", "lines"):
-        return (text.replace("\r\n", "\n"),) if text or (one.required and sent) else None
+        return (text.replace("\r\n", "\n"),) if text or is_removed or (one.required and sent) else None
     if not text.strip():
-        return None
+        return (None,) if is_removed else None
     if one.kind == "instant" and text[-1:].isdigit() and "+" not in text:
         return (f"{text}Z",)
     if one.kind in ("date", "instant", "email"):
@@ -177,4 +196,15 @@ def typed(one: Field) -> list[str]:
         return []
     if one.kind == "choices" and isinstance(one.default, list):
         return [json.dumps(value) for value in one.default]
+    if one.kind == "instant" and isinstance(one.default, str):
+        return [_in_utc(one.default)]
     return [one.default if isinstance(one.default, str) and one.kind != "choice" else json.dumps(one.default)]
+
+
+def _in_utc(instant: str) -> str:
+    """As a browser's control for an instant takes it: without a zone, which is UTC here."""
+    try:
+        found = datetime.fromisoformat(instant)
+    except ValueError:
+        return instant
+    return (found.astimezone(UTC) if found.tzinfo else found).replace(tzinfo=None).isoformat()

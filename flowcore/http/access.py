@@ -59,7 +59,7 @@ class Policy:
     """What a deployment wants to know of its callers.
 
     Args:
-        tenant_claim: the claim that names the caller's tenant; None: everybody has the same runs.
+        tenant_claim: the claim that names the caller's tenant; None: everybody has the runs of the App that is served.
         owner_claim: the claim that must be a run's ``resource_id``, unless the caller is an admin; None: every caller
             sees every run of his tenant.
         issuer: who must have issued the token; None: the gateway's word is enough.
@@ -79,7 +79,7 @@ class Caller:
 
     name: str | None = None
     """A token's subject or an IAM identity; kept with what he does."""
-    tenant: str = "default"
+    tenant: str
     owner: str | None = None
     """Sees only runs of this ``resource_id``; None: all of the tenant."""
     scopes: frozenset[str] = _SCOPES
@@ -89,19 +89,22 @@ class Caller:
         return scope in self.scopes or "admin" in self.scopes
 
 
-def caller_of(policy: Policy, event: Mapping[str, Any], now: datetime) -> Caller:
-    """The caller of a request. Raises: Unauthenticated, Forbidden."""
-    authorizer = (event.get("requestContext") or {}).get("authorizer") or {}
+def caller_of(policy: Policy, event: Mapping[str, Any], now: datetime, *, tenant: str) -> Caller:
+    """The caller of a request; of ``tenant``, unless his token is to name another. Raises: Unauthenticated, Forbidden.
+
+    The tenant is the served App's: who serves the App of one tenant means its runs, whoever calls.
+    """
+    authorizer = _authorizer(event)
     match policy.mode:
         case "none":
-            return Caller(name=_named(authorizer))
+            return Caller(name=name_of(event), tenant=tenant)
         case "iam":
             name = _identity(authorizer)
             if name is None:
                 raise Unauthenticated("This request is not signed.")
-            return Caller(name=name)
+            return Caller(name=name, tenant=tenant)
         case "jwt":
-            return _bearer(policy, authorizer.get("jwt") or {}, now)
+            return _bearer(policy, authorizer.get("jwt") or {}, now, tenant)
 
 
 def scope_of(method: str, path: str) -> Scope | None:
@@ -207,7 +210,7 @@ def wait_in(id: str) -> tuple[str, str]:
     return run_id, wait
 
 
-def _bearer(policy: Policy, jwt: Mapping[str, Any], now: datetime) -> Caller:
+def _bearer(policy: Policy, jwt: Mapping[str, Any], now: datetime, tenant: str) -> Caller:
     claims = jwt.get("claims") or {}
     subject = claims.get("sub")
     if not isinstance(subject, str) or not is_name(subject):
@@ -221,16 +224,14 @@ def _bearer(policy: Policy, jwt: Mapping[str, Any], now: datetime) -> Caller:
     scopes = _granted(jwt.get("scopes") or _listed(claims.get("scope")))
     return Caller(
         name=subject,
-        tenant=_tenant(policy, claims),
+        tenant=tenant if policy.tenant_claim is None else _tenant(policy.tenant_claim, claims),
         owner=None if "admin" in scopes else _owner(policy, claims),
         scopes=scopes,
     )
 
 
-def _tenant(policy: Policy, claims: Mapping[str, Any]) -> str:
-    if policy.tenant_claim is None:
-        return Caller().tenant
-    tenant = claims.get(policy.tenant_claim)
+def _tenant(claim: str, claims: Mapping[str, Any]) -> str:
+    tenant = claims.get(claim)
     if not isinstance(tenant, str) or not is_run_id(tenant):
         raise Forbidden("The token names no tenant.")
     return tenant
@@ -251,9 +252,15 @@ def _granted(scopes: Iterable[str]) -> frozenset[str]:
     return frozenset(match[1] for match in found if match is not None and match[1] in _SCOPES)
 
 
-def _named(authorizer: Mapping[str, Any]) -> str | None:
+def name_of(event: Mapping[str, Any]) -> str | None:
+    """Whom the gateway has found: a token's subject, or an IAM identity; None where it knows nobody."""
+    authorizer = _authorizer(event)
     subject = ((authorizer.get("jwt") or {}).get("claims") or {}).get("sub")
     return subject if isinstance(subject, str) and is_name(subject) else _identity(authorizer)
+
+
+def _authorizer(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (event.get("requestContext") or {}).get("authorizer") or {}
 
 
 def _identity(authorizer: Mapping[str, Any]) -> str | None:

@@ -37,7 +37,7 @@ from flowcore.http.access import (
     scope_of,
 )
 from flowcore.http.audit import Audited, audited
-from flowcore.http.limits import MOST_BYTES, Pace, oversized, refuse_many_parameters
+from flowcore.http.limits import MOST_BYTES, Pace, bounded, oversized, refuse_many_parameters
 from flowcore.http.openapi import document
 from flowcore.http.resolver import Resolver
 from flowcore.http.shown import answer
@@ -99,6 +99,10 @@ class Api:
         """The time as the App has it."""
         return self._app.clock.now()
 
+    def refusal(self, error: Exception) -> dict[str, Any]:
+        """The answer where an error has come of a request; the log is told of what is not the caller's doing."""
+        return _plain(self._refused(error) if isinstance(error, FlowcoreError) else self._broken(error))
+
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
         """Answer one request; HEAD as GET, less the body, where a path says nothing else about it."""
         event = _unstaged(event)
@@ -110,22 +114,22 @@ class Api:
     def _one(self, event: dict[str, Any], context: Any, method: str, path: str) -> dict[str, Any]:
         if (refusal := oversized(event)) is not None:
             return _plain(refusal)
-        caller = Caller()
+        caller = Caller(tenant=self._app.tenant)
         try:
             _refuse_unmeant(event, method, path)
             scope = scope_of(method, path)
             if scope is not None:
-                caller = caller_of(self._policy, event, self._app.clock.now())
+                caller = caller_of(self._policy, event, self.now(), tenant=self._app.tenant)
                 _allow(caller, scope)
-            reply = self._answered(event, context, caller, method, path)
+            reply = bounded(method, self._answered(event, context, caller, method, path))
         except FlowcoreError as error:
-            reply = _plain(self._refused(error))
+            reply = self.refusal(error)
         except _Unsupported as error:
             reply = _plain(problems.unsupported(str(error), _JSON))
         except _NoSuchRoute:
             reply = _plain(problems.unknown_route(method, path))
         except Exception as error:  # noqa: BLE001  # the caller gets an answer, the log gets the rest
-            reply = _plain(self._broken(error))
+            reply = self.refusal(error)
         self._told(audited(method, path, caller, reply))
         return tagged(event, reply) if method == "GET" else reply
 

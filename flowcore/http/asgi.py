@@ -53,8 +53,10 @@ def asgi(
     """All routes of an App, the open doors included, as one ASGI application.
 
     Args:
-        policy: what is asked of callers; None: nothing, everybody may everything.
-        authorize: finds out who calls; it runs in the thread of the request.
+        policy: what is asked of callers; None: where there is ``authorize`` a token with the scopes of each route,
+            ``Policy(mode="jwt")``, else nothing, everybody may everything.
+        authorize: finds out who calls; None is nobody. It runs in the thread of the request, and is asked of every one,
+            also where nobody has to be known. What it raises is the answer: ``Unauthenticated`` 401, ``Forbidden`` 403.
         links: opens ``/a/`` and ``/cb/``; None: these are unknown routes.
         secrets: the secrets of webhooks by their names, opens ``/hooks/``; None: this is an unknown route.
         pace: how fast one run may be answered; None: as fast as answers come.
@@ -74,6 +76,8 @@ def asgi(
 
             yield doors(served_app, links)
 
+    if policy is None and authorize is not None:
+        policy = Policy(mode="jwt")  # who finds out who calls does not mean to let everybody in
     locked = Api(app, served_with_docs if docs else served, log, policy, pace=pace)
     return Asgi(locked, Api(app, open_doors, log, pace=pace), authorize=authorize)
 
@@ -121,7 +125,10 @@ class Asgi:
 
     def answer(self, request: Request) -> Response:
         """What the API says to a request. Blocks."""
-        authorizer = None if self._authorize is None else self._authorize(request)
+        try:
+            authorizer = None if self._authorize is None else self._authorize(request)
+        except Exception as error:  # noqa: BLE001  # the caller gets an answer, the log gets the rest
+            return response_of(self._apis[0].refusal(error))
         front = Front(now=self._apis[0].now(), request_id=uuid.uuid4().hex, authorizer=authorizer)
         event = event_of(request, front)
         api = next((api for api in self._apis if api.methods_at(event["rawPath"])), self._apis[0])

@@ -188,6 +188,14 @@ def event_json(event: Event) -> dict[str, Json]:
     }
 
 
+def first_of(events: Sequence[Event], limit: int | None) -> Sequence[Event]:
+    """The first ``limit`` events, and those of the last one's offset: ``after`` goes on beyond an offset as a whole."""
+    if limit is None or limit >= len(events):
+        return events
+    last = events[limit - 1].offset
+    return [event for event in events if event.offset <= last]
+
+
 def workflow_json(served: ServedWorkflow[Any, Any]) -> dict[str, Json]:
     """A workflow with the JSON Schemas of its doors."""
     graph = served.workflow.compiled

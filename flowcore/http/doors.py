@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
@@ -38,7 +38,7 @@ from flowcore.errors import (
     WorkflowNotFound,
 )
 from flowcore.http import problems
-from flowcore.http.access import Policy, caller_of
+from flowcore.http.access import name_of
 from flowcore.http.bodies import receipt_json
 from flowcore.http.raw import raw_body
 from flowcore.inbox import NOT_KNOWN_YET, Asked, asked
@@ -55,8 +55,6 @@ _CHANNELS = {
     "python": "by a program",
 }
 _NOT_NOW = "This cannot be answered at the moment. Try again later, or ask whoever has sent you the link."
-_NEVER = datetime.max.replace(tzinfo=UTC)
-"""Nothing is asked of a token here that would have to be good until some time."""
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -139,7 +137,7 @@ def _known(event: Mapping[str, Any]) -> str | None:
     """Who is there, as what stands in front of the door has verified it; an authorizer of one's own says ``sub``."""
     authorizer = (event.get("requestContext") or {}).get("authorizer") or {}
     own = (authorizer.get("lambda") or {}).get("sub")
-    return own if isinstance(own, str) and is_name(own) else caller_of(Policy(), event, _NEVER).name
+    return own if isinstance(own, str) and is_name(own) else name_of(event)
 
 
 def _opened(app: App, grant: Grant, *, by: str | None = NOT_KNOWN_YET) -> Asked:

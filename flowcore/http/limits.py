@@ -5,6 +5,7 @@ A gateway in front has limits of its own; these hold wherever the API is served,
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from aws_lambda_powertools.event_handler import Response
 
 from flowcore.errors import MalformedRequest, TooManyAnswers
 from flowcore.http import problems
+from flowcore.model import Json
 
 MOST_BYTES = 1_000_000
 """Of one body. Larger values go where they are kept anyway; a run gets a reference."""
@@ -25,6 +27,16 @@ LONGEST_TARGET = 8_000
 """Bytes of path and query. Source: RFC 9110, section 4.1, what everybody on the way should at least support."""
 MOST_HEADER_BYTES = 10_240
 """Of all headers. Source: API Gateway quotas, "HTTP API quotas": request line and header values together."""
+MOST_ANSWER_BYTES = 6_000_000
+"""Of the body of one answer, as Lambda hands it on. Source: AWS Lambda quotas, "Invocation payload": 6 MB in all."""
+_LARGE = 100_000
+"""Bytes from which on a field of a run is left out of an answer that would be too large."""
+_EMPTY: Mapping[str, Json] = {
+    "waits": [],
+    "suspended": [],
+    **{name: {} for name in ("steps", "progress", "state", "request_context", "resume_labels")},
+}
+"""What stands in place of a field that was left out; null for the others."""
 MOST_PARAMETERS = 100
 """Of one query, repeated ones each."""
 RESUMES_A_MINUTE = 600
@@ -55,6 +67,37 @@ def refuse_many_parameters(event: Mapping[str, Any]) -> None:
     count = (event.get("rawQueryString") or "").count("&") + 1
     if count > MOST_PARAMETERS:
         raise MalformedRequest(f"The query has {count} parameters; at most {MOST_PARAMETERS} are read.")
+
+
+def bounded(method: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer, if it can be handed on; else a problem that says how to ask for less.
+
+    What has changed something is done by now, and its caller must not take it for a failure: he is answered with the
+    run less what makes it large, and ``left_out`` says what that is.
+    """
+    text = str(answer.get("body") or "")
+    size = _handed_on(text)
+    if size <= MOST_ANSWER_BYTES:
+        return answer
+    run = json.loads(text) if method != "GET" and text.startswith("{") else {}
+    if "run_id" in run:
+        large = sorted(name for name, value in run.items() if len(json.dumps(value)) > _LARGE)
+        return {**answer, "body": json.dumps({**run, **{name: _EMPTY.get(name) for name in large}, "left_out": large})}
+    detail = (
+        f"The answer has {size} bytes; at most {MOST_ANSWER_BYTES} are handed on. Ask for less: some fields= of a run, "
+        "fewer events with after= and limit=, a smaller limit= of a listing."
+    )
+    refusal = problems.problem(HTTPStatus.UNPROCESSABLE_ENTITY, "answer-too-large", detail)
+    return {**answer, "statusCode": refusal.status_code, "headers": _typed(refusal), "body": refusal.body}
+
+
+def _handed_on(text: str) -> int:
+    """Bytes of a text inside the JSON that Lambda makes of an answer; not more than those of a text that is short."""
+    return len(text) if len(text) * 4 <= MOST_ANSWER_BYTES else len(json.dumps(text, ensure_ascii=False).encode())
+
+
+def _typed(response: Response[str]) -> dict[str, Any]:
+    return {"Content-Type": response.content_type, **response.headers}
 
 
 @dataclass(eq=False)

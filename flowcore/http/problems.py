@@ -77,6 +77,7 @@ OTHERS: Mapping[str, int] = {
     "method-not-allowed": HTTPStatus.METHOD_NOT_ALLOWED.value,
     "unsupported-media-type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value,
     "address-too-long": HTTPStatus.REQUEST_URI_TOO_LONG.value,
+    "answer-too-large": HTTPStatus.UNPROCESSABLE_ENTITY.value,
     "headers-too-large": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value,
     "internal-error": HTTPStatus.INTERNAL_SERVER_ERROR.value,
 }

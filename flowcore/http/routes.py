@@ -26,6 +26,7 @@ from flowcore.http.bodies import (
     event_receipt_json,
     fields_json,
     findings_json,
+    first_of,
     graph_json,
     page_json,
     part_of,
@@ -137,8 +138,11 @@ def _about_runs(router: Router, app: App) -> None:
         return _drawn(app.workflow(result.workflow_id).workflow, format, result)
 
     @router.get("/v1/runs/<run_id>/events")
-    def list_events(run_id: str, after: Annotated[int, Query(ge=0)] = 0) -> Response[str]:
-        return answer(HTTPStatus.OK, {"items": [event_json(event) for event in app.run(run_id).events(after)]})
+    def list_events(
+        run_id: str, after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int | None, Query(ge=1)] = None
+    ) -> Response[str]:
+        found = first_of(app.run(run_id).events(after), limit)
+        return answer(HTTPStatus.OK, {"items": [event_json(event) for event in found]})
 
     @router.get("/v1/runs/<run_id>/receipts")
     def list_receipts(

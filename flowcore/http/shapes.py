@@ -108,7 +108,10 @@ class ReceiptShown(Shown):
 
 
 class RunShown(Shown):
-    """A run; with ``fields=`` only those that were asked for."""
+    """A run; with ``fields=`` only those that were asked for.
+
+    ``left_out`` names fields that are not as they stand, where all of them would be too large to answer a change with.
+    """
 
     run_id: str = ""
     workflow_id: str = ""
@@ -133,6 +136,7 @@ class RunShown(Shown):
     version: int = 0
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    left_out: list[str] = []
 
 
 class SummaryShown(Shown):

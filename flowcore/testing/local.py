@@ -245,9 +245,17 @@ def _watched(store: Store, graphs: Mapping[str, Graph]) -> Store:
 class _MortalEngine(Engine):
     """An engine whose workers may die: the caller is another process, and sees the run as the dead one left it."""
 
-    def drive(self, graph: Graph, snapshot: Snapshot, deadline: datetime | None, *, per_step: bool = False) -> Snapshot:
+    def drive(
+        self,
+        graph: Graph,
+        snapshot: Snapshot,
+        deadline: datetime | None,
+        *,
+        per_step: bool = False,
+        is_fresh: bool = False,
+    ) -> Snapshot:
         try:
-            return super().drive(graph, snapshot, deadline, per_step=per_step)
+            return super().drive(graph, snapshot, deadline, per_step=per_step, is_fresh=is_fresh)
         except WorkerDied:
             return self.read_again(snapshot)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ from botocore.exceptions import EndpointConnectionError
 from flowcore import parcels
 from flowcore.adapters.aws import ClientError, s3_client
 from flowcore.adapters.blobs import FolderBlobs, MemoryBlobs
+from flowcore.adapters.dynamodb import DynamoStore
 from flowcore.adapters.dynamodb_heads import HEAD_PAYLOADS
 from flowcore.adapters.dynamodb_records import RECORD_PAYLOADS
 from flowcore.adapters.memory import MemoryStore
@@ -102,6 +104,17 @@ class TestRoomyStore(StoreContract):
         with pytest.raises(InvalidPayload):
             small.weigh(RUN, 1, a_record(output=float("nan")))
         assert {} == blobs.kept
+
+
+def test_what_is_large_is_so_in_a_transaction_of_ones_own_as_well() -> None:
+    """A store that was given another limit keeps it where it hands out what it would write."""
+    client = cast("Any", SimpleNamespace(meta=None))
+    inner = DynamoStore(client, "t", SeededIds())
+    store, items = RoomyStore(inner, blobs := MemoryBlobs(), SeededIds(), largest=300, inline=100).handing()
+    store.commit(RUN, 1, a_record(output="x" * 200), None)
+    assert (1, 1) == (len(items), len(blobs.kept))
+    with pytest.raises(PayloadTooLarge):
+        store.commit(RUN, 1, a_record(output="x" * 300), None)
 
 
 ANSWER = an_answer("a" * 70_000)

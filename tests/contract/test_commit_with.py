@@ -203,6 +203,13 @@ def test_a_question_and_a_bail_carry_it_too(client: Any, shop: str, store: Store
     assert 3 == left(client)
 
 
+def _nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("effect", "reason"),
     [
@@ -210,8 +217,11 @@ def test_a_question_and_a_bail_carry_it_too(client: Any, shop: str, store: Store
         ({"Put": {"TableName": "shop", "Item": {"wrong": "x"}}}, ("ValidationException", "KeyError")),
         ({"Put": {"TableName": "shop", "Item": {"item": object()}}}, "TypeError"),
         ({"Put": {"TableName": "shop", "Item": {"item": {"S": 7}}}}, "ParamValidationError"),
+        ({"Put": {"TableName": "shop", "Item": {"item": "x", "count": 10**40 + 1}}}, "ValueError"),
+        ({"Put": {"TableName": "shop", "Item": {"item": "x", "count": 1e200}}}, "ValueError"),
+        ({"Put": {"TableName": "shop", "Item": {"item": "x", "deep": _nested(10_000)}}}, "RecursionError"),
     ],
-    ids=["no such table", "no key", "no type for it", "a wrong type"],
+    ids=["no such table", "no key", "no type for it", "a wrong type", "too many digits", "too large", "too deep"],
 )
 def test_what_cannot_be_written_fails_the_step(shop: str, store: Store, effect: Any, reason: Any) -> None:
     """It is the author's mistake, so the run must not hang on it."""

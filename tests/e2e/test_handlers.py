@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from datetime import timedelta
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from examples import bank
+from flowcore import App, create_step, workflow
 from tests.e2e.deployment import Deployment
 
 LARGE = {"employee": "ada", "amount": 60_000, "purpose": "a telescope"}
@@ -375,3 +379,20 @@ def test_worker_short_of_time_hands_the_run_on(deployment: Deployment) -> None:
     deployment.work(*deployment.messages())
 
     assert shown(deployment)["status"] == "suspended"
+
+
+def test_only_the_first_of_a_batch_begins_a_step_that_fits_no_worker(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those behind it have spent some of their worker's life already, however much that says is left."""
+    slow = create_step(id="slow", execute=lambda value: value, timeout=timedelta(hours=1))
+    app = App(workflow("slow", input=int, output=int).then(slow).commit())
+    monkeypatch.setitem(sys.modules, "slow_app", cast("ModuleType", SimpleNamespace(app=app)))
+    monkeypatch.setenv("FLOWCORE_APP", "slow_app:app")
+    deployment.start_cold()
+    assert deployment.call("POST", "/v1/workflows/slow/runs", {"input": 1, "run_id": "r-1"}).status == 202
+    for batch in ([], ["no hint"]):
+        assert deployment.work(*batch, *deployment.messages()) == []
+        assert shown(deployment)["status"] == "running"
+    assert deployment.work(*deployment.messages(), "no hint") == []
+    assert shown(deployment)["status"] == "success"

@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 from examples.expense import app as expense
 from flowcore import App
 from flowcore.cloudevents import RUN_KINDS
-from flowcore.outgoing import Outgoing
+from flowcore.outgoing import Letter, Outgoing, encode_letter
 from flowcore.settings import Settings
 from flowcore.testing.moto import REGION
 from tests.e2e.deployment import Context, Deployment
@@ -143,3 +143,14 @@ def _taken(sqs: Any, url: str, *, keep: bool = False) -> list[str]:
             if not keep:
                 sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
     return found
+
+
+def test_letter_waits_as_long_for_a_secret_of_ours_as_for_its_receiver(
+    told: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A secret that cannot be read just now does not use up the tries of two days within the hour."""
+    monkeypatch.delenv("LEDGER")
+    message = encode_letter(Letter(to="ledger", id="evt_1", body="{}"))
+    assert ["m-0"] == told.deployment.work(message, function="handlers.outgoing")
+    assert '"LettersNotTaken":[1.0]' in capsys.readouterr().out
+    assert [] == Receiver.seen

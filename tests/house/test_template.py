@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from flowcore.adapters.dynamodb_keys import HEAD_KEY, incarnation_prefix
-from flowcore.outgoing import pause_after
+from flowcore.outgoing import MOST_OF_A_LETTER, pause_after
 from infra.access import GRANTS
 from infra.functions import DOORS, ENVIRONMENT, HANDLERS, OPEN_ROUTES, QUEUES, ROUTES, VISIBILITY_FACTOR
 from infra.local.stack import PROJECT
@@ -284,6 +284,11 @@ def test_letters_are_tried_for_two_days() -> None:
     tries = resources("AWS::SQS::Queue")["OutgoingQueue"]["RedrivePolicy"]["maxReceiveCount"]
     pauses = [pause_after(number, 0.5) for number in range(1, tries)]
     assert timedelta(days=1.5) < sum(pauses, timedelta(0)) < timedelta(days=2.5)
+
+
+def test_queue_of_letters_takes_the_longest_one() -> None:
+    """Also where it was made when queues took 256 KB."""
+    assert MOST_OF_A_LETTER == resources("AWS::SQS::Queue")["OutgoingQueue"]["MaximumMessageSize"]
 
 
 def test_sweep_is_called_every_minute() -> None:

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcore import App, StepContext, step, workflow
+from flowcore.errors import Forbidden, Unauthenticated
 from flowcore.http.access import Policy
 from flowcore.http.api import Api
 from flowcore.http.asgi import Asgi, asgi
@@ -269,6 +270,44 @@ def test_caller_is_who_authorize_says() -> None:
     asked = a_request("GET", "/v1/runs", headers={"authorization": "Bearer x"})
     assert (200, 401) == (over_asgi(known, asked).status_code, over_asgi(unknown, asked).status_code)
     assert ["Bearer x"] == seen
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        (None, 401),
+        ({"jwt": {"claims": {"sub": "ada"}, "scopes": []}}, 403),
+        ({"jwt": {"claims": {"sub": "ada"}, "scopes": ["flowcore:read"]}}, 200),
+    ],
+)
+def test_whoever_finds_out_who_calls_lets_nobody_else_in(found: Any, status: int) -> None:
+    """Without a word about a policy: who is not known, or may not, is refused. Some routes need nobody."""
+    application = asgi(an_app(), authorize=lambda _: found)
+    assert status == over_asgi(application, a_request("GET", "/v1/runs")).status_code
+    assert 200 == over_asgi(application, a_request("GET", "/healthz")).status_code
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "type"),
+    [
+        (Unauthenticated("The token is of yesterday."), 401, "unauthenticated"),
+        (Forbidden("Not from here."), 403, "forbidden"),
+        (ValueError("a secret"), 500, "internal-error"),
+    ],
+    ids=["unknown", "not allowed", "broken"],
+)
+def test_what_is_raised_while_finding_out_who_calls_is_an_answer(error: Exception, status: int, type: str) -> None:
+    """And a fault says nothing of itself to the caller, but to the log."""
+    log = Quiet()
+
+    def authorize(_: Request) -> Mapping[str, Any]:
+        raise error
+
+    answer = Asgi(Api(an_app(), served, log), authorize=authorize).answer(a_request("GET", "/v1/runs"))
+    told = json.loads(answer.body)
+    assert (status, type) == (answer.status, told["type"].rsplit("/", 1)[1])
+    assert "secret" not in answer.body.decode()
+    assert ([error] if status == 500 else []) == log.faults
 
 
 def test_application_lives_as_long_as_its_server() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from enum import StrEnum
 from functools import partial
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field
@@ -373,6 +374,120 @@ def test_every_kind_of_field_can_be_filled_in() -> None:
         )
         == output
     )
+
+
+class Draft(BaseModel):
+    """Everything is filled in already."""
+
+    note: str = "looks fine"
+    limit: int | None = 500
+    until: datetime | None = datetime(2026, 1, 1, 10, tzinfo=timezone(timedelta(hours=2)))
+    who: list[Literal["ada", "bob"]] = ["ada"]
+    size: Size | None = Size.S
+    extra: dict[str, int] | None = {"a": 1}
+    empty: dict[str, int] = {}
+
+
+class Sheet:
+    """The page on which a value of ``kind`` is asked for."""
+
+    def __init__(self, kind: Any) -> None:
+        @step
+        def ask(_: str, ctx: StepContext[kind, None]) -> Any:
+            if ctx.resume_data is None:
+                ctx.suspend()
+            return ctx.resume_data
+
+        self.shop = Shop(workflow("sheet", input=str, output=Any).then(ask).commit())
+        self.path = self.shop.path(self.shop.wait.approval_url())
+
+    def shown(self) -> dict[str, list[str]]:
+        """What a browser posts when nobody has touched anything."""
+        return Filled(self.shop.web.get(self.path).text).fields
+
+    def sent(self, fields: Mapping[str, list[str]]) -> Any:
+        """The answer that is recorded; the page that comes back where there is none."""
+        answer = self.shop.web.fill_in(self.path, **fields)
+        return self.shop.run.result().output if answer.status == 200 else answer
+
+
+class Filled(HTMLParser):
+    """What a browser would post of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.fields: dict[str, list[str]] = {}
+        self._within = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        name = given.get("name") or self._within
+        match tag:
+            case "input" if given.get("type") not in ("checkbox", "radio") or "checked" in given:
+                self.fields.setdefault(name, []).append(given.get("value") or "")
+            case "textarea" | "select":
+                self.fields[name], self._within = [""], name
+            case "option" if "selected" in given:
+                self.fields[name] = [given.get("value") or ""]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("textarea", "select"):
+            self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within and data.strip():
+            self.fields[self._within] = [data] if self.fields[self._within] == [""] else self.fields[self._within]
+
+
+def test_default_that_a_person_has_removed_is_not_recorded() -> None:
+    """What is recorded is what the page has shown: an emptied text, no number, no choice, no box ticked."""
+    sheet = Sheet(Draft)
+    emptied = {name: [""] for name in sheet.shown()}
+    answered = {"note": "", "limit": None, "until": None, "who": [], "size": None, "extra": None, "empty": {}}
+    assert answered == sheet.sent(emptied)
+
+
+def test_default_that_nobody_has_touched_is_recorded() -> None:
+    """The page shows each default in a form that a browser takes, and gives it back as it is."""
+    sheet = Sheet(Draft)
+    shown = sheet.shown()
+    assert (["2026-01-01T08:00:00"], ["", '"ada"']) == (shown["until"], shown["who"])
+    assert Draft().model_dump(mode="json") | {"until": "2026-01-01T10:00:00+02:00"} == sheet.sent(shown)
+
+
+def test_field_that_is_not_posted_keeps_its_default() -> None:
+    """A program that fills in the page names what it means."""
+    assert "looks fine" == Sheet(Draft).sent({"limit": ["7"]})["note"]
+
+
+def test_value_that_has_to_be_there_is_missed_when_its_default_is_removed() -> None:
+    """The model says what it wants, and the page comes back as it was left."""
+
+    class Strict(BaseModel):
+        limit: int = 500
+
+    answer = Sheet(Strict).sent({"limit": [""]})
+    assert 422 == answer.status
+    assert "valid integer" in Seen(answer.text).text
+    assert "" == _typed(answer, "limit")
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "taken"),
+    [
+        (Decimal, "12345678901234567.89", "12345678901234567.89"),
+        (Decimal, "12.50", "12.50"),
+        (str | int, "007", "007"),
+        (str | int, "true", "true"),
+        (str | int | None, "7", "7"),
+        (list[str] | str, '["a"]', ["a"]),
+    ],
+    ids=str,
+)
+def test_text_that_may_be_a_number_is_taken_as_it_was_typed(kind: Any, typed: str, taken: Any) -> None:
+    """No digit is lost on the way through a float."""
+    assert taken == Sheet(kind).sent({"value": [typed]})
 
 
 def test_answer_that_is_no_object_has_one_field() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_address
@@ -21,10 +23,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from standardwebhooks import Webhook
 
 from flowcore.adapters.egress import Delivered, Refused, Sender
-from flowcore.cloudevents import CloudEvent
+from flowcore.cloudevents import MOST_BYTES, CloudEvent, fitting
+from flowcore.codec import dumps
 from flowcore.egress import Target, Uncallable, is_public, judged, target_of
 from flowcore.errors import MalformedRequest, SettingsError
-from flowcore.outgoing import Outgoing, decode_letter, encode_letter, letter, pause_after
+from flowcore.keys import LONGEST_NAME
+from flowcore.outgoing import MOST_OF_A_LETTER, Outgoing, decode_letter, encode_letter, letter, pause_after
 from flowcore.webhooks import StandardWebhooks
 
 SECRET = "whsec_" + "QUJD" * 8
@@ -383,6 +387,25 @@ def test_letter_survives_its_queue() -> None:
     for message in ("{", "[]", '{"v": 2, "to": "x", "id": "y", "body": "z"}', '{"v": 1}'):
         with pytest.raises(MalformedRequest):
             decode_letter(message)
+
+
+def test_letter_is_of_characters_that_a_queue_takes() -> None:
+    """Values of runs may hold any character that JSON may; SQS takes those of XML."""
+    values = "".join(map(chr, range(0xD800))) + "".join(map(chr, range(0xE000, 0x11000))) + "\U0001f600\U0010ffff"
+    sent = letter(LEDGER, replace(EVENT, data={"x": values}))
+    message = encode_letter(sent)
+    assert re.fullmatch("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*", message)
+    assert sent == decode_letter(message)
+
+
+@pytest.mark.parametrize("filler", ["x", "ä", "\uffff", '"', "\\", "\x01", "\U0001f600"])
+def test_letter_with_the_most_of_values_fits_into_its_queue(filler: str) -> None:
+    """Whatever they consist of: what is escaped in the letter is escaped once more in its message."""
+    each = len(dumps(filler).encode()) - 2
+    value = filler * ((MOST_BYTES - 2) // each)
+    data = {**fitting({"output": lambda: value}), "tags": ["\\" * 64] * 10, "resource_id": "\\" * LONGEST_NAME}
+    assert value == data["output"]
+    assert len(encode_letter(letter(LEDGER, replace(EVENT, data=data))).encode()) < MOST_OF_A_LETTER
 
 
 def test_pause_between_tries_grows_to_six_hours() -> None:

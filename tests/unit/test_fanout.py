@@ -12,6 +12,7 @@ import pytest
 
 from flowcore import App, FunctionContext, Run, RunResult, StepContext, Workflow, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
+from flowcore.authoring.graph import Backoff
 from flowcore.core.view import Progress
 from flowcore.errors import AlreadyResumed, DefinitionChanged
 from flowcore.fanout import PATIENCE, child_id, touch
@@ -790,6 +791,26 @@ def test_a_worker_whose_clock_is_behind_does_the_work_of_a_child() -> None:
     assert run.result().updated_at == ahead.clock.now()  # which wakes the run, and has no time for more
     app.run_until_idle()
     assert (run.result().status, run.result().output) == ("success", [2, 4])
+
+
+def test_an_item_whose_retry_is_due_does_not_rest_beside_its_question() -> None:
+    """Its child was not driven since, for the hint is late; what looks at it meanwhile must not take it for parked."""
+
+    @step(retries=1, backoff=Backoff(initial=timedelta(minutes=2), jitter=False))
+    def flaky(number: int, ctx: StepContext[None, None]) -> int:
+        if ctx.attempt == 1:
+            raise ValueError("not yet")
+        return number
+
+    inner = workflow("inner", input=int, output=dict[str, int]).parallel(ask, flaky).commit()
+    flow = fanned(inner)
+    app, run, result = ran(flow, [0], "queue")
+    assert result.status == "waiting"
+    app.clock.forward(minutes=6)
+    app.look(RunRef("default", "r"))
+    assert run.result().status == "waiting"
+    app.run_until_idle()
+    assert run.result().status == "suspended"
 
 
 @step

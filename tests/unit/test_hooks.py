@@ -448,15 +448,17 @@ def test_a_worker_that_thaws_after_its_lease_tells_nothing() -> None:
 def test_a_workflow_that_is_not_served_here_keeps_its_hooks_for_those_who_serve_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A deploy without it loses nothing."""
+    """A deploy without it loses nothing, and nothing is overdue: whoever looked is waited for as if he called them."""
     app = served(plain(**ALL))
     owing(app)
     app.clock.forward(minutes=16)
     other = App(asking(), store=app.store, clock=app.clock)
     with caplog.at_level(logging.WARNING, "flowcore.hooks"):
         other.look(REF)
+        other.look(REF)
     assert ["hooks of a workflow that is not served here"] == [record.message for record in caplog.records]
-    app.look(REF)
+    assert [0, []] == [other.overdue(), told("on_finish")]
+    app.advance(minutes=16)
 
     assert ["success"] == told("on_finish")
 

@@ -147,6 +147,27 @@ def test_runs_of_another_tenant_do_not_exist() -> None:
     assert ["suspended"] * 2 == _statuses(shop)
 
 
+@pytest.mark.parametrize(
+    ("policy", "authorizer"),
+    [
+        (Policy(), {}),
+        (Policy(mode="iam"), {"iam": {"userArn": "arn:aws:iam::1:role/x"}}),
+        (Policy(mode="jwt"), token("admin")),
+    ],
+    ids=["none", "iam", "jwt"],
+)
+def test_app_of_one_tenant_shows_the_runs_of_that_tenant(policy: Policy, authorizer: Mapping[str, Any]) -> None:
+    """Where no token is to name another, whoever serves the App of a tenant serves this one, not the nameless one."""
+    app = LocalApp(App(FLOW))
+    for one, id in ((app, "of-default"), (app.for_tenant("acme"), "of-acme")):
+        one.workflow("ask").create_run(id).start("x")
+    web = Web(app.for_tenant("acme"), *[_nth(n) for n in range(4)], policy=policy)
+    listed = web.call("GET", "/v1/runs", authorizer=authorizer).body["items"]
+    assert ["of-acme"] == [run["run_id"] for run in listed]
+    answers = [web.call("GET", f"/v1/runs/{id}", authorizer=authorizer) for id in ("of-acme", "of-default")]
+    assert [200, 404] == [answer.status for answer in answers]
+
+
 def test_runs_of_another_owner_do_not_exist_except_for_an_admin() -> None:
     """Neither by name, nor in a listing, whatever the caller asks for."""
     shop = Shop()

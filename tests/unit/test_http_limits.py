@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowcore import App, StepContext, step, workflow
+from flowcore.adapters.blobs import FolderBlobs
+from flowcore.client import Client
 from flowcore.errors import TooManyAnswers
 from flowcore.http.access import wait_id_of
 from flowcore.http.doors import doors
 from flowcore.http.inbox import inbox
-from flowcore.http.limits import LONGEST_TARGET, MOST_HEADER_BYTES, MOST_PARAMETERS, Pace
+from flowcore.http.limits import LONGEST_TARGET, MOST_ANSWER_BYTES, MOST_HEADER_BYTES, MOST_PARAMETERS, Pace
 from flowcore.http.routes import routes
 from flowcore.links import Links
 from flowcore.testing import LocalApp
+from flowcore.testing.served import in_process
 from tests.unit.web import Web
 
 LINKS = Links("https://api.example.com", {"k": "0" * 32})
@@ -147,3 +151,60 @@ def test_pace_forgets_who_has_not_been_heard_of() -> None:
         pace.take(str(number), now)
     pace.take("first", now)
     assert 10_000 == len(pace._spent)
+
+
+@step
+def grow(size: int, ctx: StepContext[bool, None]) -> str:
+    """Gives a text of so many characters, once somebody wants it."""
+    if ctx.resume_data is None:
+        ctx.suspend()
+    return "é" * size
+
+
+GROW = workflow("grow", input=int, output=str).then(grow).commit()
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> LocalApp:
+    """With runs that will hold twice, in a step and as output, a text of half of what can be handed on."""
+    app = LocalApp(App(GROW, blobs=FolderBlobs(tmp_path)))
+    for id in ("r-1", "r-2"):
+        app.workflow("grow").create_run(id).start(MOST_ANSWER_BYTES // 4)
+    return app
+
+
+def test_answer_that_cannot_be_handed_on_says_how_to_ask_for_less(growing: LocalApp) -> None:
+    """And what is smaller is to be had: some fields, a few events."""
+    web = Web(growing, routes)
+    web.post("/v1/runs/r-1/resume", {"data": True})
+    for target in ("/v1/runs/r-1", "/v1/runs/r-1?fields=steps,output", "/v1/runs/r-1/events"):
+        answer = web.get(target)
+        assert (422, "answer-too-large") == (answer.status, answer.type), target
+        assert "fields=" in answer.body["detail"]
+        assert "etag" not in answer.headers
+    assert "success" == web.get("/v1/runs/r-1?fields=status").body["status"]
+    events = web.get("/v1/runs/r-1/events?limit=2").body["items"]
+    assert ["run-started", "step-started"] == [event["type"] for event in events]
+
+
+def test_change_that_has_a_large_answer_is_answered_without_what_is_large(growing: LocalApp) -> None:
+    """It is done: its caller learns so, with the receipt, and which fields are not as they stand."""
+    answer = Web(growing, routes).post("/v1/runs/r-1/resume", {"data": True})
+    assert (202, "success", "applied") == (answer.status, answer.body["status"], answer.body["receipt"]["verdict"])
+    assert ["output", "steps"] == answer.body["left_out"]
+    assert (None, {}) == (answer.body["output"], answer.body["steps"])
+    assert MOST_ANSWER_BYTES // 4 == answer.body["input"]
+    with Client("https://x", transport=in_process(growing)) as client:
+        result = client.resume("r-2", True)
+    assert ("success", None, ["output", "steps"]) == (result.status, result.output, result.left_out)
+
+
+def test_events_are_not_cut_within_an_offset(app: LocalApp) -> None:
+    """Whoever goes on after the last one misses none."""
+    web = Web(app, routes)
+    app.workflow("each").create_run("r-2").start([1, 2, 3])
+    every = web.get("/v1/runs/r-2/events").body["items"]
+    seen: list[Any] = []
+    while part := web.get(f"/v1/runs/r-2/events?limit=1&after={seen[-1]['offset'] if seen else 0}").body["items"]:
+        seen += part
+    assert every == seen

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from flowcore import App, step, workflow
 from flowcore.adapters.eventbridge import EventBridge
@@ -179,6 +179,25 @@ def test_service_that_does_not_answer_has_taken_nothing() -> None:
     assert 0 == EventBridge(Down(), "b").put(events(1))
     mail = SqsMail(Down(), "q")
     assert 0 == mail.put([Letter(to="x", id="1", body="{}")])
+
+
+@pytest.mark.parametrize("code", ["InvalidMessageContents", "InvalidParameterValue"])
+def test_letter_that_no_queue_will_ever_take_holds_up_nothing(code: str) -> None:
+    """It is counted and left out: told again and again, it would stop all that comes behind it."""
+
+    class Strict:
+        got: list[str] = []  # noqa: RUF012  # of this test's own class
+
+        def send_message(self, **request: Any) -> Any:
+            if "bad" in request["MessageBody"]:
+                raise ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 400}}, "SendMessage")
+            self.got.append(request["MessageBody"])
+
+        def change_message_visibility(self, **_: Any) -> Any: ...
+
+    mail = SqsMail(Strict(), "q")
+    assert 3 == mail.put([Letter(to="x", id=id, body="{}") for id in ("1", "bad", "3")])
+    assert (2, 1, 0) == (len(Strict.got), mail.refused.take(), mail.refused.take())
 
 
 def test_two_receivers_of_one_name_are_refused() -> None:

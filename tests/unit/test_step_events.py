@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from flowcore.adapters.dynamodb_batch import encode_batch
-from flowcore.adapters.dynamodb_records import encode_record
+from flowcore.adapters.dynamodb_records import RECORD_PAYLOADS, encode_record
 from flowcore.adapters.streams import change_of
 from flowcore.cloudevents import KINDS, RUN_KINDS, Kind, Telling
-from flowcore.model import Outcome, StepFailure, StepRecord
+from flowcore.model import Alternative, Outcome, StepFailure, StepRecord
+from flowcore.parcels import Parcel, lazily
 from flowcore.step_events import StepChange
 from tests.builders import LATER, NOW, RUN, a_record, an_answer
 
@@ -97,3 +98,45 @@ def test_records_are_read_from_the_stream_folded_or_not() -> None:
     folded = change_of({"dynamodb": {"Keys": keys, "NewImage": item}})
     assert isinstance(folded, StepChange)
     assert ["s0", "s1", "s2"] == [event.data["step"] for event in folded.told(STEPS)]
+
+
+ONE = (Alternative(name="boss"),)
+SEVERAL = (Alternative(name="boss"), Alternative(name="paid"))
+ALL = [outcome for outcome in Outcome if outcome is not Outcome.START]
+
+
+@pytest.mark.parametrize("field", sorted(RECORD_PAYLOADS.values()))
+@pytest.mark.parametrize("outcome", ALL)
+def test_values_that_lie_in_the_bucket_hold_up_no_event(field: str, outcome: Outcome) -> None:
+    """The function that tells reads no bucket; what it would have told of such a value is named instead."""
+    record = a_record("approve", outcome, **({"answer": an_answer("yes")} if outcome is Outcome.RESU else {}))
+    far = lazily(
+        record, {field: Parcel("bucket", "t-default/r-r-1/k", "0" * 64, 70_000)}, lambda *_: pytest.fail("read")
+    )
+    for telling in (STEPS, LOUD):
+        assert change(None, record).told(telling)[0].id == as_streamed(far).told(telling)[0].id
+
+
+def test_event_of_a_large_answer_says_that_it_does_not_say_whose() -> None:
+    """Who answered is stored with what he said; whoever wants to know reads the run."""
+    far = lazily(ANSWERED, {"answer": Parcel("bucket", "k", "0" * 64, 70_000)}, lambda *_: pytest.fail("read"))
+    (quiet,), (loud,) = as_streamed(far).told(STEPS), as_streamed(far).told(LOUD)
+    assert ["by", "via"] == quiet.data["omitted"]
+    assert ["by", "via", "resume_data"] == loud.data["omitted"]
+    assert not {"by", "via", "resume_data"} & set(loud.data)
+
+
+@pytest.mark.parametrize(("asked", "wait"), [(SEVERAL, "approve@0"), (ONE, "approve@0:boss")])
+def test_suspension_has_its_id_wherever_its_alternatives_lie(asked: tuple[Alternative, ...], wait: str) -> None:
+    """A single alternative is part of the id; whether there is but one is told without reading them."""
+    record = replace(ASKED, label="boss" if asked == ONE else None, alternatives=asked)
+    far = lazily(record, {"alternatives": Parcel("bucket", "k", "0" * 64, 70_000)}, lambda *_: pytest.fail("read"))
+    assert [wait, wait] == [as_streamed(one).told(STEPS)[0].data["wait"] for one in (record, far)]
+
+
+def as_streamed(record: StepRecord) -> StepChange:
+    """The first write of a record, as the table's stream tells it."""
+    item = encode_record(RUN, 1, record, "t")
+    found = change_of({"dynamodb": {"Keys": {name: item[name] for name in ("pk", "sk")}, "NewImage": item}})
+    assert isinstance(found, StepChange)
+    return found

@@ -366,6 +366,31 @@ def test_a_step_that_fits_no_worker_is_not_handed_on_for_ever() -> None:
     assert ("success", [1]) == (app.run("r-1").result().status, slow.tries)
 
 
+def test_a_worker_that_did_other_things_first_hands_a_step_on_however_often() -> None:
+    """What it has left says nothing of others: only one whose whole life was at hand knows that none has more."""
+    clock = VirtualClock()
+    slow = Slow(clock, takes=SECOND)
+    app = LocalApp(a_local(lambda w: w.then(timed(slow)), clock), clock=clock, queue=MemoryQueue(clock))
+    start(app)
+    for _ in range(5):
+        app.look(RUN, deadline=clock.now() + 10 * SECOND, is_fresh=False)
+    assert ("running", []) == (app.run("r-1").result().status, slow.tries)
+    app.look(RUN, deadline=clock.now() + 10 * SECOND)
+    assert ("success", [1]) == (app.run("r-1").result().status, slow.tries)
+
+
+def test_a_caller_who_drives_for_a_while_does_not_begin_what_takes_longer() -> None:
+    """A worker has more time, also for a run that was handed on before."""
+    clock = VirtualClock()
+    slow = Slow(clock, takes=SECOND)
+    asks = create_step(id="asks", execute=lambda _, ctx: ctx.resume_data or ctx.suspend())
+    app = LocalApp(a_local(lambda w: w.parallel(timed(slow), asks), clock), clock=clock, queue=MemoryQueue(clock))
+    start(app)
+    app.look(RUN, deadline=clock.now() + 10 * SECOND)
+    app.run("r-1").resume("yes", drive=10 * SECOND)
+    assert ("running", []) == (app.run("r-1").result().status, slow.tries)
+
+
 def test_what_fits_is_done_before_the_run_is_handed_on() -> None:
     """Of two branches, the one without a timeout is run at once."""
     clock = VirtualClock()

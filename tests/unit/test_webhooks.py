@@ -15,6 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from flowcore import App, step, workflow
+from flowcore.adapters.dynamodb_deliveries import DynamoDeliveries
 from flowcore.adapters.memory import MemoryStore
 from flowcore.deliveries import Webhook
 from flowcore.errors import DeliveryNotFound, MalformedRequest, SettingsError, StoreUnavailable, WebhookNotFound
@@ -215,12 +216,33 @@ def test_log_is_read_in_pages_the_newest_first() -> None:
             break
         cursor = f"&cursor={page['cursor']}"
     assert [f"msg-{number}" for number in (4, 3, 2, 1, 0)] == seen
-    with pytest.raises(MalformedRequest):
-        shop.app.list_deliveries("payments", cursor="nonsense")
     with pytest.raises(WebhookNotFound):
         shop.app.list_deliveries("nobody")
-    with pytest.raises(DeliveryNotFound):
-        shop.app.replay_delivery("payments", "0")
+
+
+class Unasked:
+    """A client of DynamoDB that is to be left alone."""
+
+    meta = None
+
+    def _asked(self, **request: Any) -> Any:
+        raise AssertionError(f"asked for {request}")
+
+    put_item = update_item = get_item = delete_item = query = transact_write_items = _asked
+
+
+@pytest.mark.parametrize("store", ["memory", "DynamoDB"])
+def test_lines_that_nobody_can_have_written_are_not_looked_for(store: str) -> None:
+    """A key of DynamoDB has 1,024 bytes; what does not fit into one is refused, and is no trouble of the table's."""
+    app = Shop().app
+    if store == "DynamoDB":
+        app.deliveries = DynamoDeliveries(Unasked(), "t")
+    for cursor in ("nonsense", "1" * 2_000, "1\ud800"):
+        with pytest.raises(MalformedRequest):
+            app.list_deliveries("payments", cursor=cursor)
+    for id in ("", "1" * 2_000, "1\ud800"):
+        with pytest.raises(DeliveryNotFound):
+            app.replay_delivery("payments", id)
 
 
 @pytest.mark.parametrize("verb", ["mail", "keep"])
