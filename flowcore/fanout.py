@@ -287,9 +287,9 @@ def _mended(engine: Engine, snapshot: Snapshot, place: Place, fan: Fan, begun: i
     That is: which items are done, and which wait for an answer. Those of a child that was answered do not, though it
     may not have been driven since to say so: a run that fails beside it must not end before the answer is used.
 
-    A child that somebody has canceled or deleted by hand
-    delivers nothing any more: its items have failed. One that the run itself has canceled tells that a worker died
-    while it ended the run, or what the foreach lies in: no item went on by itself then, and so it ends once more.
+    A child that somebody has canceled or deleted by hand delivers nothing any more: its items have failed. One that
+    the run itself has canceled tells that a worker died while it ended the run, or what the foreach lies in: no item
+    went on by itself then, and so it ends once more.
     """
     head, store, key = snapshot.head, engine.store, place.key
     known = store.scope(head.run, head.incarnation, Scope(key))
@@ -459,7 +459,8 @@ def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) 
         if not any(item_number(record.key) in join.done for join in told):
             engine.store.commit(run, head.incarnation, delivered(record, start), None)
     waits = _NO_WAITS if given_back.waiting_since is None else _waits_of(engine, snapshot, part, now)
-    no_longer = [engine.store.join(run, join, unparked=items) for join, items in _no_longer(part, done, told, waits)]
+    gone = _no_longer(part, done, told, waits) if given_back.status in _IDLE else ()  # only then it tells of all waits
+    no_longer = [engine.store.join(run, join, unparked=items) for join, items in gone]
     grown = [
         joined
         for join in _joins_of(part, head.incarnation, start)

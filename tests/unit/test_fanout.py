@@ -1183,3 +1183,23 @@ def test_a_worker_that_has_no_time_to_read_every_child_that_asks_gives_the_run_b
     is_slow.append(True)
     head = app.look(run, deadline=clock.now() + timedelta(seconds=30))
     assert (RunStatus.SUSPENDED, True, 4) == (head and head.status, bool(head and head.waiting_since), len(read))
+
+
+def test_a_child_that_is_handed_on_does_not_hide_that_others_of_its_items_wait() -> None:
+    """It is in a queue again, and says nothing of whom it asks; but they can still be answered."""
+
+    @step(timeout=timedelta(seconds=30))
+    def long(number: int) -> int:
+        return number
+
+    inner = workflow("inner", input=int, output=int).then(ask_once).then(long).commit()
+    app, run, _ = ran(fanned(inner, shard=2), [0, 1], "queue")
+    app.resume("r", 5, label="about-0")
+    child = RunRef("default", child_id("r", 1, StepKey("fan"), 0))
+    head = app.look(child, deadline=app.clock.now() + timedelta(seconds=20))
+    [join] = app.store.joins(RunRef("default", "r"))
+    assert (RunStatus.QUEUED, frozenset({1})) == (head and head.status, join.asking)
+    app.run_until_idle()
+    app.resume("r", 5, label="about-1")
+    app.run_until_idle()
+    assert [0, 1] == run.result().output
