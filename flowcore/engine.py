@@ -33,7 +33,7 @@ from flowcore.errors import (
     RunNotFound,
     WorkflowNotFound,
 )
-from flowcore.fanout import delete_children, put_off, touch, whole, within
+from flowcore.fanout import cancel_children, delete_children, put_off, touch, whole, within
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef
@@ -201,6 +201,8 @@ class Engine:
                 self.hints.scheduler.unschedule(run, version=head.version - 1)
             with suppress(OutsideError, BlobLost):  # it is canceled; who listens in vain is dropped by the next event
                 stop_listening(self.store, head)
+            if self._may_have_had_children(head):
+                cancel_children(self, head)
             if head.part is not None:
                 touch(self, RunRef(run.tenant, head.part.run))
         return head
@@ -209,7 +211,7 @@ class Engine:
         """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
         for _ in range(MOST_TRIES):
             head = self.cancel(run)
-            delete_children(self, run)
+            delete_children(self, head)
             if self.store.delete(run, last=heads.removed(head, self.clock.now())):
                 return
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being deleted. Try again.")
@@ -340,12 +342,13 @@ class Engine:
             graph = self.graphs.get(head.workflow)
             now = max(self.clock.now(), head.updated_at)
             here = self.hints.queue is None
-            moved = heads.kept_for(heads.canceled(head, now, by), self.retention_of(head.workflow))
-            if graph is not None:
-                until = lease(self, now, None) if here else now
-                moved = heads.owing(moved, graph.hooks, until)
-                if graph.fans_out and head.part is None:
-                    moved = heads.owing_children(moved, until)
+            until = lease(self, now, None) if here else now
+            moved = heads.canceled(head, now, by)
+            if head.part is None:  # a child is no run: nobody hears of it, and it goes when its run does
+                moved = heads.kept_for(moved, self.retention_of(head.workflow))
+                moved = moved if graph is None else heads.owing(moved, graph.hooks, until)
+            if graph is not None and graph.fans_out:
+                moved = heads.owing_children(moved, until)
             if not isinstance(self.store.move(moved, version=head.version), Written):
                 continue
             if graph is None or not moved.outbox:
@@ -356,6 +359,11 @@ class Engine:
             self.hints.send(run, at=now, version=moved.version)
             return moved
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being canceled. Try again.")
+
+    def _may_have_had_children(self, head: Head) -> bool:
+        """Whether a run may have children that the workflow at hand does not know of: it is gone, or was another."""
+        graph = self.graphs.get(head.workflow)
+        return graph is None or not (graph.fans_out or head.definition == graph.fingerprint)
 
     # -- removing what has expired ----------------------------------------------------------------------------------
 
@@ -370,10 +378,11 @@ class Engine:
     def remove(self, head: Head) -> None:
         """Remove an expired run for good, unless it has changed.
 
-        The head is written first: whoever wants to bring the run back to life (time travel) finds it changed, and
-        learns from then on that it is gone; whoever finds it half removed goes on when ``due`` has passed.
+        Its children go while it still tells of them; a life that it begins meanwhile would begin its own again. Then
+        the head is written: whoever wants to bring the run back to life (time travel) finds it changed, and learns from
+        then on that it is gone; whoever finds it half removed goes on when ``due`` has passed.
         """
-        delete_children(self, head.run)
+        delete_children(self, head)
         self.store.delete(head.run, last=heads.removed(head, self.clock.now()))
 
     # -- driving ----------------------------------------------------------------------------------------------------

@@ -16,12 +16,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from flowcore.authoring.graph import ForeachNode, Graph, NestedNode
 from flowcore.codec import digest
 from flowcore.core import heads
-from flowcore.core.actions import Gather
+from flowcore.core.actions import Gather, Place
 from flowcore.core.admit import is_abandoned, open_waits
 from flowcore.core.evolve import fold
 from flowcore.core.fan import (
@@ -34,6 +35,7 @@ from flowcore.core.fan import (
     first_items,
     is_at_rest,
     is_held,
+    is_last_in_front,
     items_from,
     missing,
     open_fans,
@@ -87,12 +89,12 @@ def gather(engine: Engine, snapshot: Snapshot, action: Gather, *, is_late: Calla
     is_complete, children = True, []
     left: list[StepRecord] = []
     if last is not None and missing(fan, last):
-        fan = _mended(engine, snapshot, key, fan, last)
+        fan = _mended(engine, snapshot, place, fan, last)
     elif last is None and missing(fan, None):
-        before = _first_missing(engine, head, key, first_items(fan)) * fan.shard
+        before = _begun_up_to(engine, head, key, fan)
         begun, is_complete = _begin_missing(engine, snapshot, start, fan, before, is_late)
         if begun <= before:  # else somebody will look again before long
-            known, fan = fan, _mended(engine, snapshot, key, fan, begun)
+            known, fan = fan, _mended(engine, snapshot, place, fan, begun)
             if fan.done != known.done and decider(fan, tolerated(node, fan.total)) is None:  # which lets others begin
                 begun, is_complete = _begin_missing(engine, snapshot, start, fan, begun, is_late)
         fan = replace(fan, begun=begun)
@@ -131,12 +133,15 @@ def close(engine: Engine, graph: Graph, snapshot: Snapshot, key: StepKey | None)
                 _cancel_children(engine, snapshot.head, start.key, fan, nested=nests)
 
 
-def waits_in_children(engine: Engine, snapshot: Snapshot) -> list[StepRecord]:
-    """The open suspensions in the children of a run that is about to be parked: listings of waits are told of them."""
+def waits_in_children(engine: Engine, snapshot: Snapshot, *, is_late: Callable[[], bool]) -> list[StepRecord]:
+    """The open suspensions in the children of a run that is about to be parked: listings of waits are told of them.
+
+    Where there is no time to read every child that asks: those in the first ones, in one at least.
+    """
     if not any(fan.asking for fan in snapshot.fans.values()):
         return []
     graph = engine.graph(snapshot.head.workflow)
-    merged = whole(engine, graph, snapshot, everything=False)
+    merged = whole(engine, graph, snapshot, everything=False, is_late=is_late)
     return [record for record in open_waits(merged) if record.key not in snapshot.records]
 
 
@@ -187,15 +192,16 @@ def take_up_children(engine: Engine, head: Head, *, here: bool, deadline: dateti
     return count
 
 
-def delete_children(engine: Engine, run: RunRef) -> None:
-    """Remove every child that any life of a run has had, for good."""
-    for join in engine.store.joins(run):
+def delete_children(engine: Engine, head: Head) -> None:
+    """Remove every child that any life of a run has had, for good; those of a later run of its id are left alone."""
+    for join in engine.store.joins(head.run):
         if join.chunk == 0:
             for first in range(0, join.total, join.shard):
-                child = RunRef(run.tenant, child_id(run.id, join.incarnation, join.key, first))
-                if engine.store.peek(child) is not None:
+                run = RunRef(head.run.tenant, child_id(head.run.id, join.incarnation, join.key, first))
+                child = engine.store.peek(run)
+                if child is not None and child.created_at == head.created_at:  # which is that of its run
                     delete_children(engine, child)
-                    engine.store.delete(child)
+                    engine.store.delete(run)
 
 
 def child_id(run_id: str, incarnation: int, key: StepKey, first: int) -> str:
@@ -238,15 +244,19 @@ def _begin_missing(
     return fan.total, True
 
 
-def _first_missing(engine: Engine, head: Head, key: StepKey, firsts: range) -> int:
-    """How many children there are already: they are begun in order, so a few looks tell."""
+def _begun_up_to(engine: Engine, head: Head, key: StepKey, fan: Fan) -> int:
+    """Up to which item there are children: they are begun in order, so a few looks tell.
+
+    Items that are done may never have had one: a former life has seen to them.
+    """
+    left = list(unfinished(fan))
 
     def is_missing(number: int) -> bool:
-        return engine.store.peek(_child(head, key, firsts[number])) is None
+        return engine.store.peek(_child(head, key, left[number])) is None
 
-    if not is_missing(len(firsts) - 1):
-        return len(firsts)
-    return bisect_left(range(len(firsts) - 1), x=True, key=is_missing)
+    if not left or not is_missing(len(left) - 1):
+        return fan.total
+    return left[bisect_left(range(len(left) - 1), x=True, key=is_missing)]
 
 
 def _begin(engine: Engine, snapshot: Snapshot, key: StepKey, items: range) -> None:
@@ -271,21 +281,26 @@ def _begin(engine: Engine, snapshot: Snapshot, key: StepKey, items: range) -> No
         engine.hints.send(child.run, at=now, version=child.version)
 
 
-def _mended(engine: Engine, snapshot: Snapshot, key: StepKey, fan: Fan, begun: int) -> Fan:
+def _mended(engine: Engine, snapshot: Snapshot, place: Place, fan: Fan, begun: int) -> Fan:
     """Tell the joins what nobody has told, and begin again the children that are lost, up to the item ``begun``.
 
-    That is: which items are done, and which wait for an answer. A child that somebody has canceled or deleted by hand
-    delivers nothing any more: its items have failed. One that the run itself has canceled tells that a worker died
-    while it ended the run, or what the foreach lies in: no item went on by itself then, and so it ends once more.
+    That is: which items are done, and which wait for an answer. Those of a child that was answered do not, though it
+    may not have been driven since to say so: a run that fails beside it must not end before the answer is used.
+
+    A child that somebody has canceled or deleted by hand delivers nothing any more: its items have failed. One that
+    the run itself has canceled tells that a worker died while it ended the run, or what the foreach lies in: no item
+    went on by itself then, and so it ends once more.
     """
-    head, store = snapshot.head, engine.store
+    head, store, key = snapshot.head, engine.store, place.key
     known = store.scope(head.run, head.incarnation, Scope(key))
-    is_told = True
+    is_told, at_work = True, frozenset[int]()
 
     def is_known(first: int) -> bool:
         return (fan.done | fan.parked).issuperset(items_from(fan, first))
 
-    for first in sorted((first for first in unfinished(fan) if first < begun), key=is_known)[:MOST_MERGED]:
+    looked_at = sorted((first for first in unfinished(fan) if first < begun), key=is_known)[:MOST_MERGED]
+    deeper = MOST_MERGED // max(1, len(looked_at)) if _nests(place.node) else 0
+    for first in looked_at:
         child = store.peek(_child(head, key, first))
         if child is None:
             _begin(engine, snapshot, key, items_from(fan, first))
@@ -295,12 +310,20 @@ def _mended(engine: Engine, snapshot: Snapshot, key: StepKey, fan: Fan, begun: i
             return replace(fan, parked=frozenset(range(fan.total)) - fan.done)
         elif child.status is RunStatus.CANCELED:
             known = {**known, **dict(_given_up(engine, snapshot, key, items_from(fan, first), known))}
+        elif _is_at_work(engine, child, deeper):
+            at_work |= frozenset(items_from(fan, first))
     untold = [record for record in _settled(known.values()) if item_number(record.key) not in fan.done]
-    if is_told and not untold:
-        return fan
     for join in store.joins(head.run, head.incarnation, key) if untold else ():
         _tell(engine, head.run, join, [record for record in untold if _is_of(join, record)])
-    return fan_of(store.joins(head.run, head.incarnation, key))
+    if untold or not is_told:
+        fan = fan_of(store.joins(head.run, head.incarnation, key))
+    return replace(fan, parked=fan.parked - at_work)
+
+
+def _is_at_work(engine: Engine, child: Head, deeper: int) -> bool:
+    """Whether somebody has the child in hand, or is about to; or one of so many of its own."""
+    of_its_own = islice(open_children(engine, child), deeper)
+    return any(one.status in (RunStatus.QUEUED, RunStatus.RUNNING) for one in chain([child], of_its_own))
 
 
 def _park(engine: Engine, child: Head, fan: Fan) -> bool:
@@ -308,7 +331,7 @@ def _park(engine: Engine, child: Head, fan: Fan) -> bool:
     seen = _seen(engine, engine.graph(child.workflow), child.run)
     if seen is None or child.part is None or seen.head.version != child.version:
         return False
-    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(seen, child.part, child.updated_at)
+    run, waits = RunRef(child.run.tenant, child.part.run), _waits_of(engine, seen, child.part, child.updated_at)
     if waits.asking <= fan.asking and waits.parked <= fan.parked:
         return False
     for join in engine.store.joins(run, child.incarnation, child.part.key):
@@ -346,7 +369,7 @@ def _left_waiting(
         child = _seen(engine, graph, _child(head, start.key, first))
         if child is None or child.head.part is None:
             continue
-        parked = _waits_of(child, child.head.part, child.head.updated_at).parked
+        parked = _waits_of(engine, child, child.head.part, child.head.updated_at).parked
         items = waiting.intersection(items_from(fan, first))
         if not child.head.is_terminal:
             fan = replace(fan, parked=fan.parked - (items - parked))
@@ -430,10 +453,14 @@ def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) 
     run, start = RunRef(head.run.tenant, part.run), snapshot.records[part.key]
     done = [record for record in _settled(snapshot.records.values()) if _is_in(part, record)]
     done += _never_done(part, done, snapshot, given_back)
-    for record in done:
-        engine.store.commit(run, head.incarnation, delivered(record, start), None)
     now = max(given_back.updated_at, head.updated_at)
-    waits = _NO_WAITS if given_back.waiting_since is None else _waits_of(snapshot, part, now)
+    told = _told_before(engine, graph, snapshot, part, done)
+    for record in done:
+        if not any(item_number(record.key) in join.done for join in told):
+            engine.store.commit(run, head.incarnation, delivered(record, start), None)
+    waits = _NO_WAITS if given_back.waiting_since is None else _waits_of(engine, snapshot, part, now)
+    gone = _no_longer(part, done, told, waits) if given_back.status in _IDLE else ()  # only then it tells of all waits
+    no_longer = [engine.store.join(run, join, unparked=items) for join, items in gone]
     grown = [
         joined
         for join in _joins_of(part, head.incarnation, start)
@@ -442,10 +469,37 @@ def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) 
     wakes = given_back.wake is not None
     if (
         waits.asking
+        or no_longer
         or (wakes and engine.hints.queue is None)
         or _calls_for_a_look(engine, graph, snapshot, part, grown)
     ):
         touch(engine, run)
+
+
+def _told_before(engine: Engine, graph: Graph, snapshot: Snapshot, part: Part, done: list[StepRecord]) -> list[Join]:
+    """What the run may have been told of a child's items when the child was given back before; often nothing.
+
+    An item whose record stands in the run is not written there again: a large value would be stored anew each time. An
+    item that waited for an answer may have been brought on by a deadline, or by a child of its own that was answered.
+    """
+    count = part.stop - part.first
+    if snapshot.head.epoch == 1 or (count == 1 and done):  # nothing was told before, or nothing that counts
+        return []
+    own = (record for record in snapshot.records.values() if record.key.startswith(f"{part.key}["))
+    has_gone_on = len(done) < count and (_nests(graph.find(dotted(part.key))) or any(record.gen for record in own))
+    if not done and not has_gone_on:
+        return []
+    return list(engine.store.joins(RunRef(snapshot.head.run.tenant, part.run), snapshot.head.incarnation, part.key))
+
+
+def _no_longer(
+    part: Part, done: list[StepRecord], told: list[Join], waits: _Waits
+) -> Iterator[tuple[Join, frozenset[int]]]:
+    """The items of a child that its run takes to wait for an answer, or for nothing but that, and that do not."""
+    under_way = frozenset(range(part.first, part.stop)).difference(item_number(record.key) for record in done)
+    for join in told:
+        if gone := ((join.asking - waits.asking) | (join.parked - waits.parked)) & under_way:
+            yield _told(join, []), gone
 
 
 def _never_done(part: Part, done: list[StepRecord], snapshot: Snapshot, given_back: Head) -> list[StepRecord]:
@@ -501,15 +555,17 @@ def unpark(engine: Engine, snapshot: Snapshot) -> None:
 def _calls_for_a_look(engine: Engine, graph: Graph, snapshot: Snapshot, part: Part, grown: list[Join]) -> bool:
     """Whether the run can go on, must end, or may begin other children, with what was just handed in."""
     start, node = snapshot.records[part.key], graph.find(dotted(part.key))
-    if not grown or not isinstance(node, ForeachNode):
+    if not isinstance(node, ForeachNode):
         return True
+    if not grown:  # nothing is done, and nobody is asked; but no worker comes for a child where there is no queue
+        return engine.hints.queue is None
     join, head = grown[0], snapshot.head
     stopped = any(not (joined.failed | joined.bailed).isdisjoint(range(part.first, part.stop)) for joined in grown)
-    if stopped or any(map(is_at_rest, grown)):
+    if stopped or any(is_at_rest(joined) or is_last_in_front(joined, part.first) for joined in grown):
         run = RunRef(head.run.tenant, part.run)
         fan = fan_of(engine.store.joins(run, head.incarnation, part.key))
         last = decider(fan, tolerated(node, fan.total))
-        if last is not None or is_held(fan, missing(fan, None)):
+        if (last is not None and (stopped or not missing(fan, last))) or is_held(fan, missing(fan, None)):
             return True
     if (start.count or 1) >= join.total:
         return False
@@ -528,9 +584,10 @@ class _Waits:
 _NO_WAITS = _Waits(frozenset(), frozenset())
 
 
-def _waits_of(snapshot: Snapshot, part: Part, now: datetime) -> _Waits:
+def _waits_of(engine: Engine, snapshot: Snapshot, part: Part, now: datetime) -> _Waits:
     """Where somebody must answer, of a child that was given back ``now``: what has fallen due since moves as well."""
-    moving = {
+    moving = {start.key for start in open_fans(snapshot) if _is_moving(engine, snapshot, start.key)}
+    moving |= {
         record.key
         for record in snapshot.records.values()
         if record.outcome in (Outcome.SLP, Outcome.RETRY, Outcome.RESU)
@@ -540,6 +597,17 @@ def _waits_of(snapshot: Snapshot, part: Part, now: datetime) -> _Waits:
     deeper = [key for key, fan in snapshot.fans.items() if fan.asking]
     asking = _items_of(part, [*(record.key for record in open_waits(snapshot)), *deeper])
     return _Waits(asking, asking - _items_of(part, moving))
+
+
+def _is_moving(engine: Engine, snapshot: Snapshot, key: StepKey) -> bool:
+    """Whether an open foreach of a child's own goes on by itself: not all of its children wait for answers."""
+    fan = snapshot.fans.get(key)
+    if fan is None or is_abandoned(snapshot, key):
+        return False
+    awaited = missing(fan, None)
+    if fan.begun is None and not is_held(fan, awaited):
+        fan = replace(fan, begun=_begun_up_to(engine, snapshot.head, key, fan))
+    return not awaited or not is_held(fan, awaited)
 
 
 def _items_of(part: Part, keys: Iterable[StepKey]) -> frozenset[int]:
@@ -596,8 +664,18 @@ def _is_in(part: Part, record: StepRecord) -> bool:
 # -- the whole --------------------------------------------------------------------------------------------------------
 
 
-def whole(engine: Engine, graph: Graph, snapshot: Snapshot, *, everything: bool) -> Snapshot:
-    """A run together with what its children know: which of them wait for answers; and, if asked, all they have done."""
+def whole(
+    engine: Engine,
+    graph: Graph,
+    snapshot: Snapshot,
+    *,
+    everything: bool,
+    is_late: Callable[[], bool] = lambda: False,
+) -> Snapshot:
+    """A run together with what its children know: which of them wait for answers; and, if asked, all they have done.
+
+    From when it ``is_late`` no other child is read, if one was.
+    """
     head = snapshot.head
     fans = fans_of(engine.store.joins(head.run, head.incarnation))
     records: dict[StepKey, StepRecord] = {}
@@ -611,7 +689,7 @@ def whole(engine: Engine, graph: Graph, snapshot: Snapshot, *, everything: bool)
             items = items_from(fan, first)
             waits = is_open and not fan.asking.isdisjoint(items)
             works = few and (nests or has_failed or not fan.done.issuperset(items))
-            if waits or works:
+            if (waits or works) and not (records and is_late()):
                 records |= _of_child(engine, graph, _child(head, key, first), everything=everything)
     merged = replace(fold(head, {**records, **snapshot.records}.values()), around=snapshot.around, fans=fans)
     if head.status is RunStatus.SUSPENDED and fans and not open_waits(merged):

@@ -25,7 +25,7 @@ from flowcore.hold import Hold, KeptBack
 from flowcore.hooks import lease, tell
 from flowcore.keys import StepKey, dotted, parents_of
 from flowcore.mailbox import listeners_of
-from flowcore.model import Head, Outcome, RunStatus, Snapshot, StepRecord
+from flowcore.model import Head, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.notices import Notices
 from flowcore.parcels import replace
 from flowcore.pmap import PMap
@@ -303,6 +303,13 @@ class Ledger:
                 return False
             case _:
                 assert_never(written)
+
+    def fail(self, failure: StepFailure) -> None:
+        """End the run with a failure that is no place's, and its children with it, whatever others bring meanwhile."""
+        if self.graph.fans_out:
+            close(self.engine, self.graph, self.snapshot, None)
+        while not self.release(heads.finished(self.snapshot.head, self.now(), failure=failure)):
+            pass
 
     def block(self, reason: str) -> bool:
         """Give the run back to stand still until somebody has mended what ``reason`` says; see ``release``."""

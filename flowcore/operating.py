@@ -14,7 +14,7 @@ from flowcore.authoring.graph import Graph
 from flowcore.core import heads
 from flowcore.core.rewind import Given, rewound
 from flowcore.errors import ConflictError, NotActive, NotBlocked, RunExists, StillRunning
-from flowcore.fanout import take_up_children
+from flowcore.fanout import cancel_children, take_up_children
 from flowcore.keys import RunRef
 from flowcore.model import Head, Json, RunStatus, Snapshot
 from flowcore.parcels import replace
@@ -40,7 +40,8 @@ def restart(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | Non
     if head.status in (RunStatus.SUSPENDED, RunStatus.PAUSED):
         raise NotActive(run.id, head.public_status, "restarted")
     moved = heads.taken_away(head, now) if head.status is RunStatus.RUNNING else heads.requeued(head, now)
-    return _moved_on(engine, moved, head, here=here, deadline=deadline)
+    _moved_to(engine, moved, version=head.version)
+    return engine.looked_at(moved, here=here, deadline=deadline)
 
 
 def pause(engine: Engine, run: RunRef) -> Head:
@@ -111,7 +112,10 @@ def time_travel(
     moved = replace(heads.reborn(head, now, engine.next_life(head)), definition=graph.fingerprint)
     receipts.remember(engine, head, snapshot.records.values())
     begin_life(engine, snapshot.with_head(moved), records)
-    return _moved_on(engine, moved, head, here=here, deadline=deadline, per_step=per_step)
+    _moved_to(engine, moved, version=head.version)
+    if graph.fans_out:  # no other life names them again; whoever dies here leaves children that nobody listens to
+        cancel_children(engine, head)
+    return engine.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
 
 
 def fork(
@@ -154,15 +158,8 @@ def _accepted(graph: Graph, step: str, given: Given | None) -> Given | None:
     return Given(node.takes.accept(f"input of step {step!r}", given.value))
 
 
-def _moved_on(
-    engine: Engine, moved: Head, before: Head, *, here: bool, deadline: datetime | None, per_step: bool = False
-) -> Snapshot:
-    """Write the head an operator wants, if nobody wrote meanwhile, and see that somebody drives it."""
-    _moved_to(engine, moved, version=before.version)
-    return engine.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
-
-
 def _moved_to(engine: Engine, moved: Head, *, version: int) -> None:
+    """Write the head an operator wants, if nobody wrote meanwhile. Raises: ConflictError."""
     if not isinstance(engine.store.move(moved, version=version), Written):
         raise ConflictError(f"Run {moved.run.id!r} moved meanwhile. Look at it again and repeat what you asked for.")
 

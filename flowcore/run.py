@@ -107,7 +107,8 @@ class Run(Generic[In, Out]):
             by: who starts it, kept for life: ``ctx.suspend(allow_self=False)`` does not let that person answer.
             tracing: the trace the run belongs to, and its tags; see ``flowcore.tracing.Tracing``.
             wait: with a queue, drive the run here for at most this long instead of leaving it to a worker.
-            per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
+            per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next. A run that has to wait before
+                that, for a sleep, an answer or the children of a foreach, goes on by itself afterwards.
         Raises: InvalidPayload, RunExists, IdempotencyKeyReused, PayloadTooLarge.
         """
         workflow = self._workflow
@@ -177,7 +178,8 @@ class Run(Generic[In, Out]):
             keep: where ``step``, named by its whole dotted id, waits for nobody yet, keep the answer for so long: its
                 next suspension takes it, unless it waits for one of several things. Not in a loop or a foreach.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
-            per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next.
+            per_step: run one step, then pause; ``unpause(per_step=True)`` runs the next. A run that has to wait before
+                that, for a sleep, an answer or the children of a foreach, goes on by itself afterwards.
         Raises: RunNotFound, InvalidPayload, AlreadyResumed, NotSuspended, AmbiguousWait, UnknownStep, UnknownLabel,
             IndexOutOfRange, IdempotencyKeyReused, DefinitionChanged, MalformedRequest, VersionMismatch. The run is
             untouched then.
@@ -331,7 +333,7 @@ class Run(Generic[In, Out]):
         return self.result()
 
     def unpause(self, *, per_step: bool = False) -> RunResult[Out]:
-        """Let a paused or blocked run go on; with ``per_step`` one step, and it is paused again.
+        """Let a paused or blocked run go on; with ``per_step`` one step, and it is paused again, unless it has to wait.
 
         Raises: RunNotFound, NotActive.
         """

@@ -224,7 +224,7 @@ class Session:
     def _park(self, status: RunStatus, wake: datetime | None, waits: list[StepRecord]) -> bool:
         """Give the run back until ``wake``. Children wake it themselves; that they are looked after needs no hint."""
         ledger, head, now = self.ledger, self.ledger.snapshot.head, self.ledger.now()
-        waits = [*waits, *waits_in_children(self.engine, ledger.snapshot)]
+        waits = [*waits, *waits_in_children(self.engine, ledger.snapshot, is_late=self._is_late)]
         if status is RunStatus.JOINING:
             look = now + patience(ledger.snapshot, now)
             if wake is None or wake > look:
@@ -254,7 +254,8 @@ class Session:
         if head.hops >= self.engine.pace.most_hops:
             message = f"the run was handed on {head.hops} times in a row without parking; it seems to go in circles"
             failure = StepFailure(type="TooManyHops", message=message)
-            return ledger.release(heads.finished(head, ledger.now(), failure=failure))
+            ledger.fail(failure)
+            return True
         return ledger.release(heads.handed_on(head, ledger.now()))
 
     # -- the time that is left ----------------------------------------------------------------------------------------
@@ -278,6 +279,10 @@ class Session:
         most = self.engine.pace.most_turns
         if most is not None and self.underway.turns >= most:
             return True
+        return self._is_late()
+
+    def _is_late(self) -> bool:
+        """Whether no more than the time to give the run back is left."""
         return self.deadline is not None and self.ledger.remaining() < self.engine.pace.margin
 
     def _is_near(self, instant: datetime) -> bool:

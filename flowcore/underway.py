@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from flowcore.beats import Beats
 from flowcore.codec import NotJsonError
-from flowcore.core import heads
 from flowcore.core.actions import Action
 from flowcore.core.evolve import Begun, Failed, FailedOnce, StepEvent, Succeeded, Suspended
 from flowcore.errors import EffectRefused, InvalidPayload, NeedsDynamoDB, PayloadTooLarge
@@ -199,6 +198,5 @@ class Underway:
         try:
             self._ledger.write(event, prior)
         except (PayloadTooLarge, InvalidPayload):
-            head = self._ledger.snapshot.head
-            self._ledger.release(heads.finished(head, self._ledger.now(), failure=event.failure))
+            self._ledger.fail(event.failure)
             raise Fenced from None

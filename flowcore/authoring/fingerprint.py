@@ -32,7 +32,8 @@ def fingerprint_of(nodes: tuple[Node, ...]) -> str:
             case LoopNode():
                 return ["loop", node.id, drawn(node.body), node.until]
             case ForeachNode():
-                return ["foreach", node.id, drawn(node.body)]
+                spread = ["distributed"] if node.distributed else []  # who has such a one open cannot do with another
+                return ["foreach", node.id, drawn(node.body), *spread]
             case NestedNode():
                 return ["nested", node.id, node.graph.fingerprint]
             case StepNode() | EventNode() if node.stand_ins:

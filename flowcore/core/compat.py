@@ -22,6 +22,7 @@ from flowcore.authoring.graph import (
     SleepNode,
     StepNode,
 )
+from flowcore.core.fan import shard_of
 from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, scope_of, turn_of
 from flowcore.model import Outcome, Snapshot, StepRecord
 
@@ -38,6 +39,11 @@ def conflict(graph: Graph, snapshot: Snapshot) -> str | None:
                 f"step {place!r} has been reached by this run ({record.outcome.value}), but workflow {graph.id!r} "
                 "no longer has it; deploy a version that keeps the step, or says what became of it (.renamed or "
                 ".removed), or cancel the run"
+            )
+        if shard_of(record) is not None and not (isinstance(node, ForeachNode) and node.distributed):
+            return (
+                f"{place!r} is a distributed foreach under way, and other runs see to its items; deploy a version that "
+                "keeps distributed=True until it is over, or cancel the run"
             )
         if not _fits(record, node):
             return f"{place!r} was of another kind when this run reached it; give the new entry another id"

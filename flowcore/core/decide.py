@@ -457,7 +457,7 @@ class _Walk:
         slots = record.count or 1
         may_fail = tolerated(node, len(value))
         while not items.is_stopped(may_fail) and items.next < len(value) and items.open < slots:
-            if items.moving >= MOST_AT_ONCE:
+            if items.moving >= MOST_AT_ONCE and not self.is_around:  # a child's share may lie behind so many
                 break
             items.next += 1
             self._item(place, node, items, items.next - 1, value)

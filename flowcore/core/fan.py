@@ -7,6 +7,7 @@ and the length of its list, so whoever comes later names the same children.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 
 from flowcore.authoring.graph import ForeachNode
 from flowcore.keys import StepKey, item_number
@@ -63,6 +64,16 @@ def chunk_of(index: int) -> int:
 def is_at_rest(join: Join) -> bool:
     """Whether every item of this join is done, or waits for an answer."""
     return len(join.done | join.parked) >= min(CHUNK, join.total - join.chunk * CHUNK)
+
+
+def is_last_in_front(join: Join, first: int) -> bool:
+    """Whether all in front of an item that may end the foreach is done or parked, and the item ``first`` is of that.
+
+    As far as this join knows. Then nobody else may be left to tell of it: what lies behind such an item is canceled.
+    """
+    at_rest = join.done | join.parked
+    awaited = next(index for index in count(join.chunk * CHUNK) if index not in at_rest)
+    return any(first < index < awaited for index in join.failed | join.bailed)
 
 
 def fan_of(joins: Sequence[Join]) -> Fan:

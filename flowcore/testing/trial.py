@@ -241,8 +241,8 @@ class Trial:
             self._is_kept(result.receipt, wait, by)
 
     def _is_kept(self, receipt: Receipt, wait: Wait[Json], by: str) -> None:
-        """Whoever was told that the answer is applied must be the one whose answer is stored."""
-        stored = self.watched.settled.get((self.run, wait.id))
+        """Whoever was told that the answer is applied must be the one whose answer is stored, be it in a child."""
+        stored = next((answer for (_, id), answer in self.watched.settled.items() if id == wait.id), None)
         if stored is None or (stored.by, stored.at) != (by, receipt.at):
             self.broken.append(f"I12 {by!r} was told to have answered {wait.id!r}, but stored is {stored}")
 

@@ -316,6 +316,7 @@ CHANGES: dict[str, Build] = {
     "a loop": lambda w: w.dountil(A, bool).sleep(HOUR, id="s"),
     "the other loop": lambda w: w.dowhile(A, bool).sleep(HOUR, id="s"),
     "a foreach": lambda w: w.foreach(A).sleep(HOUR, id="s"),
+    "a distributed foreach": lambda w: w.foreach(A, distributed=True).sleep(HOUR, id="s"),
     "a parallel": lambda w: w.parallel(A, id="p").sleep(HOUR, id="s"),
     "a branch": lambda w: w.branch((bool, A), id="p").sleep(HOUR, id="s"),
     "a branch with otherwise": lambda w: w.branch((otherwise, A), id="p").sleep(HOUR, id="s"),

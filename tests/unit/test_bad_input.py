@@ -15,6 +15,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from flowcore import App, Backoff, DefinitionError, StepContext, Workflow, create_step, otherwise, step, workflow
+from flowcore.adapters.memory import MemoryStore
 from flowcore.authoring.graph import MOST_OPEN
 from flowcore.codec import MOST_DEPTH, MOST_ROWS, Shape, field_errors
 from flowcore.contexts import View
@@ -32,10 +33,12 @@ from flowcore.errors import (
     UnknownStep,
 )
 from flowcore.failures import LARGEST_PROPERTIES, LONGEST_MESSAGE, failure_of
+from flowcore.fanout import touch
 from flowcore.keys import ROOT, RunRef, StepKey
 from flowcore.runner import MOST_TURNS, Runner
-from flowcore.testing import LocalApp
+from flowcore.testing import FaultyStore, LocalApp
 from flowcore.testing.clock import SeededIds, VirtualClock
+from flowcore.testing.faults import Call
 from tests.builders import a_step
 
 Build = Callable[[Any], Any]
@@ -558,6 +561,23 @@ def test_where_not_even_a_failure_can_be_stored_the_run_fails(monkeypatch: pytes
     deepest, _ = stacked("{:064}", 20)
     result = LocalApp(App(deepest)).workflow(deepest.id).create_run("r-1").start(1)
     assert ("failed", "PayloadTooLarge") == (result.status, result.error and result.error.type)
+
+
+def test_where_not_even_a_failure_can_be_stored_the_run_fails_though_somebody_writes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever has written its head meanwhile changes nothing about that."""
+    monkeypatch.setattr("flowcore.authoring.mistakes.LONGEST_SORT_KEY", 10**9)
+    deepest, _ = stacked("{:064}", 20)
+    writers = [touch]
+
+    def written(call: Call) -> None:
+        if call.verb == "release" and writers:
+            writers.pop()(app.engine, RunRef("default", "r-1"))
+
+    app = LocalApp(App(deepest), store=FaultyStore(MemoryStore(), written))
+    result = app.workflow(deepest.id).create_run("r-1").start(1)
+    assert ([], "failed") == (writers, result.status)
 
 
 def test_ten_thousand_entries_are_refused() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from flowcore import otherwise
 from flowcore.core.compat import conflict, overtaken
+from flowcore.core.fan import opening
 from flowcore.model import Outcome, StepRecord
 from tests.builders import LATER, a_graph, a_record, a_run, a_started, a_step, a_workflow
 
@@ -104,6 +105,16 @@ FITS: dict[str, tuple[list[StepRecord], Build, list[str]]] = {
         lambda w: w.foreach(child(A, B), concurrency=9),
         ["child[7]/a"],
     ),
+    "in a distributed foreach": (
+        [a_record("a", START, count=2, output=opening(1)), a_record("a[0]")],
+        lambda w: w.then(C).foreach(A, distributed=True),
+        ["c"],
+    ),
+    "in a foreach that is to be distributed": (
+        [a_started("a", count=2), a_record("a[0]", SUSP)],
+        lambda w: w.foreach(A, distributed=True),
+        [],
+    ),
     "in a foreach of a step": ([a_started("a"), a_record("a[0]", SUSP)], lambda w: w.foreach(A), []),
 }
 
@@ -136,6 +147,16 @@ CONFLICTS: dict[str, tuple[list[StepRecord], Build, str]] = {
     "a resumed step became nested": ([a_record("child", Outcome.RESU)], lambda w: w.then(child(A)), CHANGED),
     "a sleep became a step": ([a_record("a", SLP, until=LATER)], lambda w: w.then(A), CHANGED),
     "an open workflow became a step": ([a_started("a")], lambda w: w.then(A), CHANGED),
+    "an open foreach was distributed": (
+        [a_record("a", START, count=2, output=opening(1))],
+        lambda w: w.foreach(A),
+        "'a' is a distributed foreach under way",
+    ),
+    "an open distributed foreach became a step": (
+        [a_record("a", START, count=2, output=opening(1))],
+        lambda w: w.then(A),
+        "'a' is a distributed foreach under way",
+    ),
     "a step became a parallel": ([a_record("p")], lambda w: w.parallel(A, B, id="p"), CHANGED),
 }
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from flowcore.core.actions import Broken, Decision, Done, Ended, Finish, Park, Run
-from flowcore.core.decide import decide
+from flowcore.core.decide import MOST_AT_ONCE, decide
 from flowcore.keys import StepKey
 from flowcore.model import Fan, Outcome, Part, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
-from tests.builders import LATER, NOW, a_graph, a_record, a_run, a_step
+from tests.builders import LATER, NOW, a_graph, a_record, a_run, a_started, a_step, a_workflow
 
 GRAPH = a_graph(lambda w: w.then(a_step("list")).foreach(a_step("x"), id="fan", distributed=True))
 LIST = a_record("list", output=[7, 8, 9])
@@ -100,3 +100,19 @@ def test_a_child_whose_foreach_the_run_does_not_reach_is_over() -> None:
     """Whatever stands in front of it has no outcome: nobody wants the child's work."""
     run = a_run(OPEN, definition=GRAPH.fingerprint, **part(0, 2))
     assert Finish(Ended(None)) == decide(GRAPH, run, NOW)
+
+
+def test_a_child_is_found_behind_more_items_than_one_worker_sees_to_at_once() -> None:
+    """The run that began it saw to fewer at that time; the child's own share is what it came for."""
+    inner = a_workflow(lambda w: w.foreach(a_step("x"), id="deep", distributed=True), "inner")
+    graph = a_graph(lambda w: w.then(a_step("list")).foreach(inner, id="plain", concurrency=MOST_AT_ONCE + 1))
+    item, deep = f"plain[{MOST_AT_ONCE}]", StepKey(f"plain[{MOST_AT_ONCE}]/deep")
+    records = [
+        a_record("list", output=[[number] for number in range(MOST_AT_ONCE + 1)]),
+        a_started("plain", count=MOST_AT_ONCE + 1),
+        a_started(item, output=[MOST_AT_ONCE]),
+        a_record(deep, Outcome.START, count=1, output={"shard": 1}),
+    ]
+    share = Part(run="top", key=deep, first=0, stop=1, top="top")
+    run = a_run(*records, definition=graph.fingerprint, part=share)
+    assert [("RunStep", f"{deep}[0]", MOST_AT_ONCE)] == asked(decide(graph, run, NOW))

@@ -279,3 +279,10 @@ def test_a_worker_is_taken_over_in_the_middle_of_a_coroutine() -> None:
     flow = workflow("booking", input=int, output=int).then(booked).commit()
     assert 5 == explore(flow, 5, schedule=[Strike("taken-over", 3)]).result.output
     assert 5 == explore(flow, 5).result.output
+
+
+def test_answers_to_items_that_others_see_to_are_stored_where_those_are() -> None:
+    """In the children of a distributed foreach, and not in the run that was asked."""
+    flow = workflow("pay", input=list[int], output=list[int]).foreach(approve, id="all", distributed=True).commit()
+    done = explore(flow, [5, 6], answers={"all": True}, schedule=[])
+    assert [5, 6] == done.result.output

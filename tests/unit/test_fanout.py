@@ -14,10 +14,11 @@ from flowcore import App, FunctionContext, Run, RunResult, StepContext, Workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.authoring.graph import Backoff
 from flowcore.core.view import Progress
-from flowcore.errors import AlreadyResumed
-from flowcore.fanout import PATIENCE, child_id
+from flowcore.errors import AlreadyResumed, DefinitionChanged
+from flowcore.fanout import PATIENCE, child_id, touch
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import RunStatus
+from flowcore.pace import Pace
 from flowcore.testing import Fault, FaultyStore, LocalApp, ShiftedClock, VirtualClock, WorkerDied
 from flowcore.testing.faults import Call
 
@@ -448,6 +449,25 @@ def test_children_expire_with_their_run() -> None:
     assert [] == items(app)
 
 
+def test_a_slow_removal_takes_no_children_of_a_new_run() -> None:
+    """Another worker has removed the old one meanwhile, and the id was free: its children have the same names."""
+    flow, slow = fanned(ask), [True]
+
+    def freezes(call: Call) -> None:
+        if call.verb == "joins" and slow:
+            slow.clear()
+            app.workflow(flow).create_run("r").start([0, 2])
+            app.run_until_idle()
+
+    app = LocalApp(App(flow, retention=timedelta(days=1)))
+    app.workflow(flow).create_run("r").start([0, 2])
+    app.cancel("r")
+    app.clock.forward(days=2)
+    frozen = LocalApp(App(flow, retention=timedelta(days=1)), store=FaultyStore(app.store, freezes), clock=app.clock)
+    frozen.look(RunRef("default", "r"))
+    assert {0: "SUSPENDED", 1: "SUSPENDED"} == children(app)
+
+
 def test_a_paused_run_begins_no_items() -> None:
     """Children that are looked at meanwhile look again later; unpaused, all is done."""
     flow = fanned()
@@ -818,3 +838,368 @@ def test_a_worker_that_dies_while_it_ends_a_run_does_not_change_how_it_ends() ->
     result = run.result()
     assert ("failed", "2 are too many") == (result.status, result.error.message if result.error else None)
     assert ["fails"] == [name for name, one in result.steps.items() if one.status == "failed"]
+
+
+@step
+def five_fails(number: int) -> int:
+    """Fails for five."""
+    if number == 5:
+        raise ValueError("five")
+    return number
+
+
+def five_first(number: int) -> timedelta:
+    """How long items sleep: five the shortest."""
+    return timedelta(seconds=10_000 if number == 5 else 10_300)
+
+
+def test_the_last_item_in_front_of_one_that_decides_ends_the_foreach() -> None:
+    """At once: those behind are canceled and tell nothing any more, and nobody else would wake the run."""
+    inner = workflow("inner", input=int, output=int).sleep(five_first, id="nap").then(five_fails).commit()
+    app, run, _ = ran(fanned(inner), list(range(10)), "queue")
+    app.advance(seconds=10_001)
+    decided = run.result().status
+    app.advance(seconds=310)
+    assert ("waiting", "failed") == (decided, run.result().status)
+
+
+@step
+def ask_once(number: int, ctx: StepContext[int, int]) -> int:
+    """Asks, and remembers what it was told."""
+    if ctx.resume_data is None:
+        ctx.suspend(number, label=f"about-{ctx.index}")
+    SEEN.setdefault("told", []).append(ctx.resume_data)
+    return number
+
+
+@step
+def fails_anyway(value: Any) -> int:
+    """Whatever it is given."""
+    raise ValueError(f"{value} is no good")
+
+
+def beside_a_failure(fan: Workflow[Any, Any]) -> Workflow[Any, Any]:
+    """A foreach, and beside it something that fails after a minute."""
+    later = workflow("later", input=Any, output=int).sleep(timedelta(minutes=1), id="nap").then(fails_anyway).commit()
+    return workflow("beside", input=Any, output=dict[str, Any]).parallel(fan, later).commit()
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_an_answer_that_was_applied_is_used_though_the_run_fails_beside_it(distributed: bool) -> None:
+    """Its child may not have been driven since: the run waits for it, as it would for an item of its own."""
+    flow = beside_a_failure(fanned(ask_once, distributed=distributed, concurrency=2))
+    app, run, _ = ran(flow, [1, 2], "queue")
+    app.clock.forward(minutes=2)
+    app.resume("r", 5, label="about-0")
+    app.deliver("r")
+    app.run_until_idle()
+    assert ("failed", [5]) == (run.result().status, SEEN["told"])
+
+
+def test_an_answer_deep_inside_is_used_though_the_run_fails_beside_it() -> None:
+    """Also one to the child of a child, of which the run itself hears nothing."""
+    inner = workflow("inner", input=list[int], output=list[int]).foreach(ask_once, id="deep", distributed=True).commit()
+    outer = (
+        workflow("outer", input=list[list[int]], output=list[list[int]])
+        .foreach(inner, id="fan", distributed=True)
+        .commit()
+    )
+    app, run, _ = ran(beside_a_failure(outer), [[1, 2]], "queue")
+    app.clock.forward(minutes=2)
+    app.resume("r", 5, label="about-0")
+    app.deliver("r")
+    app.run_until_idle()
+    assert ("failed", [5]) == (run.result().status, SEEN["told"])
+
+
+def naps(number: int) -> timedelta:
+    """How long the items of a nested foreach sleep."""
+    return timedelta(seconds={1: 60, 9: 5}.get(number, 0))
+
+
+@step
+def ask_or_break(number: int, ctx: StepContext[int, int]) -> int:
+    """Zero asks, all others fail."""
+    SEEN.setdefault("ran", []).append(number)
+    if number:
+        raise ValueError(f"{number} fails")
+    ctx.suspend(number)
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_an_item_with_a_foreach_in_which_something_moves_is_waited_for(distributed: bool) -> None:
+    """Another item of it asks; but the one that sleeps will fail, in front of the item that has."""
+    slow = workflow("slow", input=int, output=int).sleep(naps, id="nap").then(ask_or_break).commit()
+    deep = workflow("inner", input=list[int], output=list[int])
+    inner = deep.foreach(slow, id="deep", concurrency=2, distributed=distributed).commit()
+    outer = workflow("outer", input=list[list[int]], output=list[list[int]])
+    flow = outer.foreach(inner, id="fan", distributed=True).commit()
+    app, run, _ = ran(flow, [[0, 1], [9]], "queue")
+    app.advance(seconds=6)
+    before = run.result().status
+    app.advance(seconds=61)
+    error = run.result().error
+    assert ("waiting", "1 fails", [0, 9, 1]) == (before, error and error.message, SEEN["ran"])
+
+
+def test_a_foreach_in_an_item_of_which_nothing_moves_is_not_waited_for() -> None:
+    """Items that nobody has begun, because others keep their slots, do not move."""
+    deep = workflow("inner", input=list[int], output=list[int])
+    inner = deep.foreach(ask, id="deep", concurrency=1, distributed=True).commit()
+    outer = workflow("outer", input=list[list[int]], output=list[list[int]])
+    flow = outer.foreach(inner, id="fan", distributed=True).commit()
+    app, run, result = ran(flow, [[0, 2, 4]], "queue")
+    status = app.store.peek(RunRef("default", "r"))
+    assert ("suspended", RunStatus.SUSPENDED) == (result.status, status and status.status)
+    app.resume("r", 1)
+    app.run_until_idle()
+    assert "suspended" == run.result().status
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "redrive"])
+def test_a_child_of_a_new_life_that_was_canceled_by_hand_tells_its_run(verb: str) -> None:
+    """Though items behind its own were done in the former life, and never had a child in this one."""
+    failing = {0}
+
+    @step
+    def shaky(number: int, ctx: StepContext[int, int]) -> int:
+        if number in failing:
+            raise ValueError("down")
+        if number == 0 and ctx.resume_data is None:
+            ctx.suspend(number)
+        return number
+
+    app, run, _ = ran(fanned(shaky), [0, 1, 2], "queue")
+    failing.clear()
+    run.time_travel("fan") if verb == "time_travel" else run.redrive()
+    app.run_until_idle()
+    head = app.store.peek(RunRef("default", "r"))
+    assert head is not None
+    app.cancel(child_id("r", head.incarnation, StepKey("fan"), 0))
+    app.run_until_idle()
+    result = run.result()
+    assert ("failed", "ItemCanceled") == (result.status, result.error and result.error.type)
+
+
+def test_no_more_items_of_a_new_life_are_open_than_allowed() -> None:
+    """Also where the last item was done in the former one."""
+    failing = {0, 1, 2}
+
+    @step
+    def shaky(number: int, ctx: StepContext[int, int]) -> int:
+        if number in failing:
+            raise ValueError("down")
+        if number < 3 and ctx.resume_data is None:
+            ctx.suspend(number)
+        return number
+
+    app, run, _ = ran(fanned(shaky, concurrency=2, tolerated_failures=2), [0, 1, 2, 3], "queue")
+    failing.clear()
+    run.redrive()
+    app.run_until_idle()
+    assert [0, 1] == [wait.index for wait in run.result().waits]
+    app.resume("r", 1)
+    app.run_until_idle()
+    app.resume("r", 1)
+    app.run_until_idle()
+    assert [0, 1, 2, 3] == run.result().output
+
+
+def test_a_run_goes_on_waiting_while_an_answered_item_deep_inside_moves() -> None:
+    """It was told that the item waits; since an answer to the child of a child it does no more."""
+
+    @step
+    def ask_and_nap(number: int, ctx: StepContext[int, int]) -> int:
+        return ctx.suspend(number) if ctx.resume_data is None else number
+
+    slow = workflow("slow", input=int, output=int).then(ask_and_nap).sleep(timedelta(minutes=9), id="nap").commit()
+    inner = workflow("inner", input=list[int], output=list[int]).foreach(slow, id="deep", distributed=True).commit()
+    outer = (
+        workflow("outer", input=list[list[int]], output=list[list[int]])
+        .foreach(inner, id="fan", distributed=True)
+        .commit()
+    )
+    app, run, _ = ran(beside_a_failure(outer), [[3]], "queue")
+    app.resume("r", 5, index=0)
+    app.run_until_idle()
+    app.advance(minutes=2)
+    before = run.result().status
+    app.advance(minutes=30)
+    result = run.result()
+    assert ("waiting", "failed", "success") == (before, result.status, result.steps["outer.fan"].status)
+
+
+def test_an_item_whose_wait_has_timed_out_is_waited_for() -> None:
+    """Its run was told that it waits for an answer; by now it sleeps."""
+
+    @step
+    def patient(number: int, ctx: StepContext[int, None]) -> int:
+        return number if ctx.timed_out else ctx.suspend(timeout=timedelta(seconds=30))
+
+    slow = workflow("slow", input=int, output=int).then(patient).sleep(timedelta(minutes=9), id="nap").commit()
+    app, run, _ = ran(beside_a_failure(fanned(slow)), [3], "queue")
+    app.advance(minutes=2)
+    before = run.result().status
+    app.advance(minutes=30)
+    result = run.result()
+    assert ("waiting", "failed", "success") == (before, result.status, result.steps["fanned.fan"].status)
+
+
+def test_a_run_is_not_looked_at_when_a_child_falls_asleep() -> None:
+    """Nothing is done by that, and nobody asks."""
+    inner = workflow("inner", input=int, output=int).sleep(timedelta(minutes=1), id="one").then(double)
+    slow = inner.sleep(timedelta(minutes=1), id="two").then(double, id="again").commit()
+    app, run, _ = ran(fanned(slow), [1, 2, 3], "queue")
+    before = app.store.peek(RunRef("default", "r"))
+    app.advance(seconds=70)
+    after = app.store.peek(RunRef("default", "r"))
+    app.advance(seconds=70)
+    assert (before, [4, 8, 12]) == (after, run.result().output)
+
+
+def test_a_child_hands_in_each_item_once() -> None:
+    """However often it is given back meanwhile; large values would be stored each time."""
+    committed: list[str] = []
+
+    def watched(call: Call) -> None:
+        if call.verb == "commit" and call.run == RunRef("default", "r"):
+            committed.append(call.verb)
+
+    flow, clock = fanned(ask_once, shard=5), VirtualClock()
+    app = LocalApp(App(flow), clock=clock, store=FaultyStore(MemoryStore(), watched), queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start([0, 1, 2, 3, 4])
+    app.run_until_idle()
+    committed.clear()
+    for index in range(5):
+        app.resume("r", 1, index=index)
+        app.run_until_idle()
+    assert ("success", 5 + 1) == (run.result().status, len(committed))
+
+
+def test_a_deploy_that_distributes_no_more_is_told_and_the_children_are_kept() -> None:
+    """Their waits could not be answered by it; cancel reaches them all the same."""
+    app, _, _ = ran(fanned(ask_once), [1, 2], "queue")
+    today = fanned(ask_once, distributed=False)
+    queue: Any = app.queue
+    after = LocalApp(App(today), clock=app.clock, store=app.store, queue=queue)
+    with pytest.raises(DefinitionChanged, match="distributed foreach under way"):
+        after.resume("r", 1, label="about-0")
+    app.resume("r", 1, label="about-0")
+    app.run_until_idle()
+    after.cancel("r")
+    after.run_until_idle()
+    assert ({0: "SUCCESS", 1: "CANCELED"}, [1]) == (children(app), SEEN["told"])
+
+
+def test_cancel_reaches_children_of_a_workflow_that_is_not_served() -> None:
+    """Where the process that cancels knows others alone."""
+    app, _, _ = ran(fanned(ask), [0, 2], "queue")
+    queue: Any = app.queue
+    plain = workflow("plain", input=int, output=int).then(double).commit()
+    LocalApp(App(plain), clock=app.clock, store=app.store, queue=queue).cancel("r")
+    assert {0: "CANCELED", 1: "CANCELED"} == children(app)
+
+
+def test_a_child_that_is_canceled_by_hand_is_no_run() -> None:
+    """No hook hears of it, and it does not expire by itself; children of its own are canceled."""
+    heard: list[str] = []
+
+    def hear(result: RunResult[Any]) -> None:
+        heard.append(result.run_id)
+
+    inner = workflow("inner", input=list[int], output=list[int]).foreach(ask, id="deep", distributed=True).commit()
+    outer = workflow(
+        "outer", input=list[list[int]], output=list[list[int] | None], on_finish=hear, retention=timedelta(days=1)
+    )
+    flow = outer.foreach(inner, id="fan", distributed=True, tolerated_failures=1).commit()
+    app, run, _ = ran(flow, [[0, 2]], "queue")
+    middle = child_id("r", 1, StepKey("fan"), 0)
+    app.cancel(middle)
+    app.run_until_idle()
+    ids = [middle, child_id(middle, 1, StepKey("fan[0]/deep"), 0)]
+    heads = [head for id in ids if (head := app.store.peek(RunRef("default", id))) is not None]
+    assert (["r"], "success") == (heard, run.result().status)
+    assert [(RunStatus.CANCELED, None)] * 2 == [(head.status, head.expires_at) for head in heads]
+
+
+def test_children_of_a_run_that_goes_in_circles_end_with_it() -> None:
+    """Like those of one that ends by itself."""
+
+    @step
+    def tick(number: int) -> int:
+        return number + 1
+
+    inner = workflow("inner", input=int, output=list[int]).map(lambda _: [0, 2], id="both")
+    asking = inner.foreach(ask, id="fan", distributed=True).commit()
+    circle = workflow("circle", input=int, output=int).dountil(tick, lambda _: False, id="loop").commit()
+    flow = workflow("outer", input=int, output=dict[str, Any]).parallel(asking, circle).commit()
+    clock = VirtualClock()
+    app = LocalApp(App(flow, pace=Pace(most_turns=1, most_hops=20)), clock=clock, queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start(0)
+    app.run_until_idle()
+    error = run.result().error
+    assert ("TooManyHops", {0: "CANCELED", 1: "CANCELED"}) == (error and error.type, children(app))
+
+
+def test_time_travel_cancels_the_children_of_the_life_before() -> None:
+    """Nobody wants their work any more, and no other life will name them again."""
+
+    @step
+    def first(numbers: list[int]) -> list[int]:
+        return numbers
+
+    flow = (
+        workflow("travels", input=list[int], output=list[int])
+        .then(first)
+        .foreach(ask, id="fan", distributed=True)
+        .commit()
+    )
+    app, run, _ = ran(flow, [0, 2], "queue")
+    run.time_travel("first")
+    app.run_until_idle()
+    before = [app.store.peek(RunRef("default", child_id("r", 1, StepKey("fan"), first))) for first in (0, 1)]
+    assert ["CANCELED", "CANCELED"] == [head and head.status for head in before]
+    assert [0, 1] == [wait.index for wait in run.result().waits]
+
+
+def test_a_worker_that_has_no_time_to_read_every_child_that_asks_gives_the_run_back() -> None:
+    """The listing of waits is told of those that were read."""
+    read: list[str] = []
+
+    def slow(call: Call) -> None:
+        if is_slow and call.verb == "load" and call.run is not None and call.run.id.startswith("part-"):
+            read.append(call.run.id)
+            app.clock.forward(seconds=9)
+
+    is_slow: list[bool] = []
+    flow, clock = fanned(ask_once), VirtualClock()
+    app = LocalApp(App(flow), clock=clock, store=FaultyStore(MemoryStore(), slow), queue=MemoryQueue(clock))
+    app.workflow(flow).create_run("r").start(list(range(20)))
+    app.run_until_idle()
+    run = RunRef("default", "r")
+    touch(app.engine, run)
+    is_slow.append(True)
+    head = app.look(run, deadline=clock.now() + timedelta(seconds=30))
+    assert (RunStatus.SUSPENDED, True, 4) == (head and head.status, bool(head and head.waiting_since), len(read))
+
+
+def test_a_child_that_is_handed_on_does_not_hide_that_others_of_its_items_wait() -> None:
+    """It is in a queue again, and says nothing of whom it asks; but they can still be answered."""
+
+    @step(timeout=timedelta(seconds=30))
+    def long(number: int) -> int:
+        return number
+
+    inner = workflow("inner", input=int, output=int).then(ask_once).then(long).commit()
+    app, run, _ = ran(fanned(inner, shard=2), [0, 1], "queue")
+    app.resume("r", 5, label="about-0")
+    child = RunRef("default", child_id("r", 1, StepKey("fan"), 0))
+    head = app.look(child, deadline=app.clock.now() + timedelta(seconds=20))
+    [join] = app.store.joins(RunRef("default", "r"))
+    assert (RunStatus.QUEUED, frozenset({1})) == (head and head.status, join.asking)
+    app.run_until_idle()
+    app.resume("r", 5, label="about-1")
+    app.run_until_idle()
+    assert [0, 1] == run.result().output
