@@ -20,6 +20,11 @@ from flowcore.keys import is_run_id
 from flowcore.model import Json
 from flowcore.webhooks import sign
 
+MOST_OF_A_LETTER = 1_048_576
+"""Bytes of the message that carries one. Escaped as it is twice, it is at most about twice ``cloudevents.MOST_BYTES``.
+
+Source: Amazon SQS Developer Guide, "Message quotas".
+"""
 _FORM = 1
 _FIRST_PAUSE = timedelta(seconds=15)
 _LONGEST_PAUSE = timedelta(hours=6)
@@ -110,8 +115,12 @@ def letter(to: Outgoing, event: CloudEvent) -> Letter:
 
 
 def encode_letter(letter: Letter) -> str:
-    """The message that carries a letter."""
-    return dumps({"v": _FORM, "to": letter.to, "id": letter.id, "body": letter.body})
+    """The message that carries a letter, in characters that SQS takes.
+
+    Source: Amazon SQS API Reference, "SendMessage": those of XML, which has no U+FFFE and U+FFFF; JSON escapes the rest.
+    """
+    written = dumps({"v": _FORM, "to": letter.to, "id": letter.id, "body": letter.body})
+    return written.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
 def decode_letter(message: str) -> Letter:

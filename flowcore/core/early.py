@@ -32,9 +32,9 @@ class Early:
 
     @property
     def name(self) -> str:
-        """Under which a copy is known: the caller's key, or one made of what was said, by whom."""
+        """Under which a copy is known: the caller's key, or one made of what was said, by whom, to which step."""
         resume = self.resume
-        said = f"{resume.digest}\n{resume.by}\n{resume.via}"
+        said = f"{self.step}\n{resume.digest}\n{resume.by}\n{resume.via}"
         return resume.idempotency_key or f"early-{sha256(said.encode()).hexdigest()[:24]}"
 
     @property

@@ -618,6 +618,28 @@ def test_early_answer_is_kept_whatever_dies(fault: Fault) -> None:
         assert "success" == run.result().steps["other"].status
 
 
+@pytest.mark.parametrize("keys", [(None, None), ("k-1", "k-2")], ids=["no key", "keys"])
+def test_early_answers_of_one_person_to_two_steps_are_two_answers(keys: tuple[str | None, str | None]) -> None:
+    """Though both say the same: each step has its own."""
+    app, run = slowly()
+    for name, key in zip(("other", "inner.approve"), keys, strict=True):
+        run.resume(YES, step=name, by="ada", idempotency_key=key, keep=2 * HOUR)
+    app.advance(hours=1)
+    assert "success" == run.result().status
+    assert ["applied", "applied"] == verdicts(run)
+
+
+def test_early_vote_that_came_twice_counts_once() -> None:
+    """Two messages of one person have two keys; the run is parked all the same, until somebody else votes."""
+    app, run = slowly()
+    ASKED.update(quorum=2)
+    for key in ("m-1", "m-2"):
+        run.resume(YES, step="other", by="ada", idempotency_key=key, keep=2 * HOUR)
+    app.advance(hours=1)
+    assert {"other": ["ada"]} == {w.path[0]: list(w.answered_by) for w in run.result().waits if w.path == ["other"]}
+    assert "applied" == run.resume(YES, step="other", by="bob").receipt.verdict
+
+
 def test_early_answer_from_a_queue_is_kept_without_being_asked_to() -> None:
     """So the message may be acknowledged, and a copy of it, too."""
     app, run = slowly()
