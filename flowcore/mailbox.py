@@ -26,8 +26,10 @@ from flowcore.errors import (
     InvalidPayload,
     RequestError,
     RunExists,
+    RunNotFound,
     WorkflowNotFound,
 )
+from flowcore.fanout import child_at, touch
 from flowcore.keys import RunRef, dotted
 from flowcore.model import (
     EventReceipt,
@@ -79,7 +81,10 @@ def send(
                 return _told(engine, standing, began)
             sent = standing
         try:
-            settled, misfit = _offered(engine, mail.listeners, sent, tried, here=here, deadline=deadline)
+            is_kept = standing is not None
+            settled, misfit = _offered(
+                engine, mail.listeners, sent, tried, is_kept=is_kept, here=here, deadline=deadline
+            )
             if settled is not None:
                 return settled if began is None else _of_started(sent.id, began, (settled.run_id, settled.wait))
             if standing is None and misfit is not None:
@@ -164,6 +169,7 @@ def _offered(
     sent: Sent,
     tried: set[str],
     *,
+    is_kept: bool,
     here: bool,
     deadline: datetime | None,
 ) -> tuple[EventReceipt | None, InvalidPayload | None]:
@@ -177,7 +183,7 @@ def _offered(
         if place in tried:
             continue
         try:
-            if _settles(engine, listener, sent, here=here, deadline=deadline):
+            if _settles(engine, listener, sent, is_kept=is_kept, here=here, deadline=deadline):
                 run_id, wait = listener.run.id, listener.wait
                 return EventReceipt(event_id=sent.id, verdict="applied", run_id=run_id, wait=wait), None
         except InvalidPayload as error:
@@ -200,8 +206,13 @@ def _starts(engine: Engine, first: Head, sent: Sent | None, *, here: bool, deadl
         return False  # another event was faster
 
 
-def _settles(engine: Engine, listener: Listener, sent: Sent, *, here: bool, deadline: datetime | None) -> bool:
+def _settles(
+    engine: Engine, listener: Listener, sent: Sent, *, is_kept: bool, here: bool, deadline: datetime | None
+) -> bool:
     """Whether the wait took the event; a listener whose wait is over is removed.
+
+    Where the code at hand does not fit the run, and the event is kept, a worker looks at the run: it takes the event,
+    or says by what the run is blocked. Otherwise nobody would look again once the code is mended.
 
     Raises: InvalidPayload, EventGone.
     """
@@ -210,6 +221,8 @@ def _settles(engine: Engine, listener: Listener, sent: Sent, *, here: bool, dead
     except InvalidPayload:
         raise
     except (DefinitionChanged, WorkflowNotFound, BlobLost):
+        if is_kept:
+            _have_looked_at(engine, listener)
         return False
     except RequestError:
         if _is_over(engine, listener):
@@ -235,6 +248,26 @@ def _settle(
 def _answer(listener: Listener, sent: Sent) -> Resume:
     topic = listener.topic
     return Resume(wait=listener.wait, listens=(topic.event, topic.key), digest=sent.digest, via="event")
+
+
+def _have_looked_at(engine: Engine, listener: Listener) -> None:
+    """By a worker, never here, where the code is known not to fit. Where there is no queue the sweeper finds one."""
+    try:
+        run = _holder(engine, listener).head.run
+    except RunNotFound:
+        return
+    except BlobLost:
+        run = listener.run
+    touch(engine, run)
+
+
+def _holder(engine: Engine, listener: Listener) -> Snapshot:
+    """The run that the wait is in: the one that listens, or a child of it. Raises: RunNotFound."""
+    key, _ = wait_place(listener.wait)
+    snapshot = engine.as_it_stands(listener.run, everything=False)
+    while (child := child_at(snapshot, key)) is not None:
+        snapshot = engine.as_it_stands(child, everything=False)
+    return snapshot
 
 
 def _is_over(engine: Engine, listener: Listener) -> bool:

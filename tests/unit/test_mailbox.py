@@ -279,9 +279,9 @@ def test_event_for_a_run_that_does_not_fit_the_code_is_kept_for_it() -> None:
     waiting(app)
     other = local(order(id="renamed"), like=app)
     assert "buffered" == other.send_event("order.paid", "A-17", {"cents": 7}).verdict
-    assert "suspended" == app.run("r").result().status
-    app.run("r").pause()
-    assert 7 == app.run("r").unpause().output
+    assert "running" == app.run("r").result().status
+    app.advance(hours=1)
+    assert 7 == app.run("r").result().output
 
 
 def test_event_before_a_step_that_failed_to_be_reached_stays() -> None:
@@ -448,6 +448,42 @@ def meet(outer: str, inner: str, number: int) -> RunResult[Any]:
         acts(other)[inner]()
     app.advance(hours=1)
     return other.run("r").result()
+
+
+@pytest.mark.parametrize("lacks", ["the step", "the workflow"])
+@pytest.mark.parametrize("worker", ["good", "bad"])
+def test_event_during_a_bad_deploy_is_taken_once_the_code_is_mended(worker: str, lacks: str) -> None:
+    """A worker looks at the run: one that fits takes the event, another one says by what the run is blocked."""
+    clock = VirtualClock()
+    queue = MemoryQueue(clock)
+    first = workflow("order", input=str).then(note)
+    good = local(first.wait_for_event("order.paid", key=lambda o: o, model=Paid).then(book), clock=clock, queue=queue)
+    run = waiting(good)
+    good.run_until_idle()
+    other = order() if lacks == "the step" else workflow("other", input=str).then(note)
+    bad = local(other, like=good, queue=queue)
+    assert "buffered" == bad.send_event("order.paid", "A-17", {"cents": 1}).verdict
+    if worker == "bad":
+        bad.run_until_idle()
+        assert f"{'step' if lacks == 'the step' else 'workflow'} " in (run.result().blocked or "")
+        run.unblock()
+    good.run_until_idle()
+    assert ("success", 1) == (run.result().status, run.result().output)
+
+
+def test_event_during_a_bad_deploy_has_the_item_looked_at_that_waits() -> None:
+    """The child that sees to it, and not the run around it, which waits for its children."""
+    clock = VirtualClock()
+    queue = MemoryQueue(clock)
+    item = workflow("item", input=str, output=int).wait_for_event("order.paid", key=lambda o: o, model=Paid).then(book)
+    good = local(workflow("order", input=list[str]).foreach(item.commit(), distributed=True), clock=clock, queue=queue)
+    run: Any = good.workflow("order").create_run("r")
+    run.start(["A-17"])
+    good.run_until_idle()
+    bad = local(workflow("other", input=str).then(note), like=good, queue=queue)
+    bad.send_event("order.paid", "A-17", {"cents": 1})
+    good.run_until_idle()
+    assert ("success", [1]) == (run.result().status, run.result().output)
 
 
 def test_wait_that_opens_while_its_event_is_being_kept_gets_it() -> None:
