@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from flowcore.errors import (
     UnknownStep,
     VersionMismatch,
 )
-from flowcore.model import Outcome, Receipt, RunStatus, Snapshot, StepRecord
+from flowcore.model import Outcome, Receipt, RunStatus, Snapshot, StepRecord, Terms
 from tests.builders import NOW, a_graph, a_record, a_run, a_started, a_step, a_workflow, an_answer
 
 SUSP, RESU, START = Outcome.SUSP, Outcome.RESU, Outcome.START
@@ -179,6 +180,52 @@ def test_a_key_used_with_other_data_is_refused(run: Snapshot) -> None:
     verdict = admit(GRAPH, run, Resume(digest="d-2", idempotency_key="k-1"))
     assert isinstance(verdict, Refused)
     assert IdempotencyKeyReused is type(verdict.error)
+
+
+def items(*answered: int, at: datetime = NOW - timedelta(minutes=1), **asked: Any) -> Snapshot:
+    """Three items of a foreach; those that were ``answered`` have had an answer that came now, the others ask."""
+    open_ = [a_record(f"fan[{i}]", SUSP, at=at, label="f", **asked) for i in range(3) if i not in answered]
+    had = [a_record(f"fan[{i}]", answer=an_answer(True, f"fan[{i}]@0", idempotency_key="k-1")) for i in answered]
+    return a_run(a_started("fan", count=3), *had, *open_)
+
+
+@pytest.mark.parametrize("asked", [{}, {"step": "fan"}, {"label": "f"}], ids=str)
+def test_a_copy_of_an_answer_to_all_items_is_for_those_that_the_first_never_reached(asked: dict[str, Any]) -> None:
+    """Whoever brought the first one may have died behind any of them."""
+    copy = Resume(digest="d-1", idempotency_key="k-1", by="ada", **asked)
+    for answered, left in (((1,), ["fan[0]", "fan[2]"]), ((0, 1), ["fan[2]"])):
+        verdict = admit(GRAPH, items(*answered), copy)
+        assert isinstance(verdict, Meant)
+        assert left == [record.key for record in verdict.records]
+    assert isinstance(admit(GRAPH, items(0, 1, 2), copy), Repeated)
+
+
+@pytest.mark.parametrize(
+    ("run", "asked"),
+    [
+        (items(1, at=NOW), {}),
+        (items(1), {"step": "fan[1]"}),
+        (items(1), {"index": 1}),
+        (items(1), {"wait": "fan[1]@0"}),
+        (items(1), {"label": "x"}),
+        (items(1, terms=Terms(approvers=("bob",))), {}),
+        (items(1, terms=Terms(quorum=2), votes=(an_answer(wait="fan[0]@0", by="ada"),)), {}),
+    ],
+    ids=["asked later", "one step", "one index", "one wait", "other label", "may not answer", "has voted"],
+)
+def test_a_copy_of_an_answer_is_none_to_the_other_items(run: Snapshot, asked: dict[str, Any]) -> None:
+    """Which ask since later, were never meant, or cannot have it."""
+    verdict = admit(GRAPH, run, Resume(digest="d-1", idempotency_key="k-1", by="ada", **asked))
+    assert isinstance(verdict, Repeated)
+    assert "fan[1]@0" == verdict.receipt.wait
+
+
+def test_an_answer_to_one_of_several_is_no_copy_of_what_the_others_had() -> None:
+    """It has been told apart before, and goes to each under the same key."""
+    one = Resume(digest="d-1", idempotency_key="k-1", wait="fan[2]@0", of_several=True)
+    verdict = admit(GRAPH, items(1), one)
+    assert isinstance(verdict, Meant)
+    assert isinstance(admit(GRAPH, items(1), replace(one, wait="fan[1]@0")), Repeated)
 
 
 def test_a_fresh_key_is_an_ordinary_answer() -> None:

@@ -398,6 +398,96 @@ def test_row_crash_between_answer_and_wake_is_swept() -> None:
     assert timedelta(minutes=15) < told["step-finished"] - answered < timedelta(minutes=17)
 
 
+# -- one answer for several items -------------------------------------------------------------------------------------
+
+
+MANY = {"plain": {}, "distributed": {"distributed": True}, "two in a child": {"distributed": True, "shard": 2}}
+
+
+def many(app_of: Callable[[Any], LocalApp] = local, **options: Any) -> tuple[LocalApp, Any]:
+    """A run that asks for each of three items, and has done so for a while."""
+    flow = workflow("many", input=list[int], output=list[str])
+    flow = flow.foreach(approve, **{"concurrency": 3, **options}).commit()
+    app = app_of(flow)
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2, 3])
+    app.advance(minutes=1)
+    return app, run
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+@pytest.mark.parametrize("fault", [Fault.DIES_BEFORE, Fault.DIES_AFTER])
+def test_answer_for_all_items_reaches_those_that_its_sender_died_before(options: Any, fault: Fault) -> None:
+    """Sent again under its key, by whatever write it was cut short; each item has it once."""
+    for number in range(1, 5):
+        watched = WatchedStore(MemoryStore())
+        app, run = many(lambda flow, watched=watched: local(flow, store=watched), **options)  # type: ignore[misc]
+        script = at_call(number, fault, verbs=frozenset({"resume"}))
+        dying = LocalApp(App(*app.workflows.values()), clock=app.clock, store=FaultyStore(watched, script))
+        with suppress(WorkerDied):
+            dying.run("r").resume(YES, by="ada", idempotency_key="k-1")
+        told = run.resume(YES, by="ada", idempotency_key="k-1").receipt.verdict
+        assert ("applied" if number + (fault is Fault.DIES_AFTER) <= 3 else "duplicate") == told, f"at call {number}"
+        app.advance(hours=1)
+        assert ("success", ["True"] * 3) == (run.result().status, run.result().output), f"at call {number}"
+        assert 3 == verdicts(run).count("applied")
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+def test_copy_of_an_answer_is_none_to_the_items_that_ask_later(options: Any) -> None:
+    """Though not a moment has passed since: it was for those that were open."""
+    app, run = many(**{**options, "concurrency": 1})
+    run.resume(YES, by="ada", idempotency_key="k-1")
+    asks = [wait.index for wait in run.result().waits]
+    for _ in range(2):
+        assert "duplicate" == run.resume(YES, by="ada", idempotency_key="k-1").receipt.verdict
+        app.advance(minutes=1)
+    assert asks == [wait.index for wait in run.result().waits] != []
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+def test_copy_of_an_answer_to_one_item_is_none_to_the_others(options: Any) -> None:
+    """Whichever way the item was named."""
+    _, run = many(**options)
+    for name in ({"index": 1}, {"step": "approve[1]"}, {"wait": "approve[1]@0"}):
+        told = run.resume(YES, by="ada", idempotency_key="k-1", **name).receipt
+        assert ("approve[1]@0", "duplicate" if "index" not in name else "applied") == (told.wait, told.verdict)
+    assert [0, 2] == sorted(wait.index for wait in run.result().waits)
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+def test_vote_for_all_items_counts_where_that_person_has_not_voted(options: Any) -> None:
+    """Whoever has answered some of them before is no copy of himself at the others."""
+    ASKED.update(quorum=2)
+    _, run = many(**options)
+    run.resume(YES, by="bob", index=0)
+    assert "counted" == run.resume(YES, by="bob").receipt.verdict
+    assert {0: ["bob"], 1: ["bob"], 2: ["bob"]} == {w.index: list(w.answered_by) for w in run.result().waits}
+    assert "duplicate" == run.resume(YES, by="bob").receipt.verdict
+    refused(AlreadyResumed, lambda: run.resume(NO, by="bob"))
+
+
+@pytest.mark.parametrize("quorum", [2, 3])
+def test_vote_for_all_items_counts_where_somebody_else_votes_meanwhile(quorum: int) -> None:
+    """The suspension is the same; it is over if that was the last vote but this one."""
+    ASKED.update(quorum=quorum)
+    watched = WatchedStore(MemoryStore())
+    app, run = many(lambda flow: local(flow, store=watched))
+    writes: list[str] = []
+
+    def script(call: Call) -> None:
+        if call.verb == "commit":
+            writes.append(call.verb)
+            if len(writes) == 2:
+                run.resume(YES, by="bob", index=1)
+
+    other = LocalApp(App(*app.workflows.values()), clock=app.clock, store=FaultyStore(watched, script))
+    assert "counted" == other.run("r").resume(YES, by="ada").receipt.verdict
+    waits = {wait.index: list(wait.answered_by) for wait in run.result().waits}
+    assert {0: ["ada"], 2: ["ada"], **({1: ["bob", "ada"]} if quorum == 3 else {})} == waits
+    assert 3 + 1 == len(verdicts(run))
+
+
 # -- receipts ---------------------------------------------------------------------------------------------------------
 
 
