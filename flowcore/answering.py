@@ -15,7 +15,7 @@ from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
 from flowcore.core.evolve import Answered, Changes, Counted, Received, evolve
-from flowcore.errors import ConflictError, InvalidPayload, RequestError
+from flowcore.errors import ConflictError, InvalidPayload, RequestError, VersionMismatch
 from flowcore.fanout import child_at
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.mailbox import EventGone, listeners_of
@@ -57,7 +57,10 @@ def take(
         around = engine.as_it_stands(run, everything=False)
         child = child_at(around, place)
         if child is not None:
-            return _taken_in(engine, around, [(child, resume)], data, here=here, deadline=deadline, taken=taken)
+            if resume.version not in (None, around.head.version):
+                raise VersionMismatch(resume.version, around.head.version)
+            there = [(child, replace(resume, version=None))]  # children have versions of their own
+            return _taken_in(engine, around, there, data, here=here, deadline=deadline, taken=taken)
     # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
     # care: it is open or it is not.
     everything = resume.idempotency_key is not None and resume.wait is None

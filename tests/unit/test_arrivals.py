@@ -33,6 +33,7 @@ from flowcore.errors import (
     RunNotFound,
     StoreUnavailable,
     UnknownStep,
+    VersionMismatch,
 )
 from flowcore.keys import RunRef
 from flowcore.model import Receipt, RunStatus
@@ -453,6 +454,18 @@ def test_copy_of_an_answer_to_one_item_is_none_to_the_others(options: Any) -> No
         told = run.resume(YES, by="ada", idempotency_key="k-1", **name).receipt
         assert ("approve[1]@0", "duplicate" if "index" not in name else "applied") == (told.wait, told.verdict)
     assert [0, 2] == sorted(wait.index for wait in run.result().waits)
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+def test_answer_to_an_item_may_say_at_which_version_the_run_is(options: Any) -> None:
+    """The run's, which its caller has seen, wherever the item is seen to."""
+    _, run = many(**options)
+    for number, name in enumerate([{"index": 0}, {"step": "approve[1]"}, {"wait": "approve[2]@0"}]):
+        version = run.result().version
+        for other in (version - 1, version + 1):
+            refused(VersionMismatch, lambda name=name, other=other: run.resume(YES, version=other, **name))  # type: ignore[misc]
+        assert "applied" == run.resume(YES, version=version, **name).receipt.verdict
+        assert number + 1 == verdicts(run).count("applied")
 
 
 @pytest.mark.parametrize("options", MANY.values(), ids=MANY)
