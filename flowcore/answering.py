@@ -297,7 +297,7 @@ def answerable(graph: Graph, key: StepKey, record: StepRecord | None = None) -> 
     Raises: InvalidPayload.
     """
     instead = None if record is None or record.instead is None else record.instead[0]
-    node = graph.acting_at(dotted(key), instead)
+    node = graph.acting_at(graph.place_of(dotted(key)), instead)
     if not isinstance(node, (StepNode, EventNode)):
         raise InvalidPayload(
             "step", [{"path": dotted(key), "message": "is no step that takes an answer", "type": "step"}]

@@ -11,6 +11,7 @@ from flowcore import App, DefinitionError, StepContext, create_step, otherwise, 
 from flowcore.core.compat import conflict
 from flowcore.core.rename import as_met
 from flowcore.errors import DefinitionChanged, NotSuspended, UnknownStep
+from flowcore.inbox import asked
 from flowcore.testing import LocalApp
 from tests.builders import a_graph, a_record, a_run, a_workflow
 
@@ -260,6 +261,49 @@ def test_repeated_step_can_be_renamed(kind: str) -> None:
     new = serve(lambda w: build(NEW)(w).renamed("ask", to="approve"), old)
 
     assert ([3] if kind == "foreach" else 3) == new.run("r").resume(2, wait=link).output
+
+
+REPEATED: dict[str, tuple[Any, Any, str]] = {
+    "loop": (lambda body: lambda w: w.dountil(body, lambda x: x > 3), 1, "kid"),
+    "foreach": (lambda body: lambda w: w.foreach(body, concurrency=1), [1, 2], "kid[1]"),
+    "distributed": (lambda body: lambda w: w.foreach(body, concurrency=1, distributed=True), [1, 2], "kid[1]"),
+}
+
+
+@pytest.mark.parametrize(
+    "answer", [{"idempotency_key": "k-1"}, {"step": "kid.ask"}, {"step": "kid.approve"}, {}], ids=str
+)
+@pytest.mark.parametrize(("build", "value", "place"), REPEATED.values(), ids=REPEATED)
+def test_next_turn_or_item_knows_the_new_name_and_the_last_one_the_old(
+    build: Any, value: Any, place: str, answer: dict[str, Any]
+) -> None:
+    """Whoever reads the whole run meets both, and finds the run as fit as who reads what is open."""
+    first = workflow("kid", input=int).sleep(HOUR, id="nap").then(OLD).commit()
+    old = serve(build(first))
+    old.workflow("flow").create_run("r").start(value)
+    old.advance(hours=1)
+    old.run("r").resume(1)
+    second = workflow("kid", input=int).sleep(HOUR, id="nap").then(NEW).renamed("ask", to="approve").commit()
+    new = serve(build(second), old)
+    new.advance(hours=1)
+    (wait,) = new.run("r").result().waits
+    assert f"{place}.approve" == ".".join(wait.path)
+    assert wait.id == asked(new, "r", wait.id).wait.id
+    result = new.run("r").resume(2, **answer)
+    assert ("success", 4 if place == "kid" else [2, 4]) == (result.status, result.output)
+    assert ({"kid.approve"} if place == "kid" else {"kid[0].ask", "kid[1].approve"}) <= set(result.steps)
+
+
+def test_items_at_work_keep_the_old_name_together() -> None:
+    """As long as one of them has it."""
+    kid = workflow("kid", input=int).then(OLD).commit()
+    old, _ = waiting(lambda w: w.foreach(kid, concurrency=2), [1, 2, 3])
+    old.run("r").resume(1, index=0)
+    late = workflow("kid", input=int).then(NEW).renamed("ask", to="approve").commit()
+    new = serve(lambda w: w.foreach(late, concurrency=2), old)
+    assert [["kid", "ask"]] == new.run("r").result().suspended
+    assert [["kid", "ask"]] == new.run("r").resume(2, step="kid.approve", index=1).suspended
+    assert [2, 4, 6] == new.run("r").resume(3).output
 
 
 def test_what_stands_inside_what_is_a_step_now_is_still_a_conflict() -> None:
