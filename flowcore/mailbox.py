@@ -71,8 +71,9 @@ def send(
     """
     tried: set[str] = set()
     began: str | None = None
+    came = sent.at  # by which the store judges, too, whether an event of this id is still kept
     for _ in range(_MOST_TRIES):
-        mail = engine.store.mail(sent.topic, engine.clock.now())
+        mail = engine.store.mail(sent.topic, came)
         standing = next((event for event in mail.events if event.id == sent.id), None)
         if standing is not None:
             if standing.digest != sent.digest:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from flowcore import App, DefinitionError, RunResult, step, workflow
+from flowcore import App, DefinitionError, RunResult, Start, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, OutsideError
 from flowcore.keys import RunRef
@@ -484,6 +484,24 @@ def test_event_during_a_bad_deploy_has_the_item_looked_at_that_waits() -> None:
     bad.send_event("order.paid", "A-17", {"cents": 1})
     good.run_until_idle()
     assert ("success", [1]) == (run.result().status, run.result().output)
+
+
+def test_event_id_may_come_again_when_its_event_is_kept_no_longer() -> None:
+    """A new event: kept, starting a run, or settling a wait, though the table has not deleted the old one yet."""
+    app = local(order())
+
+    def sent(**options: Any) -> str:
+        told = app.send_event("order.paid", "A-17", {"cents": 1}, event_id="e-1", keep=HOUR, **options)
+        app.clock.forward(HOUR)
+        return told.verdict
+
+    assert ["buffered", "buffered"] == [sent(), sent()]
+    assert "started" == sent(start_if_absent=Start("order", "A-17", run_id="s"))
+    assert ("success", 1) == (app.run("s").result().status, app.run("s").result().output)
+    for run_id in ("r-1", "r-2"):
+        run = waiting(app, run_id)
+        assert "applied" == sent()
+        assert ("success", 1) == (run.result().status, run.result().output)
 
 
 def test_wait_that_opens_while_its_event_is_being_kept_gets_it() -> None:
