@@ -8,6 +8,7 @@ not seen any more. Pure, and free for workflows of which nothing was renamed or 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
@@ -22,8 +23,9 @@ from flowcore.authoring.graph import (
     ParallelNode,
     entries,
 )
-from flowcore.keys import StepKey, dotted, is_pass, item_number, parent_of, parents_of, step_of, turn_number
-from flowcore.model import Outcome, Snapshot
+from flowcore.errors import BlobLost
+from flowcore.keys import StepKey, dotted, is_early, is_pass, item_number, parent_of, parents_of, step_of, turn_number
+from flowcore.model import Outcome, Snapshot, StepRecord
 from flowcore.pmap import PMap
 
 
@@ -75,7 +77,7 @@ def _met(graph: Graph, snapshot: Snapshot) -> Iterator[str]:
     for record in snapshot.records.values():
         if _is_left_behind(snapshot, record.key):
             continue
-        path = _path_of(record.key)
+        path = _path_of(_meant_by(record))
         inside: Graph | None = graph
         around: Graph = graph
         for depth, name in enumerate(path, start=1):
@@ -88,6 +90,14 @@ def _met(graph: Graph, snapshot: Snapshot) -> Iterator[str]:
         if record.outcome is Outcome.OK and isinstance(around.find(path[-1]), BranchNode):
             chosen = record.output if isinstance(record.output, list) else []
             yield from (".".join((*path[:-1], arm)) for arm in chosen if arm in around.former)
+
+
+def _meant_by(record: StepRecord) -> StepKey:
+    """The place that a record is about: of an answer that came early its step, unless what was said is lost."""
+    if is_early(record.key):
+        with suppress(BlobLost):
+            return StepKey(record.output["step"])
+    return record.key
 
 
 def _is_left_behind(snapshot: Snapshot, key: StepKey) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.arrivals import LONGEST_KEEP, arrive
 from flowcore.codec import digest
 from flowcore.core.admit import Resume
-from flowcore.core.early import MOST_EARLY
+from flowcore.core.early import MOST_EARLY, MOST_EVER, Early, judged
 from flowcore.core.receipts import MOST_KEPT
 from flowcore.errors import (
     AlreadyResumed,
@@ -35,11 +36,12 @@ from flowcore.errors import (
     UnknownStep,
     VersionMismatch,
 )
-from flowcore.keys import RunRef
-from flowcore.model import Receipt, RunStatus
+from flowcore.keys import RunRef, StepKey
+from flowcore.model import Receipt, RunStatus, StepRecord
 from flowcore.testing import LocalApp, VirtualClock
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied, at_call
 from flowcore.testing.invariants import WatchedStore
+from tests.builders import NOW, a_run
 
 HOUR = timedelta(hours=1)
 RUN = RunRef("default", "r")
@@ -694,11 +696,110 @@ def test_time_that_an_answer_cannot_be_kept_for_is_refused(keep: Any) -> None:
 
 
 def test_early_answers_are_few() -> None:
-    """Whoever loads the run reads them."""
+    """Whoever loads the run reads them; who comes too late is told so, and a copy of one of them is still a copy."""
     _, run = slowly()
     for number in range(MOST_EARLY):
         run.resume(YES, step="other", by=f"p-{number}", keep=HOUR)
-    refused(NotSuspended, lambda: run.resume(YES, step="other", by="more", keep=HOUR))
+    error = refused(NotSuspended, lambda: run.resume(YES, step="other", by="more", keep=HOUR))
+    assert f"{MOST_EARLY} answers are kept" in str(error)
+    assert "duplicate" == run.resume(YES, step="other", by="p-0", keep=HOUR).receipt.verdict
+
+
+def test_early_answers_that_are_over_take_the_place_of_no_other() -> None:
+    """But there is an end to them as well."""
+    run, step, resume = a_run(), StepKey("other"), Resume(step="other", digest="d")
+    for number in range(MOST_EVER):
+        at = NOW + timedelta(minutes=number)
+        early = Early(step=step, data=1, resume=resume, at=at, until=at + timedelta(minutes=1))
+        record = judged(run, early)
+        assert isinstance(record, StepRecord), number
+        run = replace(run, records=run.records.set(record.key, record))
+    error = judged(run, replace(early, at=early.until))
+    assert f"{MOST_EVER} answers are kept" in str(error)
+    copy = judged(run, replace(early, at=early.at + timedelta(seconds=1)))
+    assert isinstance(copy, Early)
+    assert (early.at, early.until) == (copy.at, copy.until)
+
+
+def test_early_answers_that_were_taken_take_the_place_of_no_other() -> None:
+    """Those of its step that asks have found it."""
+    ASKED.update(quorum=MOST_EARLY + 1)
+    flow = workflow("two", input=int).sleep(HOUR).then(note).then(approve).map(lambda _: 1).then(approve.clone(id="b"))
+    app = local(flow.commit())
+    run: Any = app.workflow("two").create_run("r")
+    run.start(1)
+    for person in range(MOST_EARLY):
+        run.resume(YES, step="approve", by=f"p-{person}", keep=2 * HOUR)
+    refused(NotSuspended, lambda: run.resume(YES, step="b", by="more", keep=HOUR))
+    app.advance(hours=1)
+    assert "buffered" == run.resume(YES, step="b", by="more", keep=HOUR).receipt.verdict
+
+
+@pytest.mark.parametrize("key", [None, "k-1"])
+def test_early_answer_that_comes_again_when_its_time_is_over_is_kept_anew(key: str | None) -> None:
+    """However often; in its time it is a copy."""
+    app, run = slowly()
+    minute = timedelta(minutes=1)
+
+    def sent(keep: timedelta) -> str:
+        return run.resume(YES, step="other", by="ada", idempotency_key=key, keep=keep).receipt.verdict  # type: ignore[no-any-return]
+
+    for _ in range(3):
+        assert ["buffered", "duplicate"] == [sent(minute), sent(minute)]
+        app.clock.forward(minute)
+    assert "buffered" == sent(HOUR)
+    app.advance(hours=1)
+    assert "success" == run.result().steps["other"].status
+
+
+def test_key_of_an_early_answer_is_good_for_no_other() -> None:
+    """Neither with other data nor for another step, as long as it is kept, and afterwards where it was taken."""
+    app, run = slowly()
+    run.resume(YES, step="other", by="ada", idempotency_key="k-1", keep=2 * HOUR)
+    refused(IdempotencyKeyReused, lambda: run.resume(NO, step="other", by="ada", idempotency_key="k-1", keep=HOUR))
+    error = refused(
+        IdempotencyKeyReused,
+        lambda: run.resume(YES, step="inner.approve", by="ada", idempotency_key="k-1", keep=HOUR),
+    )
+    assert "for step 'other'" in str(error)
+    app.advance(hours=1)
+    assert ["inner.approve"] == [".".join(wait.path) for wait in run.result().waits]
+
+
+def test_early_answer_waits_on_when_the_run_travels_in_time() -> None:
+    """And can be read meanwhile; one that was taken belongs to the old life, and one whose time is over to none."""
+    app, run = slowly()
+    run.resume(YES, step="inner.approve", by="eve", keep=timedelta(minutes=1))
+    app.clock.forward(minutes=1)
+    for name in ("other", "inner.approve"):
+        run.resume(YES, step=name, by="ada", keep=9 * HOUR)
+    run.time_travel("sleep-at-start")
+    assert ["inner.approve", "other"] == sorted(r.step for r in run.receipts() if r.verdict == "buffered")
+    app.advance(hours=1)
+    assert "success" == run.result().status
+    again = run.time_travel("other")
+    assert ["other"] == [".".join(wait.path) for wait in again.waits]
+
+
+@pytest.mark.parametrize("verb", ["commit", "load", "move"])
+def test_early_answer_is_kept_in_the_life_that_the_run_begins_meanwhile(verb: str) -> None:
+    """The operator comes in front of its record, or of the touch that makes it known."""
+    watched = WatchedStore(MemoryStore())
+    app, run = slowly(store=watched)
+    seen: list[str] = []
+
+    def script(call: Call) -> None:
+        if call.verb == verb and "travel" not in seen and ("commit" in seen or verb == "commit"):
+            seen.append("travel")
+            run.time_travel("sleep-at-start")
+        seen.append(call.verb)
+
+    other = LocalApp(App(*app.workflows.values()), store=FaultyStore(watched, script), clock=app.clock)
+    assert "buffered" == other.run("r").resume(YES, step="other", by="ada", keep=2 * HOUR).receipt.verdict
+    assert "travel" in seen
+    assert ["buffered"] == verdicts(run)
+    app.advance(hours=1)
+    assert "success" == run.result().steps["other"].status
 
 
 @pytest.mark.parametrize("fault", list(Fault))
