@@ -100,15 +100,14 @@ class Refused:
 Verdict: TypeAlias = Meant | Repeated | Refused
 
 
-def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime | None = None) -> Verdict:
+def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime) -> Verdict:
     """Which suspension ``resume`` settles, or why none.
 
-    ``now``, which says who may answer by now, is the run's own clock; left out, when the head was written.
+    ``now``, which says who may answer by now, is the run's own time.
 
     The snapshot should hold every record of the run for the refusals to be precise; the records of its open scopes are
     enough to take a good answer.
     """
-    now = now or snapshot.head.updated_at
     if (had := _had(snapshot, resume)) is not None:
         return _repeated(graph, snapshot, resume, *had, now)
     if resume.version not in (None, snapshot.head.version):
