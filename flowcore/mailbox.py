@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from flowcore import receipts
-from flowcore.core.admit import Resume, open_waits
+from flowcore.core.admit import Resume, is_past, open_waits
 from flowcore.core.alternatives import each
 from flowcore.core.evolve import fold
 from flowcore.errors import (
@@ -274,15 +274,16 @@ def _holder(engine: Engine, listener: Listener) -> Snapshot:
 def _is_over(engine: Engine, listener: Listener) -> bool:
     """Whether the wait will never be open (again): only then may nobody listen for it any more.
 
-    A wait that has no record yet may be about to get one: its worker listens before it commits. Another worker may have
-    listened for the same wait at another instant: it is the same listener.
+    A wait that has no record yet may be about to get one: its worker listens before it commits. What is around it must
+    go on, though: the records inside what is over are not read, and a child whose run needs it no more has ended or
+    will. Another worker may have listened for the same wait at another instant: it is the same listener.
     """
-    loaded = engine.store.load(listener.run)
-    if loaded is None:
+    try:
+        snapshot = _holder(engine, listener)
+    except RunNotFound:
         return True
-    snapshot = fold(loaded[0], loaded[1].values())
     key, incarnation = wait_place(listener.wait)
-    if snapshot.head.is_terminal or incarnation != snapshot.head.incarnation:
+    if snapshot.head.is_terminal or incarnation != snapshot.head.incarnation or is_past(snapshot, key):
         return True
     record = snapshot.records.get(key)
     open_ = [] if record is None else listeners_of(snapshot.head, record)

@@ -27,7 +27,7 @@ from flowcore.errors import (
     UnknownStep,
     VersionMismatch,
 )
-from flowcore.keys import StepKey, dotted, index_of, parents_of, path_of
+from flowcore.keys import StepKey, dotted, index_of, parent_of, parents_of, path_of, turn_of_pass
 from flowcore.model import (
     Answer,
     Json,
@@ -208,6 +208,14 @@ def is_abandoned(snapshot: Snapshot, key: StepKey) -> bool:
     """Whether a container around the place has ended, by a bail or a failure, while this was left as it was."""
     around = (snapshot.records.get(container) for container in parents_of(key))
     return any(record is not None and record.is_settled for record in around)
+
+
+def is_past(snapshot: Snapshot, key: StepKey) -> bool:
+    """Whether nothing more can happen at the place: a container around it has ended, or its loop is at a later turn."""
+    if is_abandoned(snapshot, key):
+        return True
+    loops = ((snapshot.records.get(parent_of(around)), turn_of_pass(around)) for around in (key, *parents_of(key)))
+    return any(loop is not None and turn is not None and turn < (loop.count or 1) for loop, turn in loops)
 
 
 def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplicate"] = "applied") -> Receipt:

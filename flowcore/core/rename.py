@@ -24,7 +24,7 @@ from flowcore.authoring.graph import (
     entries,
 )
 from flowcore.errors import BlobLost
-from flowcore.keys import StepKey, dotted, is_early, is_pass, item_number, parent_of, parents_of, step_of, turn_number
+from flowcore.keys import StepKey, dotted, is_early, is_pass, parent_of, parents_of, step_of, turn_of_pass
 from flowcore.model import Outcome, Snapshot, StepRecord
 from flowcore.pmap import PMap
 
@@ -109,8 +109,8 @@ def _is_left_behind(snapshot: Snapshot, key: StepKey) -> bool:
         record, holder = snapshot.records.get(around), snapshot.records.get(parent_of(around))
         if not is_pass(around) or holder is None or holder.outcome is not Outcome.START:
             continue
-        is_item = item_number(around) is not None
-        if (record is not None and record.is_settled) if is_item else turn_number(around) != holder.count:
+        turn = turn_of_pass(around)
+        if turn != holder.count if turn is not None else record is not None and record.is_settled:
             return True
     return False
 

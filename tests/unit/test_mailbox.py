@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from flowcore import App, DefinitionError, RunResult, Start, step, workflow
+from flowcore import App, DefinitionError, RunResult, Start, StepContext, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, OutsideError
 from flowcore.keys import RunRef
@@ -484,6 +484,62 @@ def test_event_during_a_bad_deploy_has_the_item_looked_at_that_waits() -> None:
     bad.send_event("order.paid", "A-17", {"cents": 1})
     good.run_until_idle()
     assert ("success", [1]) == (run.result().status, run.result().output)
+
+
+@step
+def hear(value: str, ctx: StepContext) -> str:
+    """Waits for an event about what it is given; about nothing it ends the list, or fails."""
+    if value in ("bail", "fail"):
+        return ctx.bail(value) if value == "bail" else str(1 / 0)
+    return ctx.suspend(key=value) if ctx.resume_data is None else value
+
+
+HEARD = Topic("default", "hear", "A-17")
+OVER: dict[str, Any] = {
+    "item failed": (
+        lambda **how: workflow("inner", input=list[str]).foreach(
+            workflow("item", input=str)
+            .parallel(hear, workflow("arm", input=str).map(lambda _: "fail").then(hear.clone(id="b")).commit())
+            .commit(),
+            tolerated_failures=2,
+            **how,
+        ),
+        ["A-17"],
+    ),
+    "list ended": (
+        lambda **how: workflow("inner", input=list[str]).foreach(hear, concurrency=2, **how),
+        ["A-17", "bail"],
+    ),
+}
+
+
+@pytest.mark.parametrize("how", [{}, {"distributed": True}], ids=["plain", "distributed"])
+@pytest.mark.parametrize("kind", ["item failed", "list ended"])
+def test_nobody_listens_for_a_wait_in_what_is_over(kind: str, how: Any) -> None:
+    """Though its run goes on and its own record was never settled: the next event removes the listener."""
+    build, given = OVER[kind]
+    flow = workflow("order", input=list[str]).then(build(**how).commit())
+    app = local(flow.wait_for_event("last", key=lambda _: "x", id="last"))
+    run = waiting(app, given=given)
+    assert [["last"]] == run.result().suspended
+    assert ["r"] == listeners(app, HEARD)
+    assert "buffered" == app.send_event("hear", "A-17", 1).verdict
+    assert [] == listeners(app, HEARD)
+    assert [["last"]] == run.result().suspended
+
+
+def test_nobody_listens_for_a_wait_of_a_turn_that_is_over() -> None:
+    """Its worker died in front of it, and the loop has gone on since."""
+    turn = workflow("turn", input=str).then(hear).commit()
+    app = local(workflow("order", input=str).dountil(turn, lambda _: False))
+    run = waiting(app)
+    stale = app.store.mail(HEARD, app.clock.now()).listeners[0]
+    assert "applied" == app.send_event("hear", "A-17", 1).verdict
+    app.store.listen(stale)
+    assert ["r", "r"] == listeners(app, HEARD)
+    assert "applied" == app.send_event("hear", "A-17", 2).verdict
+    assert ["r"] == listeners(app, HEARD)
+    assert "suspended" == run.result().status
 
 
 def test_event_id_may_come_again_when_its_event_is_kept_no_longer() -> None:
