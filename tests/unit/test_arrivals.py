@@ -409,8 +409,7 @@ MANY = {"plain": {}, "distributed": {"distributed": True}, "two in a child": {"d
 
 def many(app_of: Callable[[Any], LocalApp] = local, **options: Any) -> tuple[LocalApp, Any]:
     """A run that asks for each of three items, and has done so for a while."""
-    flow = workflow("many", input=list[int], output=list[str])
-    flow = flow.foreach(approve, **{"concurrency": 3, **options}).commit()
+    flow: Any = workflow("many", input=list[int]).foreach(approve, **{"concurrency": 3, **options}).commit()
     app = app_of(flow)
     run = app.workflow(flow).create_run("r")
     run.start([1, 2, 3])
@@ -462,7 +461,8 @@ def test_copy_of_an_answer_to_one_item_is_none_to_the_others(options: Any) -> No
 def test_answer_to_an_item_may_say_at_which_version_the_run_is(options: Any) -> None:
     """The run's, which its caller has seen, wherever the item is seen to."""
     _, run = many(**options)
-    for number, name in enumerate([{"index": 0}, {"step": "approve[1]"}, {"wait": "approve[2]@0"}]):
+    names: list[dict[str, Any]] = [{"index": 0}, {"step": "approve[1]"}, {"wait": "approve[2]@0"}]
+    for number, name in enumerate(names):
         version = run.result().version
         for other in (version - 1, version + 1):
             refused(VersionMismatch, lambda name=name, other=other: run.resume(YES, version=other, **name))  # type: ignore[misc]
@@ -497,7 +497,7 @@ def test_vote_for_all_items_counts_where_somebody_else_votes_meanwhile(quorum: i
                 run.resume(YES, by="bob", index=1)
 
     other = LocalApp(App(*app.workflows.values()), clock=app.clock, store=FaultyStore(watched, script))
-    assert "counted" == other.run("r").resume(YES, by="ada").receipt.verdict
+    assert "counted" == other.run("r").resume(YES, by="ada").receipt.verdict  # type: ignore[union-attr]
     waits = {wait.index: list(wait.answered_by) for wait in run.result().waits}
     assert {0: ["ada"], 2: ["ada"], **({1: ["bob", "ada"]} if quorum == 3 else {})} == waits
     assert 3 + 1 == len(verdicts(run))
@@ -707,10 +707,10 @@ def test_early_answers_are_few() -> None:
 
 def test_early_answers_that_are_over_take_the_place_of_no_other() -> None:
     """But there is an end to them as well."""
-    run, step, resume = a_run(), StepKey("other"), Resume(step="other", digest="d")
+    minute, run, resume = timedelta(minutes=1), a_run(), Resume(step="other", digest="d")
+    early = Early(step=StepKey("other"), data=1, resume=resume, at=NOW - minute, until=NOW)
     for number in range(MOST_EVER):
-        at = NOW + timedelta(minutes=number)
-        early = Early(step=step, data=1, resume=resume, at=at, until=at + timedelta(minutes=1))
+        early = replace(early, at=early.until, until=early.until + minute)
         record = judged(run, early)
         assert isinstance(record, StepRecord), number
         run = replace(run, records=run.records.set(record.key, record))
@@ -795,7 +795,8 @@ def test_early_answer_is_kept_in_the_life_that_the_run_begins_meanwhile(verb: st
         seen.append(call.verb)
 
     other = LocalApp(App(*app.workflows.values()), store=FaultyStore(watched, script), clock=app.clock)
-    assert "buffered" == other.run("r").resume(YES, step="other", by="ada", keep=2 * HOUR).receipt.verdict
+    told: Any = other.run("r").resume(YES, step="other", by="ada", keep=2 * HOUR).receipt
+    assert "buffered" == told.verdict
     assert "travel" in seen
     assert ["buffered"] == verdicts(run)
     app.advance(hours=1)

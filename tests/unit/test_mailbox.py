@@ -487,7 +487,7 @@ def test_event_during_a_bad_deploy_has_the_item_looked_at_that_waits() -> None:
 
 
 @step
-def hear(value: str, ctx: StepContext) -> str:
+def hear(value: str, ctx: StepContext[Any]) -> str:
     """Waits for an event about what it is given; about nothing it ends the list, or fails."""
     if value in ("bail", "fail"):
         return ctx.bail(value) if value == "bail" else str(1 / 0)
