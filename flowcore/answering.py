@@ -6,15 +6,16 @@ meant for items whose children wait is given to these. Judges by core/admit.py; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, assert_never
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
 from flowcore.core.evolve import Answered, Changes, Counted, Received, evolve
-from flowcore.errors import ConflictError, InvalidPayload, RequestError
+from flowcore.errors import ConflictError, InvalidPayload, RequestError, VersionMismatch
 from flowcore.fanout import child_at
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.mailbox import EventGone, listeners_of
@@ -27,6 +28,9 @@ from flowcore.spans import with_id
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
+
+Pair: TypeAlias = tuple[StepRecord, Answered | Counted | Received]
+"""A suspension, and what it gets."""
 
 _MOST_TRIES = 20
 """Times an answer is judged anew because the head moved under it; each time somebody else made progress."""
@@ -53,7 +57,10 @@ def take(
         around = engine.as_it_stands(run, everything=False)
         child = child_at(around, place)
         if child is not None:
-            return _taken_in(engine, around, [(child, resume)], data, here=here, deadline=deadline, taken=taken)
+            if resume.version not in (None, around.head.version):
+                raise VersionMismatch(resume.version, around.head.version)
+            there = [(child, replace(resume, version=None))]  # children have versions of their own
+            return _taken_in(engine, around, there, data, here=here, deadline=deadline, taken=taken)
     # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
     # care: it is open or it is not.
     everything = resume.idempotency_key is not None and resume.wait is None
@@ -78,7 +85,8 @@ def take(
                 assert_never(verdict)
         lease_until = engine.lease_until(engine.clock.now(), deadline) if here else None
         answered, pairs = answers[0], list(zip(records, answers, strict=True))
-        written = _settle(engine, snapshot, pairs, owner, lease_until, resume.trace, taken)
+        again = partial(_judged_again, engine, graph, data=data, resume=resume)
+        written = _settle(engine, snapshot, pairs, again, owner, lease_until, resume.trace, taken)
         if written is not None:
             seen = _resumed(engine, graph, written, owner, here=here, deadline=deadline, per_step=per_step)
             return seen, receipt_of(answered.answer, verdict="counted" if isinstance(answered, Counted) else "applied")
@@ -122,10 +130,23 @@ def fitting(graph: Graph, key: StepKey, data: Json, record: StepRecord | None = 
         raise
 
 
+def _judged_again(
+    engine: Engine, graph: Graph, snapshot: Snapshot, record: StepRecord, *, data: Json, resume: Resume
+) -> Pair | None:
+    """A suspension as it stands by now, with the same answer; None where that is over, or cannot have it any more."""
+    wait = wait_id(record, snapshot.head.incarnation)
+    verdict = admit(graph, snapshot, _for_one(resume, wait), engine.time_of(snapshot))
+    if not isinstance(verdict, Meant):
+        return None
+    [standing], [seat] = verdict.records, verdict.seats
+    return standing, _answer(engine, graph, snapshot, standing, data, resume, seat)
+
+
 def _settle(
     engine: Engine,
     snapshot: Snapshot,
-    pairs: list[tuple[StepRecord, Answered | Counted | Received]],
+    pairs: list[Pair],
+    again: Callable[[Snapshot, StepRecord], Pair | None],
     owner: str,
     lease_until: datetime | None,
     trace: Trace | None,
@@ -136,14 +157,20 @@ def _settle(
     With ``lease_until``, ``owner`` holds the run afterwards, unless somebody drives it already.
 
     Several pairs are the items of one foreach, which all get the same data; whoever settles one of them meanwhile
-    keeps it.
+    keeps it. One that has only had a vote of somebody else meanwhile is judged ``again``.
     """
     is_settled = False
-    for record, answer in pairs:
+    for pair in pairs:
+        record, answer = pair
         for _ in range(_MOST_TRIES):
             standing = snapshot.records.get(record.key)
-            if snapshot.head.is_terminal or standing is None or standing.gen != record.gen:
+            if snapshot.head.is_terminal or standing is None:
                 break
+            if standing.gen != record.gen:
+                judged = again(snapshot, record)
+                if judged is None:
+                    break
+                record, answer = judged
             written = _answered(engine, snapshot, record, answer, owner, lease_until, trace, taken)
             if written is not None:
                 snapshot, is_settled = written, True
@@ -222,10 +249,15 @@ def _in_children(snapshot: Snapshot, records: Sequence[StepRecord], resume: Resu
     """For suspensions that children of this run are in: whom to tell, and which suspension is meant there."""
     incarnation = snapshot.head.incarnation
     return [
-        (child, replace(resume, step=None, label=None, index=None, wait=wait_id(record, incarnation)))
+        (child, _for_one(resume, wait_id(record, incarnation)))
         for record in records
         if (child := child_at(snapshot, record.key)) is not None
     ]
+
+
+def _for_one(resume: Resume, wait: str) -> Resume:
+    """The same answer to one of the suspensions that it is for."""
+    return replace(resume, step=None, label=None, index=None, wait=wait, version=None, of_several=True)
 
 
 def _taken_in(
@@ -250,7 +282,7 @@ def _taken_in(
         except RequestError as error:
             refused = refused or error
         else:
-            receipt = receipt or told
+            receipt = told if receipt is None or receipt.verdict == "duplicate" else receipt
     if receipt is None:
         assert refused is not None  # somebody was asked
         raise refused
@@ -265,7 +297,7 @@ def answerable(graph: Graph, key: StepKey, record: StepRecord | None = None) -> 
     Raises: InvalidPayload.
     """
     instead = None if record is None or record.instead is None else record.instead[0]
-    node = graph.acting_at(dotted(key), instead)
+    node = graph.acting_at(graph.place_of(dotted(key)), instead)
     if not isinstance(node, (StepNode, EventNode)):
         raise InvalidPayload(
             "step", [{"path": dotted(key), "message": "is no step that takes an answer", "type": "step"}]

@@ -428,7 +428,8 @@ class App:
     def replay_delivery(self, webhook: str, id: str) -> Delivery:
         """Give one delivery another chance: one that was filtered, fitted nothing, or was for nobody.
 
-        It is judged by what its webhook says today. What it has settled already it does not settle again.
+        It is judged by what its webhook says today. What it has settled already it does not settle again, as long as
+        the event is kept (``keep=`` of the webhook): a delivery that is given another chance later is a new event.
 
         Raises: WebhookNotFound, DeliveryNotFound.
         """

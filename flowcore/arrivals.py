@@ -17,7 +17,7 @@ from flowcore.answering import fitting, take
 from flowcore.authoring.graph import EventNode, ForeachNode, Graph, LoopNode, StepNode
 from flowcore.core import heads
 from flowcore.core.admit import Resume, is_abandoned, open_waits
-from flowcore.core.early import MOST_EARLY, Early, early_of, early_record, of_snapshot
+from flowcore.core.early import Early, early_of, judged, of_snapshot
 from flowcore.core.receipts import refused, repeated
 from flowcore.errors import (
     AlreadyResumed,
@@ -57,25 +57,39 @@ def keep(
 ) -> tuple[Snapshot, Receipt]:
     """As ``answering.take``; where the step that is named waits for nobody yet, the answer is kept until it does.
 
+    A copy of one that is kept, or was taken, is told so; one whose time is over is kept anew.
+
     Raises: as ``answering.take``. NotSuspended also where the answer cannot be kept: no step is named by its whole
         dotted id, it is over, it stands in a loop or a foreach, or very many answers are kept for this run already.
+        IdempotencyKeyReused also where an answer with other data, or for another step, is kept under that key.
     """
-    try:
-        return take(engine, run, data, resume, here=here, deadline=deadline)
-    except (RunFinished, AlreadyResumed):
-        raise
-    except NotSuspended:
-        graph, snapshot = engine.loaded(run, everything=True)
-        key = _place(graph, snapshot, resume)
-        if key is None or len(of_snapshot(snapshot)) >= MOST_EARLY:
+    verdict: Literal["buffered", "duplicate"] = "duplicate"
+    for _ in range(_MOST_TRIES):
+        try:
+            return take(engine, run, data, resume, here=here, deadline=deadline)
+        except (RunFinished, AlreadyResumed):
             raise
-    now = engine.time_of(snapshot)
-    accepted = fitting(graph, key, data)
-    early = Early(step=key, data=accepted, resume=resume, at=now, until=now + keep_for)
-    written = engine.store.commit(run, snapshot.head.incarnation, early_record(snapshot, early), None)
-    seen = _touched(engine, run, here=here, deadline=deadline)
-    verdict: Literal["buffered", "duplicate"] = "buffered" if isinstance(written, Written) else "duplicate"
-    return seen, replace(early.receipt, verdict=verdict)
+        except NotSuspended as error:
+            graph, snapshot = engine.loaded(run, everything=True)
+            key = _place(graph, snapshot, resume)
+            if key is None:
+                raise
+            open_steps = error.open_steps
+        now = engine.time_of(snapshot)
+        early = Early(step=key, data=fitting(graph, key, data), resume=resume, at=now, until=now + keep_for)
+        match judged(snapshot, early, open_steps):
+            case RequestError() as refusal:
+                raise refusal
+            case Early() as standing:
+                early = standing
+            case record:
+                if not isinstance(engine.store.commit(run, snapshot.head.incarnation, record, None), Written):
+                    continue  # a copy, or another answer of that key, was faster
+                verdict = "buffered"
+        seen = _touched(engine, run, snapshot.head.incarnation, here=here, deadline=deadline)
+        if seen is not None:
+            return seen, replace(early.receipt, verdict=verdict)
+    raise ConflictError(f"Run {run.id!r} moved {_MOST_TRIES} times while an answer was kept for it. Try again.")
 
 
 def arrive(
@@ -123,12 +137,13 @@ def look_back(engine: Engine, snapshot: Snapshot) -> bool:
             wait = wait_id(record, snapshot.head.incarnation)
             resume = replace(early.resume, step=None, wait=wait, idempotency_key=early.name)
             try:
-                take(engine, snapshot.head.run, early.data, resume, here=False)
+                _, told = take(engine, snapshot.head.run, early.data, resume, here=False)
             except RequestError as error:
                 _LOGGER.warning("an answer that was kept cannot be taken", extra={"wait": wait, "code": error.code})
                 receipts.refuse(engine, snapshot.head.run, resume, error)
                 continue
-            return True
+            if told.verdict != "duplicate":  # which writes nothing: whoever parks the run would look again for ever
+                return True
     return False
 
 
@@ -136,7 +151,7 @@ def _place(graph: Graph, snapshot: Snapshot, resume: Resume) -> StepKey | None:
     """Where the step stands that is to wait some day; None where that is not certain."""
     if resume.step is None or resume.label is not None or resume.wait is not None or resume.index is not None:
         return None
-    ids = resume.step.split(".")
+    ids = graph.called_here(resume.step).split(".")
     around = [graph.find(".".join(ids[:length])) for length in range(1, len(ids) + 1)]
     if not isinstance(around[-1], (StepNode, EventNode)) or any(isinstance(n, (LoopNode, ForeachNode)) for n in around):
         return None
@@ -146,8 +161,12 @@ def _place(graph: Graph, snapshot: Snapshot, resume: Resume) -> StepKey | None:
     return None if is_over else key
 
 
-def _touched(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | None) -> Snapshot:
+def _touched(
+    engine: Engine, run: RunRef, incarnation: int, *, here: bool, deadline: datetime | None
+) -> Snapshot | None:
     """Have whoever drives the run load it again, or a worker look at it, who will; the run as it stands then.
+
+    None where it has begun another life, which may know nothing of what was kept in this one.
 
     Raises: RunNotFound, RunFinished.
     """
@@ -156,6 +175,8 @@ def _touched(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | No
         head = snapshot.head
         if head.is_terminal:
             raise RunFinished(run.id, head.public_status)
+        if head.incarnation != incarnation:
+            return None
         moved = heads.queued(head, engine.time_of(snapshot))
         if isinstance(engine.store.move(moved, version=head.version), Written):
             is_idle = moved.status is RunStatus.QUEUED

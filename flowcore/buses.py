@@ -57,7 +57,9 @@ class Source:
     tenant: str = "default"
 
     def __post_init__(self) -> None:
-        faults = [] if is_run_id(self.name) else [f"{self.name!r} cannot name it: 1-128 letters, digits and ._:@-"]
+        # With ':' two pairs of a name and a message's id would make the same id of an event.
+        is_name = is_run_id(self.name) and ":" not in self.name
+        faults = [] if is_name else [f"{self.name!r} cannot name it: 1-128 letters, digits and ._@-"]
         faults += mistakes(self)
         if faults:
             raise SettingsError(f"Source {self.name!r}: " + "; ".join(faults))

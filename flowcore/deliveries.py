@@ -120,7 +120,9 @@ def deliver(app: App, hook: Webhook, id: str, headers: Headers, body: bytes) -> 
 def replay(app: App, name: str, id: str) -> Delivery:
     """Give a delivery in the log another chance, under what its webhook says today; it gets a line of its own.
 
-    What has settled a wait settles no other: it is a ``duplicate``. Raises: WebhookNotFound, DeliveryNotFound.
+    What has settled a wait settles no other, as long as the event is kept: it is a ``duplicate``.
+
+    Raises: WebhookNotFound, DeliveryNotFound.
     """
     told = meaning(app, name)
     kept = app.deliveries.delivery(told.tenant, name, id) if is_run_id(id) else None  # as those that _line makes

@@ -182,12 +182,16 @@ class NotSuspended(RequestError):
 
     code = "not-suspended"
 
-    def __init__(self, run_id: str, status: str, *, step: str | None = None, open_steps: Sequence[str] = ()) -> None:
+    def __init__(
+        self, run_id: str, status: str, *, step: str | None = None, open_steps: Sequence[str] = (), kept: int = 0
+    ) -> None:
+        """``kept``: how many answers are kept for the run already, where this one finds no place among them."""
         self.run_id = run_id
         self.open_steps = list(open_steps)
         subject = f"Step {step!r} of run {run_id!r}" if step else f"Run {run_id!r}"
         advice = f" Resume one of: {_listed(self.open_steps)}." if self.open_steps else ""
-        super().__init__(f"{subject} is not suspended (status {status!r}).{advice}")
+        full = f" {kept} answers are kept for the run already, the most there may be." if kept else ""
+        super().__init__(f"{subject} is not suspended (status {status!r}).{full}{advice}")
 
     def details(self) -> Mapping[str, Any]:
         return {"open_steps": self.open_steps}
@@ -403,12 +407,12 @@ class NotFailed(RequestError):
 
 
 class IdempotencyKeyReused(RequestError):
-    """The idempotency key was used before, with other data."""
+    """The idempotency key was used before, with other data, or of an answer that is kept for another step."""
 
     code = "idempotency-key-reused"
 
-    def __init__(self, key: str) -> None:
-        super().__init__(f"Idempotency key {key!r} was used before with other data. Use a fresh key for a new request.")
+    def __init__(self, key: str, how: str = "with other data") -> None:
+        super().__init__(f"Idempotency key {key!r} was used before {how}. Use a fresh key for a new request.")
 
 
 class LinkUnknown(RequestError):

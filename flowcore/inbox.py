@@ -47,12 +47,13 @@ def asked(app: App, run_id: str, wait: str, *, by: str | None = NOT_KNOWN_YET) -
         raise DefinitionChanged(run_id, reason)
     record = next((one for one in open_waits(snapshot) if wait_id(one, head.incarnation) == wait), None)
     if record is None or by != NOT_KNOWN_YET:
-        verdict = admit(graph, snapshot, Resume(wait=wait, by=by or None, digest="", via="look"))
+        look = Resume(wait=wait, by=by or None, digest="", via="look")
+        verdict = admit(graph, snapshot, look, engine.time_of(snapshot))
         if isinstance(verdict, Refused):
             raise verdict.error
         if record is None:
             raise InvariantError(f"run {run_id!r} takes an answer to {wait!r}, which is not among its waits: {verdict}")
-    node = answerable(graph, record.key)
+    node = answerable(graph, record.key, record)
     return Asked(
         wait=replace(Wait.of(head, record), doors=engine.doors(app.tenant)),
         workflow_id=head.workflow,

@@ -193,6 +193,12 @@ def item_number(key: StepKey) -> int | None:
     return int(item[1:-1]) if item else None
 
 
+def turn_of_pass(key: StepKey) -> int | None:
+    """The number of the turn that ``key`` itself is, from 1; None when it is none."""
+    _, _, _, turn, _ = _taken_apart(key)
+    return int(turn[1:]) if turn else None
+
+
 def turn_number(key: StepKey) -> int | None:
     """The innermost loop turn in ``key`` (from 1), or ``None`` outside any loop."""
     found = re.findall(r"#(\d+)", key.split("!", 1)[0])

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from flowcore import receipts
-from flowcore.core.admit import Resume, open_waits
+from flowcore.core.admit import Resume, is_past, open_waits
 from flowcore.core.alternatives import each
 from flowcore.core.evolve import fold
 from flowcore.errors import (
@@ -26,8 +26,10 @@ from flowcore.errors import (
     InvalidPayload,
     RequestError,
     RunExists,
+    RunNotFound,
     WorkflowNotFound,
 )
+from flowcore.fanout import child_at, touch
 from flowcore.keys import RunRef, dotted
 from flowcore.model import (
     EventReceipt,
@@ -69,8 +71,9 @@ def send(
     """
     tried: set[str] = set()
     began: str | None = None
+    came = sent.at  # by which the store judges, too, whether an event of this id is still kept
     for _ in range(_MOST_TRIES):
-        mail = engine.store.mail(sent.topic, engine.clock.now())
+        mail = engine.store.mail(sent.topic, came)
         standing = next((event for event in mail.events if event.id == sent.id), None)
         if standing is not None:
             if standing.digest != sent.digest:
@@ -79,7 +82,10 @@ def send(
                 return _told(engine, standing, began)
             sent = standing
         try:
-            settled, misfit = _offered(engine, mail.listeners, sent, tried, here=here, deadline=deadline)
+            is_kept = standing is not None
+            settled, misfit = _offered(
+                engine, mail.listeners, sent, tried, is_kept=is_kept, here=here, deadline=deadline
+            )
             if settled is not None:
                 return settled if began is None else _of_started(sent.id, began, (settled.run_id, settled.wait))
             if standing is None and misfit is not None:
@@ -164,6 +170,7 @@ def _offered(
     sent: Sent,
     tried: set[str],
     *,
+    is_kept: bool,
     here: bool,
     deadline: datetime | None,
 ) -> tuple[EventReceipt | None, InvalidPayload | None]:
@@ -177,7 +184,7 @@ def _offered(
         if place in tried:
             continue
         try:
-            if _settles(engine, listener, sent, here=here, deadline=deadline):
+            if _settles(engine, listener, sent, is_kept=is_kept, here=here, deadline=deadline):
                 run_id, wait = listener.run.id, listener.wait
                 return EventReceipt(event_id=sent.id, verdict="applied", run_id=run_id, wait=wait), None
         except InvalidPayload as error:
@@ -200,8 +207,13 @@ def _starts(engine: Engine, first: Head, sent: Sent | None, *, here: bool, deadl
         return False  # another event was faster
 
 
-def _settles(engine: Engine, listener: Listener, sent: Sent, *, here: bool, deadline: datetime | None) -> bool:
+def _settles(
+    engine: Engine, listener: Listener, sent: Sent, *, is_kept: bool, here: bool, deadline: datetime | None
+) -> bool:
     """Whether the wait took the event; a listener whose wait is over is removed.
+
+    Where the code at hand does not fit the run, and the event is kept, a worker looks at the run: it takes the event,
+    or says by what the run is blocked. Otherwise nobody would look again once the code is mended.
 
     Raises: InvalidPayload, EventGone.
     """
@@ -210,6 +222,8 @@ def _settles(engine: Engine, listener: Listener, sent: Sent, *, here: bool, dead
     except InvalidPayload:
         raise
     except (DefinitionChanged, WorkflowNotFound, BlobLost):
+        if is_kept:
+            _have_looked_at(engine, listener)
         return False
     except RequestError:
         if _is_over(engine, listener):
@@ -237,18 +251,39 @@ def _answer(listener: Listener, sent: Sent) -> Resume:
     return Resume(wait=listener.wait, listens=(topic.event, topic.key), digest=sent.digest, via="event")
 
 
+def _have_looked_at(engine: Engine, listener: Listener) -> None:
+    """By a worker, never here, where the code is known not to fit. Where there is no queue the sweeper finds one."""
+    try:
+        run = _holder(engine, listener).head.run
+    except RunNotFound:
+        return
+    except BlobLost:
+        run = listener.run
+    touch(engine, run)
+
+
+def _holder(engine: Engine, listener: Listener) -> Snapshot:
+    """The run that the wait is in: the one that listens, or a child of it. Raises: RunNotFound."""
+    key, _ = wait_place(listener.wait)
+    snapshot = engine.as_it_stands(listener.run, everything=False)
+    while (child := child_at(snapshot, key)) is not None:
+        snapshot = engine.as_it_stands(child, everything=False)
+    return snapshot
+
+
 def _is_over(engine: Engine, listener: Listener) -> bool:
     """Whether the wait will never be open (again): only then may nobody listen for it any more.
 
-    A wait that has no record yet may be about to get one: its worker listens before it commits. Another worker may have
-    listened for the same wait at another instant: it is the same listener.
+    A wait that has no record yet may be about to get one: its worker listens before it commits. What is around it must
+    go on, though: the records inside what is over are not read, and a child whose run needs it no more has ended or
+    will. Another worker may have listened for the same wait at another instant: it is the same listener.
     """
-    loaded = engine.store.load(listener.run)
-    if loaded is None:
+    try:
+        snapshot = _holder(engine, listener)
+    except RunNotFound:
         return True
-    snapshot = fold(loaded[0], loaded[1].values())
     key, incarnation = wait_place(listener.wait)
-    if snapshot.head.is_terminal or incarnation != snapshot.head.incarnation:
+    if snapshot.head.is_terminal or incarnation != snapshot.head.incarnation or is_past(snapshot, key):
         return True
     record = snapshot.records.get(key)
     open_ = [] if record is None else listeners_of(snapshot.head, record)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from flowcore import receipts
 from flowcore.authoring.graph import Graph
 from flowcore.core import heads
+from flowcore.core.early import unasked
 from flowcore.core.rewind import Given, rewound
 from flowcore.errors import ConflictError, NotActive, NotBlocked, RunExists, StillRunning
 from flowcore.fanout import cancel_children, take_up_children
@@ -100,6 +101,8 @@ def time_travel(
 ) -> Snapshot:
     """Begin the run anew at ``step``, in a new incarnation with suspensions of its own.
 
+    Answers that came early and wait for their step go on waiting.
+
     Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
     """
     snapshot = engine.as_it_stands(run)
@@ -109,6 +112,7 @@ def time_travel(
     graph, snapshot = engine.met(snapshot)
     step, outputs = _called_here(graph, step, outputs)
     records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
+    records += [early for early in unasked(snapshot, now) if early.key not in {record.key for record in records}]
     moved = replace(heads.reborn(head, now, engine.next_life(head)), definition=graph.fingerprint)
     receipts.remember(engine, head, snapshot.records.values())
     begin_life(engine, snapshot.with_head(moved), records)

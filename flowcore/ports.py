@@ -106,7 +106,7 @@ class Mailbox(Protocol):
         ...
 
     def keep(self, sent: Sent) -> Sent | None:
-        """Put an event if none of its id is at its topic; None when put, else the one that stands there."""
+        """Put an event if none of its id is kept at its topic when it comes; None when put, else the one that is."""
         ...
 
     def mail(self, topic: Topic, now: datetime) -> Mail:
@@ -162,7 +162,7 @@ class Store(Mailbox, Joins, Protocol):
         ...
 
     def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
-        """In one transaction: put ``head`` if the run does not exist, ``sent`` if none of its id is at its topic.
+        """In one transaction: put ``head`` if the run does not exist, ``sent`` as ``Mailbox.keep`` would.
 
         None when both are put. Else neither is, and what stands there is returned: the event, if one does.
         """
@@ -236,8 +236,8 @@ class Store(Mailbox, Joins, Protocol):
     ) -> Written | HeadMoved | RecordMoved | EventTaken:
         """In one transaction: the head if it is at ``version``, the record if it is still ``prior``. Both or neither.
 
-        With ``taken``, an event and its taker: the event as well, if nobody has taken it, and its taker no longer
-        listens; nor do those that are ``silenced``, up to 50 others.
+        With ``taken``, an event and its taker: the event as well, if nobody has taken it or that one is kept no longer
+        (as in ``Mailbox.keep``), and its taker no longer listens; nor do those that are ``silenced``, up to 50 others.
         Of several conditions that fail the record's is told, which carries the winner, else the event's.
         """
         ...

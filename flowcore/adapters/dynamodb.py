@@ -115,7 +115,11 @@ _ABSENT = "attribute_not_exists(#pk)"
 """Nobody has made this item yet."""
 _PRESENT = "attribute_exists(#pk)"
 """There is such an item."""
-_UNTAKEN = "attribute_not_exists(#tk)"
+_KEPT_NO_LONGER = "#u <= :at"
+"""The event is past its time, and is only here because DynamoDB deletes such items up to days later."""
+_NOT_KEPT = f"{_ABSENT} OR {_KEPT_NO_LONGER}"
+"""No event of this id is kept any more."""
+_UNTAKEN = f"attribute_not_exists(#tk) OR {_KEPT_NO_LONGER}"
 """The event has settled no wait yet; or it is not here at all, which is as good."""
 _SAME_NOTE = f"{_ABSENT} OR (#h = :h AND #lc <> :lc)"
 """The slot is free, or holds the same receipt, which this very write has not counted yet."""
@@ -174,7 +178,7 @@ class DynamoStore:
         """See ``Store.start_with``."""
         token = self._ids.fresh()
         run = self._putting(encode_head(head, token), _ABSENT, {})
-        event = self._putting(encode_sent(sent, token, SCHEMA), _ABSENT, {})
+        event = self._putting(encode_sent(sent, token, SCHEMA), _NOT_KEPT, {":at": instant(sent.at)})
         try:
             self._transact(token, [{"Put": run}, {"Put": event}])
         except ClientError as error:
@@ -317,7 +321,7 @@ class DynamoStore:
         put = self._putting(item, _SAME_RECORD, occurrence(prior))
         changes = [{"Update": update}, {"Put": put}]
         if taken is not None:
-            event = self._putting(encode_sent(taken, token, SCHEMA), _UNTAKEN, {})
+            event = self._putting(encode_sent(taken, token, SCHEMA), _UNTAKEN, {":at": instant(taken.at)})
             changes += [{"Put": event}, self._deleting(taker_key(taken))]
         changes += [self._deleting(listener_key(listener)) for listener in silenced]
         try:
@@ -436,7 +440,7 @@ class DynamoStore:
     def keep(self, sent: Sent) -> Sent | None:
         """See ``Mailbox.keep``."""
         token = self._ids.fresh()
-        verdict = self._put(encode_sent(sent, token, SCHEMA), token, _ABSENT, {})
+        verdict = self._put(encode_sent(sent, token, SCHEMA), token, _NOT_KEPT, {":at": instant(sent.at)})
         if isinstance(verdict, Refused) and verdict.item is not None:
             return decode_sent(sent.topic, verdict.item)
         return None

@@ -107,10 +107,7 @@ class MemoryStore:
         """See ``Store.start_with``."""
         with self._lock:
             encode_sent(sent, "", SCHEMA)  # refuses what cannot be kept, before anything is
-            item = self._mail.get(sent.topic, {}).get(f"V#{sent.id}")
-            if item is not None:
-                return decode_sent(sent.topic, item)
-            return self.start(head) or self.keep(sent)
+            return self._kept(sent) or self.start(head) or self.keep(sent)
 
     def claim(
         self, run: RunRef, *, owner: str, now: datetime, lease_until: datetime, due: datetime
@@ -241,7 +238,7 @@ class MemoryStore:
             standing = scope.get(item["sk"]["S"])
             if not _is_still(standing, prior):
                 return RecordMoved(None if standing is None else decode_record(standing))
-            if taken is not None and (sent := self._taken_before(taken)) is not None:
+            if taken is not None and (sent := self._kept(taken)) is not None and sent.taker is not None:
                 return EventTaken(sent)
             head_item = self._heads.get(partition_of(head.run))
             if head_item is None or head_item["ver"] != number(version):
@@ -367,9 +364,10 @@ class MemoryStore:
         """See ``Mailbox.keep``."""
         with self._lock:
             item = encode_sent(sent, next(self._tokens), SCHEMA)
-            items = self._mail.setdefault(sent.topic, {})
-            standing = items.setdefault(item["sk"]["S"], item)
-            return None if standing is item else decode_sent(sent.topic, standing)
+            standing = self._kept(sent)
+            if standing is None:
+                self._mail.setdefault(sent.topic, {})[item["sk"]["S"]] = item
+            return standing
 
     def mail(self, topic: Topic, now: datetime) -> Mail:
         """See ``Mailbox.mail``."""
@@ -385,9 +383,11 @@ class MemoryStore:
             notes = [item for run in self._notes.values() for item in run.values()]
             return [dict(item) for item in (*self._heads.values(), *records, *joins, *mail, *notes)]
 
-    def _taken_before(self, event: Sent) -> Sent | None:
+    def _kept(self, event: Sent) -> Sent | None:
+        """The event of the same id, as long as it is kept."""
         item = self._mail.get(event.topic, {}).get(f"V#{event.id}")
-        return decode_sent(event.topic, item) if item is not None and "tk" in item else None
+        standing = None if item is None else decode_sent(event.topic, item)
+        return None if standing is None or standing.until <= event.at else standing
 
     def _take(self, event: Sent, token: str) -> None:
         item = encode_sent(event, token, SCHEMA)

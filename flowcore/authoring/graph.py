@@ -314,6 +314,10 @@ class Graph:
                 return None
         return node
 
+    def place_of(self, path: str) -> str:
+        """The dotted path of a record, as it is here: one pass of a loop or foreach may know an old name, one a new."""
+        return path if self.find(path) is not None else self.called_here(path)
+
     def called_here(self, path: str) -> str:
         """The dotted path with every name that an entry had before, or has got since, as its id is here."""
         graph: Graph | None = self

@@ -27,7 +27,7 @@ from flowcore.errors import (
     UnknownStep,
     VersionMismatch,
 )
-from flowcore.keys import StepKey, dotted, index_of, parents_of, path_of
+from flowcore.keys import StepKey, dotted, index_of, parent_of, parents_of, path_of, turn_of_pass
 from flowcore.model import (
     Answer,
     Json,
@@ -56,6 +56,8 @@ class Resume:
     wait: str | None = None
     listens: tuple[str, str] | None = None
     """With ``wait``: the answer is an event of this name and key, and settles a wait for such a one only."""
+    of_several: bool = False
+    """With ``wait``: it is one of several that this very answer is for, so what others had of it makes it no copy."""
     index: int | None = None
     idempotency_key: str | None = None
     digest: str
@@ -98,21 +100,21 @@ class Refused:
 Verdict: TypeAlias = Meant | Repeated | Refused
 
 
-def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime | None = None) -> Verdict:
+def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime) -> Verdict:
     """Which suspension ``resume`` settles, or why none.
 
-    ``now``, which says who may answer by now, is the run's own clock; left out, when the head was written.
+    ``now``, which says who may answer by now, is the run's own time.
 
     The snapshot should hold every record of the run for the refusals to be precise; the records of its open scopes are
     enough to take a good answer.
     """
-    if (repeated := _repeated(snapshot, resume)) is not None:
-        return repeated
+    if (had := _had(snapshot, resume)) is not None:
+        return _repeated(graph, snapshot, resume, *had, now)
     if resume.version not in (None, snapshot.head.version):
         return Refused(VersionMismatch(resume.version, snapshot.head.version))
     verdict = _meant(graph, snapshot, resume)
     if isinstance(verdict, Meant):
-        return _seated(snapshot, verdict.records, resume, now or snapshot.head.updated_at)
+        return _seated(snapshot, verdict.records, resume, now)
     return verdict
 
 
@@ -135,23 +137,29 @@ def meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> StepRecord | Requ
 def _seated(
     snapshot: Snapshot, records: tuple[StepRecord, ...], resume: Resume, now: datetime
 ) -> Meant | Repeated | Refused:
-    """Whether this caller can answer these suspensions (still), and for whom."""
-    seats: list[str | None] = []
+    """Which of these suspensions this caller can answer (still), and for whom; one for which he has voted is left out.
+
+    Where that leaves none, the first says why.
+    """
+    open_: list[tuple[StepRecord, str | None]] = []
+    given: list[tuple[StepRecord, Answer]] = []
     for record in records:
         seat = seat_for(snapshot.head, record, resume.by, now)
         match seat:
             case Turned(error):
                 return Refused(error)
-            case Given(vote) if vote.digest == resume.digest:
-                return Repeated(receipt_of(vote, verdict="duplicate"))
             case Given(vote):
-                run_id, step = snapshot.head.run.id, dotted(record.key)
-                return Refused(AlreadyResumed(run_id, step, _winner(vote), wait=vote.wait))
+                given.append((record, vote))
             case Seat(owner):
-                seats.append(None if owner == resume.by else owner)
+                open_.append((record, None if owner == resume.by else owner))
             case _:
                 assert_never(seat)
-    return Meant(records, tuple(seats))
+    if open_:
+        return Meant(tuple(record for record, _ in open_), tuple(seat for _, seat in open_))
+    record, vote = given[0]
+    if vote.digest == resume.digest:
+        return Repeated(receipt_of(vote, verdict="duplicate"))
+    return Refused(AlreadyResumed(snapshot.head.run.id, dotted(record.key), _winner(vote), wait=vote.wait))
 
 
 def _meant(graph: Graph, snapshot: Snapshot, resume: Resume) -> Meant | Refused:
@@ -202,6 +210,14 @@ def is_abandoned(snapshot: Snapshot, key: StepKey) -> bool:
     return any(record is not None and record.is_settled for record in around)
 
 
+def is_past(snapshot: Snapshot, key: StepKey) -> bool:
+    """Whether nothing more can happen at the place: a container around it has ended, or its loop is at a later turn."""
+    if is_abandoned(snapshot, key):
+        return True
+    loops = ((snapshot.records.get(parent_of(around)), turn_of_pass(around)) for around in (key, *parents_of(key)))
+    return any(loop is not None and turn is not None and turn < (loop.count or 1) for loop, turn in loops)
+
+
 def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplicate"] = "applied") -> Receipt:
     """The proof of what ``answer`` settled, when, and by whom."""
     return Receipt(
@@ -216,17 +232,51 @@ def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplic
     )
 
 
-def _repeated(snapshot: Snapshot, resume: Resume) -> Repeated | Refused | None:
+def _had(snapshot: Snapshot, resume: Resume) -> tuple[StepRecord, Answer] | None:
+    """The answer that came under this key before, and the place that had it."""
     if resume.idempotency_key is None:
         return None
     for record in snapshot.records.values():
         votes = (vote for one in each(record) for vote in one.votes)
         for answer in (record.answer, *votes, *record.spent):
-            if answer is not None and answer.idempotency_key == resume.idempotency_key:
-                if answer.digest != resume.digest:
-                    return Refused(IdempotencyKeyReused(resume.idempotency_key))
-                return Repeated(receipt_of(answer, verdict="duplicate"))
+            if answer is None or answer.idempotency_key != resume.idempotency_key:
+                continue
+            if not resume.of_several or answer.wait == resume.wait:
+                return record, answer
     return None
+
+
+def _repeated(
+    graph: Graph, snapshot: Snapshot, resume: Resume, had_by: StepRecord, first: Answer, now: datetime
+) -> Verdict:
+    """A copy is told what the first one was; one for several items is for those as well that the first never reached.
+
+    Whoever brought that one may have died behind the first item.
+    """
+    if first.digest != resume.digest:
+        return Refused(IdempotencyKeyReused(first.idempotency_key or ""))
+    if left := _left(graph, snapshot, resume, had_by, first):
+        verdict = _seated(snapshot, left, resume, now)
+        if isinstance(verdict, Meant):
+            return verdict
+    return Repeated(receipt_of(first, verdict="duplicate"))
+
+
+def _left(
+    graph: Graph, snapshot: Snapshot, resume: Resume, had_by: StepRecord, first: Answer
+) -> tuple[StepRecord, ...]:
+    """The other items of the step that had ``first`` which were open when it came, and are still.
+
+    One that began at the very instant of ``first`` may have begun because of it, so it is none of them.
+    """
+    if resume.wait is not None or resume.index is not None or index_of(had_by.key) is None:
+        return ()
+    step = _without_items(had_by.key)
+    items = [one for one in open_waits(snapshot) if one.key != had_by.key and _without_items(one.key) == step]
+    items = [one for one in items if resume.label in (None, one.label) and one.at < first.at]
+    if resume.step is not None:
+        items = _at(items, graph.called_here(resume.step))
+    return tuple(items) if len({one.key for one in items}) == len(items) else ()
 
 
 def _at(waiting: Sequence[StepRecord], step: str) -> list[StepRecord]:

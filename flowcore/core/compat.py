@@ -33,7 +33,7 @@ def conflict(graph: Graph, snapshot: Snapshot) -> str | None:
         if is_once(record.key):
             continue
         place = dotted(record.key)
-        node = graph.find(place)
+        node = graph.find(graph.place_of(place))
         if node is None:
             return (
                 f"step {place!r} has been reached by this run ({record.outcome.value}), but workflow {graph.id!r} "
@@ -60,7 +60,7 @@ def _missing(graph: Graph, record: StepRecord) -> str | None:
     lapse = record.terms.lapse if record.outcome is Outcome.SUSP and record.terms is not None else None
     named = [*([] if record.instead is None else [record.instead[0]]), *([lapse.step] if lapse and lapse.step else [])]
     wanted = ":".join(named)
-    if record.is_settled or not wanted or graph.acting_at(dotted(record.key), wanted) is not None:
+    if record.is_settled or not wanted or graph.acting_at(graph.place_of(dotted(record.key)), wanted) is not None:
         return None
     return wanted
 

@@ -7,7 +7,8 @@ not seen any more. Pure, and free for workflows of which nothing was renamed or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
@@ -22,7 +23,8 @@ from flowcore.authoring.graph import (
     ParallelNode,
     entries,
 )
-from flowcore.keys import StepKey, dotted, step_of
+from flowcore.errors import BlobLost
+from flowcore.keys import StepKey, dotted, is_early, is_pass, parent_of, parents_of, step_of, turn_of_pass
 from flowcore.model import Outcome, Snapshot, StepRecord
 from flowcore.pmap import PMap
 
@@ -34,7 +36,7 @@ def as_met(graph: Graph, snapshot: Snapshot) -> tuple[Graph, Snapshot]:
     kept = {key: record for key, record in snapshot.records.items() if not _is_gone(graph, _path_of(key))}
     if len(kept) < len(snapshot.records):
         snapshot = replace(snapshot, records=PMap(kept))
-    return _named(graph, frozenset(_met(graph, snapshot.records.values())), ""), snapshot
+    return _named(graph, frozenset(_met(graph, snapshot)), ""), snapshot
 
 
 @lru_cache(maxsize=256)
@@ -70,10 +72,12 @@ def _is_gone(graph: Graph, path: tuple[str, ...]) -> bool:
     return False
 
 
-def _met(graph: Graph, records: Iterable[StepRecord]) -> Iterator[str]:
+def _met(graph: Graph, snapshot: Snapshot) -> Iterator[str]:
     """The places, as dotted ids, whose last name is one that was given up."""
-    for record in records:
-        path = _path_of(record.key)
+    for record in snapshot.records.values():
+        if _is_left_behind(snapshot, record.key):
+            continue
+        path = _path_of(_meant_by(record))
         inside: Graph | None = graph
         around: Graph = graph
         for depth, name in enumerate(path, start=1):
@@ -86,6 +90,29 @@ def _met(graph: Graph, records: Iterable[StepRecord]) -> Iterator[str]:
         if record.outcome is Outcome.OK and isinstance(around.find(path[-1]), BranchNode):
             chosen = record.output if isinstance(record.output, list) else []
             yield from (".".join((*path[:-1], arm)) for arm in chosen if arm in around.former)
+
+
+def _meant_by(record: StepRecord) -> StepKey:
+    """The place that a record is about: of an answer that came early its step, unless what was said is lost."""
+    if is_early(record.key):
+        with suppress(BlobLost):
+            return StepKey(record.output["step"])
+    return record.key
+
+
+def _is_left_behind(snapshot: Snapshot, key: StepKey) -> bool:
+    """Whether a place is in a turn or an item that is over, of a loop or foreach that goes on.
+
+    Only who reads the whole run meets it. The next turn knows the name of today, and so has everybody to.
+    """
+    for around in parents_of(key):
+        record, holder = snapshot.records.get(around), snapshot.records.get(parent_of(around))
+        if not is_pass(around) or holder is None or holder.outcome is not Outcome.START:
+            continue
+        turn = turn_of_pass(around)
+        if turn != holder.count if turn is not None else record is not None and record.is_settled:
+            return True
+    return False
 
 
 @lru_cache(maxsize=1024)

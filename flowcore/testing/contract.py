@@ -579,6 +579,29 @@ class StoreContract(JoinContract):
         assert store.mail(TOPIC, sent.until - timedelta(milliseconds=1)).events == (sent,)
         assert store.mail(TOPIC, sent.until).events == ()
 
+    @pytest.mark.parametrize("is_over", [True, False], ids=["at its end", "a moment before"])
+    @pytest.mark.parametrize("taker", [None, ("r-0", "approve@0")], ids=["buffered", "taken"])
+    @pytest.mark.parametrize("verb", ["keep", "start_with", "resume"])
+    def test_event_id_is_free_when_its_event_is_kept_no_longer(
+        self, store: Store, verb: str, taker: tuple[str, str] | None, is_over: bool
+    ) -> None:
+        """However long the table takes to delete it; until then there is one event of that id."""
+        first = a_sent("e-1", taker=taker, data=None if taker else 1)
+        store.keep(first)
+        at = first.until - timedelta(milliseconds=0 if is_over else 1)
+        again = a_sent("e-1", data=2, at=at, until=at + SECOND)
+        if verb == "keep":
+            assert store.keep(again) == (None if is_over else first)
+        elif verb == "start_with":
+            assert store.start_with(a_head(), again) == (None if is_over else first)
+        else:
+            head, record = suspend(store)
+            again = replace(again, taker=("r-1", "approve@0"), data=None)
+            verdict = store.resume(head, record, version=3, prior=a_suspension(), taken=again)
+            is_over = is_over or taker is None
+            assert verdict == (Written() if is_over else EventTaken(first))
+        assert store.mail(TOPIC, at - SECOND).events == ((again,) if is_over else (first,))
+
     @pytest.mark.parametrize(
         "other",
         [Topic("other", "paid", "order#7"), Topic("acme", "paid.late", "order#7"), Topic("acme", "paid", "7")],

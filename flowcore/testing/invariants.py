@@ -203,8 +203,8 @@ class WatchedStore:
     """By run, incarnation and key: what was last written there."""
     done: dict[tuple[RunRef, int, StepKey, int], frozenset[int]] = field(default_factory=dict)
     """By run, incarnation, foreach and chunk: the items that are done."""
-    takers: dict[tuple[Topic, str], tuple[str, str]] = field(default_factory=dict)
-    """By topic and event: the one wait it settled."""
+    takers: dict[tuple[Topic, str], Sent] = field(default_factory=dict)
+    """By topic and event: how it was taken by the one wait it settled."""
     is_sure: bool = True
     """Whether every write so far has had an answer."""
     _lock: Any = field(default_factory=RLock, repr=False)
@@ -454,9 +454,11 @@ class WatchedStore:
 
     def _taken(self, taken: Sent | None) -> Iterator[str]:
         if taken is not None and taken.taker is not None:
-            first = self.takers.setdefault((taken.topic, taken.id), taken.taker)
-            if first != taken.taker:
-                yield f"I3 event {taken.id!r} settled {first} and {taken.taker}"
+            first = self.takers.get((taken.topic, taken.id))
+            if first is None or first.until <= taken.at:  # its id is free again
+                self.takers[taken.topic, taken.id] = taken
+            elif first.taker != taken.taker:
+                yield f"I3 event {taken.id!r} settled {first.taker} and {taken.taker}"
 
     def _judge(self, run: RunRef, found: Iterator[str]) -> None:
         broken = list(found)

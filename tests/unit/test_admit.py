@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from flowcore.errors import (
     UnknownStep,
     VersionMismatch,
 )
-from flowcore.model import Outcome, Receipt, RunStatus, Snapshot, StepRecord
+from flowcore.model import Outcome, Receipt, RunStatus, Snapshot, StepRecord, Terms
 from tests.builders import NOW, a_graph, a_record, a_run, a_started, a_step, a_workflow, an_answer
 
 SUSP, RESU, START = Outcome.SUSP, Outcome.RESU, Outcome.START
@@ -76,7 +77,7 @@ def test_admit_finds_the_suspension_that_is_meant(
     records: list[StepRecord], asked: dict[str, Any], expected: list[str]
 ) -> None:
     """By id, dotted path, label, wait id and index; left out, the only one; without an index, the whole foreach."""
-    verdict = admit(GRAPH, a_run(*records, status=RunStatus.SUSPENDED), Resume(digest="d-1", **asked))
+    verdict = admit(GRAPH, a_run(*records, status=RunStatus.SUSPENDED), Resume(digest="d-1", **asked), NOW)
     assert isinstance(verdict, Meant)
     assert expected == [record.key for record in verdict.records]
 
@@ -128,7 +129,7 @@ def test_admit_says_why_not(
     records: list[StepRecord], asked: dict[str, Any], head: dict[str, Any], error: type[RequestError], words: str
 ) -> None:
     """The narrowest error, with what to do instead."""
-    verdict = admit(GRAPH, a_run(*records, **head), Resume(digest="d-1", **asked))
+    verdict = admit(GRAPH, a_run(*records, **head), Resume(digest="d-1", **asked), NOW)
     assert isinstance(verdict, Refused)
     assert error is type(verdict.error)
     assert words in str(verdict.error)
@@ -138,14 +139,14 @@ def test_the_winner_is_the_latest_answer() -> None:
     """When nobody is named, the last answer is what the caller wants to know of."""
     first = a_record("legal", RESU, answer=an_answer(1, "legal@0", by="eve"), seq=9)
     for records in ([first, ANSWERED], [ANSWERED, first]):
-        verdict = admit(GRAPH, a_run(*records), Resume(digest="d"))
+        verdict = admit(GRAPH, a_run(*records), Resume(digest="d"), NOW)
         assert isinstance(verdict, Refused)
         assert {"winner": {"at": NOW.isoformat(), "by": "eve", "via": "python"}} == verdict.error.details()
 
 
 def test_an_ambiguous_answer_lists_the_choices() -> None:
     """A program can pick one by its id."""
-    verdict = admit(GRAPH, a_run(BOSS, FAN[1]), Resume(digest="d"))
+    verdict = admit(GRAPH, a_run(BOSS, FAN[1]), Resume(digest="d"), NOW)
     assert isinstance(verdict, Refused)
     choices = [
         {"id": "boss@0", "path": ["boss"], "label": "b", "index": None},
@@ -168,7 +169,7 @@ PLACES: dict[str, Snapshot] = {
 @pytest.mark.parametrize("asked", [{}, {"step": "boss"}, {"label": "x"}, {"wait": "boss@0"}], ids=str)
 def test_a_repeated_answer_is_told_the_first_receipt(run: Snapshot, asked: dict[str, Any]) -> None:
     """Wherever the run stands now; a late copy never settles a later suspension of the same step."""
-    verdict = admit(GRAPH, run, Resume(digest="d-1", idempotency_key="k-1", **asked))
+    verdict = admit(GRAPH, run, Resume(digest="d-1", idempotency_key="k-1", **asked), NOW)
     told = Receipt(verdict="duplicate", wait="boss@0", at=NOW, by="ann", via="http", step="boss", idempotency_key="k-1")
     assert Repeated(told) == verdict
 
@@ -176,14 +177,60 @@ def test_a_repeated_answer_is_told_the_first_receipt(run: Snapshot, asked: dict[
 @pytest.mark.parametrize("run", PLACES.values(), ids=PLACES)
 def test_a_key_used_with_other_data_is_refused(run: Snapshot) -> None:
     """The caller has made a mistake, and should learn of it."""
-    verdict = admit(GRAPH, run, Resume(digest="d-2", idempotency_key="k-1"))
+    verdict = admit(GRAPH, run, Resume(digest="d-2", idempotency_key="k-1"), NOW)
     assert isinstance(verdict, Refused)
     assert IdempotencyKeyReused is type(verdict.error)
 
 
+def items(*answered: int, at: datetime = NOW - timedelta(minutes=1), **asked: Any) -> Snapshot:
+    """Three items of a foreach; those that were ``answered`` have had an answer that came now, the others ask."""
+    open_ = [a_record(f"fan[{i}]", SUSP, at=at, label="f", **asked) for i in range(3) if i not in answered]
+    had = [a_record(f"fan[{i}]", answer=an_answer(True, f"fan[{i}]@0", idempotency_key="k-1")) for i in answered]
+    return a_run(a_started("fan", count=3), *had, *open_)
+
+
+@pytest.mark.parametrize("asked", [{}, {"step": "fan"}, {"label": "f"}], ids=str)
+def test_a_copy_of_an_answer_to_all_items_is_for_those_that_the_first_never_reached(asked: dict[str, Any]) -> None:
+    """Whoever brought the first one may have died behind any of them."""
+    copy = Resume(digest="d-1", idempotency_key="k-1", by="ada", **asked)
+    for answered, left in (((1,), ["fan[0]", "fan[2]"]), ((0, 1), ["fan[2]"])):
+        verdict = admit(GRAPH, items(*answered), copy, NOW)
+        assert isinstance(verdict, Meant)
+        assert left == [record.key for record in verdict.records]
+    assert isinstance(admit(GRAPH, items(0, 1, 2), copy, NOW), Repeated)
+
+
+@pytest.mark.parametrize(
+    ("run", "asked"),
+    [
+        (items(1, at=NOW), {}),
+        (items(1), {"step": "fan[1]"}),
+        (items(1), {"index": 1}),
+        (items(1), {"wait": "fan[1]@0"}),
+        (items(1), {"label": "x"}),
+        (items(1, terms=Terms(approvers=("bob",))), {}),
+        (items(1, terms=Terms(quorum=2), votes=(an_answer(wait="fan[0]@0", by="ada"),)), {}),
+    ],
+    ids=["asked later", "one step", "one index", "one wait", "other label", "may not answer", "has voted"],
+)
+def test_a_copy_of_an_answer_is_none_to_the_other_items(run: Snapshot, asked: dict[str, Any]) -> None:
+    """Which ask since later, were never meant, or cannot have it."""
+    verdict = admit(GRAPH, run, Resume(digest="d-1", idempotency_key="k-1", by="ada", **asked), NOW)
+    assert isinstance(verdict, Repeated)
+    assert "fan[1]@0" == verdict.receipt.wait
+
+
+def test_an_answer_to_one_of_several_is_no_copy_of_what_the_others_had() -> None:
+    """It has been told apart before, and goes to each under the same key."""
+    one = Resume(digest="d-1", idempotency_key="k-1", wait="fan[2]@0", of_several=True)
+    verdict = admit(GRAPH, items(1), one, NOW)
+    assert isinstance(verdict, Meant)
+    assert isinstance(admit(GRAPH, items(1), replace(one, wait="fan[1]@0"), NOW), Repeated)
+
+
 def test_a_fresh_key_is_an_ordinary_answer() -> None:
     """Only a key that was seen makes a difference."""
-    verdict = admit(GRAPH, PLACES["suspended again"], Resume(digest="d-2", idempotency_key="k-9"))
+    verdict = admit(GRAPH, PLACES["suspended again"], Resume(digest="d-2", idempotency_key="k-9"), NOW)
     assert isinstance(verdict, Meant)
 
 
@@ -197,7 +244,7 @@ def test_open_waits_are_the_oldest_first() -> None:
 def test_answer_to_a_run_at_another_version_is_refused() -> None:
     """Where its sender has said which version he has seen."""
     run = a_run(BOSS, status=RunStatus.SUSPENDED)
-    told = [admit(GRAPH, run, Resume(digest="d", version=run.head.version + more)) for more in (0, 1)]
+    told = [admit(GRAPH, run, Resume(digest="d", version=run.head.version + more), NOW) for more in (0, 1)]
     assert isinstance(told[0], Meant)
     assert isinstance(told[1], Refused)
     assert isinstance(told[1].error, VersionMismatch)
@@ -213,5 +260,5 @@ def test_an_event_settles_a_wait_for_that_event_only() -> None:
     """A worker that died may have listened for what the entry does not wait for now."""
     run = a_run(a_record("w", SUSP, listens=("paid", "k")))
     graph = a_graph(lambda w: w.wait_for_event("paid", key="k", id="w"))
-    told = [admit(graph, run, Resume(wait="w@0", listens=("paid", key), digest="d")) for key in ("k", "other")]
+    told = [admit(graph, run, Resume(wait="w@0", listens=("paid", key), digest="d"), NOW) for key in ("k", "other")]
     assert [Meant, Refused] == [type(verdict) for verdict in told]

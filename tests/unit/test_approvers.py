@@ -22,6 +22,7 @@ from flowcore.errors import (
     NotSuspended,
     StoreUnavailable,
 )
+from flowcore.inbox import asked as page
 from flowcore.testing import LocalApp
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied, at_call
 from flowcore.testing.invariants import WatchedStore
@@ -384,6 +385,16 @@ def test_inbox_of_whoever_started_a_run_leaves_out_what_others_must_answer() -> 
     app = local()
     asked(app, allow_self=False)
     assert ["ada", "bob", "eve", "mia"] == inbox(app)
+
+
+def test_page_is_shown_to_whom_a_reminder_has_added_though_nobody_has_sent_it_yet() -> None:
+    """By the run's own time, as when he answers."""
+    app = local()
+    asked(app, approvers=["ada"], notify=tell, remind=[HOUR], escalate={1: ["boss"]})
+    [wait] = app.waits()
+    refused(NotAnApprover, lambda: page(app, "r", wait.id, by="boss"))
+    app.clock.forward(hours=1)
+    assert wait.id == page(app, "r", wait.id, by="boss").wait.id
 
 
 def test_those_named_first_may_still_answer_and_a_quorum_may_need_both() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.arrivals import LONGEST_KEEP, arrive
 from flowcore.codec import digest
 from flowcore.core.admit import Resume
-from flowcore.core.early import MOST_EARLY
+from flowcore.core.early import MOST_EARLY, MOST_EVER, Early, judged
 from flowcore.core.receipts import MOST_KEPT
 from flowcore.errors import (
     AlreadyResumed,
@@ -33,12 +34,14 @@ from flowcore.errors import (
     RunNotFound,
     StoreUnavailable,
     UnknownStep,
+    VersionMismatch,
 )
-from flowcore.keys import RunRef
-from flowcore.model import Receipt, RunStatus
+from flowcore.keys import RunRef, StepKey
+from flowcore.model import Receipt, RunStatus, StepRecord
 from flowcore.testing import LocalApp, VirtualClock
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied, at_call
 from flowcore.testing.invariants import WatchedStore
+from tests.builders import NOW, a_run
 
 HOUR = timedelta(hours=1)
 RUN = RunRef("default", "r")
@@ -398,6 +401,108 @@ def test_row_crash_between_answer_and_wake_is_swept() -> None:
     assert timedelta(minutes=15) < told["step-finished"] - answered < timedelta(minutes=17)
 
 
+# -- one answer for several items -------------------------------------------------------------------------------------
+
+
+MANY = {"plain": {}, "distributed": {"distributed": True}, "two in a child": {"distributed": True, "shard": 2}}
+
+
+def many(app_of: Callable[[Any], LocalApp] = local, **options: Any) -> tuple[LocalApp, Any]:
+    """A run that asks for each of three items, and has done so for a while."""
+    flow: Any = workflow("many", input=list[int]).foreach(approve, **{"concurrency": 3, **options}).commit()
+    app = app_of(flow)
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2, 3])
+    app.advance(minutes=1)
+    return app, run
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+@pytest.mark.parametrize("fault", [Fault.DIES_BEFORE, Fault.DIES_AFTER])
+def test_answer_for_all_items_reaches_those_that_its_sender_died_before(options: Any, fault: Fault) -> None:
+    """Sent again under its key, by whatever write it was cut short; each item has it once."""
+    for number in range(1, 5):
+        watched = WatchedStore(MemoryStore())
+        app, run = many(lambda flow, watched=watched: local(flow, store=watched), **options)  # type: ignore[misc]
+        script = at_call(number, fault, verbs=frozenset({"resume"}))
+        dying = LocalApp(App(*app.workflows.values()), clock=app.clock, store=FaultyStore(watched, script))
+        with suppress(WorkerDied):
+            dying.run("r").resume(YES, by="ada", idempotency_key="k-1")
+        told = run.resume(YES, by="ada", idempotency_key="k-1").receipt.verdict
+        assert ("applied" if number + (fault is Fault.DIES_AFTER) <= 3 else "duplicate") == told, f"at call {number}"
+        app.advance(hours=1)
+        assert ("success", ["True"] * 3) == (run.result().status, run.result().output), f"at call {number}"
+        assert 3 == verdicts(run).count("applied")
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+def test_copy_of_an_answer_is_none_to_the_items_that_ask_later(options: Any) -> None:
+    """Though not a moment has passed since: it was for those that were open."""
+    app, run = many(**{**options, "concurrency": 1})
+    run.resume(YES, by="ada", idempotency_key="k-1")
+    asks = [wait.index for wait in run.result().waits]
+    for _ in range(2):
+        assert "duplicate" == run.resume(YES, by="ada", idempotency_key="k-1").receipt.verdict
+        app.advance(minutes=1)
+    assert asks == [wait.index for wait in run.result().waits] != []
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+def test_copy_of_an_answer_to_one_item_is_none_to_the_others(options: Any) -> None:
+    """Whichever way the item was named."""
+    _, run = many(**options)
+    for name in ({"index": 1}, {"step": "approve[1]"}, {"wait": "approve[1]@0"}):
+        told = run.resume(YES, by="ada", idempotency_key="k-1", **name).receipt
+        assert ("approve[1]@0", "duplicate" if "index" not in name else "applied") == (told.wait, told.verdict)
+    assert [0, 2] == sorted(wait.index for wait in run.result().waits)
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+def test_answer_to_an_item_may_say_at_which_version_the_run_is(options: Any) -> None:
+    """The run's, which its caller has seen, wherever the item is seen to."""
+    _, run = many(**options)
+    names: list[dict[str, Any]] = [{"index": 0}, {"step": "approve[1]"}, {"wait": "approve[2]@0"}]
+    for number, name in enumerate(names):
+        version = run.result().version
+        for other in (version - 1, version + 1):
+            refused(VersionMismatch, lambda name=name, other=other: run.resume(YES, version=other, **name))  # type: ignore[misc]
+        assert "applied" == run.resume(YES, version=version, **name).receipt.verdict
+        assert number + 1 == verdicts(run).count("applied")
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+def test_vote_for_all_items_counts_where_that_person_has_not_voted(options: Any) -> None:
+    """Whoever has answered some of them before is no copy of himself at the others."""
+    ASKED.update(quorum=2)
+    _, run = many(**options)
+    run.resume(YES, by="bob", index=0)
+    assert "counted" == run.resume(YES, by="bob").receipt.verdict
+    assert {0: ["bob"], 1: ["bob"], 2: ["bob"]} == {w.index: list(w.answered_by) for w in run.result().waits}
+    assert "duplicate" == run.resume(YES, by="bob").receipt.verdict
+    refused(AlreadyResumed, lambda: run.resume(NO, by="bob"))
+
+
+@pytest.mark.parametrize("quorum", [2, 3])
+def test_vote_for_all_items_counts_where_somebody_else_votes_meanwhile(quorum: int) -> None:
+    """The suspension is the same; it is over if that was the last vote but this one."""
+    ASKED.update(quorum=quorum)
+    watched = WatchedStore(MemoryStore())
+    app, run = many(lambda flow: local(flow, store=watched))
+    writes: list[str] = []
+
+    def script(call: Call) -> None:
+        if call.verb == "commit":
+            writes.append(call.verb)
+            if len(writes) == 2:
+                run.resume(YES, by="bob", index=1)
+
+    other = LocalApp(App(*app.workflows.values()), clock=app.clock, store=FaultyStore(watched, script))
+    assert "counted" == other.run("r").resume(YES, by="ada").receipt.verdict  # type: ignore[union-attr]
+    waits = {wait.index: list(wait.answered_by) for wait in run.result().waits}
+    assert {0: ["ada"], 2: ["ada"], **({1: ["bob", "ada"]} if quorum == 3 else {})} == waits
+    assert 3 + 1 == len(verdicts(run))
+
+
 # -- receipts ---------------------------------------------------------------------------------------------------------
 
 
@@ -591,11 +696,111 @@ def test_time_that_an_answer_cannot_be_kept_for_is_refused(keep: Any) -> None:
 
 
 def test_early_answers_are_few() -> None:
-    """Whoever loads the run reads them."""
+    """Whoever loads the run reads them; who comes too late is told so, and a copy of one of them is still a copy."""
     _, run = slowly()
     for number in range(MOST_EARLY):
         run.resume(YES, step="other", by=f"p-{number}", keep=HOUR)
-    refused(NotSuspended, lambda: run.resume(YES, step="other", by="more", keep=HOUR))
+    error = refused(NotSuspended, lambda: run.resume(YES, step="other", by="more", keep=HOUR))
+    assert f"{MOST_EARLY} answers are kept" in str(error)
+    assert "duplicate" == run.resume(YES, step="other", by="p-0", keep=HOUR).receipt.verdict
+
+
+def test_early_answers_that_are_over_take_the_place_of_no_other() -> None:
+    """But there is an end to them as well."""
+    minute, run, resume = timedelta(minutes=1), a_run(), Resume(step="other", digest="d")
+    early = Early(step=StepKey("other"), data=1, resume=resume, at=NOW - minute, until=NOW)
+    for number in range(MOST_EVER):
+        early = replace(early, at=early.until, until=early.until + minute)
+        record = judged(run, early)
+        assert isinstance(record, StepRecord), number
+        run = replace(run, records=run.records.set(record.key, record))
+    error = judged(run, replace(early, at=early.until))
+    assert f"{MOST_EVER} answers are kept" in str(error)
+    copy = judged(run, replace(early, at=early.at + timedelta(seconds=1)))
+    assert isinstance(copy, Early)
+    assert (early.at, early.until) == (copy.at, copy.until)
+
+
+def test_early_answers_that_were_taken_take_the_place_of_no_other() -> None:
+    """Those of its step that asks have found it."""
+    ASKED.update(quorum=MOST_EARLY + 1)
+    flow = workflow("two", input=int).sleep(HOUR).then(note).then(approve).map(lambda _: 1).then(approve.clone(id="b"))
+    app = local(flow.commit())
+    run: Any = app.workflow("two").create_run("r")
+    run.start(1)
+    for person in range(MOST_EARLY):
+        run.resume(YES, step="approve", by=f"p-{person}", keep=2 * HOUR)
+    refused(NotSuspended, lambda: run.resume(YES, step="b", by="more", keep=HOUR))
+    app.advance(hours=1)
+    assert "buffered" == run.resume(YES, step="b", by="more", keep=HOUR).receipt.verdict
+
+
+@pytest.mark.parametrize("key", [None, "k-1"])
+def test_early_answer_that_comes_again_when_its_time_is_over_is_kept_anew(key: str | None) -> None:
+    """However often; in its time it is a copy."""
+    app, run = slowly()
+    minute = timedelta(minutes=1)
+
+    def sent(keep: timedelta) -> str:
+        return run.resume(YES, step="other", by="ada", idempotency_key=key, keep=keep).receipt.verdict  # type: ignore[no-any-return]
+
+    for _ in range(3):
+        assert ["buffered", "duplicate"] == [sent(minute), sent(minute)]
+        app.clock.forward(minute)
+    assert "buffered" == sent(HOUR)
+    app.advance(hours=1)
+    assert "success" == run.result().steps["other"].status
+
+
+def test_key_of_an_early_answer_is_good_for_no_other() -> None:
+    """Neither with other data nor for another step, as long as it is kept, and afterwards where it was taken."""
+    app, run = slowly()
+    run.resume(YES, step="other", by="ada", idempotency_key="k-1", keep=2 * HOUR)
+    refused(IdempotencyKeyReused, lambda: run.resume(NO, step="other", by="ada", idempotency_key="k-1", keep=HOUR))
+    error = refused(
+        IdempotencyKeyReused,
+        lambda: run.resume(YES, step="inner.approve", by="ada", idempotency_key="k-1", keep=HOUR),
+    )
+    assert "for step 'other'" in str(error)
+    app.advance(hours=1)
+    assert ["inner.approve"] == [".".join(wait.path) for wait in run.result().waits]
+
+
+def test_early_answer_waits_on_when_the_run_travels_in_time() -> None:
+    """And can be read meanwhile; one that was taken belongs to the old life, and one whose time is over to none."""
+    app, run = slowly()
+    run.resume(YES, step="inner.approve", by="eve", keep=timedelta(minutes=1))
+    app.clock.forward(minutes=1)
+    for name in ("other", "inner.approve"):
+        run.resume(YES, step=name, by="ada", keep=9 * HOUR)
+    run.time_travel("sleep-at-start")
+    assert ["inner.approve", "other"] == sorted(r.step for r in run.receipts() if r.verdict == "buffered")
+    app.advance(hours=1)
+    assert "success" == run.result().status
+    again = run.time_travel("other")
+    assert ["other"] == [".".join(wait.path) for wait in again.waits]
+
+
+@pytest.mark.parametrize("verb", ["commit", "load", "move"])
+def test_early_answer_is_kept_in_the_life_that_the_run_begins_meanwhile(verb: str) -> None:
+    """The operator comes in front of its record, or of the touch that makes it known."""
+    watched = WatchedStore(MemoryStore())
+    app, run = slowly(store=watched)
+    seen: list[str] = []
+
+    def script(call: Call) -> None:
+        if call.verb == verb and "travel" not in seen and ("commit" in seen or verb == "commit"):
+            seen.append("travel")
+            run.time_travel("sleep-at-start")
+        seen.append(call.verb)
+
+    other = LocalApp(App(*app.workflows.values()), store=FaultyStore(watched, script), clock=app.clock)
+    told: Any = other.run("r").resume(YES, step="other", by="ada", keep=2 * HOUR).receipt
+    assert "buffered" == told.verdict
+    assert "travel" in seen
+    assert ["buffered"] == verdicts(run)
+    app.advance(hours=1)
+    assert "success" == run.result().steps["other"].status
 
 
 @pytest.mark.parametrize("fault", list(Fault))
@@ -616,6 +821,28 @@ def test_early_answer_is_kept_whatever_dies(fault: Fault) -> None:
         assert again.verdict in ("buffered", "duplicate")
         app.advance(hours=1)
         assert "success" == run.result().steps["other"].status
+
+
+@pytest.mark.parametrize("keys", [(None, None), ("k-1", "k-2")], ids=["no key", "keys"])
+def test_early_answers_of_one_person_to_two_steps_are_two_answers(keys: tuple[str | None, str | None]) -> None:
+    """Though both say the same: each step has its own."""
+    app, run = slowly()
+    for name, key in zip(("other", "inner.approve"), keys, strict=True):
+        run.resume(YES, step=name, by="ada", idempotency_key=key, keep=2 * HOUR)
+    app.advance(hours=1)
+    assert "success" == run.result().status
+    assert ["applied", "applied"] == verdicts(run)
+
+
+def test_early_vote_that_came_twice_counts_once() -> None:
+    """Two messages of one person have two keys; the run is parked all the same, until somebody else votes."""
+    app, run = slowly()
+    ASKED.update(quorum=2)
+    for key in ("m-1", "m-2"):
+        run.resume(YES, step="other", by="ada", idempotency_key=key, keep=2 * HOUR)
+    app.advance(hours=1)
+    assert {"other": ["ada"]} == {w.path[0]: list(w.answered_by) for w in run.result().waits if w.path == ["other"]}
+    assert "applied" == run.resume(YES, step="other", by="bob").receipt.verdict
 
 
 def test_early_answer_from_a_queue_is_kept_without_being_asked_to() -> None:

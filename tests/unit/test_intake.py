@@ -248,6 +248,7 @@ def test_message_without_a_source_to_read_it_comes_again() -> None:
     ("make", "complaint"),
     [
         (lambda: Source(name="a b", event="paid", key="k"), "cannot name"),
+        (lambda: Source(name="a:b", event="paid", key="k"), "cannot name"),
         (lambda: Source(name="a", event="#", key="k"), "event"),
         (lambda: Source(name="a", event="paid", key="k."), "no JMESPath"),
         (lambda: App(ASK, sources=[ORDERS, ORDERS]), "named 'orders'"),

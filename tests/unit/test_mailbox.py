@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from flowcore import App, DefinitionError, RunResult, step, workflow
+from flowcore import App, DefinitionError, RunResult, Start, StepContext, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, OutsideError
 from flowcore.keys import RunRef
@@ -279,9 +279,9 @@ def test_event_for_a_run_that_does_not_fit_the_code_is_kept_for_it() -> None:
     waiting(app)
     other = local(order(id="renamed"), like=app)
     assert "buffered" == other.send_event("order.paid", "A-17", {"cents": 7}).verdict
-    assert "suspended" == app.run("r").result().status
-    app.run("r").pause()
-    assert 7 == app.run("r").unpause().output
+    assert "running" == app.run("r").result().status
+    app.advance(hours=1)
+    assert 7 == app.run("r").result().output
 
 
 def test_event_before_a_step_that_failed_to_be_reached_stays() -> None:
@@ -448,6 +448,116 @@ def meet(outer: str, inner: str, number: int) -> RunResult[Any]:
         acts(other)[inner]()
     app.advance(hours=1)
     return other.run("r").result()
+
+
+@pytest.mark.parametrize("lacks", ["the step", "the workflow"])
+@pytest.mark.parametrize("worker", ["good", "bad"])
+def test_event_during_a_bad_deploy_is_taken_once_the_code_is_mended(worker: str, lacks: str) -> None:
+    """A worker looks at the run: one that fits takes the event, another one says by what the run is blocked."""
+    clock = VirtualClock()
+    queue = MemoryQueue(clock)
+    first = workflow("order", input=str).then(note)
+    good = local(first.wait_for_event("order.paid", key=lambda o: o, model=Paid).then(book), clock=clock, queue=queue)
+    run = waiting(good)
+    good.run_until_idle()
+    other = order() if lacks == "the step" else workflow("other", input=str).then(note)
+    bad = local(other, like=good, queue=queue)
+    assert "buffered" == bad.send_event("order.paid", "A-17", {"cents": 1}).verdict
+    if worker == "bad":
+        bad.run_until_idle()
+        assert f"{'step' if lacks == 'the step' else 'workflow'} " in (run.result().blocked or "")
+        run.unblock()
+    good.run_until_idle()
+    assert ("success", 1) == (run.result().status, run.result().output)
+
+
+def test_event_during_a_bad_deploy_has_the_item_looked_at_that_waits() -> None:
+    """The child that sees to it, and not the run around it, which waits for its children."""
+    clock = VirtualClock()
+    queue = MemoryQueue(clock)
+    item = workflow("item", input=str, output=int).wait_for_event("order.paid", key=lambda o: o, model=Paid).then(book)
+    good = local(workflow("order", input=list[str]).foreach(item.commit(), distributed=True), clock=clock, queue=queue)
+    run: Any = good.workflow("order").create_run("r")
+    run.start(["A-17"])
+    good.run_until_idle()
+    bad = local(workflow("other", input=str).then(note), like=good, queue=queue)
+    bad.send_event("order.paid", "A-17", {"cents": 1})
+    good.run_until_idle()
+    assert ("success", [1]) == (run.result().status, run.result().output)
+
+
+@step
+def hear(value: str, ctx: StepContext[Any]) -> str:
+    """Waits for an event about what it is given; about nothing it ends the list, or fails."""
+    if value in ("bail", "fail"):
+        return ctx.bail(value) if value == "bail" else str(1 / 0)
+    return ctx.suspend(key=value) if ctx.resume_data is None else value
+
+
+HEARD = Topic("default", "hear", "A-17")
+OVER: dict[str, Any] = {
+    "item failed": (
+        lambda **how: workflow("inner", input=list[str]).foreach(
+            workflow("item", input=str)
+            .parallel(hear, workflow("arm", input=str).map(lambda _: "fail").then(hear.clone(id="b")).commit())
+            .commit(),
+            tolerated_failures=2,
+            **how,
+        ),
+        ["A-17"],
+    ),
+    "list ended": (
+        lambda **how: workflow("inner", input=list[str]).foreach(hear, concurrency=2, **how),
+        ["A-17", "bail"],
+    ),
+}
+
+
+@pytest.mark.parametrize("how", [{}, {"distributed": True}], ids=["plain", "distributed"])
+@pytest.mark.parametrize("kind", ["item failed", "list ended"])
+def test_nobody_listens_for_a_wait_in_what_is_over(kind: str, how: Any) -> None:
+    """Though its run goes on and its own record was never settled: the next event removes the listener."""
+    build, given = OVER[kind]
+    flow = workflow("order", input=list[str]).then(build(**how).commit())
+    app = local(flow.wait_for_event("last", key=lambda _: "x", id="last"))
+    run = waiting(app, given=given)
+    assert [["last"]] == run.result().suspended
+    assert ["r"] == listeners(app, HEARD)
+    assert "buffered" == app.send_event("hear", "A-17", 1).verdict
+    assert [] == listeners(app, HEARD)
+    assert [["last"]] == run.result().suspended
+
+
+def test_nobody_listens_for_a_wait_of_a_turn_that_is_over() -> None:
+    """Its worker died in front of it, and the loop has gone on since."""
+    turn = workflow("turn", input=str).then(hear).commit()
+    app = local(workflow("order", input=str).dountil(turn, lambda _: False))
+    run = waiting(app)
+    stale = app.store.mail(HEARD, app.clock.now()).listeners[0]
+    assert "applied" == app.send_event("hear", "A-17", 1).verdict
+    app.store.listen(stale)
+    assert ["r", "r"] == listeners(app, HEARD)
+    assert "applied" == app.send_event("hear", "A-17", 2).verdict
+    assert ["r"] == listeners(app, HEARD)
+    assert "suspended" == run.result().status
+
+
+def test_event_id_may_come_again_when_its_event_is_kept_no_longer() -> None:
+    """A new event: kept, starting a run, or settling a wait, though the table has not deleted the old one yet."""
+    app = local(order())
+
+    def sent(**options: Any) -> str:
+        told = app.send_event("order.paid", "A-17", {"cents": 1}, event_id="e-1", keep=HOUR, **options)
+        app.clock.forward(HOUR)
+        return told.verdict
+
+    assert ["buffered", "buffered"] == [sent(), sent()]
+    assert "started" == sent(start_if_absent=Start("order", "A-17", run_id="s"))
+    assert ("success", 1) == (app.run("s").result().status, app.run("s").result().output)
+    for run_id in ("r-1", "r-2"):
+        run = waiting(app, run_id)
+        assert "applied" == sent()
+        assert ("success", 1) == (run.result().status, run.result().output)
 
 
 def test_wait_that_opens_while_its_event_is_being_kept_gets_it() -> None:

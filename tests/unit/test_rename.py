@@ -9,10 +9,13 @@ import pytest
 
 from flowcore import App, DefinitionError, StepContext, create_step, otherwise, workflow
 from flowcore.core.compat import conflict
+from flowcore.core.evolve import fold
 from flowcore.core.rename import as_met
-from flowcore.errors import DefinitionChanged, NotSuspended, UnknownStep
+from flowcore.errors import BlobLost, DefinitionChanged, NotSuspended, UnknownStep
+from flowcore.inbox import asked
+from flowcore.parcels import Parcel, lazily
 from flowcore.testing import LocalApp
-from tests.builders import a_graph, a_record, a_run, a_workflow
+from tests.builders import a_graph, a_head, a_record, a_run, a_workflow
 
 HOUR = timedelta(hours=1)
 KEYS: list[str] = []
@@ -260,6 +263,87 @@ def test_repeated_step_can_be_renamed(kind: str) -> None:
     new = serve(lambda w: build(NEW)(w).renamed("ask", to="approve"), old)
 
     assert ([3] if kind == "foreach" else 3) == new.run("r").resume(2, wait=link).output
+
+
+REPEATED: dict[str, tuple[Any, Any, str]] = {
+    "loop": (lambda body: lambda w: w.dountil(body, lambda x: x > 3), 1, "kid"),
+    "foreach": (lambda body: lambda w: w.foreach(body, concurrency=1), [1, 2], "kid[1]"),
+    "distributed": (lambda body: lambda w: w.foreach(body, concurrency=1, distributed=True), [1, 2], "kid[1]"),
+}
+
+
+@pytest.mark.parametrize(
+    "answer", [{"idempotency_key": "k-1"}, {"step": "kid.ask"}, {"step": "kid.approve"}, {}], ids=str
+)
+@pytest.mark.parametrize(("build", "value", "place"), REPEATED.values(), ids=REPEATED)
+def test_next_turn_or_item_knows_the_new_name_and_the_last_one_the_old(
+    build: Any, value: Any, place: str, answer: dict[str, Any]
+) -> None:
+    """Whoever reads the whole run meets both, and finds the run as fit as who reads what is open."""
+    first = workflow("kid", input=int).sleep(HOUR, id="nap").then(OLD).commit()
+    old = serve(build(first))
+    old.workflow("flow").create_run("r").start(value)
+    old.advance(hours=1)
+    old.run("r").resume(1)
+    second = workflow("kid", input=int).sleep(HOUR, id="nap").then(NEW).renamed("ask", to="approve").commit()
+    new = serve(build(second), old)
+    new.advance(hours=1)
+    (wait,) = new.run("r").result().waits
+    assert f"{place}.approve" == ".".join(wait.path)
+    assert wait.id == asked(new, "r", wait.id).wait.id
+    result = new.run("r").resume(2, **answer)
+    assert ("success", 4 if place == "kid" else [2, 4]) == (result.status, result.output)
+    assert ({"kid.approve"} if place == "kid" else {"kid[0].ask", "kid[1].approve"}) <= set(result.steps)
+
+
+@pytest.mark.parametrize("kept", ["before the deploy", "after the deploy"])
+@pytest.mark.parametrize("where", ["nested", "at the top"])
+def test_answer_that_comes_before_a_renamed_step_asks_is_taken(where: str, kept: str) -> None:
+    """Under its old name, from before the deploy or after it."""
+
+    def build(step: Any, **renamed: str) -> Any:
+        flow = (workflow("kid", input=int) if where == "nested" else workflow("flow", input=int)).sleep(HOUR, id="nap")
+        flow = flow.then(step)
+        for old_name, new_name in renamed.items():
+            flow = flow.renamed(old_name, to=new_name)
+        return flow.commit() if where == "at the top" else workflow("flow", input=int).then(flow.commit()).commit()
+
+    def answer(app: LocalApp) -> str:
+        name = "kid.ask" if where == "nested" else "ask"
+        return app.run("r").resume(2, step=name, keep=9 * HOUR).receipt.verdict  # type: ignore[union-attr]
+
+    old = LocalApp(App(build(OLD)))
+    old.workflow("flow").create_run("r").start(1)
+    if kept == "before the deploy":
+        assert "buffered" == answer(old)
+    new = LocalApp(App(build(NEW, ask="approve")), store=old.store, clock=old.clock)
+    if kept == "after the deploy":
+        assert "buffered" == answer(new)
+    new.advance(hours=1)
+    assert ("success", 3) == (new.run("r").result().status, new.run("r").result().output)
+
+
+def test_answer_that_came_early_and_is_lost_names_no_step() -> None:
+    """Whoever goes to take it learns that it is lost; whoever only looks at the run need not."""
+
+    def fetch(_: str, parcel: Parcel) -> Any:
+        raise BlobLost("output", run_id="r", step="kid", key=parcel.key, why="It is not there.")
+
+    lost = lazily(a_record("kid!early@1"), {"output": Parcel("s", "k", "0", 1)}, fetch)
+    graph = a_graph(lambda w: w.then(a_workflow(lambda k: k.then(NEW).renamed("ask", to="approve"), "kid")))
+    assert graph is as_met(graph, fold(a_head(), [lost]))[0]
+
+
+def test_items_at_work_keep_the_old_name_together() -> None:
+    """As long as one of them has it."""
+    kid = workflow("kid", input=int).then(OLD).commit()
+    old, _ = waiting(lambda w: w.foreach(kid, concurrency=2), [1, 2, 3])
+    old.run("r").resume(1, index=0)
+    late = workflow("kid", input=int).then(NEW).renamed("ask", to="approve").commit()
+    new = serve(lambda w: w.foreach(late, concurrency=2), old)
+    assert [["kid", "ask"]] == new.run("r").result().suspended
+    assert [["kid", "ask"]] == new.run("r").resume(2, step="kid.approve", index=1).suspended
+    assert [2, 4, 6] == new.run("r").resume(3).output
 
 
 def test_what_stands_inside_what_is_a_step_now_is_still_a_conflict() -> None:

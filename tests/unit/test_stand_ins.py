@@ -14,6 +14,7 @@ from flowcore.adapters.memory import MemoryStore
 from flowcore.core.decide import decide
 from flowcore.core.evolve import fold
 from flowcore.errors import AlreadyResumed, InvalidPayload, InvariantError, OutsideError, RequestError
+from flowcore.inbox import asked as page
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import Outcome, Topic
 from flowcore.testing import LocalApp, VirtualClock
@@ -395,3 +396,22 @@ def test_stand_ins_run_whatever_dies(fault: Fault) -> None:
         loaded = app.store.load(RunRef("default", "r"))
         assert loaded is not None
         assert ["clerk!director:number", "clerk!number"] == sorted(key for key in loaded[1] if key.endswith("number"))
+
+
+def test_page_asks_for_what_the_stand_in_takes() -> None:
+    """And not for what the step would have taken that nobody has answered."""
+
+    @step
+    def boss(value: int, ctx: StepContext[int]) -> int:
+        return ctx.suspend() if ctx.resume_data is None else value + ctx.resume_data
+
+    @step(stand_ins=[boss])
+    def ask(value: int, ctx: StepContext[bool]) -> int:
+        return ctx.suspend(timeout=HOUR, on_timeout=boss) if ctx.resume_data is None else value
+
+    app = LocalApp(App(workflow("w", input=int, output=int).then(ask).commit()))
+    run = app.workflow("w").create_run("r")
+    types = [page(app, "r", run.start(1).waits[0].id).answer.type]
+    app.advance(hours=1)
+    types.append(page(app, "r", run.result().waits[0].id).answer.type)
+    assert [bool, int] == types
