@@ -389,7 +389,7 @@ class WatchedStore:
         return self.inner.count_runs(tenant, wanted)
 
     def audit(self, run: RunRef, *, alone: bool = True) -> None:
-        """Whether the run's records are what was written. Raises: Violation.
+        """Whether the run's records, all of them, are what was written and what was decided. Raises: Violation.
 
         Args:
             alone: nobody has written past this watcher; otherwise others may have, but not over what was settled.
@@ -407,6 +407,7 @@ class WatchedStore:
         changed = [key for key in asked if standing.get(key) != ours.get(key)]
         self._judge(run, (f"I1 {key!r} changed without a write" for _, _, key in changed))
         self._judge(run, self._found_at_rest(loaded[0]))
+        self._judge(run, self._found_anywhere(*loaded))
 
     def audit_all(self) -> None:
         """``audit`` of every run that was written through this watcher, or past it. Raises: Violation."""
@@ -449,6 +450,13 @@ class WatchedStore:
         if head.status in (RunStatus.SUSPENDED, *TERMINAL):
             loaded = self.inner.load(head.run, head)
             yield from run_violations(graph, head, loaded[1] if loaded else {})
+
+    def _found_anywhere(self, head: Head, records: Records) -> Iterator[str]:
+        """What lies in containers that have ended is not loaded any more, and no less true."""
+        graph = self.graphs.get(head.workflow)
+        if graph is not None and graph.fingerprint == head.definition:
+            graph, snapshot = as_met(graph, fold(head, records.values()))
+            yield from branch_violations(graph, snapshot.records)
 
     def _noted(
         self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, *, skips: bool = False

@@ -186,6 +186,20 @@ def test_runs_are_audited_when_a_test_is_over() -> None:
         tampered()
 
 
+def test_arms_that_nobody_chose_are_found_where_a_container_has_ended() -> None:
+    """What lies in it is not loaded any more, except for an audit."""
+    inner = workflow("inner", input=int).branch((lambda n: n > 0, charge), (otherwise, ask)).commit()
+    graph = workflow("w", input=int).then(inner).commit().compiled
+    watched = WatchedStore(MemoryStore(), {"w": graph})
+    watched.start(replace(a_head(), workflow="w", definition=graph.fingerprint, input=1))
+    branch = next(iter(inner.compiled.nodes)).id
+    chosen = a_record(f"inner/{branch}", output=["charge"], seq=2)
+    for record in (a_record("inner"), chosen, a_record("inner/charge", seq=3), a_record("inner/ask", seq=4)):
+        watched.commit(RUN, 1, record, None)
+    with pytest.raises(Violation, match="I2 'inner/ask' has run, which branch"):
+        watched.audit(RUN)
+
+
 def test_a_watcher_bears_others_that_write_past_it() -> None:
     """Its rules hold all the same; only what was settled must stand."""
     store = MemoryStore()
