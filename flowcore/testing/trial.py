@@ -327,6 +327,7 @@ class Trial:
                 self.clock.forward(_FROZEN)
                 with _lost():
                     self.app.look(self.run)
+                    self.app.run_until_idle()  # and its children are taken over as well
             case "answered":
                 with suppress(ValueError):  # nobody answers that one
                     self._answer(self._read().waits)

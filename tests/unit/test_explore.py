@@ -279,3 +279,10 @@ def test_a_worker_is_taken_over_in_the_middle_of_a_coroutine() -> None:
     flow = workflow("booking", input=int, output=int).then(booked).commit()
     assert 5 == explore(flow, 5, schedule=[Strike("taken-over", 3)]).result.output
     assert 5 == explore(flow, 5).result.output
+
+
+def test_the_worker_of_an_item_is_taken_over() -> None:
+    """Somebody else does the item while he is frozen, not only what the run itself has to do."""
+    flow = workflow("fanned", input=list[int]).foreach(charge, distributed=True).commit()
+    with pytest.raises(Diverged, match=r"effects: \[5, 5\] instead of \[5\]"):
+        explore(flow, [5], before=charged.clear, effects=charged.copy, blows=["taken-over"])
