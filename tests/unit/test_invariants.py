@@ -66,6 +66,11 @@ def begun(*places: tuple[str, int, Any]) -> Iterable[str]:
     """What is wrong with steps that begin with such a key, turn and input."""
     trial = a_trial()
     trial.watched.start(replace(a_head(trial.run), workflow="w", input=1, due=NOW))
+    return begun_in(trial, *places)
+
+
+def begun_in(trial: Trial, *places: tuple[str, int, Any]) -> Iterable[str]:
+    """The same in a run that has begun."""
     for key, turn, value in places:
         context: Any = StepContext.__new__(StepContext)
         told = {"idempotency_key": f"explored/{key}", "workflow_id": "w", "step_id": "charge", "index": None}
@@ -73,6 +78,15 @@ def begun(*places: tuple[str, int, Any]) -> Iterable[str]:
             object.__setattr__(context, name, said)
         trial._begins(value, context)
     return trial.broken
+
+
+def item_begun(value: int) -> Iterable[str]:
+    """What is wrong with the first item of a distributed foreach over 1 when it is given ``value``."""
+    flow = workflow("w", input=list[int]).foreach(charge, id="fan", distributed=True).commit()
+    trial = a_trial(workflow=flow, input=[1])
+    trial._start()
+    trial.app.deliver("explored")
+    return begun_in(trial, ("fan[0]", 1, value))
 
 
 def told_applied() -> Iterable[str]:
@@ -120,6 +134,8 @@ BREACHES: list[tuple[str, Callable[[], Iterable[str]]]] = [
     ("I6", lambda: at_rest(FAILED, *ALL[:-1], a_record("last", outcome=Outcome.ERR, failure=MAD))),
     ("I7", lambda: record_violations(a_record(outcome=Outcome.SUSP), a_record(gen=1, seq=1))),
     ("I7", lambda: begun(("charge", 1, 2))),
+    ("I7", lambda: begun(("another", 1, 1))),
+    ("I7", lambda: item_begun(2)),
     ("I8", lambda: head_violations(SUCCESS, replace(a_head(), version=2))),
     ("I8", lambda: head_violations(OWING, replace(OWING, version=2, output=2))),
     ("I8", lambda: head_violations(FAILED, replace(FAILED, version=2, failure=MAD))),
@@ -145,6 +161,12 @@ def test_a_head_that_says_what_its_records_say_breaks_no_rule() -> None:
     assert [] == list(at_rest(SUCCESS, *ALL))
     assert [] == list(at_rest(replace(FAILED, failure=failed.failure), *ALL[:-1], failed))
     assert [] == list(head_violations(OWING, replace(SUCCESS, version=2)))
+
+
+def test_a_step_that_is_given_what_is_committed_breaks_no_rule() -> None:
+    """Also one that a child has to do."""
+    assert [] == list(begun(("charge", 1, 1)))
+    assert [] == list(item_begun(1))
 
 
 def test_every_rule_can_be_broken() -> None:
