@@ -41,7 +41,11 @@ def look(record: SQSRecord, lambda_context: LambdaContext, *, first: str) -> Non
         return
     logger.set_correlation_id(hint.run.id)
     deadline = app.clock.now() + timedelta(milliseconds=lambda_context.get_remaining_time_in_millis())
-    head = app.look(hint.run, deadline=deadline, is_fresh=record.message_id == first)
+    try:
+        head = app.look(hint.run, deadline=deadline, is_fresh=record.message_id == first)
+    except Exception:  # the batch keeps it to itself, and the message comes again
+        logger.exception("look failed", extra={"run_id": hint.run.id})
+        raise
     logger.info("looked", extra={"run_id": hint.run.id, "status": head.public_status if head else "gone"})
     metrics.add_metric(name="HintsHandled" if head else "HintsForNobody", unit=MetricUnit.Count, value=1)
 

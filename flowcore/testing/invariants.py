@@ -15,7 +15,7 @@ from threading import RLock
 from typing import Any, TypeVar
 
 from flowcore.authoring.graph import BranchNode, Graph, NestedNode
-from flowcore.core.actions import Decision, Finish, Park, Run
+from flowcore.core.actions import Broken, Decision, Done, Finish, Park, Run
 from flowcore.core.decide import decide
 from flowcore.core.evolve import fold
 from flowcore.core.fan import shard_of
@@ -30,6 +30,7 @@ from flowcore.model import (
     Answer,
     Head,
     Join,
+    Json,
     Listener,
     Mail,
     Outcome,
@@ -40,6 +41,7 @@ from flowcore.model import (
     RunStatus,
     RunSummary,
     Sent,
+    StepFailure,
     StepRecord,
     Topic,
 )
@@ -80,6 +82,9 @@ INVARIANTS: Mapping[str, str] = {
 _WITHOUT_RECORD = frozenset({"PayloadTooLarge", "InvalidPayload", "TooManyHops"})
 """Failures of whole runs: what failed could not be stored at its place, or has none."""
 
+_BEGINS = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.PAUSED)
+"""What a run is that is sent back, or begins anew."""
+
 
 class Violation(AssertionError):  # it is named in tests as what it is
     """A run is in a state that must not exist; the message lists every broken rule."""
@@ -94,15 +99,28 @@ def head_violations(before: Head | None, after: Head) -> Iterator[str]:
         yield f"I9 {after.status} with owner {after.owner!r} and lease {after.lease_until}"
     if before is None:
         return
-    is_told = bool(before.outbox) and after.status is before.status
-    if after.status not in RUN_CHANGES[before.status] and after.incarnation == before.incarnation and not is_told:
-        yield f"I8 {before.status} became {after.status}"
+    yield from _change_violations(before, after)
     if after.version != before.version + 1:
         yield f"I9 version {before.version} became {after.version}"
     if after.epoch < before.epoch:
         yield f"I9 epoch {before.epoch} became {after.epoch}"
+    if after.status is RunStatus.RUNNING and after.owner != before.owner and after.epoch <= before.epoch:
+        yield f"I9 {after.owner!r} holds epoch {after.epoch}, which does not fence off who held the run before"
     if after.updated_at < before.updated_at:
         yield f"I9 the run's clock went back from {before.updated_at} to {after.updated_at}"
+
+
+def _change_violations(before: Head, after: Head) -> Iterator[str]:
+    """Only another incarnation begins what has ended once more; hooks that are owed are told of the same end."""
+    if after.incarnation != before.incarnation:
+        if after.status not in _BEGINS:
+            yield f"I8 incarnation {after.incarnation} begins {after.status}"
+        return
+    is_told = bool(before.outbox) and after.status is before.status
+    if after.status not in RUN_CHANGES[before.status] and not is_told:
+        yield f"I8 {before.status} became {after.status}"
+    elif before.is_terminal and (after.output, after.failure) != (before.output, before.failure):
+        yield f"I8 {before.status} stayed so, yet with another outcome"
 
 
 def _due_violations(head: Head) -> Iterator[str]:
@@ -168,10 +186,21 @@ def run_violations(graph: Graph, head: Head, records: Records) -> Iterator[str]:
         if not isinstance(decision, Park):
             yield f"I5 SUSPENDED, but there is something to do: {_told(decision)}"
     if head.status in (RunStatus.SUCCESS, RunStatus.FAILED):
-        decision = decide(graph, snapshot, head.updated_at)
         is_unstorable = head.failure is not None and head.failure.type in _WITHOUT_RECORD
-        if not isinstance(decision, Finish) and not is_unstorable:
+        decision = decide(graph, snapshot, head.updated_at)
+        if not is_unstorable and _end_of(decision) != (head.status, head.output, head.failure):
             yield f"I6 {head.status}, but its records say otherwise: {_told(decision)}"
+
+
+def _end_of(decision: Decision) -> tuple[RunStatus, Json, StepFailure | None] | None:
+    """Status, output and failure of a run that ends so; None: it goes on."""
+    match decision:
+        case Finish(Done(value)):
+            return RunStatus.SUCCESS, value, None
+        case Finish(Broken(failure)):
+            return RunStatus.FAILED, None, failure
+        case _:
+            return None
 
 
 def _told(decision: Decision) -> str:
@@ -181,8 +210,8 @@ def _told(decision: Decision) -> str:
             return ", ".join(f"{type(action).__name__} {action.place.key!r}" for action in actions[:5])
         case Park(status, wake, _):
             return f"{status} until {wake}"
-        case Finish():
-            return "it is over"
+        case Finish(result):
+            return f"it is over, {result}"[:300]
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -360,7 +389,7 @@ class WatchedStore:
         return self.inner.count_runs(tenant, wanted)
 
     def audit(self, run: RunRef, *, alone: bool = True) -> None:
-        """Whether the run's records are what was written. Raises: Violation.
+        """Whether the run's records, all of them, are what was written and what was decided. Raises: Violation.
 
         Args:
             alone: nobody has written past this watcher; otherwise others may have, but not over what was settled.
@@ -378,6 +407,7 @@ class WatchedStore:
         changed = [key for key in asked if standing.get(key) != ours.get(key)]
         self._judge(run, (f"I1 {key!r} changed without a write" for _, _, key in changed))
         self._judge(run, self._found_at_rest(loaded[0]))
+        self._judge(run, self._found_anywhere(*loaded))
 
     def audit_all(self) -> None:
         """``audit`` of every run that was written through this watcher, or past it. Raises: Violation."""
@@ -420,6 +450,13 @@ class WatchedStore:
         if head.status in (RunStatus.SUSPENDED, *TERMINAL):
             loaded = self.inner.load(head.run, head)
             yield from run_violations(graph, head, loaded[1] if loaded else {})
+
+    def _found_anywhere(self, head: Head, records: Records) -> Iterator[str]:
+        """What lies in containers that have ended is not loaded any more, and no less true."""
+        graph = self.graphs.get(head.workflow)
+        if graph is not None and graph.fingerprint == head.definition:
+            graph, snapshot = as_met(graph, fold(head, records.values()))
+            yield from branch_violations(graph, snapshot.records)
 
     def _noted(
         self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, *, skips: bool = False

@@ -24,11 +24,11 @@ from flowcore.authoring.workflow import Workflow
 from flowcore.codec import digest
 from flowcore.core.actions import Run, RunStep
 from flowcore.core.decide import decide
-from flowcore.core.evolve import fold
 from flowcore.crew import EventLoop
 from flowcore.errors import OutsideError, RequestError
+from flowcore.fanout import child_at
 from flowcore.keys import RunRef, StepKey, dotted, step_of
-from flowcore.model import Json, Outcome, Receipt, Wait
+from flowcore.model import Json, Outcome, Receipt, Snapshot, Wait
 from flowcore.ports import Hint, Store
 from flowcore.results import RunResult
 from flowcore.testing.clock import SeededIds, VirtualClock
@@ -287,17 +287,26 @@ class Trial:
 
     def _is_due_to(self, key: StepKey, value: Any) -> None:
         """The input must be what the committed outputs fold to, whatever this worker believes."""
-        loaded = self.watched.load(self.run)
-        assert loaded is not None  # a step runs in it
-        decision = decide(self.graph, fold(loaded[0], loaded[1].values()), self.clock.now())
-        actions = decision.actions if isinstance(decision, Run) else ()
-        for action in actions:
+        with self._calm():
+            snapshot = self._holder_of(key)
+        decision = decide(self.graph, snapshot, max(self.clock.now(), snapshot.head.updated_at))
+        asked = [action for action in decision.actions if action.place.key == key] if isinstance(decision, Run) else []
+        if not asked:
+            self.broken.append(f"I7 step {dotted(key)!r} began, which nothing that is committed asks for")
+        for action in asked:
             node = action.place.node
-            if isinstance(action, RunStep) and isinstance(node, StepNode) and action.place.key == key:
+            if isinstance(action, RunStep) and isinstance(node, StepNode):
                 shape = node.step.input
                 given, folded = shape.encode(value), shape.normal(action.value)
                 if given != folded:
                     self.broken.append(f"I7 step {dotted(key)!r} got {given!r}, yet {folded!r} is committed")
+
+    def _holder_of(self, key: StepKey) -> Snapshot:
+        """The run, or the child of it, that a step belongs to, as it stands."""
+        snapshot = self.app.engine.as_it_stands(self.run)
+        while (child := child_at(snapshot, key)) is not None:
+            snapshot = self.app.engine.as_it_stands(child)
+        return snapshot
 
     def _struck(self, call: Call) -> Fault | None:
         if self.is_calm:
@@ -327,6 +336,7 @@ class Trial:
                 self.clock.forward(_FROZEN)
                 with _lost():
                     self.app.look(self.run)
+                    self.app.run_until_idle()  # and its children are taken over as well
             case "answered":
                 with suppress(ValueError):  # nobody answers that one
                     self._answer(self._read().waits)

@@ -28,9 +28,10 @@ from flowcore.adapters.sqs import SqsQueue
 from flowcore.adapters.system import SystemIds
 from flowcore.app import App
 from flowcore.errors import RequestError
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, dotted
 from flowcore.model import Head, RunStatus
 from flowcore.ops import doctor
+from flowcore.ports import Records
 from flowcore.testing import LocalApp
 from flowcore.testing.invariants import run_violations
 from infra.local import soak_flows
@@ -54,6 +55,10 @@ _SHORTEST_JUMP = timedelta(seconds=61)
 """The sweeper comes once a minute."""
 _MOST_JUMPS = 15
 """In a row, without anything moving: then what is left is stuck."""
+_CALM_S = 60.0
+"""The most that those who have thawed take until they are done."""
+_BREAKDOWNS = ("Traceback", "InvariantError", "look failed")
+"""What no worker may print; what a step raises on purpose is told without these words."""
 _CLAIMS = 3
 """Nobody is struck while a run has so many workers in a row that died of it: after five its step would be given up."""
 
@@ -80,8 +85,8 @@ class Report:
 
     @property
     def blows(self) -> int:
-        """Workers struck."""
-        return self.killed + self.frozen
+        """Workers killed, or frozen until others had gone on: a worker that thaws with nothing lost was not struck."""
+        return self.killed + self.taken_over
 
     def __str__(self) -> str:
         ended = ", ".join(f"{count} {status}" for status, count in sorted(self.ended.items()))
@@ -115,6 +120,17 @@ class _Known:
     """Whether somebody will cancel it, sooner or later."""
     is_canceled: bool = False
     late_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A run that has ended, as it was found then."""
+
+    flow: str
+    head: Head
+    records: Records
+    keys: frozenset[str]
+    """The places that had an effect."""
 
 
 @dataclass(slots=True)
@@ -158,6 +174,7 @@ class Soak:
         )
         self.usual = {flow.id: undisturbed(flow.id) for flow in FLOWS}
         self.open: dict[str, _Known] = {}
+        self.ended: dict[str, Seen] = {}
         self.frozen: list[_Frozen] = []
         self.moved_at = time.monotonic()
         self.still = 0
@@ -185,6 +202,8 @@ class Soak:
             if self._is_quiet():
                 self._jump()
         self._thaw(everybody=True)
+        self._wait_for_calm()
+        self._look_again()
         self._tell_of_those_left()
         self.report.seconds = time.monotonic() - began
         return self.report
@@ -330,7 +349,8 @@ class Soak:
 
     def _judge(self, run_id: str, known: _Known, head: Head) -> None:
         self.report.ended[head.public_status] += 1
-        usual, keys = self.usual[known.flow], self.entries().get(run_id, set())
+        seen = self.ended[run_id] = self._seen(known.flow, head, self.entries())
+        usual, keys = self.usual[known.flow], seen.keys
         if head.status is RunStatus.CANCELED and known.is_canceled:
             wrong = [f"effect {key} is none of this run" for key in keys - usual.keys]
         else:
@@ -341,6 +361,23 @@ class Soak:
         if loaded is not None:
             wrong += run_violations(self.app.workflows[known.flow].compiled, *loaded)
         self.report.wrong += [f"{run_id} ({known.flow}): {line}" for line in wrong]
+
+    def _seen(self, flow: str, head: Head, entries: Mapping[str, set[str]]) -> Seen:
+        loaded = self.app.store.load(head.run, everything=True)
+        return Seen(flow, *(loaded or (head, {})), frozenset(entries.get(head.run.id, ())))
+
+    def _wait_for_calm(self) -> None:
+        """Those who have thawed do what they still believe to have to do."""
+        until = time.monotonic() + _CALM_S
+        while not self.stack.idle and time.monotonic() < until:
+            time.sleep(0.05)
+
+    def _look_again(self) -> None:
+        """Nobody who thawed late may have changed a run that had ended."""
+        entries = self.entries()
+        for run_id, seen in self.ended.items():
+            found = changes(seen, self._seen(seen.flow, seen.head, entries), self.usual[seen.flow].keys)
+            self.report.wrong += [f"{run_id} ({seen.flow}): {line}, since it was over" for line in found]
 
     def _tell_of_those_left(self) -> None:
         found = {finding.run_id: finding for finding in doctor(self.app)} if self.open else {}
@@ -353,8 +390,27 @@ class Soak:
             self.report.wrong.append(f"a worker broke down: {process}")
 
     def _broken_down(self) -> Iterator[str]:
-        """What no worker may say: that the library contradicts itself."""
-        return (line.text for line in self.stack.logs("WorkerFunction") if "InvariantError" in line.text)
+        """What no worker may say: that something went wrong that is no step's."""
+        lines = (line.text for line in self.stack.logs("WorkerFunction"))
+        return (text for text in lines if any(word in text for word in _BREAKDOWNS))
+
+
+def changes(seen: Seen, now: Seen, keys: frozenset[str]) -> Iterator[str]:
+    """What has become of a run that had ended, and should not have.
+
+    Where it was canceled, a worker that did not know yet may have done a step, and have kept its outcome.
+
+    Args:
+        keys: the places that have an effect when nobody disturbs.
+    """
+    if now.head != seen.head:
+        yield f"{seen.head.status} at version {seen.head.version} became {now.head.status} at {now.head.version}"
+    is_canceled = seen.head.status is RunStatus.CANCELED
+    for key in sorted(seen.records.keys() | now.records.keys()):
+        before, after = seen.records.get(key), now.records.get(key)
+        if before != after and not (is_canceled and (before is None or not before.is_settled)):
+            yield f"the record of {dotted(key)!r} became another one"
+    yield from (f"effect {key} happened, which is none of this run" for key in sorted(now.keys - seen.keys - keys))
 
 
 def entered(book: Path) -> dict[str, set[str]]:

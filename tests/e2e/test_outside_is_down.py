@@ -34,15 +34,19 @@ def test_unreachable_table_is_503_with_retry_after(
 
 
 def test_message_fails_and_comes_again_when_the_table_is_unreachable(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The hint is reported as failed, so that SQS delivers it again."""
+    """The hint is reported as failed, so that SQS delivers it again; the log says why, and of which run."""
     deployment.call("POST", "/v1/workflows/expense/runs", {"input": SMALL, "run_id": "r-1"})
     (hint,) = deployment.messages()
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", NOWHERE)
     deployment.start_cold()
+    monkeypatch.setattr(deployment._function("handlers.worker").logger._logger, "level", logging.ERROR)
 
     assert deployment.work(hint) == ["m-0"]
+    (failed,) = [line for line in caplog.records if line.message == "look failed"]
+    assert failed.exc_info is not None
+    assert ("r-1", StoreUnavailable) == (vars(failed)["run_id"], failed.exc_info[0])
 
 
 def test_start_survives_a_queue_that_does_not_answer(

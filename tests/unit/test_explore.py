@@ -286,3 +286,10 @@ def test_answers_to_items_that_others_see_to_are_stored_where_those_are() -> Non
     flow = workflow("pay", input=list[int], output=list[int]).foreach(approve, id="all", distributed=True).commit()
     done = explore(flow, [5, 6], answers={"all": True}, schedule=[])
     assert [5, 6] == done.result.output
+
+
+def test_the_worker_of_an_item_is_taken_over() -> None:
+    """Somebody else does the item while he is frozen, not only what the run itself has to do."""
+    flow = workflow("fanned", input=list[int]).foreach(charge, distributed=True).commit()
+    with pytest.raises(Diverged, match=r"effects: \[5, 5\] instead of \[5\]"):
+        explore(flow, [5], before=charged.clear, effects=charged.copy, blows=["taken-over"])

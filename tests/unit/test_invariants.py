@@ -11,7 +11,7 @@ import pytest
 from flowcore import App, StepContext, otherwise, step, workflow
 from flowcore.adapters.memory import MemoryStore
 from flowcore.keys import RunRef
-from flowcore.model import Head, Outcome, Receipt, RunStatus, Wait
+from flowcore.model import Head, Outcome, Receipt, RunStatus, StepFailure, Wait
 from flowcore.testing import Diverged, LocalApp, explore
 from flowcore.testing.contract import NOW, RUN, a_head, a_record, a_running_head, an_answer
 from flowcore.testing.invariants import (
@@ -66,6 +66,11 @@ def begun(*places: tuple[str, int, Any]) -> Iterable[str]:
     """What is wrong with steps that begin with such a key, turn and input."""
     trial = a_trial()
     trial.watched.start(replace(a_head(trial.run), workflow="w", input=1, due=NOW))
+    return begun_in(trial, *places)
+
+
+def begun_in(trial: Trial, *places: tuple[str, int, Any]) -> Iterable[str]:
+    """The same in a run that has begun."""
     for key, turn, value in places:
         context: Any = StepContext.__new__(StepContext)
         told = {"idempotency_key": f"explored/{key}", "workflow_id": "w", "step_id": "charge", "index": None}
@@ -73,6 +78,15 @@ def begun(*places: tuple[str, int, Any]) -> Iterable[str]:
             object.__setattr__(context, name, said)
         trial._begins(value, context)
     return trial.broken
+
+
+def item_begun(value: int) -> Iterable[str]:
+    """What is wrong with the first item of a distributed foreach over 1 when it is given ``value``."""
+    flow = workflow("w", input=list[int]).foreach(charge, id="fan", distributed=True).commit()
+    trial = a_trial(workflow=flow, input=[1])
+    trial._start()
+    trial.app.deliver("explored")
+    return begun_in(trial, ("fan[0]", 1, value))
 
 
 def told_applied() -> Iterable[str]:
@@ -95,6 +109,10 @@ GRAPH = (
 DECIDED = a_record(GRAPH.nodes[0].id, output=["charge"])
 HEAD = replace(a_head(), workflow="w", input=1, due=None)
 SUCCESS = replace(HEAD, status=RunStatus.SUCCESS, output=1)
+OWING = replace(SUCCESS, outbox=("on_finish",), due=NOW)
+SAD, MAD = StepFailure(type="Sad", message="no"), StepFailure(type="Mad", message="no")
+FAILED = replace(HEAD, status=RunStatus.FAILED, failure=SAD)
+ALL = [DECIDED, a_record("charge", output=1), a_record(GRAPH.nodes[1].id, output=1), a_record("last", output=1)]
 
 
 def at_rest(head: Head, *records: Any) -> Iterable[str]:
@@ -110,10 +128,21 @@ BREACHES: list[tuple[str, Callable[[], Iterable[str]]]] = [
     ("I4", lambda: head_violations(None, a_head(due=None))),
     ("I5", lambda: at_rest(replace(HEAD, status=RunStatus.SUSPENDED), DECIDED, a_record("charge"))),
     ("I6", lambda: at_rest(SUCCESS, DECIDED, a_record("charge", output=1))),
+    ("I6", lambda: at_rest(replace(SUCCESS, output=2), *ALL)),
+    ("I6", lambda: at_rest(replace(FAILED, failure=MAD), *ALL)),
+    ("I6", lambda: at_rest(SUCCESS, *ALL[:-1], a_record("last", outcome=Outcome.ERR, failure=SAD))),
+    ("I6", lambda: at_rest(FAILED, *ALL[:-1], a_record("last", outcome=Outcome.ERR, failure=MAD))),
     ("I7", lambda: record_violations(a_record(outcome=Outcome.SUSP), a_record(gen=1, seq=1))),
     ("I7", lambda: begun(("charge", 1, 2))),
+    ("I7", lambda: begun(("another", 1, 1))),
+    ("I7", lambda: item_begun(2)),
     ("I8", lambda: head_violations(SUCCESS, replace(a_head(), version=2))),
+    ("I8", lambda: head_violations(OWING, replace(OWING, version=2, output=2))),
+    ("I8", lambda: head_violations(FAILED, replace(FAILED, version=2, failure=MAD))),
+    ("I8", lambda: head_violations(FAILED, replace(SUCCESS, version=2, incarnation=2))),
     ("I9", lambda: head_violations(a_head(), a_running_head(version=3))),
+    ("I9", lambda: head_violations(a_head(), replace(a_running_head(version=2), epoch=a_head().epoch))),
+    ("I9", lambda: head_violations(a_running_head(), replace(a_running_head(version=2), owner="another"))),
     ("I10", diverged),
     ("I11", lambda: begun(("charge", 1, 1), ("charge", 2, 1))),
     ("I12", told_applied),
@@ -124,6 +153,20 @@ BREACHES: list[tuple[str, Callable[[], Iterable[str]]]] = [
 def test_a_broken_rule_is_told_by_its_name(name: str, found: Callable[[], Iterable[str]]) -> None:
     """Whatever else is wrong then."""
     assert name in [sentence.split()[0] for sentence in found()]
+
+
+def test_a_head_that_says_what_its_records_say_breaks_no_rule() -> None:
+    """Whether it has ended well or not."""
+    failed = a_record("last", outcome=Outcome.ERR, failure=replace(SAD, step="last"))
+    assert [] == list(at_rest(SUCCESS, *ALL))
+    assert [] == list(at_rest(replace(FAILED, failure=failed.failure), *ALL[:-1], failed))
+    assert [] == list(head_violations(OWING, replace(SUCCESS, version=2)))
+
+
+def test_a_step_that_is_given_what_is_committed_breaks_no_rule() -> None:
+    """Also one that a child has to do."""
+    assert [] == list(begun(("charge", 1, 1)))
+    assert [] == list(item_begun(1))
 
 
 def test_every_rule_can_be_broken() -> None:
@@ -163,6 +206,20 @@ def test_runs_are_audited_when_a_test_is_over() -> None:
 
     with pytest.raises(Violation, match="I1 'charge' changed without a write"):
         tampered()
+
+
+def test_arms_that_nobody_chose_are_found_where_a_container_has_ended() -> None:
+    """What lies in it is not loaded any more, except for an audit."""
+    inner = workflow("inner", input=int).branch((lambda n: n > 0, charge), (otherwise, ask)).commit()
+    graph = workflow("w", input=int).then(inner).commit().compiled
+    watched = WatchedStore(MemoryStore(), {"w": graph})
+    watched.start(replace(a_head(), workflow="w", definition=graph.fingerprint, input=1))
+    branch = next(iter(inner.compiled.nodes)).id
+    chosen = a_record(f"inner/{branch}", output=["charge"], seq=2)
+    for record in (a_record("inner"), chosen, a_record("inner/charge", seq=3), a_record("inner/ask", seq=4)):
+        watched.commit(RUN, 1, record, None)
+    with pytest.raises(Violation, match="I2 'inner/ask' has run, which branch"):
+        watched.audit(RUN)
 
 
 def test_a_watcher_bears_others_that_write_past_it() -> None:
