@@ -12,11 +12,14 @@ from datetime import timedelta
 from typing import Any
 
 from flowcore import Option, StepContext, otherwise, step, workflow
+from flowcore.adapters.memory import MemoryStore
 from flowcore.authoring.graph import Backoff
 from flowcore.authoring.workflow import Workflow
 from flowcore.results import RunResult
 from flowcore.testing import explore
 from flowcore.testing.explore import Exploration
+from flowcore.testing.schedule import Course
+from flowcore.testing.trial import Asked, Trial
 
 HOUR = timedelta(hours=1)
 WORLD: dict[str, Any] = {}
@@ -36,6 +39,11 @@ class Canonical:
         """See ``explore``."""
         asked: dict[str, Any] = {"answers": self.answers, "before": WORLD.clear, "outcome": self.outcome, **options}
         return explore(self.workflow, self.input, effects=WORLD.copy, **asked)
+
+    def undisturbed(self) -> Course:
+        """All that a blow could have struck."""
+        asked = Asked(self.workflow, self.input, {}, self.answers, WORLD.clear, None, self.outcome, 0, MemoryStore)
+        return Trial(asked, ()).ending().course
 
 
 def mark(ctx: StepContext[Any, Any, Any], value: Any) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from flowcore.testing import Strike
-from flowcore.testing.schedule import Blow
+from flowcore.testing.schedule import EVERY_BLOW, Blow
 from tests.canonical import CANONICAL
-from tests.property.rows import trying
+from tests.property.rows import ROWS, trying
 
 FIVE_KINDS: tuple[Blow, ...] = ("dies-before", "dies-after", "reply-lost", "throttled", "conflict")
 
@@ -43,6 +43,12 @@ def test_a_canonical_workflow_bears_every_pair_of_faults(name: str) -> None:
 def test_a_canonical_workflow_bears_dying_in_the_middle(name: str) -> None:
     """A taste for the quick loop."""
     assert 2 == CANONICAL[name].explored(schedule=[Strike("dies-after", 4), Strike("reply-lost", 5)]).schedules
+
+
+def test_the_figures_say_how_many_schedules_every_check_tries() -> None:
+    """Every single fault of all of them, and each of them undisturbed."""
+    tried = sum(1 + len(list(one.undisturbed().strikes(EVERY_BLOW))) for one in CANONICAL.values())
+    assert ROWS["shapes"].check == f"{tried:,}"
 
 
 def test_every_shape_has_a_canonical_workflow() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
-from tests.property.rows import BEGIN, END, PAGE, ROWS, Found, read, table
+import pytest
+
+from tests.property.rows import BEGIN, END, PAGE, ROWS, Found, read, table, told
 
 
 def a_piece(**given: object) -> Found:
@@ -27,7 +30,34 @@ def test_pieces_of_a_row_add_up() -> None:
     pieces = [a_piece(), a_piece(seed="20-29", count=20, bad=1, date="2026-01-03")]
     found = read([json.dumps(asdict(piece)) for piece in pieces])
     assert {"storms": a_piece(seed="0-9, 20-29", count=30, bad=1, seconds=3.0, date="2026-01-03")} == found
-    assert "| 30 storms | 1 | 3 | 0-9, 20-29 | 2026-01-03, m |" in table(found)
+    assert "| 30 of 500,000 storms | 1 | 3 | 0-9, 20-29 | 2026-01-03, m |" in table(found)
+
+
+def test_a_row_that_was_tried_often_enough_says_how_often() -> None:
+    """And no longer how often it has to be."""
+    found = read([json.dumps(asdict(a_piece(count=500_000)))])
+    assert "| 500,000 storms | 0 |" in table(found)
+
+
+def test_a_piece_that_was_tried_again_counts_once() -> None:
+    """With what was found the last time; a piece without a name is a piece of its own."""
+    pieces = [
+        a_piece(piece="a", bad=1),
+        a_piece(piece="b", seed="10-19"),
+        a_piece(piece="a"),
+        *[a_piece(row="lives")] * 2,
+    ]
+    found = read([json.dumps(asdict(piece)) for piece in pieces])
+    assert (20, 0, "0-19") == (found["storms"].count, found["storms"].bad, found["storms"].seed)
+    assert 20 == found["lives"].count
+
+
+def test_a_piece_is_named_after_its_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs it again has run the same."""
+    monkeypatch.setenv("FLOWCORE_PROOF", str(tmp_path / "rows"))
+    for _ in range(2):
+        told("lives", 7, 0, 1.0)
+    assert 7 == read((tmp_path / "rows").read_text("utf-8").splitlines())["lives"].count
 
 
 def test_ranges_of_seeds_that_follow_each_other_are_one() -> None:
