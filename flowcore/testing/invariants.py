@@ -276,9 +276,10 @@ class WatchedStore:
     ) -> Written | RecordMoved | EffectMoved:
         """See ``Store.commit_with``."""
         with self._lock:
-            reply = self.inner.commit_with(run, incarnation, record, prior, effects)
+            reply = self._surely(lambda: self.inner.commit_with(run, incarnation, record, prior, effects))
             if isinstance(reply, Written):
                 self._judge(run, self._noted(run, incarnation, record, prior))
+                self._judge(run, self._moved_at_rest(run, incarnation, record))
             return reply
 
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:

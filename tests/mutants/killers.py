@@ -81,7 +81,7 @@ def _kills(name: str, killer: Callable[[], object]) -> bool:
     try:
         killer()
     except Diverged as found:
-        print(f"{name}: killed by {found.differences[0][:300]}")
+        print(f"{name}: killed by", " | ".join(difference[:300] for difference in found.differences))
         return True
     print(f"{name}: survived")
     return False

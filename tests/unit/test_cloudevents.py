@@ -230,8 +230,8 @@ def _missed_of(
     heads = [
         after for before, after in changes if any(head is not None and head.run == run for head in (before, after))
     ]
-    for before, after in pairwise(heads):
-        if before is not None and after is not None and before.public_status != after.public_status:
+    for before, after in pairwise([None, *heads]):
+        if after is not None and (before is None or before.public_status != after.public_status):
             shown = [e for e in told_of_all if (e.subject, e.data["version"]) == (run.id, after.version)]
             if [after.public_status] != [event.data["status"] for event in shown]:
                 yield f"{run.id}: {after.public_status} at version {after.version} was told {len(shown)} times"

@@ -28,7 +28,6 @@ ILL: dict[str, tuple[list[Any], dict[str, Any], list[str]]] = {
     "nobody would look again": ([], {**RESTING, "status": RunStatus.QUEUED, "due": None}, ["lost"]),
     "nor at a deadline": ([OPEN], {**SUSPENDED, "wake": LATER}, ["lost"]),
     "nobody can answer": ([a_record("ask"), a_record("pay")], SUSPENDED, ["mute", "idle"]),
-    "something to do": ([OPEN, a_record("pay")][1:], SUSPENDED, ["mute", "idle"]),
     "nobody came": ([], {"due": NOW - OVERDUE - timedelta(seconds=1)}, ["overdue"]),
     "hooks that nobody called": (
         [],
@@ -57,6 +56,13 @@ def test_each_ailment_is_found_and_nothing_else(records: list[Any], head: dict[s
     """By the head, the records and the code."""
     run = a_run(*records, **{"definition": GRAPH.fingerprint, **head})
     assert expected == [finding.ailment for finding in findings(GRAPH, run, NOW)]
+
+
+def test_something_to_do_beside_a_question_is_found() -> None:
+    """Somebody can answer; until he does, nobody would do the rest."""
+    graph = a_graph(lambda w: w.parallel(a_step("ask"), a_step("pay")))
+    run = a_run(OPEN, **{**SUSPENDED, "definition": graph.fingerprint})
+    assert ["idle"] == [finding.ailment for finding in findings(graph, run, NOW)]
 
 
 def test_a_run_of_a_workflow_that_is_not_served() -> None:

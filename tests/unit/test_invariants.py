@@ -12,6 +12,7 @@ from flowcore import App, StepContext, otherwise, step, workflow
 from flowcore.adapters.memory import MemoryStore
 from flowcore.keys import RunRef
 from flowcore.model import Head, Outcome, Receipt, RunStatus, StepFailure, Wait
+from flowcore.ports import Effects
 from flowcore.testing import Diverged, LocalApp, explore
 from flowcore.testing.contract import NOW, RUN, a_head, a_record, a_running_head, an_answer
 from flowcore.testing.invariants import (
@@ -220,6 +221,28 @@ def test_arms_that_nobody_chose_are_found_where_a_container_has_ended() -> None:
         watched.commit(RUN, 1, record, None)
     with pytest.raises(Violation, match="I2 'inner/ask' has run, which branch"):
         watched.audit(RUN)
+
+
+class WithEffects(MemoryStore):
+    """Takes a record together with effects, and has no tables for these."""
+
+    def commit_with(self, run: RunRef, incarnation: int, record: Any, prior: Any, effects: Effects) -> Any:
+        """See ``Store.commit_with``."""
+        assert not effects
+        return self.commit(run, incarnation, record, prior)
+
+
+def test_an_answer_that_is_stored_with_effects_and_moves_no_head_breaks_a_rule() -> None:
+    """As one that is stored by itself: nobody would look."""
+    flow = workflow("w", input=int).then(ask).commit()
+    watched = WatchedStore(WithEffects(), {"w": flow.compiled})
+    LocalApp(App(flow), store=watched).workflow("w").create_run("r").start(1)
+    loaded = watched.load(RunRef("default", "r"))
+    assert loaded is not None
+    (record,) = loaded[1].values()
+    answered = replace(record, outcome=Outcome.RESU, gen=1, seq=9, answer=an_answer(1, wait="ask@0"))
+    with pytest.raises(Violation, match="I5 SUSPENDED, but"):
+        watched.commit_with(loaded[0].run, 1, answered, record, ())
 
 
 def test_a_watcher_bears_others_that_write_past_it() -> None:
