@@ -117,9 +117,7 @@ def told(row: str, count: int, bad: int, seconds: float, *, seed: str = "") -> N
         seed: what was drawn at random, so that the same can be tried again.
     """
     machine = f"Python {platform.python_version()}, {os.cpu_count()} cores"
-    test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[
-        0
-    ]  # behind it stands whether it is set up or called
+    test, _, _phase = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")
     found = Found(row, count, bad, round(seconds, 1), seed, f"{datetime.now(UTC):%Y-%m-%d}", machine, test or seed)
     print(f"\n{found}", flush=True)
     if (file := os.environ.get("FLOWCORE_PROOF")) and count:
