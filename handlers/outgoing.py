@@ -32,7 +32,18 @@ class NotTakenError(Exception):
 
 
 def send(record: SQSRecord) -> None:
-    """Post one letter."""
+    """Post what one message carries."""
+    try:
+        _post(record)
+    except NotTakenError:
+        raise
+    except Exception:  # the batch keeps it to itself, and the message comes again until it is set aside
+        logger.exception("letter broke down", extra={"message_id": record.message_id})
+        metrics.add_metric(name="LettersNotTaken", unit=MetricUnit.Count, value=1)
+        raise
+
+
+def _post(record: SQSRecord) -> None:
     letter = decode_letter(record.body)
     receiver = app.outgoing.get(letter.to)
     if receiver is None:

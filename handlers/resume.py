@@ -33,6 +33,9 @@ def take(record: SQSRecord) -> None:
         logger.warning("message not taken", extra={"message_id": record.message_id, "code": error.code})
         metrics.add_metric(name="MessagesNotTaken", unit=MetricUnit.Count, value=1)
         raise
+    except Exception:  # the batch keeps it to itself, and the message comes again until it is set aside
+        logger.exception("message broke down", extra={"message_id": record.message_id})
+        raise
     verdicts = [one.verdict for one in (taken if isinstance(taken, list) else [taken]) if one is not None]
     logger.info("message taken", extra={"message_id": record.message_id, "verdicts": verdicts})
     metrics.add_metric(name="MessagesTaken", unit=MetricUnit.Count, value=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,6 +19,7 @@ from standardwebhooks import Webhook
 from examples.expense import app as expense
 from flowcore import App
 from flowcore.cloudevents import RUN_KINDS
+from flowcore.errors import MalformedRequest
 from flowcore.outgoing import Letter, Outgoing, encode_letter
 from flowcore.settings import Settings
 from flowcore.testing.moto import REGION
@@ -154,3 +156,14 @@ def test_letter_waits_as_long_for_a_secret_of_ours_as_for_its_receiver(
     assert ["m-0"] == told.deployment.work(message, function="handlers.outgoing")
     assert '"LettersNotTaken":[1.0]' in capsys.readouterr().out
     assert [] == Receiver.seen
+
+
+def test_message_that_is_no_letter_is_told_of_in_the_log(
+    told: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It comes again until it is set aside, and whoever finds it there wants to know why."""
+    monkeypatch.setattr(told.deployment._function("handlers.outgoing").logger._logger, "level", logging.ERROR)
+    assert ["m-0"] == told.deployment.work("{}", function="handlers.outgoing")
+    [failed] = [line for line in caplog.records if line.message == "letter broke down"]
+    assert failed.exc_info is not None
+    assert ("m-0", MalformedRequest) == (vars(failed)["message_id"], failed.exc_info[0])
