@@ -28,7 +28,7 @@ from flowcore.crew import EventLoop
 from flowcore.errors import OutsideError, RequestError
 from flowcore.fanout import child_at
 from flowcore.keys import RunRef, StepKey, dotted, step_of
-from flowcore.model import Json, Outcome, Receipt, Snapshot, Wait
+from flowcore.model import Head, Json, Outcome, Receipt, Snapshot, Wait
 from flowcore.ports import Hint, Store
 from flowcore.results import RunResult
 from flowcore.testing.clock import SeededIds, VirtualClock
@@ -191,7 +191,7 @@ class Trial:
 
     def _start(self) -> None:
         """A caller who gets no answer asks again, with the same id."""
-        while self.watched.peek(self.run) is None:
+        while self._head() is None:
             with _lost():
                 run = self.app.workflow(self.asked.workflow.id).create_run(_RUN)
                 run.start(self.asked.input, by=_STARTER, **self.asked.start)
@@ -202,8 +202,12 @@ class Trial:
             return result
 
     def _owes_hooks(self) -> bool:
-        head = self.watched.peek(self.run)
+        head = self._head()
         return head is not None and bool(head.outbox)
+
+    def _head(self) -> Head | None:
+        with self._calm():
+            return self.watched.peek(self.run)
 
     def _answer(self, waits: list[Wait[Json]]) -> bool:
         """Answer the first suspension for which there is an answer; whether there was one."""

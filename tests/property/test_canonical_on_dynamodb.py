@@ -72,7 +72,7 @@ class RequestTrial(Trial):
     def script(self, request: Request) -> ClientFault | None:
         """Strike the first request of the call that is meant, and its further tries."""
         kind, _, fault, tries = self.strike
-        if self.armed != kind or (request.operation in WRITING) is not (kind == "write"):
+        if self.is_calm or self.armed != kind or (request.operation in WRITING) is not (kind == "write"):
             return None
         self.struck += 1
         if request.tried >= tries:
