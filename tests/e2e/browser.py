@@ -180,7 +180,9 @@ class Browser:
 
     def _hear(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
-            ready, _, _ = select.select([self._from], [], [], PATIENCE_S)
+            waiting = select.poll()  # select() itself takes no number above 1,023
+            waiting.register(self._from, select.POLLIN)
+            ready = waiting.poll(PATIENCE_S * 1_000)
             read = os.read(self._from, 1 << 20) if ready else b""
             assert read, "The browser does not answer."
             self._rest += read
