@@ -16,7 +16,7 @@ from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
 from flowcore.core.evolve import Answered, Changes, Counted, Received, evolve
 from flowcore.errors import ConflictError, InvalidPayload, RequestError, VersionMismatch
-from flowcore.fanout import child_at
+from flowcore.fanout.children import child_at
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.mailbox import EventGone, listeners_of
 from flowcore.model import Answer, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id, wait_place

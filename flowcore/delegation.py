@@ -10,7 +10,7 @@ from flowcore.core.evolve import Delegated, evolve
 from flowcore.core.receipts import delegated
 from flowcore.core.seats import Turned, handing_over
 from flowcore.errors import ConflictError, RequestError
-from flowcore.fanout import child_at
+from flowcore.fanout.children import child_at
 from flowcore.keys import RunRef
 from flowcore.model import Delegation, Receipt, Snapshot, StepRecord, wait_id
 from flowcore.parcels import replace

@@ -33,7 +33,9 @@ from flowcore.errors import (
     RunNotFound,
     WorkflowNotFound,
 )
-from flowcore.fanout import cancel_children, delete_children, put_off, touch, whole, within
+from flowcore.fanout.children import cancel_children, delete_children, put_off
+from flowcore.fanout.share import touch, within
+from flowcore.fanout.whole import whole
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef

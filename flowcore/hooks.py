@@ -21,7 +21,7 @@ from flowcore.core import heads, view
 from flowcore.core.evolve import fold
 from flowcore.core.rename import as_met
 from flowcore.errors import BlobLost, OutsideError
-from flowcore.fanout import cancel_children
+from flowcore.fanout.children import cancel_children
 from flowcore.model import Head, Json, Snapshot
 from flowcore.parcels import replace
 from flowcore.ports import Written

@@ -20,7 +20,8 @@ from flowcore.core.decide import Passed
 from flowcore.core.evolve import Adopted, Failed, StepEvent, Succeeded, Suspended, evolve
 from flowcore.core.rename import as_met
 from flowcore.errors import EffectRefused, OutsideError
-from flowcore.fanout import close, deliver
+from flowcore.fanout.children import close
+from flowcore.fanout.share import deliver
 from flowcore.hold import Hold, KeptBack
 from flowcore.hooks import lease, tell
 from flowcore.keys import StepKey, dotted, parents_of

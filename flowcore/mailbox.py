@@ -29,7 +29,8 @@ from flowcore.errors import (
     RunNotFound,
     WorkflowNotFound,
 )
-from flowcore.fanout import child_at, touch
+from flowcore.fanout.children import child_at
+from flowcore.fanout.share import touch
 from flowcore.keys import RunRef, dotted
 from flowcore.model import (
     EventReceipt,

@@ -15,7 +15,7 @@ from flowcore.core import heads
 from flowcore.core.early import unasked
 from flowcore.core.rewind import Given, rewound
 from flowcore.errors import ConflictError, NotActive, NotBlocked, RunExists, StillRunning
-from flowcore.fanout import cancel_children, take_up_children
+from flowcore.fanout.children import cancel_children, take_up_children
 from flowcore.keys import RunRef
 from flowcore.model import Head, Json, RunStatus, Snapshot
 from flowcore.parcels import replace

@@ -20,7 +20,10 @@ from flowcore.core.compat import overtaken
 from flowcore.core.decide import decide
 from flowcore.core.evolve import Skipped, evolve
 from flowcore.errors import BlobLost, InvalidPayload, PayloadTooLarge
-from flowcore.fanout import close, gather, patience, unpark, waits_in_children
+from flowcore.fanout.children import close
+from flowcore.fanout.gather import gather, patience
+from flowcore.fanout.share import unpark
+from flowcore.fanout.whole import waits_in_children
 from flowcore.keys import RunRef
 from flowcore.ledger import Fenced, Ledger
 from flowcore.mailbox import look_back

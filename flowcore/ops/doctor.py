@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from flowcore.app import App
 from flowcore.core.fan import fans_of, open_fans
 from flowcore.core.health import Finding, findings, findings_of_child
-from flowcore.fanout import open_children
+from flowcore.fanout.children import open_children
 from flowcore.model import Page
 from flowcore.ops.open_runs import OPEN, OpenRun, obstacles, open_page, open_runs
 from flowcore.parcels import replace

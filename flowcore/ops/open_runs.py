@@ -12,7 +12,7 @@ from flowcore.core.compat import conflict
 from flowcore.core.evolve import fold
 from flowcore.core.fan import open_fans
 from flowcore.errors import BlobLost
-from flowcore.fanout import open_children
+from flowcore.fanout.children import open_children
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import Page, PublicStatus, RunStatus, Snapshot, StepRecord
 from flowcore.renewal import misfits

@@ -26,7 +26,7 @@ from flowcore.core.actions import Run, RunStep
 from flowcore.core.decide import decide
 from flowcore.crew import EventLoop
 from flowcore.errors import OutsideError, RequestError
-from flowcore.fanout import child_at
+from flowcore.fanout.children import child_at
 from flowcore.keys import RunRef, StepKey, dotted, step_of
 from flowcore.model import Head, Json, Outcome, Receipt, Snapshot, Wait
 from flowcore.ports import Hint, Store

@@ -33,7 +33,7 @@ from flowcore.errors import (
     UnknownStep,
 )
 from flowcore.failures import LARGEST_PROPERTIES, LONGEST_MESSAGE, failure_of
-from flowcore.fanout import touch
+from flowcore.fanout.share import touch
 from flowcore.keys import ROOT, RunRef, StepKey
 from flowcore.runner import MOST_TURNS, Runner
 from flowcore.testing import FaultyStore, LocalApp

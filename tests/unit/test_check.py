@@ -13,7 +13,7 @@ from flowcore import App, StepContext, create_step, migrate, workflow
 from flowcore.adapters.blobs import MemoryBlobs
 from flowcore.adapters.memory import MemoryQueue
 from flowcore.errors import MalformedRequest, NotBlocked
-from flowcore.fanout import touch
+from flowcore.fanout.share import touch
 from flowcore.keys import RunRef
 from flowcore.ops import CheckReport, Obstacle, UnblockReport, check, doctor, doctor_page, unblock
 from flowcore.testing import LocalApp, VirtualClock

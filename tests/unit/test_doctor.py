@@ -12,7 +12,7 @@ import pytest
 from flowcore import App, StepContext, step, workflow
 from flowcore.adapters.memory import MemoryQueue
 from flowcore.core.health import OVERDUE, findings, findings_of_child
-from flowcore.fanout import open_children
+from flowcore.fanout.children import open_children
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import Fan, Head, Outcome, Part, RunStatus
 from flowcore.ops import doctor

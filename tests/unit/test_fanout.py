@@ -15,7 +15,8 @@ from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.authoring.graph import Backoff
 from flowcore.core.view import Progress
 from flowcore.errors import AlreadyResumed, DefinitionChanged
-from flowcore.fanout import PATIENCE, child_id, touch
+from flowcore.fanout.children import PATIENCE, child_id
+from flowcore.fanout.share import touch
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import RunStatus
 from flowcore.pace import Pace

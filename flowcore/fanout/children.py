@@ -1,0 +1,150 @@
+"""The children of a run: how they are named and found, and what befalls all of them together with their run."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from flowcore.authoring.graph import ForeachNode, Graph, NestedNode
+from flowcore.codec import digest
+from flowcore.core import heads
+from flowcore.core.fan import fan_of, fans_of, open_fans, shard_of, unfinished
+from flowcore.keys import RunRef, StepKey, dotted, items_around
+from flowcore.model import Fan, Head, RunStatus, Snapshot
+from flowcore.ports import Written
+
+if TYPE_CHECKING:
+    from flowcore.engine import Engine
+
+PATIENCE = timedelta(minutes=5)
+"""How long a run waits for its children at first before it sees for itself how they are; then as long as before."""
+ITS_RUN = ""
+"""Who has canceled a child that its run needs no more; nobody else has an empty name."""
+
+
+def child_id(run_id: str, incarnation: int, key: StepKey, first: int) -> str:
+    """The id of the child that sees to the items from ``first``: whoever begins it again, begins the same one."""
+    return f"part-{digest([run_id, incarnation, key, first])}"
+
+
+def child_of(head: Head, key: StepKey, first: int) -> RunRef:
+    """The child of this life of a run that sees to the items from ``first``."""
+    return RunRef(head.run.tenant, child_id(head.run.id, head.incarnation, key, first))
+
+
+def child_at(snapshot: Snapshot, key: StepKey) -> RunRef | None:
+    """The child that sees to the place ``key``; None when the run itself does."""
+    head = snapshot.head
+    for foreach, index in items_around(key):
+        start = snapshot.records.get(foreach)
+        if head.part is not None and not foreach.startswith(f"{head.part.key}["):
+            continue  # whose child this is
+        if start is not None and (shard := shard_of(start)) is not None:
+            return child_of(head, foreach, index - index % shard)
+    return None
+
+
+def nests(node: object) -> bool:
+    """Whether an item of the foreach may have children of its own."""
+    return isinstance(node, ForeachNode) and isinstance(node.body, NestedNode) and node.body.graph.fans_out
+
+
+def begun_up_to(engine: Engine, head: Head, key: StepKey, fan: Fan) -> int:
+    """Up to which item there are children: they are begun in order, so a few looks tell.
+
+    Items that are done may never have had one: a former life has seen to them.
+    """
+    left = list(unfinished(fan))
+
+    def is_missing(number: int) -> bool:
+        return engine.store.peek(child_of(head, key, left[number])) is None
+
+    if not left or not is_missing(len(left) - 1):
+        return fan.total
+    return left[bisect_left(range(len(left) - 1), x=True, key=is_missing)]
+
+
+def open_children(engine: Engine, head: Head) -> Iterator[Head]:
+    """The children of this life of a run that have not ended, and theirs; one read for each that has not delivered."""
+    graph = engine.graphs.get(head.workflow)
+    for key, fan in fans_of(engine.store.joins(head.run, head.incarnation)).items():
+        nested = graph is None or nests(graph.find(dotted(key)))
+        for first in unfinished(fan):
+            child = engine.store.peek(child_of(head, key, first))
+            if child is None or child.is_terminal:
+                continue  # it will be begun, or its items given up, when the run is looked at
+            yield child
+            if nested:
+                yield from open_children(engine, child)
+
+
+def put_off(child: Head, now: datetime) -> Head:
+    """A child whose run an operator has stopped looks again after a while, if nobody has it look before."""
+    return heads.parked(child, now, RunStatus.WAITING, now + PATIENCE)
+
+
+def take_up_children(engine: Engine, head: Head, *, here: bool, deadline: datetime | None) -> int:
+    """Have the children of a run that stand still, or were put off, go on here or by workers; how many there were."""
+    graph, count = engine.graphs.get(head.workflow), 0
+    if graph is not None and not graph.fans_out:
+        return 0
+    for child in open_children(engine, head):
+        is_put_off = child.status is RunStatus.WAITING and child.wake == child.updated_at + PATIENCE
+        if child.status is not RunStatus.BLOCKED and not is_put_off:
+            continue
+        moved = heads.requeued(child, max(engine.clock.now(), child.updated_at))
+        if not isinstance(engine.store.move(moved, version=child.version), Written):
+            continue
+        count += 1
+        if here:
+            engine.look(child.run, deadline=deadline)
+        else:
+            engine.hints.send(child.run, at=moved.updated_at, version=moved.version)
+    return count
+
+
+def close(engine: Engine, graph: Graph, snapshot: Snapshot, key: StepKey | None) -> None:
+    """Cancel the children of every foreach at or inside ``key`` that is about to end; None: of the whole run."""
+    for start in open_fans(snapshot):
+        part = snapshot.head.part
+        if part is not None and not start.key.startswith(f"{part.key}["):
+            continue
+        if key is None or start.key == key or start.key.startswith((f"{key}/", f"{key}[", f"{key}#")):
+            joins = engine.store.joins(snapshot.head.run, snapshot.head.incarnation, start.key)
+            if joins:
+                nested = nests(graph.find(dotted(start.key)))
+                cancel_fan(engine, snapshot.head, start.key, fan_of(joins), nested=nested)
+
+
+def cancel_children(engine: Engine, head: Head) -> None:
+    """Cancel every child of this life of a run that has ended."""
+    graph = engine.graphs.get(head.workflow)
+    for key, fan in fans_of(engine.store.joins(head.run, head.incarnation)).items():
+        nested = graph is None or nests(graph.find(dotted(key)))
+        cancel_fan(engine, head, key, fan, nested=nested)
+
+
+def cancel_fan(engine: Engine, head: Head, key: StepKey, fan: Fan, *, behind: int = -1, nested: bool = False) -> None:
+    """Cancel the children all of whose items lie behind an item; those never begun are in order behind the others."""
+    now = engine.clock.now()
+    for first in unfinished(fan):
+        if first > behind:
+            canceled = engine.store.cancel(child_of(head, key, first), now=now, by=ITS_RUN)
+            if canceled is None:
+                return
+            if nested:
+                cancel_children(engine, canceled)
+
+
+def delete_children(engine: Engine, head: Head) -> None:
+    """Remove every child that any life of a run has had, for good; those of a later run of its id are left alone."""
+    for join in engine.store.joins(head.run):
+        if join.chunk == 0:
+            for first in range(0, join.total, join.shard):
+                run = RunRef(head.run.tenant, child_id(head.run.id, join.incarnation, join.key, first))
+                child = engine.store.peek(run)
+                if child is not None and child.created_at == head.created_at:  # which is that of its run
+                    delete_children(engine, child)
+                    engine.store.delete(run)

@@ -1,0 +1,83 @@
+"""A run as it is shown: together with what its children know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flowcore.authoring.graph import ForeachNode, Graph, NestedNode
+from flowcore.core.admit import open_waits
+from flowcore.core.evolve import fold
+from flowcore.core.fan import fans_of, first_items, items_from, shard_of
+from flowcore.fanout.children import child_of, nests
+from flowcore.keys import RunRef, StepKey, dotted
+from flowcore.model import Outcome, RunStatus, Snapshot, StepRecord
+from flowcore.parcels import replace
+
+if TYPE_CHECKING:
+    from flowcore.engine import Engine
+
+MOST_MERGED = 100
+"""Children of one foreach that are read to show a whole run; of more, what they have handed in is shown."""
+
+
+def whole(
+    engine: Engine,
+    graph: Graph,
+    snapshot: Snapshot,
+    *,
+    everything: bool,
+    is_late: Callable[[], bool] = lambda: False,
+) -> Snapshot:
+    """A run together with what its children know: which of them wait for answers; and, if asked, all they have done.
+
+    From when it ``is_late`` no other child is read, if one was.
+    """
+    head = snapshot.head
+    fans = fans_of(engine.store.joins(head.run, head.incarnation))
+    records: dict[StepKey, StepRecord] = {}
+    for key, fan in fans.items():
+        node, start = graph.find(dotted(key)), snapshot.records.get(key)
+        is_open = start is not None and shard_of(start) is not None
+        is_nested = isinstance(node, ForeachNode) and isinstance(node.body, NestedNode)
+        has_failed = start is not None and start.outcome is Outcome.ERR
+        few = everything and -(-fan.total // fan.shard) <= MOST_MERGED
+        for first in first_items(fan):
+            items = items_from(fan, first)
+            waits = is_open and not fan.asking.isdisjoint(items)
+            works = few and (is_nested or has_failed or not fan.done.issuperset(items))
+            if (waits or works) and not (records and is_late()):
+                records |= _of_child(engine, graph, child_of(head, key, first), everything=everything)
+    merged = replace(fold(head, {**records, **snapshot.records}.values()), around=snapshot.around, fans=fans)
+    if head.status is RunStatus.SUSPENDED and fans and not open_waits(merged):
+        return merged.with_head(replace(head, status=RunStatus.JOINING))  # a child was answered a moment ago
+    return merged
+
+
+def waits_in_children(engine: Engine, snapshot: Snapshot, *, is_late: Callable[[], bool]) -> list[StepRecord]:
+    """The open suspensions in the children of a run that is about to be parked: listings of waits are told of them.
+
+    Where there is no time to read every child that asks: those in the first ones, in one at least.
+    """
+    if not any(fan.asking for fan in snapshot.fans.values()):
+        return []
+    graph = engine.graph(snapshot.head.workflow)
+    merged = whole(engine, graph, snapshot, everything=False, is_late=is_late)
+    return [record for record in open_waits(merged) if record.key not in snapshot.records]
+
+
+def _of_child(engine: Engine, graph: Graph, child: RunRef, *, everything: bool) -> dict[StepKey, StepRecord]:
+    snapshot = read_child(engine, graph, child, everything=everything)
+    return {} if snapshot is None else dict(snapshot.records)
+
+
+def read_child(engine: Engine, graph: Graph, child: RunRef, *, everything: bool = False) -> Snapshot | None:
+    """A child as it stands by itself, with what its own children know."""
+    loaded = engine.store.load(child, everything=everything)
+    if loaded is None:
+        return None
+    snapshot = fold(loaded[0], loaded[1].values())
+    key = snapshot.head.part.key if snapshot.head.part is not None else StepKey("")
+    if nests(graph.find(dotted(key))):
+        snapshot = whole(engine, graph, snapshot, everything=everything)
+    return snapshot
