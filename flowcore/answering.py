@@ -65,7 +65,7 @@ def take(
     # care: it is open or it is not.
     everything = resume.idempotency_key is not None and resume.wait is None
     for _ in range(_MOST_TRIES):
-        graph, snapshot = engine.loaded(run, everything=everything)
+        graph, snapshot = engine.loaded(run, everything=everything, most=None)
         verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
         if isinstance(verdict, Refused):
             graph, snapshot = engine.loaded(run, everything=True)
@@ -79,13 +79,14 @@ def take(
             case Meant(records) if children := _in_children(snapshot, records, resume):
                 return _taken_in(engine, snapshot, children, data, here=here, deadline=deadline, taken=taken)
             case Meant(records, seats):
+                told = replace(resume, among=_among(snapshot, records, resume))
                 meant = zip(records, seats, strict=True)
-                answers = [_answer(engine, graph, snapshot, record, data, resume, seat) for record, seat in meant]
+                answers = [_answer(engine, graph, snapshot, record, data, told, seat) for record, seat in meant]
             case _:
                 assert_never(verdict)
         lease_until = engine.lease_until(engine.clock.now(), deadline) if here else None
         answered, pairs = answers[0], list(zip(records, answers, strict=True))
-        again = partial(_judged_again, engine, graph, data=data, resume=resume)
+        again = partial(_judged_again, engine, graph, data=data, resume=told)
         written = _settle(engine, snapshot, pairs, again, owner, lease_until, resume.trace, taken)
         if written is not None:
             seen = _resumed(engine, graph, written, owner, here=here, deadline=deadline, per_step=per_step)
@@ -108,6 +109,7 @@ def _answer(
         via=resume.via,
         idempotency_key=resume.idempotency_key,
         on_behalf_of=seat,
+        among=resume.among,
     )
     if not settles(record, answer):
         return Counted(key=record.key, answer=answer)
@@ -171,6 +173,8 @@ def _settle(
                 if judged is None:
                     break
                 record, answer = judged
+            if is_settled and answer.answer.among:  # which the first keeps
+                answer = replace(answer, answer=replace(answer.answer, among=()))
             written = _answered(engine, snapshot, record, answer, owner, lease_until, trace, taken)
             if written is not None:
                 snapshot, is_settled = written, True
@@ -247,9 +251,9 @@ def _resumed(
 
 def _in_children(snapshot: Snapshot, records: Sequence[StepRecord], resume: Resume) -> list[tuple[RunRef, Resume]]:
     """For suspensions that children of this run are in: whom to tell, and which suspension is meant there."""
-    incarnation = snapshot.head.incarnation
+    incarnation, among = snapshot.head.incarnation, _among(snapshot, records, resume)
     return [
-        (child, _for_one(resume, wait_id(record, incarnation)))
+        (child, replace(_for_one(resume, wait_id(record, incarnation)), among=among))
         for record in records
         if (child := child_at(snapshot, record.key)) is not None
     ]
@@ -258,6 +262,15 @@ def _in_children(snapshot: Snapshot, records: Sequence[StepRecord], resume: Resu
 def _for_one(resume: Resume, wait: str) -> Resume:
     """The same answer to one of the suspensions that it is for."""
     return replace(resume, step=None, label=None, index=None, wait=wait, version=None, of_several=True)
+
+
+def _among(snapshot: Snapshot, records: Sequence[StepRecord], resume: Resume) -> tuple[str, ...]:
+    """What an answer keeps of several suspensions that it is for, so that a copy of it knows them."""
+    if resume.of_several:
+        return resume.among
+    if resume.idempotency_key is None or len(records) == 1:
+        return ()
+    return tuple(wait_id(record, snapshot.head.incarnation) for record in records)
 
 
 def _taken_in(
@@ -276,7 +289,8 @@ def _taken_in(
     """
     run, receipt, refused = around.head.run, None, None
     here = here and around.root.status not in (RunStatus.PAUSED, RunStatus.BLOCKED)
-    for child, resume in children:
+    for child, one in children:
+        resume = one if receipt is None else replace(one, among=())  # which the first keeps
         try:
             _, told = take(engine, child, data, resume, here=here, deadline=deadline, taken=taken)
         except RequestError as error:

@@ -189,8 +189,8 @@ def index_of(key: StepKey) -> int | None:
 
 def item_number(key: StepKey) -> int | None:
     """The number of the item that ``key`` itself is; None when it is none."""
-    _, _, item, _, _ = _taken_apart(key)
-    return int(item[1:-1]) if item else None
+    _, _, item, _, once = _taken_apart(key)
+    return int(item[1:-1]) if item and not once else None
 
 
 def turn_of_pass(key: StepKey) -> int | None:

@@ -135,6 +135,8 @@ class Answer:
     on_behalf_of: str | None = None
     """The approver in whose place somebody voted to whom the vote was handed."""
     timed_out: bool = False
+    among: tuple[str, ...] = ()
+    """The ids of all suspensions that the same answer was for when it came, this one included; kept with the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,13 @@ from flowcore import receipts
 from flowcore.authoring.graph import Graph, NestedNode
 from flowcore.core import heads
 from flowcore.core.compat import conflict
+from flowcore.core.fan import chunks, shard_of, total_of
 from flowcore.core.redrive import redriven
 from flowcore.errors import ConflictError, DefinitionChanged, NotFailed
 from flowcore.failures import Unfit, fitted
-from flowcore.keys import RunRef, dotted
+from flowcore.fanout.children import homes_of
+from flowcore.fanout.joins import open_joins, settled_items
+from flowcore.keys import RunRef, StepKey, dotted, parent_of
 from flowcore.mailbox import listeners_of
 from flowcore.model import Outcome, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
@@ -33,7 +36,7 @@ _MOST_TRIES = 5
 def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
     """Have a failed run go on. Raises: RunNotFound, WorkflowNotFound, NotFailed, DefinitionChanged."""
     for _ in range(_MOST_TRIES):
-        snapshot = engine.read(run)
+        snapshot = engine.read(run, most=None)
         head, now = snapshot.head, engine.time_of(snapshot)
         if head.status is not RunStatus.FAILED:
             raise NotFailed(run.id, head.public_status)
@@ -52,13 +55,26 @@ def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | Non
 def begin_life(engine: Engine, snapshot: Snapshot, records: list[StepRecord]) -> None:
     """Write what a run begins its new life with, under the incarnation of ``snapshot``'s head.
 
-    Suspensions have other ids in it, so who waits for an event listens anew.
+    Suspensions have other ids in it, so who waits for an event listens anew. What was done in an item that is not done
+    yet is written where the child will look that sees to the item; and first the joins, by which a child is found when
+    the run is deleted, whether it was begun or not.
     """
-    head = snapshot.head
+    head, every = snapshot.head, {record.key: record for record in records}
+    items: dict[StepKey, list[StepRecord]] = {}
+    for item in settled_items(records):
+        items.setdefault(parent_of(item.key), []).append(item)
+    for start in records:
+        if (shard := shard_of(start)) is not None and (total := total_of(start)) is not None:
+            (home,) = homes_of(head, every, start.key)
+            joins = chunks(start.key, head.incarnation, total, shard)
+            open_joins(engine, home, joins, items.get(start.key, ()))
     for record in records:
         for listener in listeners_of(head, record):
             engine.store.listen(listener)
-        engine.store.commit(head.run, head.incarnation, record, None)
+        for home in homes_of(head, every, record.key):
+            # Which worker of another run wrote what says nothing about how a child's own will fare.
+            own = record if home == head.run else replace(record, epoch=0)
+            engine.store.commit(home, head.incarnation, own, None)
 
 
 def _entered(graph: Graph, records: list[StepRecord]) -> list[StepRecord]:

@@ -291,7 +291,7 @@ class Runner:
                 if tolerated(node, len(value)) < 0:
                     raise Unfit(_too_few(node, len(value)))
                 if node.distributed and value:
-                    held = opening(shard_size(node.shard, len(value), slots))
+                    held = opening(shard_size(node.shard, len(value), slots), len(value))
                     return Opened(key=place.key, value=held, opens=None, count=slots, started_at=started)
                 return Opened(key=place.key, value=None, opens=Scope(place.key), count=slots, started_at=started)
             case _:

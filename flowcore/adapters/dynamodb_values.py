@@ -6,7 +6,10 @@ have been written by any earlier version: a key that is missing means its defaul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from flowcore.adapters.dynamodb_attributes import from_ms, to_ms
@@ -111,6 +114,7 @@ def answer_json(answer: Answer | None) -> Json:
         k=answer.idempotency_key,
         f=answer.on_behalf_of,
         to=answer.timed_out or None,
+        o=_packed(answer.among) if answer.among else None,
     )
 
 
@@ -128,7 +132,17 @@ def answer_of(value: Json) -> Answer | None:
         idempotency_key=value.get("k"),
         on_behalf_of=value.get("f"),
         timed_out=value.get("to", False),
+        among=_unpacked(value["o"]) if "o" in value else (),
     )
+
+
+def _packed(ids: Iterable[str]) -> str:
+    """Many texts that are nearly the same: one answer may be for 10,000 items."""
+    return b64encode(zlib.compress(json.dumps(list(ids)).encode())).decode()
+
+
+def _unpacked(packed: str) -> tuple[str, ...]:
+    return tuple(json.loads(zlib.decompress(b64decode(packed))))
 
 
 def receipt_json(receipt: Receipt) -> Json:

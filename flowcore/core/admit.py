@@ -6,7 +6,7 @@ condition: two answers may both be admitted here, one of them is stored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, assert_never
@@ -58,6 +58,8 @@ class Resume:
     """With ``wait``: the answer is an event of this name and key, and settles a wait for such a one only."""
     of_several: bool = False
     """With ``wait``: it is one of several that this very answer is for, so what others had of it makes it no copy."""
+    among: tuple[str, ...] = ()
+    """With ``wait``: the ids of these several, to be kept with the answer; empty where that was done."""
     index: int | None = None
     idempotency_key: str | None = None
     digest: str
@@ -109,7 +111,7 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime) -> Ve
     enough to take a good answer.
     """
     if (had := _had(snapshot, resume)) is not None:
-        return _repeated(graph, snapshot, resume, *had, now)
+        return _repeated(snapshot, resume, had, now)
     if resume.version not in (None, snapshot.head.version):
         return Refused(VersionMismatch(resume.version, snapshot.head.version))
     verdict = _meant(graph, snapshot, resume)
@@ -232,51 +234,47 @@ def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplic
     )
 
 
-def _had(snapshot: Snapshot, resume: Resume) -> tuple[StepRecord, Answer] | None:
-    """The answer that came under this key before, and the place that had it."""
-    if resume.idempotency_key is None:
-        return None
+def _had(snapshot: Snapshot, resume: Resume) -> Answer | None:
+    """The answer that came under this key before."""
+    under_key = _under_key(snapshot, resume.idempotency_key)
+    return next((had for had in under_key if not resume.of_several or had.wait == resume.wait), None)
+
+
+def _under_key(snapshot: Snapshot, key: str | None) -> Iterator[Answer]:
+    if key is None:
+        return
     for record in snapshot.records.values():
         votes = (vote for one in each(record) for vote in one.votes)
         for answer in (record.answer, *votes, *record.spent):
-            if answer is None or answer.idempotency_key != resume.idempotency_key:
-                continue
-            if not resume.of_several or answer.wait == resume.wait:
-                return record, answer
-    return None
+            if answer is not None and answer.idempotency_key == key:
+                yield answer
 
 
-def _repeated(
-    graph: Graph, snapshot: Snapshot, resume: Resume, had_by: StepRecord, first: Answer, now: datetime
-) -> Verdict:
+def _repeated(snapshot: Snapshot, resume: Resume, first: Answer, now: datetime) -> Verdict:
     """A copy is told what the first one was; one for several items is for those as well that the first never reached.
 
     Whoever brought that one may have died behind the first item.
     """
     if first.digest != resume.digest:
         return Refused(IdempotencyKeyReused(first.idempotency_key or ""))
-    if left := _left(graph, snapshot, resume, had_by, first):
+    if left := _left(snapshot, resume):
         verdict = _seated(snapshot, left, resume, now)
         if isinstance(verdict, Meant):
             return verdict
     return Repeated(receipt_of(first, verdict="duplicate"))
 
 
-def _left(
-    graph: Graph, snapshot: Snapshot, resume: Resume, had_by: StepRecord, first: Answer
-) -> tuple[StepRecord, ...]:
-    """The other items of the step that had ``first`` which were open when it came, and are still.
+def _left(snapshot: Snapshot, resume: Resume) -> tuple[StepRecord, ...]:
+    """The other suspensions that the first answer was for, as far as they are open still.
 
-    One that began at the very instant of ``first`` may have begun because of it, so it is none of them.
+    Told by their ids and not by when they began: each child of a run has a clock of its own.
     """
-    if resume.wait is not None or resume.index is not None or index_of(had_by.key) is None:
+    if resume.wait is not None:
         return ()
-    step = _without_items(had_by.key)
-    items = [one for one in open_waits(snapshot) if one.key != had_by.key and _without_items(one.key) == step]
-    items = [one for one in items if resume.label in (None, one.label) and one.at < first.at]
-    if resume.step is not None:
-        items = _at(items, graph.called_here(resume.step))
-    return tuple(items) if len({one.key for one in items}) == len(items) else ()
+    meant = {wait for had in _under_key(snapshot, resume.idempotency_key) for wait in had.among}
+    if not meant:
+        return ()
+    return tuple(one for one in open_waits(snapshot) if wait_id(one, snapshot.head.incarnation) in meant)
 
 
 def _at(waiting: Sequence[StepRecord], step: str) -> list[StepRecord]:

@@ -40,14 +40,20 @@ def shard_of(record: StepRecord) -> int | None:
     return int(record.output["shard"])
 
 
+def total_of(start: StepRecord) -> int | None:
+    """How many items an open distributed foreach has; None of one that was opened before records told it."""
+    total = start.output.get("total")
+    return None if total is None else int(total)
+
+
 def open_fans(snapshot: Snapshot) -> list[StepRecord]:
     """The records of the distributed foreaches that are open."""
     return [record for record in snapshot.records.values() if shard_of(record) is not None]
 
 
-def opening(shard: int) -> Json:
-    """What the record of a distributed foreach holds while it is open."""
-    return {"shard": shard}
+def opening(shard: int, total: int) -> Json:
+    """What the record of a distributed foreach of so many items holds while it is open."""
+    return {"shard": shard, "total": total}
 
 
 def chunks(key: StepKey, incarnation: int, total: int, shard: int) -> list[Join]:

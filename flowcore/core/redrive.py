@@ -13,7 +13,7 @@ from datetime import datetime
 from flowcore.authoring.graph import BranchNode, ForeachNode, Graph, LoopNode, NestedNode, Node, ParallelNode, StepNode
 from flowcore.core.fan import opening, shard_size
 from flowcore.core.view import passed_on
-from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, scope_of, turn_of
+from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, parents_of, scope_of, turn_of
 from flowcore.model import Json, Outcome, Snapshot, StepRecord
 from flowcore.parcels import replace
 
@@ -42,6 +42,8 @@ class _Walk:
             key: _due_again(record, now) if record.outcome is Outcome.RESU else record
             for key, record in snapshot.records.items()
         }
+        self.entered = {container for key in snapshot.records for container in parents_of(key)}
+        """Where something was done inside: an item given up with its child has a record that does not tell."""
 
     def scope(self, graph: Graph, home: Scope, value: Json) -> None:
         """The nodes of one workflow, as far as the run has come."""
@@ -60,7 +62,7 @@ class _Walk:
             return
         # A container that was never open has failed as it was entered; there is nothing in it to go on with. A step
         # that has begun, may begin once only and has not failed stays in doubt.
-        was_open = record.outcome is Outcome.START or record.gen > 0
+        was_open = record.outcome is Outcome.START or record.gen > 0 or key in self.entered
         if not isinstance(node, (NestedNode, LoopNode, ForeachNode)) or not was_open:
             if record.outcome is Outcome.ERR:
                 self._begin_anew(node, record)
@@ -93,12 +95,9 @@ class _Walk:
 
     def _items(self, node: ForeachNode, record: StepRecord, home: Scope, items: Sequence[Json]) -> None:
         if node.distributed and items:
-            self._open(record, opening(shard_size(node.shard, len(items), record.count or 1)), None)
-            for key in [key for key in self.kept if key.startswith(f"{record.key}[")]:
-                if not self.kept[key].is_settled or self.kept[key].outcome is Outcome.ERR:
-                    del self.kept[key]  # its child begins anew, with whatever else it has done
-            return
-        self._open(record, None, Scope(record.key))
+            self._open(record, opening(shard_size(node.shard, len(items), record.count or 1), len(items)), None)
+        else:
+            self._open(record, None, Scope(record.key))
         for index, item in enumerate(items):
             self._node(node.body, item_of(record.key, index), home, item)
 

@@ -20,7 +20,7 @@ from flowcore.authoring.graph import (
     ParallelNode,
     StepNode,
 )
-from flowcore.core.fan import opening, shard_of, shard_size
+from flowcore.core.fan import opening, shard_size
 from flowcore.core.view import passed_on
 from flowcore.errors import InvalidPayload, NotRecorded, UnknownStep
 from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, parent_of, scope_of, turn_of
@@ -154,7 +154,8 @@ class _Rewind:
         records = self.snapshot.records
         slots = records[key].count or 1
         if node.distributed and value:
-            yield self._made(key, Outcome.START, output=opening(shard_size(node.shard, len(value), slots)), count=slots)
+            held = opening(shard_size(node.shard, len(value), slots), len(value))
+            yield self._made(key, Outcome.START, output=held, count=slots)
         else:
             yield self._made(key, Outcome.START, opens=Scope(key), count=slots)
         for item in records.values():
@@ -168,8 +169,7 @@ class _Rewind:
             yield self._made(key, Outcome.OK, output=self.outputs[dotted(key)])
         elif record is not None:
             yield record
-            below = self._below(key)
-            yield from below if shard_of(record) is None else (inner for inner in below if inner.is_settled)
+            yield from self._below(key)
 
     def _below(self, key: StepKey) -> Iterator[StepRecord]:
         """Everything inside a container, and what its steps stored once."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from flowcore.authoring.graph import ForeachNode, Graph, NestedNode
 from flowcore.codec import digest
 from flowcore.core import heads
-from flowcore.core.fan import fan_of, fans_of, open_fans, shard_of, unfinished
-from flowcore.keys import RunRef, StepKey, dotted, items_around
-from flowcore.model import Fan, Head, RunStatus, Snapshot
+from flowcore.core.fan import fan_of, fans_of, open_fans, shard_of, total_of, unfinished
+from flowcore.keys import RunRef, StepKey, dotted, item_of, items_around
+from flowcore.model import Fan, Head, RunStatus, Snapshot, StepRecord
 from flowcore.ports import Written
 
 if TYPE_CHECKING:
@@ -44,6 +44,36 @@ def child_at(snapshot: Snapshot, key: StepKey) -> RunRef | None:
         if start is not None and (shard := shard_of(start)) is not None:
             return child_of(head, foreach, index - index % shard)
     return None
+
+
+def homes_of(head: Head, records: Mapping[StepKey, StepRecord], key: StepKey) -> Iterator[RunRef]:
+    """In whose partitions the record at ``key`` belongs, among ``records`` of a run, of its children, and theirs.
+
+    An item that is done lies with all that is in it in the run whose item it is. Its own record belongs to the child
+    as well if that has other items left to do.
+    """
+    home = head.run
+    for foreach, index in items_around(key):
+        start, shard = records.get(foreach), None
+        if start is not None:
+            shard = shard_of(start)
+        if start is None or shard is None:
+            continue
+        first = index - index % shard
+        child = RunRef(home.tenant, child_id(home.id, head.incarnation, foreach, first))
+        if _is_done(records, item_of(foreach, index)):
+            last = min(first + shard, total_of(start) or first + shard)
+            if key == item_of(foreach, index) and not all(
+                _is_done(records, item_of(foreach, other)) for other in range(first, last)
+            ):
+                yield child
+            break
+        home = child
+    yield home
+
+
+def _is_done(records: Mapping[StepKey, StepRecord], item: StepKey) -> bool:
+    return item in records and records[item].is_settled
 
 
 def nests(node: object) -> bool:
@@ -139,12 +169,19 @@ def cancel_fan(engine: Engine, head: Head, key: StepKey, fan: Fan, *, behind: in
 
 
 def delete_children(engine: Engine, head: Head) -> None:
-    """Remove every child that any life of a run has had, for good; those of a later run of its id are left alone."""
-    for join in engine.store.joins(head.run):
-        if join.chunk == 0:
-            for first in range(0, join.total, join.shard):
-                run = RunRef(head.run.tenant, child_id(head.run.id, join.incarnation, join.key, first))
-                child = engine.store.peek(run)
-                if child is not None and child.created_at == head.created_at:  # which is that of its run
-                    delete_children(engine, child)
-                    engine.store.delete(run)
+    """Remove every child that any life of a run has had, for good; those of a later run of its id are left alone.
+
+    A later life writes down what its children begin with before they are begun; not every one comes so far.
+    """
+    _delete_children(engine, head.run, head.created_at)
+
+
+def _delete_children(engine: Engine, run: RunRef, created_at: datetime) -> None:
+    for join in engine.store.joins(run):
+        for first in range(0, join.total, join.shard) if join.chunk == 0 else ():
+            child = RunRef(run.tenant, child_id(run.id, join.incarnation, join.key, first))
+            standing = engine.store.peek(child)
+            is_ours = join.incarnation > 1 if standing is None else standing.created_at == created_at
+            if is_ours:
+                _delete_children(engine, child, created_at)
+                engine.store.delete(child)

@@ -24,7 +24,7 @@ from flowcore.core.fan import (
     unfinished,
 )
 from flowcore.fanout.children import ITS_RUN, PATIENCE, begun_up_to, cancel_fan, child_of, nests, open_children
-from flowcore.fanout.joins import holding, is_of, settled_items, tell, waits_of
+from flowcore.fanout.joins import is_of, open_joins, settled_items, tell, waits_of
 from flowcore.fanout.whole import MOST_MERGED, read_child
 from flowcore.keys import RunRef, Scope, StepKey, dotted, item_number, item_of
 from flowcore.model import Fan, Head, Outcome, Part, RunStatus, Snapshot, StepFailure, StepRecord
@@ -98,9 +98,7 @@ def _joined(engine: Engine, head: Head, start: StepRecord, total: int) -> Fan:
     joins = store.joins(head.run, head.incarnation, start.key)
     wanted = chunks(start.key, head.incarnation, total, shard)
     if len(joins) < len(wanted):
-        known = list(settled_items(store.scope(head.run, head.incarnation, Scope(start.key)).values()))
-        for join in wanted:
-            store.open_join(head.run, holding(join, [record for record in known if is_of(join, record)]))
+        open_joins(engine, head.run, wanted, store.scope(head.run, head.incarnation, Scope(start.key)).values())
         joins = store.joins(head.run, head.incarnation, start.key)
     return fan_of(joins)
 

@@ -39,6 +39,13 @@ def tell(engine: Engine, run: RunRef, join: Join, done: list[StepRecord], waits:
     return engine.store.join(run, replace(holding(join, done), asking=asking, parked=parked))
 
 
+def open_joins(engine: Engine, run: RunRef, joins: Iterable[Join], known: Iterable[StepRecord]) -> None:
+    """Put the joins of a foreach that are missing, with what ``known`` records of a former life tell of its items."""
+    done = list(settled_items(known))
+    for join in joins:
+        engine.store.open_join(run, holding(join, [record for record in done if is_of(join, record)]))
+
+
 def holding(join: Join, records: list[StepRecord]) -> Join:
     """A join with just these items in its sets."""
 

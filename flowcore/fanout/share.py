@@ -24,7 +24,7 @@ from flowcore.core.fan import (
 )
 from flowcore.fanout.children import child_id, nests
 from flowcore.fanout.joins import NO_WAITS, Waits, holding, is_of, items_of, settled_items, tell, waits_of
-from flowcore.keys import RunRef, Scope, StepKey, dotted, item_number, item_of
+from flowcore.keys import RunRef, dotted, item_number, item_of
 from flowcore.model import Head, Join, Outcome, Part, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
 from flowcore.ports import Written
@@ -51,21 +51,8 @@ def within(engine: Engine, snapshot: Snapshot, *, everything: bool = False) -> S
     if start is None or shard_of(start) is None:
         return None
     # Which of that run's workers wrote what says nothing about how this one fares.
-    others = {key: replace(record, epoch=0) for key, record in {**outer.records, **_brought(engine, snapshot)}.items()}
+    others = {key: replace(record, epoch=0) for key, record in outer.records.items()}
     return replace(fold(snapshot.head, {**others, **snapshot.records}.values()), around=outer.root)
-
-
-def _brought(engine: Engine, snapshot: Snapshot) -> dict[StepKey, StepRecord]:
-    """What a former life of the run has done in a child's items, if this is not the first one."""
-    head, part = snapshot.head, snapshot.head.part
-    found: dict[StepKey, StepRecord] = {}
-    if part is not None and head.incarnation > 1:
-        run, items = RunRef(head.run.tenant, part.run), [item_of(part.key, n) for n in range(part.first, part.stop)]
-        for scope in (part.key, *items):
-            found |= engine.store.scope(run, head.incarnation, Scope(scope))
-        own = tuple(f"{item}{mark}" for item in items for mark in "/!")
-        found = {key: record for key, record in found.items() if record.is_settled and key.startswith(own)}
-    return found
 
 
 def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) -> None:
@@ -137,7 +124,9 @@ def _told_before(engine: Engine, graph: Graph, snapshot: Snapshot, part: Part, d
     item that waited for an answer may have been brought on by a deadline, or by a child of its own that was answered.
     """
     count = part.stop - part.first
-    if snapshot.head.epoch == 1 or (count == 1 and done):  # nothing was told before, or nothing that counts
+    if (snapshot.head.epoch, snapshot.head.incarnation) == (1, 1) or (
+        count == 1 and done
+    ):  # nothing was told before, or nothing that counts
         return []
     own = (record for record in snapshot.records.values() if record.key.startswith(f"{part.key}["))
     has_gone_on = len(done) < count and (nests(graph.find(dotted(part.key))) or any(record.gen for record in own))

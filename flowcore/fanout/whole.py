@@ -27,11 +27,14 @@ def whole(
     snapshot: Snapshot,
     *,
     everything: bool,
+    most: int | None = MOST_MERGED,
     is_late: Callable[[], bool] = lambda: False,
 ) -> Snapshot:
     """A run together with what its children know: which of them wait for answers; and, if asked, all they have done.
 
-    From when it ``is_late`` no other child is read, if one was.
+    Args:
+        most: where a foreach has more children, all they have done is left out; None: it never is.
+        is_late: from then on no other child is read, if one was.
     """
     head = snapshot.head
     fans = fans_of(engine.store.joins(head.run, head.incarnation))
@@ -41,13 +44,14 @@ def whole(
         is_open = start is not None and shard_of(start) is not None
         is_nested = isinstance(node, ForeachNode) and isinstance(node.body, NestedNode)
         has_failed = start is not None and start.outcome is Outcome.ERR
-        few = everything and -(-fan.total // fan.shard) <= MOST_MERGED
+        few = everything and (most is None or -(-fan.total // fan.shard) <= most)
         for first in first_items(fan):
             items = items_from(fan, first)
             waits = is_open and not fan.asking.isdisjoint(items)
             works = few and (is_nested or has_failed or not fan.done.issuperset(items))
             if (waits or works) and not (records and is_late()):
-                records |= _of_child(engine, graph, child_of(head, key, first), everything=everything)
+                child = read_child(engine, graph, child_of(head, key, first), everything=everything, most=most)
+                records |= {} if child is None else dict(child.records)
     merged = replace(fold(head, {**records, **snapshot.records}.values()), around=snapshot.around, fans=fans)
     if head.status is RunStatus.SUSPENDED and fans and not open_waits(merged):
         return merged.with_head(replace(head, status=RunStatus.JOINING))  # a child was answered a moment ago
@@ -66,12 +70,9 @@ def waits_in_children(engine: Engine, snapshot: Snapshot, *, is_late: Callable[[
     return [record for record in open_waits(merged) if record.key not in snapshot.records]
 
 
-def _of_child(engine: Engine, graph: Graph, child: RunRef, *, everything: bool) -> dict[StepKey, StepRecord]:
-    snapshot = read_child(engine, graph, child, everything=everything)
-    return {} if snapshot is None else dict(snapshot.records)
-
-
-def read_child(engine: Engine, graph: Graph, child: RunRef, *, everything: bool = False) -> Snapshot | None:
+def read_child(
+    engine: Engine, graph: Graph, child: RunRef, *, everything: bool = False, most: int | None = MOST_MERGED
+) -> Snapshot | None:
     """A child as it stands by itself, with what its own children know."""
     loaded = engine.store.load(child, everything=everything)
     if loaded is None:
@@ -79,5 +80,5 @@ def read_child(engine: Engine, graph: Graph, child: RunRef, *, everything: bool 
     snapshot = fold(loaded[0], loaded[1].values())
     key = snapshot.head.part.key if snapshot.head.part is not None else StepKey("")
     if nests(graph.find(dotted(key))):
-        snapshot = whole(engine, graph, snapshot, everything=everything)
+        snapshot = whole(engine, graph, snapshot, everything=everything, most=most)
     return snapshot

@@ -81,6 +81,7 @@ ANSWER: dict[str, Any] = {
     "idempotency_key": st.none() | texts,
     "on_behalf_of": st.none() | texts,
     "timed_out": st.booleans(),
+    "among": st.lists(texts, max_size=3).map(tuple),
 }
 answers = st.builds(Answer, **ANSWER)
 DELTA: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -182,10 +182,14 @@ def test_a_key_used_with_other_data_is_refused(run: Snapshot) -> None:
     assert IdempotencyKeyReused is type(verdict.error)
 
 
-def items(*answered: int, at: datetime = NOW - timedelta(minutes=1), **asked: Any) -> Snapshot:
-    """Three items of a foreach; those that were ``answered`` have had an answer that came now, the others ask."""
-    open_ = [a_record(f"fan[{i}]", SUSP, at=at, label="f", **asked) for i in range(3) if i not in answered]
-    had = [a_record(f"fan[{i}]", answer=an_answer(True, f"fan[{i}]@0", idempotency_key="k-1")) for i in answered]
+def items(*answered: int, among: tuple[int, ...] = (0, 1, 2), gen: int = 0, **asked: Any) -> Snapshot:
+    """Three items of a foreach; those that were ``answered`` have had an answer for some, the others ask."""
+    open_ = [a_record(f"fan[{i}]", SUSP, label="f", gen=gen, **asked) for i in range(3) if i not in answered]
+    meant = tuple(f"fan[{i}]@0" for i in among)
+    had = [
+        a_record(f"fan[{i}]", answer=an_answer(True, f"fan[{i}]@0", idempotency_key="k-1", among=meant))
+        for i in answered
+    ]
     return a_run(a_started("fan", count=3), *had, *open_)
 
 
@@ -203,15 +207,15 @@ def test_a_copy_of_an_answer_to_all_items_is_for_those_that_the_first_never_reac
 @pytest.mark.parametrize(
     ("run", "asked"),
     [
-        (items(1, at=NOW), {}),
-        (items(1), {"step": "fan[1]"}),
-        (items(1), {"index": 1}),
+        (items(1, among=()), {}),
+        (items(1, among=(1,)), {"label": "f"}),
+        (items(1, gen=2), {}),
+        (items(1, gen=2), {"step": "fan"}),
         (items(1), {"wait": "fan[1]@0"}),
-        (items(1), {"label": "x"}),
         (items(1, terms=Terms(approvers=("bob",))), {}),
         (items(1, terms=Terms(quorum=2), votes=(an_answer(wait="fan[0]@0", by="ada"),)), {}),
     ],
-    ids=["asked later", "one step", "one index", "one wait", "other label", "may not answer", "has voted"],
+    ids=["was for one", "asked later", "asks again", "asks again by step", "one wait", "may not answer", "has voted"],
 )
 def test_a_copy_of_an_answer_is_none_to_the_other_items(run: Snapshot, asked: dict[str, Any]) -> None:
     """Which ask since later, were never meant, or cannot have it."""

@@ -39,7 +39,7 @@ from flowcore.errors import (
 )
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import Receipt, RunStatus, StepRecord
-from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing import LocalApp, ShiftedClock, VirtualClock
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied, at_call
 from flowcore.testing.invariants import WatchedStore
 from tests.builders import NOW, a_run
@@ -450,6 +450,18 @@ def test_copy_of_an_answer_is_none_to_the_items_that_ask_later(options: Any) -> 
         assert "duplicate" == run.resume(YES, by="ada", idempotency_key="k-1").receipt.verdict
         app.advance(minutes=1)
     assert asks == [wait.index for wait in run.result().waits] != []
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+def test_copy_of_an_answer_is_none_to_an_item_that_asks_later_by_a_clock_that_is_behind(options: Any) -> None:
+    """Each child of a run has a clock of its own, so which of two was first no time can tell."""
+    store = MemoryStore()
+    app, run = many(lambda flow: local(flow, store=store), **{**options, "concurrency": 1})
+    clock: Any = ShiftedClock(app.clock, -timedelta(hours=1))
+    behind = LocalApp(App(*app.workflows.values()), clock=clock, store=store)
+    for _ in range(2):
+        behind.run("r").resume(YES, by="ada", idempotency_key="k-1")
+    assert ["applied"] == [verdict for verdict in verdicts(run) if verdict == "applied"]
 
 
 @pytest.mark.parametrize("options", MANY.values(), ids=MANY)

@@ -106,7 +106,7 @@ FITS: dict[str, tuple[list[StepRecord], Build, list[str]]] = {
         ["child[7]/a"],
     ),
     "in a distributed foreach": (
-        [a_record("a", START, count=2, output=opening(1)), a_record("a[0]")],
+        [a_record("a", START, count=2, output=opening(1, 2)), a_record("a[0]")],
         lambda w: w.then(C).foreach(A, distributed=True),
         ["c"],
     ),
@@ -148,12 +148,12 @@ CONFLICTS: dict[str, tuple[list[StepRecord], Build, str]] = {
     "a sleep became a step": ([a_record("a", SLP, until=LATER)], lambda w: w.then(A), CHANGED),
     "an open workflow became a step": ([a_started("a")], lambda w: w.then(A), CHANGED),
     "an open foreach was distributed": (
-        [a_record("a", START, count=2, output=opening(1))],
+        [a_record("a", START, count=2, output=opening(1, 2))],
         lambda w: w.foreach(A),
         "'a' is a distributed foreach under way",
     ),
     "an open distributed foreach became a step": (
-        [a_record("a", START, count=2, output=opening(1))],
+        [a_record("a", START, count=2, output=opening(1, 2))],
         lambda w: w.then(A),
         "'a' is a distributed foreach under way",
     ),

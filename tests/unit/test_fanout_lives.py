@@ -1,0 +1,227 @@
+"""A distributed foreach in a later life of its run: redriven, travelled back, forked. What was done in it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flowcore import App, StepContext, Workflow, step, workflow
+from flowcore.adapters.memory import MemoryQueue
+from flowcore.core import heads
+from flowcore.core.redrive import redriven
+from flowcore.fanout.children import child_id
+from flowcore.keys import RunRef, Scope, StepKey
+from flowcore.redrive import begin_life
+from flowcore.testing import LocalApp, VirtualClock
+
+SEEN: list[Any] = []
+BROKEN: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    """Each test begins with nothing seen, and item 1 broken."""
+    SEEN.clear()
+    BROKEN.clear()
+    BROKEN.add(1)
+
+
+@step
+def first(number: int, ctx: StepContext[None, None]) -> int:
+    """Never fails."""
+    SEEN.append(("first", number, ctx.idempotency_key))
+    return number
+
+
+@step
+def shaky(number: int, ctx: StepContext[None, None]) -> int:
+    """Fails where it is broken."""
+    SEEN.append(("shaky", number, ctx.idempotency_key))
+    if number in BROKEN:
+        raise ValueError("down")
+    return 10 * number
+
+
+@step
+def asking(number: int, ctx: StepContext[int, int]) -> int:
+    """Asks, and fails with the answer where it is broken."""
+    SEEN.append((number, ctx.resume_data))
+    if ctx.resume_data is None:
+        ctx.suspend(number)
+    if number in BROKEN:
+        raise ValueError("down")
+    return 10 * number + ctx.resume_data
+
+
+@step
+def storing(number: int, ctx: StepContext[None, None]) -> int:
+    """Does something once before it fails."""
+    told = ctx.once("told", lambda: len(SEEN))
+    SEEN.append(("storing", number, told))
+    if number in BROKEN:
+        raise ValueError("down")
+    return number
+
+
+@step
+def count(numbers: list[int]) -> int:
+    """Stands beside the foreach."""
+    return len(numbers)
+
+
+def two() -> Workflow[int, int]:
+    """Two steps, of which the second may fail."""
+    return workflow("two", input=int, output=int).then(first).then(shaky).commit()
+
+
+def asks() -> Workflow[int, int]:
+    """A step, and then a question."""
+    return workflow("asks", input=int, output=int).then(first).then(asking).commit()
+
+
+def deep(**options: Any) -> Workflow[int, Any]:
+    """A foreach of its own in each item."""
+    flow = workflow("deep", input=int, output=Any).map(lambda number: [number, number + 1], id="both")
+    return flow.foreach(two(), id="inner", concurrency=9, **options).commit()
+
+
+def app_of(body: Any, *, where: str, distributed: bool = True, **options: Any) -> LocalApp:
+    """An App of one workflow, with children driven here or by workers off a queue."""
+    flow = workflow("fanned", input=list[int], output=Any)
+    options = {"concurrency": 300, "distributed": distributed, **options}
+    clock = VirtualClock()
+    app = App(flow.foreach(body, id="fan", **options).commit())
+    return LocalApp(app, clock=clock, queue=MemoryQueue(clock) if where == "queue" else None)
+
+
+def begun(app: LocalApp, count: int) -> Any:
+    """The run, as far as it comes by itself."""
+    run = app.workflow("fanned").create_run("r")
+    run.start(list(range(count)))
+    app.run_until_idle()
+    return run
+
+
+def again(run: Any, app: LocalApp) -> Any:
+    """What becomes of it once what was broken is mended."""
+    BROKEN.clear()
+    run.redrive()
+    app.run_until_idle()
+    return run.result()
+
+
+BODIES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "step": lambda _: shaky,
+    "nested": lambda _: two(),
+    "once": lambda _: storing,
+    "deep": lambda options: deep(**options),
+}
+
+
+@pytest.mark.parametrize("where", ["here", "queue"])
+@pytest.mark.parametrize("shard", [None, 2, 4])
+@pytest.mark.parametrize("body", BODIES)
+def test_a_fan_redriven_does_what_a_plain_foreach_does(where: str, shard: int | None, body: str) -> None:
+    """What was finished in any item is not done again; the rest is, under the same keys."""
+    found = []
+    for distributed in (False, True):
+        forget_all()
+        inner = {"distributed": True} if distributed else {}
+        options = {"shard": shard} if distributed else {}
+        app = app_of(BODIES[body](inner), where=where, distributed=distributed, **options)
+        run = begun(app, 4)
+        assert "failed" == run.result().status
+        before = len(SEEN)
+        result = again(run, app)
+        assert "success" == result.status
+        found.append((result.output, sorted(SEEN[:before]), sorted(SEEN[before:])))
+    assert found[0] == found[1]
+
+
+def forget_all() -> None:
+    """As at the beginning of a test."""
+    SEEN.clear()
+    BROKEN.add(1)
+
+
+@pytest.mark.parametrize("where", ["here", "queue"])
+@pytest.mark.parametrize("shard", [None, 3])
+@pytest.mark.parametrize("body", [asking, asks()], ids=["step", "nested"])
+def test_nobody_is_asked_again_who_has_answered_in_a_fan(where: str, shard: int | None, body: Any) -> None:
+    """The step that has failed with the answer gets it once more; one that still waits goes on waiting."""
+    app = app_of(body, where=where, shard=shard)
+    run = begun(app, 3)
+    for index in (0, 1):
+        run.resume(7, index=index)
+        app.run_until_idle()
+    assert "failed" == run.result().status
+    result = again(run, app)
+    assert ("suspended", [2]) == (result.status, [wait.index for wait in result.waits])
+    run.resume(5, index=2)
+    app.run_until_idle()
+    assert [7, 17, 25] == run.result().output
+    asked = [number for number, answer in (seen for seen in SEEN if len(seen) == 2) if answer is None]
+    assert [0, 1, 2] == sorted(asked)
+
+
+def test_a_fan_of_very_many_children_keeps_what_each_has_done() -> None:
+    """Though a run of so many is shown without what is inside them."""
+    app = app_of(two(), where="queue", shard=1)
+    run = begun(app, 120)
+    assert "failed" == run.result().status
+    before = [number for name, number, _ in SEEN if name == "first"]
+    again(run, app)
+    after = [number for name, number, _ in SEEN if name == "first"]
+    assert (len(before), 120) == (len(set(before)), len(after))
+    assert set(range(120)) == set(after)
+
+
+@pytest.mark.parametrize("where", ["here", "queue"])
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_an_arm_that_is_a_fan_stays_as_it_is_where_another_begins_anew(where: str, verb: str) -> None:
+    """As a plain foreach beside a step does: no item begins anew, and its questions stay open."""
+    found = []
+    for distributed in (False, True):
+        forget_all()
+        options: dict[str, Any] = {"concurrency": 9, "distributed": distributed}
+        arm: Any = workflow("beside", input=list[int], output=Any).foreach(asks(), id="fan", **options).commit()
+        clock = VirtualClock()
+        flow = workflow("fanned", input=list[int], output=Any).parallel(arm, count, id="arms").commit()
+        app = LocalApp(App(flow), clock=clock, queue=MemoryQueue(clock) if where == "queue" else None)
+        run = begun(app, 3)
+        assert "suspended" == run.result().status
+        BROKEN.clear()
+        new = app.run(run.fork("count", run_id="other").run_id) if verb == "fork" else run
+        if verb == "time_travel":
+            run.time_travel("count")
+        app.run_until_idle()
+        assert [0, 1, 2] == [wait.index for wait in new.result().waits]
+        new.resume(1, index=2)
+        app.run_until_idle()
+        assert [0, 1] == [wait.index for wait in new.result().waits]
+        found.append(sorted(SEEN, key=str))
+    assert found[0] == found[1]
+
+
+def test_a_new_life_that_came_to_nothing_leaves_nothing_behind() -> None:
+    """Whoever redrives a run may die before its head tells of the new life; deleting the run finds what was written."""
+    app = app_of(deep(distributed=True), where="queue")
+    run = begun(app, 3)
+    snapshot = app.engine.read(RunRef("default", "r"), most=None)
+    graph, now = app.engine.graph("fanned"), app.engine.time_of(snapshot)
+    moved = heads.redriven(snapshot.head, now, 7)
+    begin_life(app.engine, snapshot.with_head(moved), redriven(graph, snapshot, now))
+    orphan = RunRef("default", child_id("r", 7, StepKey("fan"), 1))
+    assert app.engine.store.scope(orphan, 7, Scope("fan"))
+    run.delete()
+    assert [] == partitions(app)
+
+
+def partitions(app: LocalApp) -> list[str]:
+    """Of which runs anything is stored."""
+    store: Any = app.store
+    while hasattr(store, "inner"):
+        store = store.inner
+    return sorted({item["pk"]["S"] for item in store.items()})
