@@ -195,6 +195,10 @@ class Storm:
     def drive(self) -> RunResult[Any]:
         """Start the run and see it through."""
         self._start()
+        return self.go_on()
+
+    def go_on(self) -> RunResult[Any]:
+        """See the run through to its end."""
         for turn in range(TURNS):
             if turn > 200:
                 self.calm_down = True
@@ -216,7 +220,7 @@ class Storm:
             if self.chance.random() < 0.3:
                 self._send(name, EARLY, self.sample.answer(name, 1).data, "early")
         while self.watched.peek(RUN) is None or self.chance.random() < 0.2:
-            with _weathered():
+            with weathered():
                 wait = timedelta(seconds=20) if self.weather.short_lived else None
                 self.app.workflow(self.sample.workflow).create_run("r").start(
                     self.sample.input, wait=wait, by="starter", **GIVEN
@@ -249,9 +253,9 @@ class Storm:
 
     def _too_late(self, beside: StepRecord) -> None:
         """Somebody answers what another answer has put an end to; nothing may come of it."""
-        with _weathered():
-            self.chance.choice(self.others).resume("r", {"too": "late"}, wait=wait_id(beside, 1))
-            raise AssertionError(f"{wait_id(beside, 1)} was answered after another one of its step")
+        with weathered():
+            self.chance.choice(self.others).resume("r", {"too": "late"}, wait=self._id(beside))
+            raise AssertionError(f"{self._id(beside)} was answered after another one of its step")
 
     def _bring(self, record: StepRecord, reply: Reply, waiting: list[StepRecord]) -> None:
         """The answer as it comes: as an event, or by one of the names of what it is for."""
@@ -259,14 +263,14 @@ class Storm:
             assert record.topic is not None
             self._send(*record.topic, reply.data, self.chance.choice([None, f"{record.key}@{record.gen}"]))
             return
-        exact, by = {"wait": wait_id(record, 1)}, self._voter(record)
+        exact, by = {"wait": self._id(record)}, self._voter(record)
         address = exact if self.chance.random() < 0.5 else self.chance.choice([exact, *self._names(record, waiting)])
         once = f"{record.key}@{record.gen}"
         key = once if address is not exact else self.chance.choice([None, once])
         was, self.is_undisturbed = self.is_undisturbed, self.is_undisturbed or address is not exact
         try:
             for _ in range(self.chance.choice([1, 1, 2])):
-                with _weathered():
+                with weathered():
                     result = self.chance.choice(self.others).resume(
                         "r",
                         reply.data,
@@ -280,6 +284,11 @@ class Storm:
         finally:
             self.is_undisturbed = was
 
+    def _id(self, record: StepRecord) -> str:
+        head = self.watched.peek(RUN)
+        assert head is not None  # it asks for something
+        return wait_id(record, head.incarnation)
+
     def _gen(self, key: StepKey) -> int:
         """The last generation of a place, in whichever run its record lies."""
         return max(record.gen for (_, _, known), record in self.watched.records.items() if known == key)
@@ -292,14 +301,14 @@ class Storm:
         by = self.chance.choice(voters)
         if self.chance.random() < 0.2:
             to = f"deputy-{len(record.delegations)}"
-            with _weathered():
-                self.chance.choice(self.others).delegate("r", by=by, to=to, wait=wait_id(record, 1))
+            with weathered():
+                self.chance.choice(self.others).delegate("r", by=by, to=to, wait=self._id(record))
                 return to
         return by
 
     def _send(self, name: str, key: str, data: Any, event_id: str | None) -> None:
         for _ in range(self.chance.choice([1, 1, 2])):
-            with _weathered():
+            with weathered():
                 drive = timedelta(seconds=20) if self.weather.short_lived else None
                 self.chance.choice(self.others).send_event(name, key, data, event_id=event_id, drive=drive)
 
@@ -328,13 +337,13 @@ class Storm:
         upcoming = self._quietly(self.app.next_at)
         assert upcoming is not None, f"nobody will ever look at {self.watched.peek(RUN)}"
         self.clock.wait_until(upcoming)
-        with _weathered():
+        with weathered():
             self.app._fire()
         if self.chance.random() < self.weather.unruly:
             self._look()
 
     def _look(self) -> None:
-        with _weathered():
+        with weathered():
             app = self.chance.choice(self.others)
             deadline = app.clock.now() + timedelta(seconds=15) if self.weather.short_lived else None
             app.look(RUN, deadline=deadline)
@@ -348,7 +357,7 @@ def _tells_of_progress(call: Call) -> bool:
 
 
 @contextmanager
-def _weathered() -> Iterator[None]:
+def weathered() -> Iterator[None]:
     """Whoever called is gone, or is told no; the storm goes on."""
     with suppress(WorkerDied, OutsideError, RequestError):
         yield

@@ -20,12 +20,16 @@ SEEN: list[Any] = []
 BROKEN: set[int] = set()
 
 
-@pytest.fixture(autouse=True)
 def forget() -> None:
-    """Each test begins with nothing seen, and item 1 broken."""
+    """Nothing was seen, and item 1 is broken."""
     SEEN.clear()
     BROKEN.clear()
     BROKEN.add(1)
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> None:
+    forget()
 
 
 @step
@@ -127,7 +131,7 @@ def test_a_fan_redriven_does_what_a_plain_foreach_does(where: str, shard: int | 
     """What was finished in any item is not done again; the rest is, under the same keys."""
     found = []
     for distributed in (False, True):
-        forget_all()
+        forget()
         inner = {"distributed": True} if distributed else {}
         options = {"shard": shard} if distributed else {}
         app = app_of(BODIES[body](inner), where=where, distributed=distributed, **options)
@@ -138,12 +142,6 @@ def test_a_fan_redriven_does_what_a_plain_foreach_does(where: str, shard: int | 
         assert "success" == result.status
         found.append((result.output, sorted(SEEN[:before]), sorted(SEEN[before:])))
     assert found[0] == found[1]
-
-
-def forget_all() -> None:
-    """As at the beginning of a test."""
-    SEEN.clear()
-    BROKEN.add(1)
 
 
 @pytest.mark.parametrize("where", ["here", "queue"])
@@ -184,11 +182,12 @@ def test_an_arm_that_is_a_fan_stays_as_it_is_where_another_begins_anew(where: st
     """As a plain foreach beside a step does: no item begins anew, and its questions stay open."""
     found = []
     for distributed in (False, True):
-        forget_all()
+        forget()
         options: dict[str, Any] = {"concurrency": 9, "distributed": distributed}
         arm: Any = workflow("beside", input=list[int], output=Any).foreach(asks(), id="fan", **options).commit()
         clock = VirtualClock()
-        flow = workflow("fanned", input=list[int], output=Any).parallel(arm, count, id="arms").commit()
+        flow: Any = workflow("fanned", input=list[int], output=Any)
+        flow = flow.parallel(arm, count, id="arms").commit()
         app = LocalApp(App(flow), clock=clock, queue=MemoryQueue(clock) if where == "queue" else None)
         run = begun(app, 3)
         assert "suspended" == run.result().status
