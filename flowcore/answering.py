@@ -65,7 +65,7 @@ def take(
     # care: it is open or it is not.
     everything = resume.idempotency_key is not None and resume.wait is None
     for _ in range(_MOST_TRIES):
-        graph, snapshot = engine.loaded(run, everything=everything, most=None)
+        graph, snapshot = engine.loaded(run, everything=everything, which="all")
         verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
         if isinstance(verdict, Refused):
             graph, snapshot = engine.loaded(run, everything=True)

@@ -35,7 +35,7 @@ from flowcore.errors import (
 )
 from flowcore.fanout.children import cancel_children, delete_children, put_off
 from flowcore.fanout.share import touch, within
-from flowcore.fanout.whole import MOST_MERGED, whole
+from flowcore.fanout.whole import Which, whole
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
 from flowcore.keys import RunRef
@@ -218,16 +218,13 @@ class Engine:
                 return
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being deleted. Try again.")
 
-    def read(self, run: RunRef, *, everything: bool = True, most: int | None = MOST_MERGED) -> Snapshot:
-        """The run as it stands; with all its children have done, unless there are more than ``most``.
-
-        Raises: RunNotFound.
-        """
+    def read(self, run: RunRef, *, everything: bool = True, which: Which = "few") -> Snapshot:
+        """The run as it stands; with ``everything`` that its children have done. Raises: RunNotFound."""
         snapshot = self.as_it_stands(run, everything=everything)
         graph = self.graphs.get(snapshot.head.workflow)
         if graph is None or not graph.fans_out:
             return snapshot
-        return whole(self, graph, snapshot, everything=everything, most=most)
+        return whole(self, graph, snapshot, everything=everything, which=which)
 
     def read_again(self, snapshot: Snapshot) -> Snapshot:
         """A run that this worker has lost, as it stands now. Raises: RunNotFound.
@@ -309,14 +306,12 @@ class Engine:
         if head.status is RunStatus.QUEUED:
             self.hints.send(head.run, at=self.clock.now(), version=head.version)
 
-    def loaded(
-        self, run: RunRef, *, everything: bool = False, most: int | None = MOST_MERGED
-    ) -> tuple[Graph, Snapshot]:
+    def loaded(self, run: RunRef, *, everything: bool = False, which: Which = "few") -> tuple[Graph, Snapshot]:
         """A run with the workflow at hand; see ``read``.
 
         Raises: RunNotFound, WorkflowNotFound, DefinitionChanged.
         """
-        graph, snapshot = self.met(self.read(run, everything=everything, most=most))
+        graph, snapshot = self.met(self.read(run, everything=everything, which=which))
         if snapshot.head.definition != graph.fingerprint and not snapshot.head.is_terminal:
             reason = conflict(graph, snapshot)
             if reason is not None:

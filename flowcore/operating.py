@@ -105,7 +105,7 @@ def time_travel(
 
     Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
     """
-    snapshot = engine.read(run, most=None)
+    snapshot = engine.read(run, which="unfinished")
     head, now = snapshot.head, engine.time_of(snapshot)
     if head.status is RunStatus.RUNNING and head.lease_until is not None and head.lease_until > now:
         raise StillRunning(run.id, "travel in time")
@@ -137,7 +137,7 @@ def fork(
 
     Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload.
     """
-    snapshot = engine.read(run, most=None)
+    snapshot = engine.read(run, which="unfinished")
     (graph, snapshot), now = engine.met(snapshot), engine.time_of(snapshot)
     step, outputs = _called_here(graph, step, outputs)
     records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)

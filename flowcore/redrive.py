@@ -36,7 +36,7 @@ _MOST_TRIES = 5
 def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
     """Have a failed run go on. Raises: RunNotFound, WorkflowNotFound, NotFailed, DefinitionChanged."""
     for _ in range(_MOST_TRIES):
-        snapshot = engine.read(run, most=None)
+        snapshot = engine.read(run, which="unfinished")
         head, now = snapshot.head, engine.time_of(snapshot)
         if head.status is not RunStatus.FAILED:
             raise NotFailed(run.id, head.public_status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from flowcore.authoring.graph import ForeachNode, Graph, NestedNode
 from flowcore.core.admit import open_waits
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MOST_MERGED = 100
 """Children of one foreach that are read to show a whole run; of more, what they have handed in is shown."""
+Which: TypeAlias = Literal["few", "unfinished", "all"]
+"""Of more children than that, whose records are wanted all the same: of none, of those with items left to do or failed,
+or of all."""
 
 
 def whole(
@@ -27,14 +30,12 @@ def whole(
     snapshot: Snapshot,
     *,
     everything: bool,
-    most: int | None = MOST_MERGED,
+    which: Which = "few",
     is_late: Callable[[], bool] = lambda: False,
 ) -> Snapshot:
     """A run together with what its children know: which of them wait for answers; and, if asked, all they have done.
 
-    Args:
-        most: where a foreach has more children, all they have done is left out; None: it never is.
-        is_late: from then on no other child is read, if one was.
+    From when it ``is_late`` no other child is read, if one was.
     """
     head = snapshot.head
     fans = fans_of(engine.store.joins(head.run, head.incarnation))
@@ -44,13 +45,16 @@ def whole(
         is_open = start is not None and shard_of(start) is not None
         is_nested = isinstance(node, ForeachNode) and isinstance(node.body, NestedNode)
         has_failed = start is not None and start.outcome is Outcome.ERR
-        few = everything and (most is None or -(-fan.total // fan.shard) <= most)
+        few = which == "all" or -(-fan.total // fan.shard) <= MOST_MERGED
+        finished_as_well = few and (is_nested or has_failed)  # for what lies inside of their items
+        unfinished = few or which == "unfinished"
+        settled = fan.done - fan.failed if which == "unfinished" and (is_open or has_failed) else fan.done
         for first in first_items(fan):
             items = items_from(fan, first)
             waits = is_open and not fan.asking.isdisjoint(items)
-            works = few and (is_nested or has_failed or not fan.done.issuperset(items))
-            if (waits or works) and not (records and is_late()):
-                child = read_child(engine, graph, child_of(head, key, first), everything=everything, most=most)
+            is_wanted = finished_as_well or (unfinished and not settled.issuperset(items))
+            if (waits or (everything and is_wanted)) and not (records and is_late()):
+                child = read_child(engine, graph, child_of(head, key, first), everything=everything, which=which)
                 records |= {} if child is None else dict(child.records)
     merged = replace(fold(head, {**records, **snapshot.records}.values()), around=snapshot.around, fans=fans)
     if head.status is RunStatus.SUSPENDED and fans and not open_waits(merged):
@@ -71,7 +75,7 @@ def waits_in_children(engine: Engine, snapshot: Snapshot, *, is_late: Callable[[
 
 
 def read_child(
-    engine: Engine, graph: Graph, child: RunRef, *, everything: bool = False, most: int | None = MOST_MERGED
+    engine: Engine, graph: Graph, child: RunRef, *, everything: bool = False, which: Which = "few"
 ) -> Snapshot | None:
     """A child as it stands by itself, with what its own children know."""
     loaded = engine.store.load(child, everything=everything)
@@ -80,5 +84,5 @@ def read_child(
     snapshot = fold(loaded[0], loaded[1].values())
     key = snapshot.head.part.key if snapshot.head.part is not None else StepKey("")
     if nests(graph.find(dotted(key))):
-        snapshot = whole(engine, graph, snapshot, everything=everything, most=most)
+        snapshot = whole(engine, graph, snapshot, everything=everything, which=which)
     return snapshot

@@ -70,6 +70,24 @@ def storing(number: int, ctx: StepContext[None, None]) -> int:
 
 
 @step
+def mixed(number: int, ctx: StepContext[int, int]) -> int:
+    """The first item asks, others fail where they are broken."""
+    if number == 0 and ctx.resume_data is None:
+        ctx.suspend(number)
+    if number in BROKEN:
+        raise ValueError("down")
+    return ctx.resume_data or number
+
+
+@step
+def breaking(numbers: list[int]) -> int:
+    """Stands beside the foreach, and fails as long as anything does."""
+    if BROKEN:
+        raise ValueError("down")
+    return len(numbers)
+
+
+@step
 def count(numbers: list[int]) -> int:
     """Stands beside the foreach."""
     return len(numbers)
@@ -174,6 +192,27 @@ def test_a_fan_of_very_many_children_keeps_what_each_has_done() -> None:
     after = [number for name, number, _ in SEEN if name == "first"]
     assert (len(before), 120) == (len(set(before)), len(after))
     assert set(range(120)) == set(after)
+    inside = [key for key in app.engine.as_it_stands(RunRef("default", "r")).records if key.startswith("fan[0]/")]
+    assert [] == inside  # of items that were done nothing but what they gave is written once more
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_a_failure_that_was_tolerated_is_tried_again_where_the_foreach_is_open(distributed: bool) -> None:
+    """From the step that has failed, also in one child of very many."""
+    options: dict[str, Any] = {"distributed": True, "shard": 1} if distributed else {}
+    body = workflow("mixed-up", input=int, output=int).then(first).then(mixed).commit()
+    arm: Any = workflow("beside", input=list[int], output=Any)
+    arm = arm.foreach(body, id="fan", concurrency=300, tolerated_failures=1, **options).commit()
+    flow: Any = workflow("fanned", input=list[int], output=Any)
+    clock = VirtualClock()
+    app = LocalApp(App(flow.parallel(arm, breaking, id="arms").commit()), clock=clock, queue=MemoryQueue(clock))
+    run = begun(app, 120)
+    assert ("failed", "breaking") == (run.result().status, run.result().error.step)
+    assert "suspended" == again(run, app).status
+    run.resume(5)
+    app.run_until_idle()
+    assert [5, *range(1, 120)] == run.result().output["beside"]
+    assert 120 == len([1 for seen in SEEN if seen[0] == "first"])
 
 
 @pytest.mark.parametrize("where", ["here", "queue"])
@@ -208,7 +247,7 @@ def test_a_new_life_that_came_to_nothing_leaves_nothing_behind() -> None:
     """Whoever redrives a run may die before its head tells of the new life; deleting the run finds what was written."""
     app = app_of(deep(distributed=True), where="queue")
     run = begun(app, 3)
-    snapshot = app.engine.read(RunRef("default", "r"), most=None)
+    snapshot = app.engine.read(RunRef("default", "r"), which="unfinished")
     graph, now = app.engine.graph("fanned"), app.engine.time_of(snapshot)
     moved = heads.redriven(snapshot.head, now, 7)
     begin_life(app.engine, snapshot.with_head(moved), redriven(graph, snapshot, now))
