@@ -28,6 +28,7 @@ from flowcore.errors import (
     ConflictError,
     DefinitionChanged,
     OutsideError,
+    PartOfRun,
     RequestError,
     RunExists,
     RunNotFound,
@@ -210,7 +211,8 @@ class Engine:
         return head
 
     def delete(self, run: RunRef) -> None:
-        """Remove a run for good; one under way is canceled first. Raises: RunNotFound."""
+        """Remove a run for good; one under way is canceled first. Raises: RunNotFound, PartOfRun."""
+        self.whole_run(self.peek(run))
         for _ in range(MOST_TRIES):
             head = self.cancel(run)
             delete_children(self, head)
@@ -253,6 +255,12 @@ class Engine:
         if snapshot is None:
             raise RunNotFound(run.id)
         return snapshot
+
+    def whole_run(self, head: Head) -> Head:
+        """The same head, if it is not that of a child, which has no life of its own. Raises: PartOfRun."""
+        if head.part is not None:
+            raise PartOfRun(head.run.id, head.part.top)
+        return head
 
     def peek(self, run: RunRef) -> Head:
         """The run's head alone. Raises: RunNotFound."""

@@ -406,6 +406,20 @@ class NotFailed(RequestError):
         return {"run_status": self.status}
 
 
+class PartOfRun(RequestError):
+    """What is named is a child of a distributed foreach; it begins, goes on and ends together with its run."""
+
+    code = "part-of-run"
+
+    def __init__(self, run_id: str, whole: str) -> None:
+        self.run_id = run_id
+        self.whole = whole
+        super().__init__(f"{run_id!r} is a part of run {whole!r}, and is none by itself. Ask for that run instead.")
+
+    def details(self) -> Mapping[str, Any]:
+        return {"whole": self.whole}
+
+
 class IdempotencyKeyReused(RequestError):
     """The idempotency key was used before, with other data, or of an answer that is kept for another step."""
 

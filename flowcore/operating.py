@@ -103,10 +103,10 @@ def time_travel(
 
     Answers that came early and wait for their step go on waiting.
 
-    Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
+    Raises: RunNotFound, PartOfRun, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
     """
     snapshot = engine.read(run, which="unfinished")
-    head, now = snapshot.head, engine.time_of(snapshot)
+    head, now = engine.whole_run(snapshot.head), engine.time_of(snapshot)
     if head.status is RunStatus.RUNNING and head.lease_until is not None and head.lease_until > now:
         raise StillRunning(run.id, "travel in time")
     graph, snapshot = engine.met(snapshot)
@@ -135,9 +135,10 @@ def fork(
 ) -> Snapshot:
     """Begin a new run with the records that stand in front of ``step`` in another; the other is left alone.
 
-    Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload.
+    Raises: RunNotFound, PartOfRun, RunExists, UnknownStep, NotRecorded, InvalidPayload.
     """
     snapshot = engine.read(run, which="unfinished")
+    engine.whole_run(snapshot.head)
     (graph, snapshot), now = engine.met(snapshot), engine.time_of(snapshot)
     step, outputs = _called_here(graph, step, outputs)
     records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)

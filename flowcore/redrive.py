@@ -34,10 +34,10 @@ _MOST_TRIES = 5
 
 
 def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
-    """Have a failed run go on. Raises: RunNotFound, WorkflowNotFound, NotFailed, DefinitionChanged."""
+    """Have a failed run go on. Raises: RunNotFound, PartOfRun, WorkflowNotFound, NotFailed, DefinitionChanged."""
     for _ in range(_MOST_TRIES):
         snapshot = engine.read(run, which="unfinished")
-        head, now = snapshot.head, engine.time_of(snapshot)
+        head, now = engine.whole_run(snapshot.head), engine.time_of(snapshot)
         if head.status is not RunStatus.FAILED:
             raise NotFailed(run.id, head.public_status)
         graph, snapshot = engine.met(snapshot)

@@ -371,7 +371,8 @@ class Run(Generic[In, Out]):
             input: of that step; left out, what stands before it. Entries in front without an output are skipped then.
             context: outputs of entries in front of it, by dotted id.
             per_step: run that one step, then pause.
-        Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
+        Raises: RunNotFound, PartOfRun, StillRunning, UnknownStep, NotRecorded, InvalidPayload. The run is untouched
+            then.
         """
         here, deadline = self._pace(None)
         snapshot = operating.time_travel(
@@ -397,7 +398,7 @@ class Run(Generic[In, Out]):
         A run that failed without a step: whose output did not fit is brought to its end again, with the type at hand;
         one that was handed on too often goes on; one whose failure could not be stored calls that step again.
 
-        Raises: RunNotFound; NotFailed, also when the same was asked for twice and the other was faster;
+        Raises: RunNotFound, PartOfRun; NotFailed, also when the same was asked for twice and the other was faster;
             DefinitionChanged when the code at hand does not fit what the run has done. The run is untouched then.
         """
         here, deadline = self._pace(None)
@@ -413,7 +414,7 @@ class Run(Generic[In, Out]):
     ) -> RunResult[Out]:
         """Begin another run at ``step`` with what this one has done before it; this one is left alone.
 
-        Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload, MalformedRequest.
+        Raises: RunNotFound, PartOfRun, RunExists, UnknownStep, NotRecorded, InvalidPayload, MalformedRequest.
         """
         if run_id is not None and not is_run_id(run_id):
             raise MalformedRequest(f"{run_id!r} cannot be a run id; use 1-128 letters, digits and ._:@-")
@@ -431,7 +432,7 @@ class Run(Generic[In, Out]):
         return self._seen(snapshot)
 
     def delete(self) -> None:
-        """Remove the run and all it holds; one under way is canceled first. Raises: RunNotFound."""
+        """Remove the run and all it holds; one under way is canceled first. Raises: RunNotFound, PartOfRun."""
         self._app.engine.delete(self._existing())
 
     def cancel(self, *, by: str | None = None) -> RunResult[Out]:

@@ -52,6 +52,7 @@ _MADE: Mapping[str, Callable[[_Told], FlowcoreError]] = {
     "not-active": lambda told: errors.NotActive(told.run_id, "", ""),
     "not-blocked": lambda told: errors.NotBlocked(told.run_id, ""),
     "not-failed": lambda told: errors.NotFailed(told.run_id, told.named("run_status", "")),
+    "part-of-run": lambda told: errors.PartOfRun(told.run_id, told.named("whole", "")),
     "idempotency-key-reused": lambda _: errors.IdempotencyKeyReused(""),
     "link-unknown": lambda _: errors.LinkUnknown(),
     "link-expired": lambda told: errors.LinkExpired(_instant(told.named("until"))),

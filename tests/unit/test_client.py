@@ -657,6 +657,7 @@ ERRORS: tuple[FlowcoreError, ...] = (
     errors.NotActive("x", "failed", "paused"),
     errors.NotBlocked("x", "failed"),
     errors.NotFailed("x", "success"),
+    errors.PartOfRun("x", "r"),
     errors.IdempotencyKeyReused("k"),
     errors.LinkUnknown(),
     errors.LinkExpired(datetime(2026, 1, 1, tzinfo=UTC)),

@@ -11,6 +11,7 @@ from flowcore import App, StepContext, Workflow, step, workflow
 from flowcore.adapters.memory import MemoryQueue
 from flowcore.core import heads
 from flowcore.core.redrive import redriven
+from flowcore.errors import PartOfRun
 from flowcore.fanout.children import child_id
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.redrive import begin_life
@@ -263,3 +264,19 @@ def partitions(app: LocalApp) -> list[str]:
     while hasattr(store, "inner"):
         store = store.inner
     return sorted({item["pk"]["S"] for item in store.items()})
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["waits", "failed"])
+def test_a_child_begins_no_life_of_its_own(first: int) -> None:
+    """Whoever has its id from the doctor is told which run to ask for; and nothing has happened to either."""
+    app = app_of(asking, where="queue", tolerated_failures=1)
+    run = begun(app, 2)
+    run.resume(1, index=1)
+    app.run_until_idle()
+    child = app.run(child_id("r", 1, StepKey("fan"), first))
+    before = run.result()
+    for verb in (child.redrive, lambda: child.time_travel("fan"), lambda: child.fork("fan"), child.delete):
+        with pytest.raises(PartOfRun, match="run 'r'"):
+            verb()
+    app.run_until_idle()
+    assert before == run.result()
