@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import heads
-from flowcore.core.admit import Meant, Refused, Repeated, Resume, admit, receipt_of, settles
+from flowcore.core.admit import Meant, Refused, Repeated, Resume, Verdict, admit, receipt_of, settles
 from flowcore.core.evolve import Answered, Changes, Counted, Received, evolve
 from flowcore.errors import ConflictError, InvalidPayload, RequestError, VersionMismatch
 from flowcore.fanout.children import child_at
@@ -35,8 +35,13 @@ Pair: TypeAlias = tuple[StepRecord, Answered | Counted | Received]
 _MOST_TRIES = 20
 """Times an answer is judged anew because the head moved under it; each time somebody else made progress."""
 
+
 TAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED, RunStatus.JOINING, RunStatus.BLOCKED})
 """Statuses from which whoever brings an answer may drive on at once."""
+
+
+class _HadBefore(Exception):  # it is no error
+    """The first of several suspensions had a copy of this answer: which others it is for is to be judged again."""
 
 
 def take(
@@ -52,46 +57,86 @@ def take(
 ) -> tuple[Snapshot, Receipt]:
     """As ``Engine.resume``, but of an answer that changes nothing no receipt is kept: its caller does that."""
     owner = engine.ids.fresh()
-    if resume.wait is not None and "[" in resume.wait:
-        place, _ = wait_place(resume.wait)
-        around = engine.as_it_stands(run, everything=False)
-        child = child_at(around, place)
-        if child is not None:
-            if resume.version not in (None, around.head.version):
-                raise VersionMismatch(resume.version, around.head.version)
-            there = [(child, replace(resume, version=None))]  # children have versions of their own
-            return _taken_in(engine, around, there, data, here=here, deadline=deadline, taken=taken)
-    # A copy of an answer that a finished turn or child has had is known by its key alone. A wait's id needs no such
-    # care: it is open or it is not.
-    everything = resume.idempotency_key is not None and resume.wait is None
+    if there := _named_in_child(engine, run, resume):
+        around, children = there
+        return _taken_in(engine, around, children, data, here=here, deadline=deadline, taken=taken)
     for _ in range(_MOST_TRIES):
-        graph, snapshot = engine.loaded(run, everything=everything, which="all")
-        verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
-        if isinstance(verdict, Refused):
-            graph, snapshot = engine.loaded(run, everything=True)
-            verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
+        graph, snapshot, verdict = _judged(engine, run, resume)
         match verdict:
             case Refused(error):
                 raise error
             case Repeated(first):
                 engine.hint_again(snapshot.head)
                 return snapshot, first
+            case Meant(()):
+                continue
             case Meant(records) if children := _in_children(snapshot, records, resume):
-                return _taken_in(engine, snapshot, children, data, here=here, deadline=deadline, taken=taken)
+                try:
+                    return _taken_in(engine, snapshot, children, data, here=here, deadline=deadline, taken=taken)
+                except _HadBefore:
+                    continue
             case Meant(records, seats):
-                told = replace(resume, among=_among(snapshot, records, resume))
+                one = replace(resume, among=_among(snapshot, records, resume))
                 meant = zip(records, seats, strict=True)
-                answers = [_answer(engine, graph, snapshot, record, data, told, seat) for record, seat in meant]
+                answers = [_answer(engine, graph, snapshot, record, data, one, seat) for record, seat in meant]
             case _:
                 assert_never(verdict)
         lease_until = engine.lease_until(engine.clock.now(), deadline) if here else None
         answered, pairs = answers[0], list(zip(records, answers, strict=True))
-        again = partial(_judged_again, engine, graph, data=data, resume=told)
+        again = partial(_judged_again, engine, graph, data=data, resume=one)
         written = _settle(engine, snapshot, pairs, again, owner, lease_until, resume.trace, taken)
         if written is not None:
             seen = _resumed(engine, graph, written, owner, here=here, deadline=deadline, per_step=per_step)
             return seen, receipt_of(answered.answer, verdict="counted" if isinstance(answered, Counted) else "applied")
     raise ConflictError(f"Run {run.id!r} moved {_MOST_TRIES} times while it was being resumed. Try again.")
+
+
+def _named_in_child(engine: Engine, run: RunRef, resume: Resume) -> tuple[Snapshot, list[tuple[RunRef, Resume]]] | None:
+    """The run, and which child of it the suspension that is named by its id is in, if it is in one."""
+    if resume.wait is None or "[" not in resume.wait:
+        return None
+    around = engine.as_it_stands(run, everything=False)
+    child = child_at(around, wait_place(resume.wait)[0])
+    if child is None:
+        return None
+    if resume.version not in (None, around.head.version):
+        raise VersionMismatch(resume.version, around.head.version)
+    return around, [(child, replace(resume, version=None))]  # children have versions of their own
+
+
+def _judged(engine: Engine, run: RunRef, resume: Resume) -> tuple[Graph, Snapshot, Verdict]:
+    """What is to become of an answer, with what that was judged by.
+
+    Children are read one after the other: the answer may be a copy of what one had just after it was read, and another
+    have asked since. Where a second reading shows no copy, what the first has shown to be open is older than any.
+    """
+    graph, snapshot, verdict = _judged_once(engine, run, resume)
+    if not _needs_all(resume) or not isinstance(verdict, Meant) or not _in_children(snapshot, verdict.records, resume):
+        return graph, snapshot, verdict
+    seen = {wait_id(record, snapshot.head.incarnation) for record in verdict.records}
+    graph, snapshot, again = _judged_once(engine, run, resume)
+    if isinstance(again, Meant):
+        meant = zip(again.records, again.seats, strict=True)
+        both = [(one, seat) for one, seat in meant if wait_id(one, snapshot.head.incarnation) in seen]
+        again = Meant(tuple(one for one, _ in both), tuple(seat for _, seat in both))
+    return graph, snapshot, again
+
+
+def _judged_once(engine: Engine, run: RunRef, resume: Resume) -> tuple[Graph, Snapshot, Verdict]:
+    graph, snapshot = engine.loaded(run, everything=_needs_all(resume), which="all")
+    verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
+    if isinstance(verdict, Refused):
+        graph, snapshot = engine.loaded(run, everything=True)
+        verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
+    return graph, snapshot, verdict
+
+
+def _needs_all(resume: Resume) -> bool:
+    """Whether a copy of the answer, which a finished turn or child may have had, is known by its key alone.
+
+    A wait's id needs no such care: it is open or it is not.
+    """
+    return resume.idempotency_key is not None and resume.wait is None
 
 
 def _answer(
@@ -285,7 +330,7 @@ def _taken_in(
 ) -> tuple[Snapshot, Receipt]:
     """Answer suspensions in children; of several, those that others answer meanwhile keep what they got.
 
-    Children of a run that stands still do not go on before it does.
+    Children of a run that stands still do not go on before it does. Raises: _HadBefore.
     """
     run, receipt, refused = around.head.run, None, None
     here = here and around.root.status not in (RunStatus.PAUSED, RunStatus.BLOCKED)
@@ -296,6 +341,13 @@ def _taken_in(
         except RequestError as error:
             refused = refused or error
         else:
+            if (
+                receipt is None
+                and told.verdict == "duplicate"
+                and len(children) > 1
+                and one.idempotency_key is not None
+            ):
+                raise _HadBefore
             receipt = told if receipt is None or receipt.verdict == "duplicate" else receipt
     if receipt is None:
         assert refused is not None  # somebody was asked

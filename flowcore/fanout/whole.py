@@ -10,7 +10,7 @@ from flowcore.core.admit import open_waits
 from flowcore.core.evolve import fold
 from flowcore.core.fan import fans_of, first_items, items_from, shard_of
 from flowcore.fanout.children import child_of, nests
-from flowcore.keys import RunRef, StepKey, dotted
+from flowcore.keys import RunRef, StepKey, dotted, item_of
 from flowcore.model import Outcome, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
 
@@ -53,6 +53,10 @@ def whole(
             items = items_from(fan, first)
             waits = is_open and not fan.asking.isdisjoint(items)
             is_wanted = finished_as_well or (unfinished and not settled.issuperset(items))
+            # What was done after the run was read and before its joins were, only the child tells.
+            is_wanted = is_wanted or any(
+                index in fan.done and item_of(key, index) not in snapshot.records for index in items
+            )
             if (waits or (everything and is_wanted)) and not (records and is_late()):
                 child = read_child(engine, graph, child_of(head, key, first), everything=everything, which=which)
                 records |= {} if child is None else dict(child.records)

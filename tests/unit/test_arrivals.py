@@ -464,6 +464,31 @@ def test_copy_of_an_answer_is_none_to_an_item_that_asks_later_by_a_clock_that_is
     assert ["applied"] == [verdict for verdict in verdicts(run) if verdict == "applied"]
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+def test_copy_that_comes_while_the_first_one_is_read_is_given_to_no_other_item(options: Any, concurrency: int) -> None:
+    """Between any two reads the first may be taken, its item end, and another ask because of that."""
+    for number in range(1, 300):
+        store = WatchedStore(MemoryStore())
+        app, run = many(lambda flow, store=store: local(flow, store=store), **{**options, "concurrency": concurrency})  # type: ignore[misc]
+        asked = {wait.id for wait in run.result().waits}
+        reads: list[str] = []
+
+        def script(call: Call, run: Any = run, number: int = number, reads: list[str] = reads) -> None:
+            reads.append(call.verb)
+            if len(reads) == number:
+                run.resume(YES, by="ada", idempotency_key="k-1")
+
+        copy = LocalApp(App(*app.workflows.values()), clock=app.clock, store=FaultyStore(store, script))
+        copy.run("r").resume(YES, by="ada", idempotency_key="k-1")
+        answered = [receipt.wait for receipt in run.receipts() if receipt.verdict == "applied"]
+        assert sorted(asked) == sorted(answered), f"at call {number}"
+        if len(reads) < number:
+            break
+    else:
+        raise AssertionError("not every read was tried")
+
+
 @pytest.mark.parametrize("options", MANY.values(), ids=MANY)
 def test_copy_of_an_answer_to_one_item_is_none_to_the_others(options: Any) -> None:
     """Whichever way the item was named."""
@@ -886,7 +911,7 @@ def test_early_answer_to_a_paused_run_waits_for_the_operator() -> None:
 
 def test_early_answer_and_its_question_find_each_other_whoever_comes_in_between() -> None:
     """The answer comes at any call of the worker that asks: it is taken, or whoever sent it was told no."""
-    for number in range(1, 60):
+    for number in range(1, 300):
         watched = WatchedStore(MemoryStore())
         app, run = slowly(store=watched)
         between: list[str] = []
