@@ -468,7 +468,7 @@ def test_copy_of_an_answer_is_none_to_an_item_that_asks_later_by_a_clock_that_is
 @pytest.mark.parametrize("options", MANY.values(), ids=MANY)
 def test_copy_that_comes_while_the_first_one_is_read_is_given_to_no_other_item(options: Any, concurrency: int) -> None:
     """Between any two reads the first may be taken, its item end, and another ask because of that."""
-    for number in range(1, 300):
+    for number in range(1, 100):
         store = WatchedStore(MemoryStore())
         app, run = many(lambda flow, store=store: local(flow, store=store), **{**options, "concurrency": concurrency})  # type: ignore[misc]
         asked = {wait.id for wait in run.result().waits}
@@ -483,7 +483,7 @@ def test_copy_that_comes_while_the_first_one_is_read_is_given_to_no_other_item(o
         copy.run("r").resume(YES, by="ada", idempotency_key="k-1")
         answered = [receipt.wait for receipt in run.receipts() if receipt.verdict == "applied"]
         assert sorted(asked) == sorted(answered), f"at call {number}"
-        if len(reads) < number:
+        if "resume" in reads[: number - 1] or len(reads) < number:  # it has been given, or is known to be a copy
             break
     else:
         raise AssertionError("not every read was tried")
