@@ -265,6 +265,8 @@ class Storm:
             return
         exact, by = {"wait": self._id(record)}, self._voter(record)
         address = exact if self.chance.random() < 0.5 else self.chance.choice([exact, *self._names(record, waiting)])
+        if self._gen(record.key) != record.gen:  # somebody was faster while the vote was handed over
+            address = exact
         once = f"{record.key}@{record.gen}"
         key = once if address is not exact else self.chance.choice([None, once])
         was, self.is_undisturbed = self.is_undisturbed, self.is_undisturbed or address is not exact
