@@ -7,6 +7,7 @@ meant for items whose children wait is given to these. Judges by core/admit.py; 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, assert_never
@@ -15,8 +16,9 @@ from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, Verdict, admit, receipt_of, settles
 from flowcore.core.evolve import Answered, Changes, Counted, Received, evolve
-from flowcore.errors import ConflictError, InvalidPayload, RequestError, VersionMismatch
+from flowcore.errors import ConflictError, InvalidPayload, RequestError, RunNotFound, VersionMismatch
 from flowcore.fanout.children import child_at
+from flowcore.fanout.whole import Which
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.mailbox import EventGone, listeners_of
 from flowcore.model import Answer, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id, wait_place
@@ -40,8 +42,11 @@ TAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED, RunStatus.JOINING,
 """Statuses from which whoever brings an answer may drive on at once."""
 
 
-class _HadBefore(Exception):  # it is no error
-    """The first of several suspensions had a copy of this answer: which others it is for is to be judged again."""
+class _JudgeAgain(Exception):  # it is no error
+    """The first of several suspensions had a copy of this answer, or the child it was to be in is no longer wanted.
+
+    So which suspensions it is for, if any, is to be found out anew.
+    """
 
 
 def take(
@@ -59,7 +64,8 @@ def take(
     owner = engine.ids.fresh()
     if there := _named_in_child(engine, run, resume):
         around, children = there
-        return _taken_in(engine, around, children, data, here=here, deadline=deadline, taken=taken)
+        with suppress(_JudgeAgain):
+            return _taken_in(engine, around, children, data, here=here, deadline=deadline, taken=taken)
     for _ in range(_MOST_TRIES):
         graph, snapshot, verdict = _judged(engine, run, resume)
         match verdict:
@@ -73,7 +79,7 @@ def take(
             case Meant(records) if children := _in_children(snapshot, records, resume):
                 try:
                     return _taken_in(engine, snapshot, children, data, here=here, deadline=deadline, taken=taken)
-                except _HadBefore:
+                except _JudgeAgain:
                     continue
             case Meant(records, seats):
                 one = replace(resume, among=_among(snapshot, records, resume))
@@ -126,7 +132,8 @@ def _judged_once(engine: Engine, run: RunRef, resume: Resume) -> tuple[Graph, Sn
     graph, snapshot = engine.loaded(run, everything=_needs_all(resume), which="all")
     verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
     if isinstance(verdict, Refused):
-        graph, snapshot = engine.loaded(run, everything=True)
+        which: Which = "few" if resume.idempotency_key is None else "all"
+        graph, snapshot = engine.loaded(run, everything=True, which=which)
         verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
     return graph, snapshot, verdict
 
@@ -330,7 +337,7 @@ def _taken_in(
 ) -> tuple[Snapshot, Receipt]:
     """Answer suspensions in children; of several, those that others answer meanwhile keep what they got.
 
-    Children of a run that stands still do not go on before it does. Raises: _HadBefore.
+    Children of a run that stands still do not go on before it does. Raises: _JudgeAgain.
     """
     run, receipt, refused = around.head.run, None, None
     here = here and around.root.status not in (RunStatus.PAUSED, RunStatus.BLOCKED)
@@ -338,6 +345,9 @@ def _taken_in(
         resume = one if receipt is None else replace(one, among=())  # which the first keeps
         try:
             _, told = take(engine, child, data, resume, here=here, deadline=deadline, taken=taken)
+        except RunNotFound as error:
+            if receipt is None:
+                raise _JudgeAgain from error
         except RequestError as error:
             refused = refused or error
         else:
@@ -347,7 +357,7 @@ def _taken_in(
                 and len(children) > 1
                 and one.idempotency_key is not None
             ):
-                raise _HadBefore
+                raise _JudgeAgain
             receipt = told if receipt is None or receipt.verdict == "duplicate" else receipt
     if receipt is None:
         assert refused is not None  # somebody was asked

@@ -49,6 +49,7 @@ RUN = RunRef("default", "r")
 ASKED: dict[str, Any] = {}
 AGAIN: list[dict[str, Any]] = []
 TOLD: list[Wait[Any]] = []
+BROKEN: set[int] = set()
 
 
 class Decision(BaseModel):
@@ -80,6 +81,8 @@ def approve(value: int, ctx: StepContext[Decision, str]) -> str:
         ctx.suspend("?", **ASKED)
     if AGAIN:
         ctx.suspend("??", **AGAIN.pop())
+    if value in BROKEN:
+        raise ValueError("down")
     return f"{ctx.resume_data.approved}"
 
 
@@ -89,7 +92,7 @@ FLOW = workflow("w", input=int, output=str).then(note).then(approve).commit()
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     yield
-    for seen in (ASKED, AGAIN, TOLD):
+    for seen in (ASKED, AGAIN, TOLD, BROKEN):
         seen.clear()
 
 
@@ -543,6 +546,39 @@ def test_vote_for_all_items_counts_where_somebody_else_votes_meanwhile(quorum: i
     waits = {wait.index: list(wait.answered_by) for wait in run.result().waits}
     assert {0: ["ada"], 2: ["ada"], **({1: ["bob", "ada"]} if quorum == 3 else {})} == waits
     assert 3 + 1 == len(verdicts(run))
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+def test_late_answer_to_an_item_is_told_what_became_of_the_run(options: Any) -> None:
+    """Of which it is an item, whoever saw to it; a message is acknowledged, and a copy known for one."""
+    app, run = many(**options)
+    first, last = (wait.id for wait in run.result().waits if wait.index in (0, 2))
+    told = run.resume(YES, by="ada", wait=first, idempotency_key="k-1").receipt
+    run.cancel()
+    refused(RunFinished, lambda: run.resume(YES, by="ada", wait=last))
+    resume = Resume(wait=last, digest="d", by="bob", via="sqs", idempotency_key="m-1")
+    assert ("stale", last) == ((late := arrive(app.engine, RUN, {"approved": True}, resume)).verdict, late.wait)
+    again = run.resume(YES, by="ada", wait=first, idempotency_key="k-1").receipt
+    assert ("duplicate", told.at) == (again.verdict, again.at)
+    assert ["applied", "stale", "stale", "duplicate"] == verdicts(run)
+
+
+@pytest.mark.parametrize("options", MANY.values(), ids=MANY)
+def test_copy_with_the_id_of_a_former_life_is_told_so(options: Any) -> None:
+    """The item was done in that life, and has no child in this one."""
+    BROKEN.add(2)
+    app, run = many(**options)
+    waits = {wait.index: wait.id for wait in run.result().waits}
+    told = run.resume(YES, by="ada", wait=waits[0], idempotency_key="k-1").receipt
+    run.resume(YES, by="ada", wait=waits[1])
+    app.run_until_idle()
+    assert "failed" == run.result().status
+    BROKEN.clear()
+    run.redrive()
+    app.run_until_idle()
+    again = run.resume(YES, by="ada", wait=waits[0], idempotency_key="k-1").receipt
+    assert ("duplicate", told.at) == (again.verdict, again.at)
+    refused(NotSuspended, lambda: run.resume(YES, by="ada", wait=waits[2]))
 
 
 # -- receipts ---------------------------------------------------------------------------------------------------------
