@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from flowcore.authoring.graph import ForeachNode, Graph, NestedNode
 from flowcore.core.admit import open_waits
-from flowcore.core.evolve import fold
+from flowcore.core.evolve import answers_of, fold
 from flowcore.core.fan import fans_of, first_items, items_from, shard_of
 from flowcore.fanout.children import child_of, nests
 from flowcore.keys import RunRef, StepKey, dotted, item_of
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 MOST_MERGED = 100
 """Children of one foreach that are read to show a whole run; of more, what they have handed in is shown."""
 Which: TypeAlias = Literal["few", "unfinished", "all"]
-"""Of more children than that, whose records are wanted all the same: of none, of those with items left to do or failed,
-or of all."""
+"""Of more children than that, whose records are wanted all the same: of none; of those with items left to do or failed,
+and of the others what knows a copy of an answer; of all."""
 
 
 def whole(
@@ -57,13 +57,20 @@ def whole(
             is_wanted = is_wanted or any(
                 index in fan.done and item_of(key, index) not in snapshot.records for index in items
             )
-            if (waits or (everything and is_wanted)) and not (records and is_late()):
+            keys_alone = everything and which == "unfinished" and is_nested and not (waits or is_wanted)
+            if (waits or keys_alone or (everything and is_wanted)) and not (records and is_late()):
                 child = read_child(engine, graph, child_of(head, key, first), everything=everything, which=which)
-                records |= {} if child is None else dict(child.records)
+                found = {} if child is None else dict(child.records)
+                records |= {key: record for key, record in found.items() if not keys_alone or _knows_a_key(record)}
     merged = replace(fold(head, {**records, **snapshot.records}.values()), around=snapshot.around, fans=fans)
     if head.status is RunStatus.SUSPENDED and fans and not open_waits(merged):
         return merged.with_head(replace(head, status=RunStatus.JOINING))  # a child was answered a moment ago
     return merged
+
+
+def _knows_a_key(record: StepRecord) -> bool:
+    """Whether a copy of an answer is known by this record."""
+    return any(answer.idempotency_key is not None for answer in (*answers_of(record), *record.spent))
 
 
 def waits_in_children(engine: Engine, snapshot: Snapshot, *, is_late: Callable[[], bool]) -> list[StepRecord]:

@@ -197,6 +197,21 @@ def test_a_fan_of_very_many_children_keeps_what_each_has_done() -> None:
     assert [] == inside  # of items that were done nothing but what they gave is written once more
 
 
+def test_a_copy_of_an_answer_is_known_for_one_in_the_next_life_of_very_many_children() -> None:
+    """By its key alone, though the item is done that has had it, and the others wait for answers of their own."""
+    app = app_of(asks(), where="queue", shard=1)
+    run = begun(app, 120)
+    told = run.resume(7, index=3, idempotency_key="k-1").receipt
+    app.run_until_idle()
+    run.resume(7, index=1)
+    app.run_until_idle()
+    assert "failed" == run.result().status
+    assert "suspended" == again(run, app).status
+    copy = run.resume(7, index=3, idempotency_key="k-1").receipt
+    assert ("duplicate", told.at) == (copy.verdict, copy.at)
+    assert "duplicate" == run.resume(7, idempotency_key="k-1").receipt.verdict
+
+
 @pytest.mark.parametrize("distributed", [False, True])
 def test_a_failure_that_was_tolerated_is_tried_again_where_the_foreach_is_open(distributed: bool) -> None:
     """From the step that has failed, also in one child of very many."""
