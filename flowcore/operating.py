@@ -142,14 +142,15 @@ def fork(
     (graph, snapshot), now = engine.met(snapshot), engine.time_of(snapshot)
     step, outputs = _called_here(graph, step, outputs)
     records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
-    born = heads.reborn(snapshot.head, now, incarnation=1)
+    # A life of its own, so that what it brings to children is told from what an earlier run of its id has left.
+    born = replace(heads.reborn(snapshot.head, now, engine.next_life(snapshot.head)), effects=1)
     head = replace(born, run=new, created_at=now, version=1, epoch=0, definition=graph.fingerprint)
     standing = engine.store.peek(new)
     if standing is not None:
         if not standing.is_expired(engine.clock.now()):
             raise RunExists(new.id, head.workflow)
         engine.remove(standing)
-    begin_life(engine, snapshot.with_head(head), [replace(record, epoch=0) for record in records])
+    begin_life(engine, snapshot.with_head(head), records)
     if engine.store.start(head) is not None:
         raise RunExists(new.id, head.workflow)
     return engine.looked_at(head, here=here, deadline=deadline)

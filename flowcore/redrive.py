@@ -6,7 +6,7 @@ dies in between leaves a failed run, and records that nobody will read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -14,15 +14,15 @@ from flowcore import receipts
 from flowcore.authoring.graph import Graph, NestedNode
 from flowcore.core import heads
 from flowcore.core.compat import conflict
-from flowcore.core.fan import chunks, shard_of, total_of
+from flowcore.core.fan import chunks, delivered, shard_of, total_of
 from flowcore.core.redrive import redriven
 from flowcore.errors import ConflictError, DefinitionChanged, NotFailed
 from flowcore.failures import Unfit, fitted
-from flowcore.fanout.children import homes_of
+from flowcore.fanout.children import home_of
 from flowcore.fanout.joins import open_joins, settled_items
-from flowcore.keys import RunRef, StepKey, dotted, parent_of
+from flowcore.keys import RunRef, StepKey, dotted, item_number, parent_of
 from flowcore.mailbox import listeners_of
-from flowcore.model import Outcome, RunStatus, Snapshot, StepRecord
+from flowcore.model import NO_CHANGE, Outcome, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
 from flowcore.ports import Written
 
@@ -65,16 +65,25 @@ def begin_life(engine: Engine, snapshot: Snapshot, records: list[StepRecord]) ->
         items.setdefault(parent_of(item.key), []).append(item)
     for start in records:
         if (shard := shard_of(start)) is not None and (total := total_of(start)) is not None:
-            (home,) = homes_of(head, every, start.key)
+            home, _ = home_of(head, every, start.key)
             joins = chunks(start.key, head.incarnation, total, shard)
             open_joins(engine, home, joins, items.get(start.key, ()))
     for record in records:
         for listener in listeners_of(head, record):
             engine.store.listen(listener)
-        for home in homes_of(head, every, record.key):
-            # Which worker of another run wrote what says nothing about how a child's own will fare.
-            own = record if home == head.run else replace(record, epoch=0)
-            engine.store.commit(home, head.incarnation, own, None)
+        home, child = home_of(head, every, record.key)
+        # Which worker of another life or run wrote what says nothing about how those of this one will fare.
+        own = replace(_in_order(record, every), epoch=0)
+        engine.store.commit(home, head.incarnation, own, None)
+        if child is not None:  # it need not know what the item gave
+            engine.store.commit(child, head.incarnation, replace(own, output=None, delta=NO_CHANGE), None)
+
+
+def _in_order(record: StepRecord, every: Mapping[StepKey, StepRecord]) -> StepRecord:
+    """An item of an open distributed foreach changes the state in its turn, in whichever life it was done."""
+    start = every.get(parent_of(record.key))
+    is_item = record.is_settled and item_number(record.key) is not None
+    return delivered(record, start) if is_item and start is not None and shard_of(start) is not None else record
 
 
 def _entered(graph: Graph, records: list[StepRecord]) -> list[StepRecord]:

@@ -13,7 +13,7 @@ from datetime import datetime
 from flowcore.authoring.graph import BranchNode, ForeachNode, Graph, LoopNode, NestedNode, Node, ParallelNode, StepNode
 from flowcore.core.fan import opening, shard_size
 from flowcore.core.view import passed_on
-from flowcore.keys import ROOT, Scope, StepKey, inside, item_of, parents_of, scope_of, turn_of
+from flowcore.keys import ROOT, Scope, StepKey, inside, is_early, item_of, parents_of, scope_of, turn_of
 from flowcore.model import Json, Outcome, Snapshot, StepRecord
 from flowcore.parcels import replace
 
@@ -42,7 +42,7 @@ class _Walk:
             key: _due_again(record, now) if record.outcome is Outcome.RESU else record
             for key, record in snapshot.records.items()
         }
-        self.entered = {container for key in snapshot.records for container in parents_of(key)}
+        self.entered = {container for key in snapshot.records if not is_early(key) for container in parents_of(key)}
         """Where something was done inside: an item given up with its child has a record that does not tell."""
 
     def scope(self, graph: Graph, home: Scope, value: Json) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from flowcore.authoring.graph import ForeachNode, Graph, NestedNode
 from flowcore.codec import digest
 from flowcore.core import heads
-from flowcore.core.fan import fan_of, fans_of, open_fans, shard_of, total_of, unfinished
+from flowcore.core.fan import fan_of, fans_of, first_items, items_from, open_fans, shard_of, total_of, unfinished
 from flowcore.keys import RunRef, StepKey, dotted, item_of, items_around
-from flowcore.model import Fan, Head, RunStatus, Snapshot, StepRecord
+from flowcore.model import Fan, Head, Join, Part, RunStatus, Snapshot, StepRecord
 from flowcore.ports import Written
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(minutes=5)
 """How long a run waits for its children at first before it sees for itself how they are; then as long as before."""
+QUEUE_GRACE = timedelta(seconds=90)
+"""How long a child may stand in the queue before the sweeper sends another hint: many are sent at once. With a sweep a
+minute a lost hint costs 150 seconds at most."""
 ITS_RUN = ""
 """Who has canceled a child that its run needs no more; nobody else has an empty name."""
 
@@ -46,30 +49,52 @@ def child_at(snapshot: Snapshot, key: StepKey) -> RunRef | None:
     return None
 
 
-def homes_of(head: Head, records: Mapping[StepKey, StepRecord], key: StepKey) -> Iterator[RunRef]:
-    """In whose partitions the record at ``key`` belongs, among ``records`` of a run, of its children, and theirs.
+def unborn(head: Head, key: StepKey, items: range, now: datetime) -> Head:
+    """The child of this life of a run that sees to ``items``, as it is begun."""
+    return Head(
+        run=child_of(head, key, items.start),
+        workflow=head.workflow,
+        # What a later life brings to its children was done under some definition before: it is to be judged.
+        definition=head.definition if head.incarnation == 1 else "",
+        input=None,
+        input_hash="",
+        status=RunStatus.QUEUED,
+        created_at=head.created_at,  # links to its waits are made for the run, which is told by that
+        updated_at=now,
+        incarnation=head.incarnation,
+        started_by=head.started_by,
+        due=now + QUEUE_GRACE,
+        part=Part(
+            run=head.run.id,
+            key=key,
+            first=items.start,
+            stop=items.stop,
+            top=head.run.id if head.part is None else head.part.top,
+        ),
+    )
 
-    An item that is done lies with all that is in it in the run whose item it is. Its own record belongs to the child
-    as well if that has other items left to do.
+
+def home_of(head: Head, records: Mapping[StepKey, StepRecord], key: StepKey) -> tuple[RunRef, RunRef | None]:
+    """In whose partition the record at ``key`` belongs, among ``records`` of a run, of its children, and theirs.
+
+    An item that is done lies with all that is in it in the run whose item it is. Then the child that sees to it has to
+    know of that as well, if it has other items left to do.
     """
     home = head.run
     for foreach, index in items_around(key):
-        start, shard = records.get(foreach), None
-        if start is not None:
-            shard = shard_of(start)
+        start = records.get(foreach)
+        shard = None if start is None else shard_of(start)
         if start is None or shard is None:
             continue
-        first = index - index % shard
+        item, first = item_of(foreach, index), index - index % shard
         child = RunRef(home.tenant, child_id(home.id, head.incarnation, foreach, first))
-        if _is_done(records, item_of(foreach, index)):
-            last = min(first + shard, total_of(start) or first + shard)
-            if key == item_of(foreach, index) and not all(
-                _is_done(records, item_of(foreach, other)) for other in range(first, last)
-            ):
-                yield child
-            break
-        home = child
-    yield home
+        if not _is_done(records, item):
+            home = child
+            continue
+        share = range(first, min(first + shard, total_of(start) or first + shard))
+        has_more = not all(_is_done(records, item_of(foreach, other)) for other in share)
+        return home, child if key == item and has_more else None
+    return home, None
 
 
 def _is_done(records: Mapping[StepKey, StepRecord], item: StepKey) -> bool:
@@ -177,11 +202,19 @@ def delete_children(engine: Engine, head: Head) -> None:
 
 
 def _delete_children(engine: Engine, run: RunRef, created_at: datetime) -> None:
+    lives: dict[int, list[Join]] = {}
     for join in engine.store.joins(run):
-        for first in range(0, join.total, join.shard) if join.chunk == 0 else ():
-            child = RunRef(run.tenant, child_id(run.id, join.incarnation, join.key, first))
-            standing = engine.store.peek(child)
-            is_ours = join.incarnation > 1 if standing is None else standing.created_at == created_at
-            if is_ours:
-                _delete_children(engine, child, created_at)
-                engine.store.delete(child)
+        lives.setdefault(join.incarnation, []).append(join)
+    for incarnation, joins in lives.items():
+        for key, fan in fans_of(joins).items():
+            for first in first_items(fan):
+                child = RunRef(run.tenant, child_id(run.id, incarnation, key, first))
+                standing = engine.store.peek(child)
+                if standing is None:
+                    # A first life brings nothing, and nothing is brought to a child all of whose items are done.
+                    is_ours = incarnation > 1 and not fan.done.issuperset(items_from(fan, first))
+                else:
+                    is_ours = standing.created_at == created_at
+                if is_ours:
+                    _delete_children(engine, child, created_at)
+                    engine.store.delete(child)

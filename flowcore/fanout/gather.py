@@ -23,20 +23,17 @@ from flowcore.core.fan import (
     tolerated,
     unfinished,
 )
-from flowcore.fanout.children import ITS_RUN, PATIENCE, begun_up_to, cancel_fan, child_of, nests, open_children
+from flowcore.fanout.children import ITS_RUN, PATIENCE, begun_up_to, cancel_fan, child_of, nests, open_children, unborn
 from flowcore.fanout.joins import is_of, open_joins, settled_items, tell, waits_of
 from flowcore.fanout.whole import MOST_MERGED, read_child
 from flowcore.keys import RunRef, Scope, StepKey, dotted, item_number, item_of
-from flowcore.model import Fan, Head, Outcome, Part, RunStatus, Snapshot, StepFailure, StepRecord
+from flowcore.model import Fan, Head, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.parcels import replace
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
 
 LONGEST_PATIENCE = timedelta(hours=6)
-QUEUE_GRACE = timedelta(seconds=90)
-"""How long a child may stand in the queue before the sweeper sends another hint: many are sent at once. With a sweep a
-minute a lost hint costs 150 seconds at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +118,8 @@ def _begin_missing(
 
 
 def _begin(engine: Engine, snapshot: Snapshot, key: StepKey, items: range) -> None:
-    head, now = snapshot.head, engine.clock.now()
-    top = head.run.id if head.part is None else head.part.top
-    child = Head(
-        run=child_of(head, key, items.start),
-        workflow=head.workflow,
-        definition=head.definition,
-        input=None,
-        input_hash="",
-        status=RunStatus.QUEUED,
-        created_at=head.created_at,  # links to its waits are made for the run, which is told by that
-        updated_at=now,
-        incarnation=head.incarnation,
-        started_by=head.started_by,
-        due=now + QUEUE_GRACE,
-        part=Part(run=head.run.id, key=key, first=items.start, stop=items.stop, top=top),
-    )
+    now = engine.clock.now()
+    child = unborn(snapshot.head, key, items, now)
     engine.store.start(child)
     if engine.hints.queue is not None:
         engine.hints.send(child.run, at=now, version=child.version)

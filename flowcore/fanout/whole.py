@@ -9,9 +9,9 @@ from flowcore.authoring.graph import ForeachNode, Graph, NestedNode
 from flowcore.core.admit import open_waits
 from flowcore.core.evolve import answers_of, fold
 from flowcore.core.fan import fans_of, first_items, items_from, shard_of
-from flowcore.fanout.children import child_of, nests
+from flowcore.fanout.children import child_of, nests, unborn
 from flowcore.keys import RunRef, StepKey, dotted, item_of
-from flowcore.model import Outcome, RunStatus, Snapshot, StepRecord
+from flowcore.model import Head, Outcome, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ def whole(
             keys_alone = everything and which == "unfinished" and is_nested and not (waits or is_wanted)
             if (waits or keys_alone or (everything and is_wanted)) and not (records and is_late()):
                 child = read_child(engine, graph, child_of(head, key, first), everything=everything, which=which)
+                if child is None and which == "unfinished" and head.incarnation > 1:  # what was brought to it
+                    begun = unborn(head, key, items, engine.time_of(snapshot))
+                    child = read_child(engine, graph, begun.run, begun, everything=everything, which=which)
                 found = {} if child is None else dict(child.records)
                 records |= {key: record for key, record in found.items() if not keys_alone or _knows_a_key(record)}
     merged = replace(fold(head, {**records, **snapshot.records}.values()), around=snapshot.around, fans=fans)
@@ -86,10 +89,16 @@ def waits_in_children(engine: Engine, snapshot: Snapshot, *, is_late: Callable[[
 
 
 def read_child(
-    engine: Engine, graph: Graph, child: RunRef, *, everything: bool = False, which: Which = "few"
+    engine: Engine,
+    graph: Graph,
+    child: RunRef,
+    head: Head | None = None,
+    *,
+    everything: bool = False,
+    which: Which = "few",
 ) -> Snapshot | None:
-    """A child as it stands by itself, with what its own children know."""
-    loaded = engine.store.load(child, everything=everything)
+    """A child as it stands by itself, or would stand under ``head``, with what its own children know."""
+    loaded = engine.store.load(child, head, everything=everything)
     if loaded is None:
         return None
     snapshot = fold(loaded[0], loaded[1].values())

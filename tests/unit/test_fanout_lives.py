@@ -15,7 +15,7 @@ from flowcore.errors import PartOfRun
 from flowcore.fanout.children import child_id
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.redrive import begin_life
-from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing import FaultyStore, LocalApp, VirtualClock
 
 SEEN: list[Any] = []
 BROKEN: set[int] = set()
@@ -295,3 +295,84 @@ def test_a_child_begins_no_life_of_its_own(first: int) -> None:
             verb()
     app.run_until_idle()
     assert before == run.result()
+
+
+def beside(body: Any, step_beside: Any) -> LocalApp:
+    """An App in which a step stands beside a distributed foreach, with workers off a queue."""
+    arm: Any = workflow("beside", input=list[int], output=Any)
+    arm = arm.foreach(body, id="fan", concurrency=9, distributed=True).commit()
+    flow: Any = workflow("fanned", input=list[int], output=Any)
+    clock = VirtualClock()
+    return LocalApp(App(flow.parallel(arm, step_beside, id="arms").commit()), clock=clock, queue=MemoryQueue(clock))
+
+
+def test_a_fork_that_is_deleted_before_its_children_are_begun_leaves_nothing() -> None:
+    """Neither behind, nor for another run of its id to take for its own."""
+    app = beside(asks(), count)
+    run = begun(app, 3)
+    before = partitions(app)
+    app.run(run.fork("count", run_id="other").run_id).delete()
+    assert before == partitions(app)
+    new = app.workflow("fanned").create_run("other")
+    new.start([70, 80, 90])
+    app.run_until_idle()
+    assert [70, 80, 90] == [wait.payload for wait in new.result().waits]
+
+
+def test_what_was_brought_to_a_child_that_is_not_begun_goes_on_to_the_next_life() -> None:
+    """No worker has come for it yet."""
+    app = beside(asks(), breaking)
+    run = begun(app, 3)
+    BROKEN.clear()
+    run.redrive()
+    forked = run.fork("breaking", run_id="other")
+    app.run_until_idle()
+    assert [0, 1, 2] == [wait.index for wait in app.run(forked.run_id).result().waits]
+    assert 3 == len([seen for seen in SEEN if seen[0] == "first"])
+
+
+@pytest.mark.parametrize("distributed", [True, False])
+def test_what_a_deploy_has_inserted_in_front_is_skipped_in_items_of_the_next_life(distributed: bool) -> None:
+    """An item that had come further never meets it."""
+    app = app_of(two(), where="here", distributed=distributed)
+    begun(app, 2)
+    BROKEN.clear()
+    body = workflow("two", input=int, output=int).then(first).then(storing).then(shaky).commit()
+    flow = workflow("fanned", input=list[int], output=Any)
+    options: dict[str, Any] = {"concurrency": 300, "distributed": distributed}
+    deployed = LocalApp(App(flow.foreach(body, id="fan", **options).commit()), store=app.store, clock=app.clock)
+    assert "success" == deployed.redrive("r").status
+    assert [] == [seen for seen in SEEN if seen[0] == "storing"]
+
+
+def test_no_partition_is_looked_for_of_children_that_never_had_anything() -> None:
+    """When a run is deleted that was redriven: their items were done in its first life."""
+    app = app_of(two(), where="queue", shard=1)
+    run = begun(app, 50)
+    again(run, app)
+    deleted: list[str] = []
+    counting = FaultyStore(app.store, lambda call: deleted.append(call.verb) if call.verb == "delete" else None)
+    LocalApp(App(*app.workflows.values()), clock=app.clock, store=counting).run("r").delete()
+    assert 50 + 1 + 1 == len(deleted)
+    assert [] == partitions(app)
+
+
+@pytest.mark.parametrize("where", ["here", "queue"])
+def test_items_have_changed_the_state_one_after_the_other_in_the_next_life_as_well(where: str) -> None:
+    """The first item, which was done last, does not win."""
+
+    @step
+    def marking(number: int, ctx: StepContext[Any, Any, Any]) -> int:
+        if number in BROKEN:
+            raise ValueError("down")
+        ctx.set_state({"last": number})
+        return number
+
+    BROKEN.add(0)
+    flow: Any = workflow("fanned", input=list[int], output=Any, state=dict[str, Any])
+    clock = VirtualClock()
+    flow = flow.foreach(marking, id="fan", distributed=True, shard=1, concurrency=3, tolerated_failures=1).commit()
+    app = LocalApp(App(flow), clock=clock, queue=MemoryQueue(clock) if where == "queue" else None)
+    run = begun(app, 3)
+    result = again(run, app)
+    assert ("success", 2) == (result.status, result.state["last"])
