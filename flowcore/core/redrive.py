@@ -47,16 +47,24 @@ class _Walk:
 
     def scope(self, graph: Graph, home: Scope, value: Json) -> None:
         """The nodes of one workflow, as far as the run has come."""
-        for node in graph.nodes:
-            self._node(node, inside(home, node.id), home, value)
+        for entry in graph.nodes:
+            node = self._as_known(graph, entry, home)
+            self._node(graph, node, inside(home, node.id), home, value)
             has_passed, given = passed_on(node, home, value, self.snapshot)
             if has_passed:  # what a deploy has inserted since has no record, and will be skipped
                 value = given
 
-    def _node(self, node: Node, key: StepKey, home: Scope, value: Json) -> None:
+    def _as_known(self, graph: Graph, node: Node, home: Scope) -> Node:
+        """An entry under the name it has in this scope: passes of a loop or foreach may know other ones."""
+        names = (node.id, *(alias for alias, id in graph.aliases.items() if id == node.id))
+        known = next((name for name in names if inside(home, name) in self.snapshot.records), node.id)
+        return node if known == node.id else replace(node, id=known)
+
+    def _node(self, graph: Graph, node: Node, key: StepKey, home: Scope, value: Json) -> None:
         if isinstance(node, (ParallelNode, BranchNode)):
-            for arm in node.arms if isinstance(node, ParallelNode) else node.nodes:
-                self._node(arm, inside(home, arm.id), home, value)
+            for each in node.arms if isinstance(node, ParallelNode) else node.nodes:
+                arm = self._as_known(graph, each, home)
+                self._node(graph, arm, inside(home, arm.id), home, value)
         record = self.snapshot.records.get(key)
         if record is None or record.outcome not in (Outcome.ERR, Outcome.START):
             return
@@ -69,9 +77,9 @@ class _Walk:
         elif isinstance(node, NestedNode):
             self._nested(node, record, value)
         elif isinstance(node, LoopNode):
-            self._loop(node, record, home, value)
+            self._loop(graph, node, record, home, value)
         else:
-            self._items(node, record, home, value if isinstance(value, list) else ())
+            self._items(graph, node, record, home, value if isinstance(value, list) else ())
 
     def _begin_anew(self, node: Node, record: StepRecord) -> None:
         del self.kept[record.key]
@@ -84,22 +92,22 @@ class _Walk:
         self._open(record, entered, None if inner == scope_of(record.key) else inner)
         self.scope(node.graph, inner, entered)
 
-    def _loop(self, node: LoopNode, record: StepRecord, home: Scope, value: Json) -> None:
+    def _loop(self, graph: Graph, node: LoopNode, record: StepRecord, home: Scope, value: Json) -> None:
         """The turn that has failed begins with what the one before it gave."""
         turn = record.count or 1
         before = self.snapshot.records.get(turn_of(record.key, turn - 1))
         carried = record.output if record.outcome is Outcome.START else value if before is None else before.output
         key = turn_of(record.key, turn)
         self._open(record, carried, scope_of(key))
-        self._node(node.body, key, home, carried)
+        self._node(graph, node.body, key, home, carried)
 
-    def _items(self, node: ForeachNode, record: StepRecord, home: Scope, items: Sequence[Json]) -> None:
+    def _items(self, graph: Graph, node: ForeachNode, record: StepRecord, home: Scope, items: Sequence[Json]) -> None:
         if node.distributed and items:
             self._open(record, opening(shard_size(node.shard, len(items), record.count or 1), len(items)), None)
         else:
             self._open(record, None, Scope(record.key))
         for index, item in enumerate(items):
-            self._node(node.body, item_of(record.key, index), home, item)
+            self._node(graph, node.body, item_of(record.key, index), home, item)
 
     def _open(self, record: StepRecord, value: Json, opens: Scope | None) -> None:
         if record.outcome is Outcome.ERR:

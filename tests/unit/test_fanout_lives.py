@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -343,6 +344,23 @@ def test_what_a_deploy_has_inserted_in_front_is_skipped_in_items_of_the_next_lif
     deployed = LocalApp(App(flow.foreach(body, id="fan", **options).commit()), store=app.store, clock=app.clock)
     assert "success" == deployed.redrive("r").status
     assert [] == [seen for seen in SEEN if seen[0] == "storing"]
+
+
+@pytest.mark.parametrize("distributed", [True, False])
+def test_what_has_failed_under_a_new_name_is_tried_again(distributed: bool) -> None:
+    """Where an item before it was done under the old one."""
+    options: dict[str, Any] = {"concurrency": 1, "distributed": distributed}
+    nap = workflow("two", input=int, output=int).sleep(timedelta(hours=1), id="nap")
+    old = app_of(nap.then(shaky).commit(), where="here", **options)
+    begun(old, 2)
+    old.advance(hours=1)
+    body = nap.then(shaky, id="pay").renamed("shaky", to="pay").commit()
+    flow = workflow("fanned", input=list[int], output=Any)
+    new = LocalApp(App(flow.foreach(body, id="fan", **options).commit()), store=old.store, clock=old.clock)
+    new.advance(hours=1)
+    assert "failed" == new.run("r").result().status
+    BROKEN.clear()
+    assert ("success", [0, 10]) == ((result := new.redrive("r")).status, result.output)
 
 
 def test_no_partition_is_looked_for_of_children_that_never_had_anything() -> None:
