@@ -181,7 +181,7 @@ class Passed:
 
     def catch_up(self, records: PMap[StepKey, StepRecord], fans: Mapping[StepKey, Fan]) -> None:
         """Have every foreach item visited in which something is not as in the walk before."""
-        for key in [key for key in fans if fans[key] is not self.fans.get(key)]:
+        for key in [key for key in {**self.fans, **fans} if fans.get(key) is not self.fans.get(key)]:
             self._rouse(key)
         self.fans = fans
         changed = [] if self.seen is None else records.changed_since(self.seen)
