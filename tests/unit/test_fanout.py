@@ -18,7 +18,7 @@ from flowcore.errors import AlreadyResumed, DefinitionChanged
 from flowcore.fanout.children import PATIENCE, child_id
 from flowcore.fanout.share import touch
 from flowcore.keys import RunRef, StepKey
-from flowcore.model import RunStatus
+from flowcore.model import Outcome, RunStatus, StepRecord
 from flowcore.pace import Pace
 from flowcore.testing import Fault, FaultyStore, LocalApp, ShiftedClock, VirtualClock, WorkerDied
 from flowcore.testing.faults import Call
@@ -1270,3 +1270,56 @@ def test_a_child_that_is_handed_on_does_not_hide_that_others_of_its_items_wait()
     app.resume("r", 5, label="about-1")
     app.run_until_idle()
     assert [0, 1] == run.result().output
+
+
+def outrun(flow: Workflow[Any, Any]) -> tuple[LocalApp, StepRecord]:
+    """An App in which somebody hands in the first item as done, just before another does so as failed; and its record."""
+    run, clock, key = RunRef("default", "r"), VirtualClock(), StepKey("fan[0]")
+    at = clock.now()
+    done = StepRecord(key=key, outcome=Outcome.OK, seq=9, epoch=0, at=at, started_at=at, output=4711)
+
+    def script(call: Call) -> None:
+        if call.run == run and call.record and (call.record.key, call.record.outcome) == (key, Outcome.ERR):
+            store.inner.commit(run, 1, done, None)
+
+    store: Any = FaultyStore(MemoryStore(), script)
+    return LocalApp(App(flow), clock=clock, store=store, queue=MemoryQueue(clock)), done
+
+
+@pytest.mark.parametrize("shard", [1, 2])
+def test_an_item_that_was_done_before_it_was_given_up_has_not_failed(shard: int) -> None:
+    """Its child was canceled by hand; what the run is told of the item is what stands there."""
+    flow = fanned(ask, shard=shard)
+    app, _ = outrun(flow)
+    run = app.workflow(flow).create_run("r")
+    run.start([0, 1])
+    app.run_until_idle()
+    app.cancel(child_id("r", 1, StepKey("fan"), 0))
+    app.run_until_idle()
+    assert ("success", [4711, 1]) == (run.result().status, run.result().output)
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+@pytest.mark.parametrize("shard", [1, 2])
+def test_an_item_that_was_done_before_its_child_failed_as_a_whole_has_not_failed(shard: int, is_told: bool) -> None:
+    """Also where the join knows already that it is done."""
+    flow = fanned(shard=shard, tolerated_failures=shard - 1)
+    app, done = outrun(flow)
+    top, child = RunRef("default", "r"), RunRef("default", child_id("r", 1, StepKey("fan"), 0))
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2])
+    app.look(top)
+    head = app.store.peek(child)
+    assert head is not None
+    had_before = replace(head, version=head.version + 1, epoch=head.epoch + 1, hops=app.engine.pace.most_hops)
+    app.store.move(had_before, version=head.version)
+    if is_told:
+        app.store.commit(top, 1, done, None)
+        app.store.join(top, replace(app.store.joins(top, 1)[0], done=frozenset({0})))
+    app.look(child, deadline=app.clock.now() + timedelta(seconds=1))
+    app.run_until_idle()
+    result = run.result()
+    assert ("success", [4711, 4 if shard == 1 else None]) == (result.status, result.output)
+    assert ["fan[1]"] * (shard - 1) == [id for id, one in result.steps.items() if one.status == "failed"]
+    [join] = app.store.joins(top, 1)
+    assert frozenset(range(1, shard)) == join.failed
