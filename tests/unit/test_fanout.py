@@ -1273,7 +1273,7 @@ def test_a_child_that_is_handed_on_does_not_hide_that_others_of_its_items_wait()
 
 
 def outrun(flow: Workflow[Any, Any]) -> tuple[LocalApp, StepRecord]:
-    """An App in which somebody hands in the first item as done, just before another does so as failed; and its record."""
+    """An App in which somebody hands in the first item as done, just before it is given up; and the record of that."""
     run, clock, key = RunRef("default", "r"), VirtualClock(), StepKey("fan[0]")
     at = clock.now()
     done = StepRecord(key=key, outcome=Outcome.OK, seq=9, epoch=0, at=at, started_at=at, output=4711)
