@@ -14,22 +14,23 @@ from flowcore.arrivals import look_back as look_early
 from flowcore.authoring.graph import Graph
 from flowcore.beats import Beats
 from flowcore.core import heads
-from flowcore.core.actions import Action, Broken, Done, Ended, Finish, Gather, Park, Run, RunStep
+from flowcore.core.actions import Action, Broken, Decision, Done, Ended, Finish, Gather, Leave, Park, Run, RunStep
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import decide
 from flowcore.core.evolve import Skipped, evolve
 from flowcore.errors import BlobLost, InvalidPayload, PayloadTooLarge
-from flowcore.fanout.children import close
+from flowcore.fanout.children import close, closing_fans
 from flowcore.fanout.gather import gather, patience
 from flowcore.fanout.share import unpark
 from flowcore.fanout.whole import waits_in_children
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, StepKey
 from flowcore.ledger import Fenced, Ledger
 from flowcore.mailbox import look_back
 from flowcore.model import Head, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.notices import Notices
 from flowcore.parcels import replace
+from flowcore.pmap import PMap
 from flowcore.runner import Runner, conclude
 from flowcore.spans import Stretch, with_id
 from flowcore.tries import time_for
@@ -76,6 +77,8 @@ class Session:
         """Those to be driven in this process, because no queue brings them to another."""
         self.lacks_children = False
         """Whether children are missing that there was no time to begin."""
+        self.gathered: dict[StepKey, PMap[StepKey, StepRecord]] = {}
+        """The distributed foreaches that were looked after, and the records of the run at that time."""
 
     def run(self) -> Snapshot:
         """Turn after turn, until there is nothing left to do here."""
@@ -142,7 +145,7 @@ class Session:
         """Decide once and act on it; whether the session is over."""
         ledger = self.ledger
         ledger.catch_up()
-        decision = decide(self.graph, ledger.snapshot, ledger.now(), ledger.passed)
+        decision = self._decided()
         goes_on = bool(self.underway) or isinstance(decision, Run)
         if (goes_on and ledger.kept_back.has_question) or ledger.kept_back.is_to_be_told:
             ledger.flush()
@@ -176,6 +179,16 @@ class Session:
                 return self._finish(result)
             case _:
                 assert_never(decision)
+
+    def _decided(self) -> Decision:
+        """What comes next. Where old knowledge of children would end them, that is to look at them once more."""
+        ledger = self.ledger
+        decision = decide(self.graph, ledger.snapshot, ledger.now(), ledger.passed)
+        if old := self._long_gathered(decision):
+            fans = {key: fan for key, fan in ledger.snapshot.fans.items() if key not in old}
+            ledger.snapshot = replace(ledger.snapshot, fans=fans)
+            decision = decide(self.graph, ledger.snapshot, ledger.now(), ledger.passed)
+        return decision
 
     def _is_blocked(self, actions: tuple[Action, ...]) -> bool:
         """Whether nothing is left to do but what cannot be begun with what is stored for it."""
@@ -220,7 +233,33 @@ class Session:
             self.lacks_children = self.lacks_children or not gathered.is_complete
             if self.lacks_children and not self.underway:
                 return self._hand_on()
+        self.gathered |= dict.fromkeys((action.place.key for action in gathers), ledger.snapshot.records)
         return False
+
+    def _long_gathered(self, decision: Decision) -> set[StepKey]:
+        """The distributed foreaches that would end though an item of theirs, when last looked at, waited for an answer.
+
+        What was done here since may have taken long. An answer that was given meanwhile is to be used, and would be
+        lost with the child. Where nothing was done since, they were looked at a moment ago.
+        """
+        snapshot = self.ledger.snapshot
+        if not any(fan.parked for fan in snapshot.fans.values()):
+            return set()
+        ending: list[StepKey | None] = []
+        match decision:
+            case Finish() if not self.underway:
+                ending = [None]
+            case Run(actions, _):
+                broken = [one for one in actions if isinstance(one, Leave) and not isinstance(one.result, Done)]
+                ending = [leave.place.key for leave in broken if leave.place.key not in self.underway]
+            case _:
+                pass
+        closing = {start.key for key in ending for start in closing_fans(snapshot, key)}
+        return {
+            key
+            for key, fan in snapshot.fans.items()
+            if fan.parked and key in closing and self.gathered.get(key) is not snapshot.records
+        }
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -181,7 +181,7 @@ class Passed:
 
     def catch_up(self, records: PMap[StepKey, StepRecord], fans: Mapping[StepKey, Fan]) -> None:
         """Have every foreach item visited in which something is not as in the walk before."""
-        for key in [key for key in fans if fans[key] is not self.fans.get(key)]:
+        for key in [key for key in {**self.fans, **fans} if fans.get(key) is not self.fans.get(key)]:
             self._rouse(key)
         self.fans = fans
         changed = [] if self.seen is None else records.changed_since(self.seen)
@@ -499,7 +499,10 @@ class _Walk:
         if last is None:
             outputs = [self.records[item_of(place.key, index)].output for index in range(fan.total)]
             return self._ask(Leave(place, Done(outputs), Scope(place.key)))
-        result = _settled(self.records[item_of(place.key, told[0])], None)
+        item = self.records[item_of(place.key, told[0])]
+        result = _settled(item, None)
+        if isinstance(result, Done):
+            raise InvariantError(f"a foreach cannot end with {item.key!r}, which is {item.outcome.value!r}")
         return self._ask(Leave(place, result, Scope(place.key)))
 
     def _share(self, place: Place, node: ForeachNode, part: Part, value: Sequence[Json]) -> Result:

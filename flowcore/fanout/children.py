@@ -160,17 +160,23 @@ def take_up_children(engine: Engine, head: Head, *, here: bool, deadline: dateti
     return count
 
 
-def close(engine: Engine, graph: Graph, snapshot: Snapshot, key: StepKey | None) -> None:
-    """Cancel the children of every foreach at or inside ``key`` that is about to end; None: of the whole run."""
+def closing_fans(snapshot: Snapshot, key: StepKey | None) -> Iterator[StepRecord]:
+    """The records of the open distributed foreaches at or inside ``key``; None: of the whole run."""
+    part = snapshot.head.part
     for start in open_fans(snapshot):
-        part = snapshot.head.part
         if part is not None and not start.key.startswith(f"{part.key}["):
             continue
         if key is None or start.key == key or start.key.startswith((f"{key}/", f"{key}[", f"{key}#")):
-            joins = engine.store.joins(snapshot.head.run, snapshot.head.incarnation, start.key)
-            if joins:
-                nested = nests(graph.find(dotted(start.key)))
-                cancel_fan(engine, snapshot.head, start.key, fan_of(joins), nested=nested)
+            yield start
+
+
+def close(engine: Engine, graph: Graph, snapshot: Snapshot, key: StepKey | None) -> None:
+    """Cancel the children of every foreach at or inside ``key`` that is about to end; None: of the whole run."""
+    for start in closing_fans(snapshot, key):
+        joins = engine.store.joins(snapshot.head.run, snapshot.head.incarnation, start.key)
+        if joins:
+            nested = nests(graph.find(dotted(start.key)))
+            cancel_fan(engine, snapshot.head, start.key, fan_of(joins), nested=nested)
 
 
 def cancel_children(engine: Engine, head: Head) -> None:

@@ -24,7 +24,7 @@ from flowcore.core.fan import (
     unfinished,
 )
 from flowcore.fanout.children import ITS_RUN, PATIENCE, begun_up_to, cancel_fan, child_of, nests, open_children, unborn
-from flowcore.fanout.joins import is_of, open_joins, settled_items, tell, waits_of
+from flowcore.fanout.joins import hand_in, is_of, open_joins, settled_items, tell, waits_of
 from flowcore.fanout.whole import MOST_MERGED, read_child
 from flowcore.keys import RunRef, Scope, StepKey, dotted, item_number, item_of
 from flowcore.model import Fan, Head, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
@@ -186,6 +186,7 @@ def _park(engine: Engine, child: Head, fan: Fan) -> bool:
 def _given_up(
     engine: Engine, snapshot: Snapshot, key: StepKey, items: range, known: Mapping[StepKey, StepRecord]
 ) -> Iterator[tuple[StepKey, StepRecord]]:
+    """What becomes of the items of a canceled child: they have failed, unless they were handed in as done before."""
     head, now = snapshot.head, engine.time_of(snapshot)
     start = snapshot.records[key]
     for index in items:
@@ -194,8 +195,7 @@ def _given_up(
             message = f"the run that saw to {dotted(item)!r} was canceled"
             failure = StepFailure(type="ItemCanceled", message=message, step=dotted(item))
             record = StepRecord(key=item, outcome=Outcome.ERR, seq=1, epoch=0, at=now, started_at=now, failure=failure)
-            engine.store.commit(head.run, head.incarnation, delivered(record, start), None)
-            yield item, record
+            yield item, hand_in(engine, head.run, head.incarnation, record, start)
 
 
 def _left_waiting(

@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from flowcore.core.admit import is_abandoned, open_waits
-from flowcore.core.fan import chunk_of, is_held, missing, open_fans
+from flowcore.core.fan import chunk_of, delivered, is_held, missing, open_fans
 from flowcore.fanout.children import begun_up_to
 from flowcore.keys import RunRef, StepKey, item_number, items_around
 from flowcore.model import Join, Outcome, Part, Snapshot, StepRecord
 from flowcore.parcels import replace
+from flowcore.ports import RecordMoved
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -27,6 +28,16 @@ class Waits:
 
 
 NO_WAITS = Waits(frozenset(), frozenset())
+
+
+def hand_in(engine: Engine, run: RunRef, incarnation: int, record: StepRecord, start: StepRecord) -> StepRecord:
+    """Write an item's record into its run, once. What stands there afterwards is given back: joins are told of that.
+
+    Somebody else may have been faster, and what came of the item then is not what was to be written.
+    """
+    record = delivered(record, start)
+    written = engine.store.commit(run, incarnation, record, None)
+    return written.record if isinstance(written, RecordMoved) and written.record is not None else record
 
 
 def tell(engine: Engine, run: RunRef, join: Join, done: list[StepRecord], waits: Waits = NO_WAITS) -> Join | None:

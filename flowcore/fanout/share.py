@@ -12,7 +12,6 @@ from flowcore.core.evolve import fold
 from flowcore.core.fan import (
     chunk_of,
     decider,
-    delivered,
     fan_of,
     first_items,
     is_at_rest,
@@ -23,7 +22,7 @@ from flowcore.core.fan import (
     tolerated,
 )
 from flowcore.fanout.children import child_id, nests
-from flowcore.fanout.joins import NO_WAITS, Waits, holding, is_of, items_of, settled_items, tell, waits_of
+from flowcore.fanout.joins import NO_WAITS, Waits, hand_in, holding, is_of, items_of, settled_items, tell, waits_of
 from flowcore.keys import RunRef, dotted, item_number, item_of
 from flowcore.model import Head, Join, Outcome, Part, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
@@ -66,12 +65,17 @@ def deliver(engine: Engine, graph: Graph, snapshot: Snapshot, given_back: Head) 
         return
     run, start = RunRef(head.run.tenant, part.run), snapshot.records[part.key]
     done = [record for record in settled_items(snapshot.records.values()) if _is_in(part, record)]
-    done += _never_done(part, done, snapshot, given_back)
+    left = _never_done(part, done, snapshot, given_back)
     now = max(given_back.updated_at, head.updated_at)
-    told = _told_before(engine, graph, snapshot, part, done)
-    for record in done:
-        if not any(item_number(record.key) in join.done for join in told):
-            engine.store.commit(run, head.incarnation, delivered(record, start), None)
+    told = _told_before(engine, graph, snapshot, part, [*done, *left])
+    done = [
+        record
+        if any(item_number(record.key) in join.done for join in told)
+        else hand_in(engine, run, head.incarnation, record, start)
+        for record in done
+    ]
+    # That the run knows an item is done does not say that it has failed: another worker may have brought it to its end.
+    done += [hand_in(engine, run, head.incarnation, record, start) for record in left]
     waits = NO_WAITS if given_back.waiting_since is None else waits_of(engine, snapshot, part, now)
     gone = _no_longer(part, done, told, waits) if given_back.status in _IDLE else ()  # only then it tells of all waits
     no_longer = [engine.store.join(run, join, unparked=items) for join, items in gone]

@@ -8,6 +8,7 @@ import pytest
 
 from flowcore.core.actions import Broken, Decision, Done, Ended, Finish, Park, Run
 from flowcore.core.decide import MOST_AT_ONCE, decide
+from flowcore.errors import InvariantError
 from flowcore.keys import StepKey
 from flowcore.model import Fan, Outcome, Part, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
@@ -116,3 +117,11 @@ def test_a_child_is_found_behind_more_items_than_one_worker_sees_to_at_once() ->
     share = Part(run="top", key=deep, first=0, stop=1, top="top")
     run = a_run(*records, definition=graph.fingerprint, part=share)
     assert [("RunStep", f"{deep}[0]", MOST_AT_ONCE)] == asked(decide(graph, run, NOW))
+
+
+@pytest.mark.parametrize("known", ["failed", "bailed"])
+def test_a_fan_does_not_end_with_an_item_that_has_succeeded(known: str) -> None:
+    """The output of one item passes for that of the whole foreach nowhere."""
+    run = fanned(*items(Outcome.OK, Outcome.OK, Outcome.OK), done={0, 1, 2}, **{known: {0}})
+    with pytest.raises(InvariantError, match=r"cannot end with 'fan\[0\]'"):
+        decide(GRAPH, run, NOW)

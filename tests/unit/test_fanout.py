@@ -18,7 +18,7 @@ from flowcore.errors import AlreadyResumed, DefinitionChanged
 from flowcore.fanout.children import PATIENCE, child_id
 from flowcore.fanout.share import touch
 from flowcore.keys import RunRef, StepKey
-from flowcore.model import RunStatus
+from flowcore.model import Outcome, RunStatus, StepRecord
 from flowcore.pace import Pace
 from flowcore.testing import Fault, FaultyStore, LocalApp, ShiftedClock, VirtualClock, WorkerDied
 from flowcore.testing.faults import Call
@@ -879,9 +879,9 @@ def fails_anyway(value: Any) -> int:
     raise ValueError(f"{value} is no good")
 
 
-def beside_a_failure(fan: Workflow[Any, Any]) -> Workflow[Any, Any]:
+def beside_a_failure(fan: Workflow[Any, Any], failing: Any = fails_anyway) -> Workflow[Any, Any]:
     """A foreach, and beside it something that fails after a minute."""
-    later = workflow("later", input=Any, output=int).sleep(timedelta(minutes=1), id="nap").then(fails_anyway).commit()
+    later = workflow("later", input=Any, output=int).sleep(timedelta(minutes=1), id="nap").then(failing).commit()
     return workflow("beside", input=Any, output=dict[str, Any]).parallel(fan, later).commit()
 
 
@@ -911,6 +911,72 @@ def test_an_answer_deep_inside_is_used_though_the_run_fails_beside_it() -> None:
     app.deliver("r")
     app.run_until_idle()
     assert ("failed", [5]) == (run.result().status, SEEN["told"])
+
+
+def answering_meanwhile(is_driven: bool) -> tuple[Any, list[LocalApp]]:
+    """A step that fails after it has taken long enough for somebody to answer; and where that one finds the App."""
+    apps: list[LocalApp] = []
+
+    @step
+    def takes_long(value: Any) -> int:
+        [app] = apps
+        queue: Any = app.queue
+        other = LocalApp(app, store=app.store, clock=app.clock, queue=queue)
+        other.resume("r", 5, label="about-0")
+        if is_driven:
+            other.look(RunRef("default", child_of_item(other, 0)))
+        raise ValueError("all for nothing")
+
+    return takes_long, apps
+
+
+def child_of_item(app: LocalApp, first: int) -> str:
+    """The only child that begins with that item."""
+    [child] = {
+        head.run.id
+        for item in items(app)
+        if (head := app.store.peek(RunRef("default", item["pk"]["S"].rsplit("#", 1)[1]))) is not None
+        and head.part is not None
+        and head.part.first == first
+    }
+    return child
+
+
+def asks_and_naps() -> Workflow[Any, Any]:
+    """An item with something left to do after its answer and a pause."""
+    asks = workflow("asks", input=int, output=int).then(ask_once).sleep(timedelta(minutes=1), id="pause")
+    return asks.then(double).commit()
+
+
+@pytest.mark.parametrize("is_driven", [False, True])
+@pytest.mark.parametrize("distributed", [False, True])
+def test_an_item_that_is_answered_while_a_step_beside_it_fails_comes_to_its_end(
+    distributed: bool, is_driven: bool
+) -> None:
+    """The worker that ends the run has looked at the item before it was answered."""
+    takes_long, apps = answering_meanwhile(is_driven and distributed)
+    flow = beside_a_failure(fanned(asks_and_naps(), distributed=distributed, concurrency=2), takes_long)
+    app, run, _ = ran(flow, [1, 2], "queue")
+    apps.append(app)
+    app.advance(minutes=10)
+    result = run.result()
+    assert ("failed", "all for nothing") == (result.status, result.error and result.error.message)
+    assert ([5], "success") == (SEEN["told"], result.steps["fanned.fan[0].double"].status)
+
+
+@pytest.mark.parametrize("is_driven", [False, True])
+def test_an_item_that_is_answered_while_what_it_lies_in_fails_comes_to_its_end(is_driven: bool) -> None:
+    """Also where the run goes on without what has failed."""
+    takes_long, apps = answering_meanwhile(is_driven)
+    around = beside_a_failure(fanned(asks_and_naps(), concurrency=2), takes_long)
+    outer = workflow("outer", input=list[list[int]], output=list[Any])
+    flow = outer.foreach(around, id="plain", tolerated_failures=1).commit()
+    app, run, _ = ran(flow, [[1, 2]], "queue")
+    apps.append(app)
+    app.advance(minutes=10)
+    result = run.result()
+    assert ("success", [None]) == (result.status, result.output)
+    assert ([5], "success") == (SEEN["told"], result.steps["plain[0].fanned.fan[0].double"].status)
 
 
 def naps(number: int) -> timedelta:
@@ -1204,3 +1270,56 @@ def test_a_child_that_is_handed_on_does_not_hide_that_others_of_its_items_wait()
     app.resume("r", 5, label="about-1")
     app.run_until_idle()
     assert [0, 1] == run.result().output
+
+
+def outrun(flow: Workflow[Any, Any]) -> tuple[LocalApp, StepRecord]:
+    """An App in which somebody hands in the first item as done, just before it is given up; and the record of that."""
+    run, clock, key = RunRef("default", "r"), VirtualClock(), StepKey("fan[0]")
+    at = clock.now()
+    done = StepRecord(key=key, outcome=Outcome.OK, seq=9, epoch=0, at=at, started_at=at, output=4711)
+
+    def script(call: Call) -> None:
+        if call.run == run and call.record and (call.record.key, call.record.outcome) == (key, Outcome.ERR):
+            store.inner.commit(run, 1, done, None)
+
+    store: Any = FaultyStore(MemoryStore(), script)
+    return LocalApp(App(flow), clock=clock, store=store, queue=MemoryQueue(clock)), done
+
+
+@pytest.mark.parametrize("shard", [1, 2])
+def test_an_item_that_was_done_before_it_was_given_up_has_not_failed(shard: int) -> None:
+    """Its child was canceled by hand; what the run is told of the item is what stands there."""
+    flow = fanned(ask, shard=shard)
+    app, _ = outrun(flow)
+    run = app.workflow(flow).create_run("r")
+    run.start([0, 1])
+    app.run_until_idle()
+    app.cancel(child_id("r", 1, StepKey("fan"), 0))
+    app.run_until_idle()
+    assert ("success", [4711, 1]) == (run.result().status, run.result().output)
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+@pytest.mark.parametrize("shard", [1, 2])
+def test_an_item_that_was_done_before_its_child_failed_as_a_whole_has_not_failed(shard: int, is_told: bool) -> None:
+    """Also where the join knows already that it is done."""
+    flow = fanned(shard=shard, tolerated_failures=shard - 1)
+    app, done = outrun(flow)
+    top, child = RunRef("default", "r"), RunRef("default", child_id("r", 1, StepKey("fan"), 0))
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2])
+    app.look(top)
+    head = app.store.peek(child)
+    assert head is not None
+    had_before = replace(head, version=head.version + 1, epoch=head.epoch + 1, hops=app.engine.pace.most_hops)
+    app.store.move(had_before, version=head.version)
+    if is_told:
+        app.store.commit(top, 1, done, None)
+        app.store.join(top, replace(app.store.joins(top, 1)[0], done=frozenset({0})))
+    app.look(child, deadline=app.clock.now() + timedelta(seconds=1))
+    app.run_until_idle()
+    result = run.result()
+    assert ("success", [4711, 4 if shard == 1 else None]) == (result.status, result.output)
+    assert ["fan[1]"] * (shard - 1) == [id for id, one in result.steps.items() if one.status == "failed"]
+    [join] = app.store.joins(top, 1)
+    assert frozenset(range(1, shard)) == join.failed
