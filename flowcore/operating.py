@@ -20,7 +20,7 @@ from flowcore.keys import RunRef
 from flowcore.model import Head, Json, RunStatus, Snapshot
 from flowcore.parcels import replace
 from flowcore.ports import Written
-from flowcore.redrive import begin_life
+from flowcore.redrive import begin_life, listen
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -152,6 +152,7 @@ def fork(
     begin_life(engine, snapshot.with_head(head), [replace(record, epoch=0) for record in records])
     if engine.store.start(head) is not None:
         raise RunExists(new.id, head.workflow)
+    listen(engine, head, records)  # again: an event that met them before there was a run took them for left behind
     return engine.looked_at(head, here=here, deadline=deadline)
 
 

@@ -6,7 +6,7 @@ dies in between leaves a failed run, and records that nobody will read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from flowcore.fanout.children import homes_of
 from flowcore.fanout.joins import open_joins, settled_items
 from flowcore.keys import RunRef, StepKey, dotted, parent_of
 from flowcore.mailbox import listeners_of
-from flowcore.model import Outcome, RunStatus, Snapshot, StepRecord
+from flowcore.model import Head, Outcome, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
 from flowcore.ports import Written
 
@@ -69,12 +69,18 @@ def begin_life(engine: Engine, snapshot: Snapshot, records: list[StepRecord]) ->
             joins = chunks(start.key, head.incarnation, total, shard)
             open_joins(engine, home, joins, items.get(start.key, ()))
     for record in records:
-        for listener in listeners_of(head, record):
-            engine.store.listen(listener)
+        listen(engine, head, [record])
         for home in homes_of(head, every, record.key):
             # Which worker of another run wrote what says nothing about how a child's own will fare.
             own = record if home == head.run else replace(record, epoch=0)
             engine.store.commit(home, head.incarnation, own, None)
+
+
+def listen(engine: Engine, head: Head, records: Iterable[StepRecord]) -> None:
+    """Have the waits among ``records`` be told of their events."""
+    for record in records:
+        for listener in listeners_of(head, record):
+            engine.store.listen(listener)
 
 
 def _entered(graph: Graph, records: list[StepRecord]) -> list[StepRecord]:
