@@ -31,6 +31,7 @@ from flowcore.errors import (
     SettingsError,
     WorkflowNotFound,
 )
+from flowcore.fanout.children import queued_children
 from flowcore.hints import Hints, sweep
 from flowcore.keys import LONGEST_NAME, RunRef, event_mistake, is_name, is_run_id, key_mistake
 from flowcore.mailbox import receipt_of, send
@@ -499,14 +500,16 @@ class App:
     def hint(self, run_id: str) -> None:
         """Have a run looked at now: one that a transaction of yours has started or answered with its items.
 
-        With a queue a worker is asked to, without one the run is driven here. A hint that is lost, or never given, is
-        made up for by the sweeper. Harmless where there is no such run, or nothing to do in it.
+        With a queue a worker is asked to, without one the run is driven here; so are the items of a distributed foreach
+        that wait for a worker, at a read for each child that is not done. A hint that is lost, or never given, is made
+        up for by the sweeper. Harmless where there is no such run, or nothing to do in it.
         """
         run = RunRef(self.tenant, run_id)
-        if self.queue is None:
-            self.engine.look(run)
-        else:
-            self.engine.hints.send(run, at=self.clock.now(), version=0)
+        for one in (*queued_children(self.engine, run), run):
+            if self.queue is None:
+                self.engine.look(one)
+            else:
+                self.engine.hints.send(one, at=self.clock.now(), version=0)
 
     def overdue(self, by: timedelta = OVERDUE, *, limit: int = 1000) -> int:
         """How many runs, of all tenants, somebody should have looked at longer ago than ``by``; counts up to ``limit``.

@@ -345,7 +345,7 @@ class UnknownField(RequestError):
 
 
 class StillRunning(RequestError):
-    """A worker drives the run at this moment; what was asked needs it to stand still."""
+    """A worker drives the run, or a child of it, at this moment; what was asked needs it to stand still."""
 
     code = "still-running"
 

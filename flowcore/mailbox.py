@@ -31,7 +31,7 @@ from flowcore.errors import (
 )
 from flowcore.fanout.children import child_at
 from flowcore.fanout.share import touch
-from flowcore.keys import RunRef, dotted
+from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.model import (
     EventReceipt,
     Head,
@@ -275,20 +275,33 @@ def _holder(engine: Engine, listener: Listener) -> Snapshot:
 def _is_over(engine: Engine, listener: Listener) -> bool:
     """Whether the wait will never be open (again): only then may nobody listen for it any more.
 
-    A wait that has no record yet may be about to get one: its worker listens before it commits. What is around it must
-    go on, though: the records inside what is over are not read, and a child whose run needs it no more has ended or
-    will. Another worker may have listened for the same wait at another instant: it is the same listener.
+    A wait that has no record yet may be about to get one: its worker listens before it commits. So does who begins a
+    new life of the run, before its head tells of that, and in it before there are children. What is around the wait
+    must go on, though: the records inside what is over are not read, and a child whose run needs it no more has ended
+    or will. Another worker may have listened for the same wait at another instant: it is the same listener.
     """
+    key, incarnation = wait_place(listener.wait)
     try:
-        snapshot = _holder(engine, listener)
+        snapshot = engine.as_it_stands(listener.run, everything=False)
+        if incarnation > snapshot.head.incarnation:
+            return False
+        while not _is_closed(snapshot, key, incarnation) and (child := child_at(snapshot, key)) is not None:
+            if engine.store.peek(child) is None:
+                return False
+            snapshot = engine.as_it_stands(child, everything=False)
     except RunNotFound:
         return True
-    key, incarnation = wait_place(listener.wait)
-    if snapshot.head.is_terminal or incarnation != snapshot.head.incarnation or is_past(snapshot, key):
+    if _is_closed(snapshot, key, incarnation):
         return True
     record = snapshot.records.get(key)
     open_ = [] if record is None else listeners_of(snapshot.head, record)
     return record is not None and not any((o.topic, o.wait) == (listener.topic, listener.wait) for o in open_)
+
+
+def _is_closed(snapshot: Snapshot, key: StepKey, incarnation: int) -> bool:
+    """Whether nothing at the place, in that life, can happen any more in a run or child."""
+    head = snapshot.head
+    return head.is_terminal or incarnation != head.incarnation or is_past(snapshot, key)
 
 
 def _told(engine: Engine, standing: Sent, began: str | None) -> EventReceipt:

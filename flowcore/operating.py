@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 from flowcore import receipts
 from flowcore.authoring.graph import Graph
 from flowcore.core import heads
+from flowcore.core.admit import open_waits
 from flowcore.core.early import unasked
+from flowcore.core.receipts import of_run
 from flowcore.core.rewind import Given, rewound
 from flowcore.errors import ConflictError, NotActive, NotBlocked, RunExists, StillRunning
-from flowcore.fanout.children import cancel_children, take_up_children
+from flowcore.fanout.children import cancel_children, open_children, take_up_children
 from flowcore.keys import RunRef
-from flowcore.model import Head, Json, RunStatus, Snapshot
+from flowcore.model import Head, Json, Outcome, Receipt, RunStatus, Snapshot, wait_id
 from flowcore.parcels import replace
 from flowcore.ports import Written
-from flowcore.redrive import begin_life
+from flowcore.redrive import begin_life, listen
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -101,14 +103,16 @@ def time_travel(
 ) -> Snapshot:
     """Begin the run anew at ``step``, in a new incarnation with suspensions of its own.
 
-    Answers that came early and wait for their step go on waiting.
+    Answers that came early and wait for their step go on waiting. Just before the head tells of the new life it is
+    looked whether anybody was heard since the run was read: a vote, and an answer to a child, move no head of the run.
+    One that is written between this look and the head is lost with the old life.
 
-    Raises: RunNotFound, PartOfRun, StillRunning, UnknownStep, NotRecorded, InvalidPayload; the run is untouched then.
+    Raises: RunNotFound, PartOfRun, StillRunning, UnknownStep, NotRecorded, InvalidPayload; ConflictError when the run
+        has moved meanwhile. The run is untouched then.
     """
-    snapshot = engine.read(run, which="unfinished")
+    seen = snapshot = engine.read(run, which="unfinished")
     head, now = engine.whole_run(snapshot.head), engine.time_of(snapshot)
-    if head.status is RunStatus.RUNNING and head.lease_until is not None and head.lease_until > now:
-        raise StillRunning(run.id, "travel in time")
+    _refuse_driven(engine, head, now)
     graph, snapshot = engine.met(snapshot)
     step, outputs = _called_here(graph, step, outputs)
     records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
@@ -116,6 +120,10 @@ def time_travel(
     moved = replace(heads.reborn(head, now, engine.next_life(head)), definition=graph.fingerprint)
     receipts.remember(engine, head, snapshot.records.values())
     begin_life(engine, snapshot.with_head(moved), records)
+    if not head.is_terminal and (graph.fans_out or open_waits(seen)):
+        _refuse_driven(engine, head, now)
+        if _heard(engine.read(run, which="unfinished")) != _heard(seen):
+            raise _moved_meanwhile(run)
     _moved_to(engine, moved, version=head.version)
     if graph.fans_out:  # no other life names them again; whoever dies here leaves children that nobody listens to
         cancel_children(engine, head)
@@ -153,6 +161,7 @@ def fork(
     begin_life(engine, snapshot.with_head(head), records)
     if engine.store.start(head) is not None:
         raise RunExists(new.id, head.workflow)
+    listen(engine, head, records)  # again: an event that met them before there was a run took them for left behind
     return engine.looked_at(head, here=here, deadline=deadline)
 
 
@@ -167,7 +176,26 @@ def _accepted(graph: Graph, step: str, given: Given | None) -> Given | None:
 def _moved_to(engine: Engine, moved: Head, *, version: int) -> None:
     """Write the head an operator wants, if nobody wrote meanwhile. Raises: ConflictError."""
     if not isinstance(engine.store.move(moved, version=version), Written):
-        raise ConflictError(f"Run {moved.run.id!r} moved meanwhile. Look at it again and repeat what you asked for.")
+        raise _moved_meanwhile(moved.run)
+
+
+def _moved_meanwhile(run: RunRef) -> ConflictError:
+    return ConflictError(f"Run {run.id!r} moved meanwhile. Look at it again and repeat what you asked for.")
+
+
+def _refuse_driven(engine: Engine, head: Head, now: datetime) -> None:
+    """Raises: StillRunning when a worker holds the run, or a child of it: it would do what a new life does as well."""
+    graph = engine.graphs.get(head.workflow)
+    for one in (head, *(open_children(engine, head) if graph is not None and graph.fans_out else ())):
+        if one.status is RunStatus.RUNNING and one.lease_until is not None and one.lease_until > now:
+            raise StillRunning(head.run.id, "travel in time")
+
+
+def _heard(snapshot: Snapshot) -> tuple[list[Receipt], list[str]]:
+    """Everybody who was heard in a run and its children, and which suspensions go on waiting."""
+    records, incarnation = snapshot.records.values(), snapshot.head.incarnation
+    waits = [wait_id(record, incarnation) for record in records if record.outcome is Outcome.SUSP]
+    return of_run(snapshot), sorted(waits)
 
 
 def _called_here(graph: Graph, step: str, outputs: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]]:

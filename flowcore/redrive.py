@@ -6,7 +6,7 @@ dies in between leaves a failed run, and records that nobody will read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from flowcore.fanout.children import home_of
 from flowcore.fanout.joins import open_joins, settled_items
 from flowcore.keys import RunRef, StepKey, dotted, item_number, parent_of
 from flowcore.mailbox import listeners_of
-from flowcore.model import NO_CHANGE, Outcome, RunStatus, Snapshot, StepRecord
+from flowcore.model import NO_CHANGE, Head, Outcome, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
 from flowcore.ports import Written
 
@@ -69,8 +69,7 @@ def begin_life(engine: Engine, snapshot: Snapshot, records: list[StepRecord]) ->
             joins = chunks(start.key, head.incarnation, total, shard)
             open_joins(engine, home, joins, items.get(start.key, ()))
     for record in records:
-        for listener in listeners_of(head, record):
-            engine.store.listen(listener)
+        listen(engine, head, [record])
         home, child = home_of(head, every, record.key)
         # Which worker of another life or run wrote what says nothing about how those of this one will fare.
         own = replace(_in_order(record, every), epoch=0)
@@ -84,6 +83,13 @@ def _in_order(record: StepRecord, every: Mapping[StepKey, StepRecord]) -> StepRe
     start = every.get(parent_of(record.key))
     is_item = record.is_settled and item_number(record.key) is not None
     return delivered(record, start) if is_item and start is not None and shard_of(start) is not None else record
+
+
+def listen(engine: Engine, head: Head, records: Iterable[StepRecord]) -> None:
+    """Have the waits among ``records`` be told of their events."""
+    for record in records:
+        for listener in listeners_of(head, record):
+            engine.store.listen(listener)
 
 
 def _entered(graph: Graph, records: list[StepRecord]) -> list[StepRecord]:

@@ -371,8 +371,9 @@ class Run(Generic[In, Out]):
             input: of that step; left out, what stands before it. Entries in front without an output are skipped then.
             context: outputs of entries in front of it, by dotted id.
             per_step: run that one step, then pause.
-        Raises: RunNotFound, PartOfRun, StillRunning, UnknownStep, NotRecorded, InvalidPayload. The run is untouched
-            then.
+        Raises: RunNotFound, PartOfRun, UnknownStep, NotRecorded, InvalidPayload; StillRunning while a worker has the
+            run, or a child of it, in hand; ConflictError when it has moved, or somebody was heard in it, meanwhile. The
+            run is untouched then.
         """
         here, deadline = self._pace(None)
         snapshot = operating.time_travel(

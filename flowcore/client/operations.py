@@ -267,7 +267,7 @@ def time_travel(
 ) -> Call[RunResult[Any]]:
     """Begin a run anew at ``step``; arguments as for ``Run.time_travel``.
 
-    Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload.
+    Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload, ConflictError.
     """
     return _changed("time-travel", run_id, plain("input", _beginning(step, input, context=context)))
 

@@ -135,6 +135,15 @@ def open_children(engine: Engine, head: Head) -> Iterator[Head]:
                 yield from open_children(engine, child)
 
 
+def queued_children(engine: Engine, run: RunRef) -> list[RunRef]:
+    """The children of a run that wait for a worker: an answer in a transaction of its giver's own moves only these."""
+    graphs = engine.graphs
+    head = engine.store.peek(run) if any(graph.fans_out for graph in graphs.values()) else None
+    if head is None or head.is_terminal or (head.workflow in graphs and not graphs[head.workflow].fans_out):
+        return []
+    return [child.run for child in open_children(engine, head) if child.status is RunStatus.QUEUED]
+
+
 def put_off(child: Head, now: datetime) -> Head:
     """A child whose run an operator has stopped looks again after a while, if nobody has it look before."""
     return heads.parked(child, now, RunStatus.WAITING, now + PATIENCE)

@@ -134,6 +134,24 @@ def test_items_of_a_foreach_are_answered_one_by_one(client: Any, store: Store) -
     assert ["approve[0]"] == [".".join(wait.path) for wait in run.result().waits]
 
 
+@pytest.mark.parametrize("where", ["here", "queue"])
+def test_an_item_that_a_child_sees_to_is_driven_after_a_hint(client: Any, store: Store, where: str) -> None:
+    """The caller's transaction moves the child alone, and names the run alone in its hint."""
+    clock = VirtualClock()
+    flow = a_workflow(lambda w: w.foreach(approve, concurrency=9, distributed=True, shard=1))
+    queue = MemoryQueue(clock) if where == "queue" else None
+    app = LocalApp(App(flow), store=store, clock=clock, queue=queue)
+    run = app.workflow("flow").create_run("r-1")
+    run.start([1, 2])
+    app.run_until_idle()
+    for index, left in ((1, ["approve[0]"]), (0, [])):
+        client.transact_write_items(TransactItems=run.resume_items(True, index=index))
+        app.hint("r-1")
+        app.run_until_idle()
+        assert left == [".".join(wait.path) for wait in run.result().waits]
+    assert ["1: True", "2: True"] == run.result().output
+
+
 def test_with_a_queue_a_hint_is_a_message(client: Any, store: Store) -> None:
     """And the items alone are none."""
     clock = VirtualClock()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from flowcore import App, StepContext, Workflow, step, workflow
-from flowcore.adapters.memory import MemoryQueue
+from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.core import heads
 from flowcore.core.redrive import redriven
-from flowcore.errors import PartOfRun
+from flowcore.errors import ConflictError, PartOfRun, RequestError, StillRunning
 from flowcore.fanout.children import child_id
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.redrive import begin_life
-from flowcore.testing import FaultyStore, LocalApp, VirtualClock
+from flowcore.testing import FaultyStore, LocalApp, VirtualClock, WorkerDied
+from flowcore.testing.faults import Call
 
 SEEN: list[Any] = []
 BROKEN: set[int] = set()
@@ -258,6 +260,115 @@ def test_an_arm_that_is_a_fan_stays_as_it_is_where_another_begins_anew(where: st
         assert [0, 1] == [wait.index for wait in new.result().waits]
         found.append(sorted(SEEN, key=str))
     assert found[0] == found[1]
+
+
+@step
+def voting(number: int, ctx: StepContext[bool, int]) -> int:
+    """Asks three people, of whom two must agree."""
+    if ctx.resume_data is None:
+        ctx.suspend(number, approvers=["ada", "bob", "eve"], quorum=2)
+    return number
+
+
+def an_answer(run: Any, kind: str, index: int | None) -> str:
+    """What whoever answers is told: the verdict, or how it was refused."""
+    try:
+        if kind == "delegated":
+            return str(run.delegate(by="ada", to="zoe", index=index).receipt.verdict)
+        data, who = (5, {}) if kind == "applied" else (True, {"by": "ada"})
+        return str(run.resume(data, index=index, **who).receipt.verdict)
+    except RequestError as error:
+        return error.code
+
+
+@pytest.mark.parametrize("kind", ["applied", "counted", "delegated"])
+@pytest.mark.parametrize("how", [None, {}, {"distributed": True}], ids=["alone", "plain", "distributed"])
+def test_time_travel_loses_no_answer_that_comes_before_its_last_look(how: dict[str, Any] | None, kind: str) -> None:
+    """Whoever is told that he was heard at any call of it is not asked again, or nothing has travelled."""
+    body, index = asking if kind == "applied" else voting, None if how is None else 1
+    arm: Any = workflow("beside", input=list[int], output=Any)
+    if how is None:
+        arm = arm.map(lambda numbers: numbers[-1], id="last").then(body).commit()
+    else:
+        arm = arm.foreach(body, id="fan", concurrency=9, **how).commit()
+    flow: Any = workflow("fanned", input=list[int], output=Any)
+    flow = flow.parallel(arm, count, id="arms").commit()
+    ends, number = set(), 0
+    while True:
+        number += 1
+        app, told, has_travelled = travelled(flow, number, kind, index)
+        if told is None:
+            break
+        ends.add((told, has_travelled))
+        if told != kind:
+            continue
+        run: Any = app.run("r")
+        waits = [wait for wait in run.result().waits if wait.index == index]
+        assert kind in {receipt.verdict for receipt in run.receipts()}, f"at call {number}"
+        if kind == "applied":
+            assert [] == waits, f"asked again, at call {number}"
+        elif kind == "delegated":
+            assert [{"ada": "zoe"}] == [dict(wait.delegated) for wait in waits], f"at call {number}"
+        else:
+            voted = run.resume(True, by="bob", index=index)
+            assert "applied" == voted.receipt.verdict, f"at call {number}"
+    assert {(kind, True), (kind, False)} <= ends
+
+
+def travelled(flow: Any, number: int, kind: str, index: int | None) -> tuple[LocalApp, str | None, bool]:
+    """Time travel beside questions, of which one is answered at the call of that number to the store.
+
+    Afterwards, with what whoever answered was told (None: there were not so many calls), and whether it came about. At
+    the write of the head itself, which is after the last look, nobody answers.
+    """
+    store, clock = MemoryStore(), VirtualClock()
+    queue, told = MemoryQueue(clock), []
+    other = LocalApp(App(flow), store=store, clock=clock, queue=queue)
+    begun(other, 2)
+    BROKEN.clear()
+
+    def answers(call: Call) -> None:
+        if call.number == number:
+            told.append("nobody" if call.verb == "move" else an_answer(other.run("r"), kind, index))
+
+    app = LocalApp(App(flow), store=FaultyStore(store, answers), clock=clock, queue=queue)
+    with suppress(ConflictError):
+        app.run("r").time_travel("count")
+    head = store.peek(RunRef("default", "r"))
+    other.run_until_idle()
+    return other, told[0] if told else None, head is not None and head.incarnation > 1
+
+
+def test_a_run_one_of_whose_items_is_driven_cannot_travel() -> None:
+    """What that worker does meanwhile would be done again, under another key."""
+    told: list[Any] = []
+
+    @step
+    def travels(number: int) -> int:
+        if not told:
+            with pytest.raises(StillRunning) as error:
+                app.run("r").time_travel("fan")
+            told.append(error.value)
+        return number
+
+    app = app_of(travels, where="queue", shard=1)
+    run = begun(app, 2)
+    assert (1, "success") == (len(told), run.result().status)
+
+
+def test_a_run_travels_whose_item_a_dead_worker_holds() -> None:
+    """Once that worker's lease is over."""
+    app = app_of(first, where="queue", shard=1)
+    app.crash_before("fan")
+    with suppress(WorkerDied):
+        begun(app, 2)
+    run = app.run("r")
+    with pytest.raises(StillRunning):
+        run.time_travel("fan")
+    app.clock.forward(timedelta(hours=1))
+    run.time_travel("fan")
+    app.run_until_idle()
+    assert [0, 1] == run.result().output
 
 
 def test_a_new_life_that_came_to_nothing_leaves_nothing_behind() -> None:

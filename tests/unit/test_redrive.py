@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from flowcore import App, StepContext, create_step, step, workflow
-from flowcore.adapters.memory import MemoryQueue
+from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.core.redrive import redriven
 from flowcore.errors import DefinitionChanged, NotFailed, RunFinished, RunNotFound
 from flowcore.model import Outcome, RunStatus
 from flowcore.pace import Pace
 from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing.faults import Call, FaultyStore
+from flowcore.testing.invariants import WatchedStore
 from tests.builders import NOW, a_graph, a_record, a_run, a_workflow, an_answer
 
 CALLS: list[Any] = []
@@ -438,6 +440,48 @@ def test_a_wait_for_an_event_is_told_of_it_in_the_new_life(verb: str) -> None:
 
     assert "applied" == app.send_event("paid", "1", 5).verdict
     assert {"second": 2, "waiting": 5} == app.run(again.run_id).result().output
+
+
+@pytest.mark.parametrize("instant", ["listen", "commit", "head", "worker"])
+@pytest.mark.parametrize("how", [None, {}, {"distributed": True}], ids=["arms", "items", "distributed"])
+@pytest.mark.parametrize("verb", ["redrive", "time_travel", "fork"])
+def test_an_event_that_comes_while_a_life_begins_leaves_the_other_waits_listening(
+    verb: str, how: dict[str, Any] | None, instant: str
+) -> None:
+    """Two wait for the same: one takes what came before there was anybody to take it, the other one the next."""
+    store, clock, told = WatchedStore(MemoryStore()), VirtualClock(), []
+    queue = MemoryQueue(clock)
+    waits: Any = workflow("waits", input=int)
+    if how is None:
+        waits = waits.parallel(waiting(), waiting().clone(id="as-well"), id="both")
+    else:
+        waits = waits.map(lambda number: [number, number], id="both").foreach(waiting(), concurrency=2, **how)
+    flow = workflow("flow", input=int).parallel(second, waits.commit()).commit()
+    other = served(flow, store=store, clock=clock, queue=queue)
+    run = other.workflow("flow").create_run("r")
+    BROKEN.add(1)
+    run.start(1)
+    other.run_until_idle()
+    assert "failed" == run.result().status
+    BROKEN.clear()
+
+    def comes(call: Call) -> None:
+        verb_ = {"move": "head", "start": "head"}.get(call.verb, call.verb)
+        if verb_ == instant and not told:
+            told.append(other.send_event("paid", "1", 5).verdict)
+
+    app = served(flow, store=FaultyStore(store, comes), clock=clock, queue=queue)
+    old = app.run("r")
+    again = old.redrive() if verb == "redrive" else getattr(old, verb)("second")
+    if not told:
+        comes(Call(number=0, verb=instant))  # before any worker has seen the new life
+    is_there = instant == "worker" and how != {"distributed": True}
+    assert ["applied" if is_there else "buffered"] == told
+    other.run_until_idle()
+    assert "suspended" == other.run(again.run_id).result().status
+    assert "applied" == other.send_event("paid", "1", 6).verdict
+    other.run_until_idle()
+    assert "success" == other.run(again.run_id).result().status
 
 
 def waiting() -> Any:
