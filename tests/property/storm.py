@@ -45,6 +45,7 @@ TURNS = 3_000
 """Far more than any sample needs, though every stale hint takes one: a run that is not over by then is stuck."""
 MOST_CLAIMS_IN_A_ROW = 3
 """Without a write in between that tells of progress; more than five are a poisonous step, and rightly given up."""
+READS_TO_A_WRITE = 4
 STRIKES = (Fault.DIES_BEFORE, Fault.DIES_AFTER, Fault.FAILS, Fault.REPLY_LOST)
 """What may become of one call; that others write in between, the interludes see to."""
 
@@ -92,8 +93,8 @@ class Storm:
         self.store = store or MemoryStore()
         graph = self.sample.workflow.compiled
         self.watched = WatchedStore(self.store, {graph.id: graph})
-        self.claims: Counter[RunRef | None] = Counter()
-        """Of each run, children too: how often in a row it was taken up without progress."""
+        self.runs: set[RunRef] = set()
+        """The run and its children, as far as anybody has asked for them."""
         self.depth = 0
         self.calm_down = False
         self.is_undisturbed = False
@@ -131,36 +132,33 @@ class Storm:
     # -- what goes wrong --------------------------------------------------------------------------------------------
 
     def _script(self, call: Call) -> Fault | None:
-        if call.verb not in WRITES or self.calm_down:
+        if self.calm_down:
+            return None
+        if call.run is not None:
+            self.runs.add(call.run)
+        if call.verb not in WRITES:
+            self._interlude(call, self.weather.interludes / READS_TO_A_WRITE)
             return None
         self._time_passes()
-        if self._bears_more():
-            self._interlude(call)
-        self.claims[call.run] += call.verb in ("start", "claim", "resume")
-        fault = self._fault() if self._bears_more() else None
-        if _tells_of_progress(call) and fault not in (Fault.FAILS, Fault.DIES_BEFORE):
-            del self.claims[call.run]
-        return fault
+        self._interlude(call, self.weather.interludes)
+        if self.chance.random() < self.weather.faults and self._bears_more():
+            return self.chance.choice(STRIKES)
+        return None
 
     def _bears_more(self) -> bool:
         """Whether no run would be given up; who dies at a call for one run may have held another."""
-        return all(count < MOST_CLAIMS_IN_A_ROW for count in self.claims.values())
-
-    def _fault(self) -> Fault | None:
-        return self.chance.choice(STRIKES) if self.chance.random() < self.weather.faults else None
+        heads = (self.watched.peek(run) for run in self.runs)
+        return all(head is None or head.is_terminal or head.attempts < MOST_CLAIMS_IN_A_ROW for head in heads)
 
     def _time_passes(self) -> None:
         if self.weather.short_lived:
             self.clock.forward(seconds=self.chance.choice([0, 0, 1, 3]))
 
-    def _interlude(self, call: Call) -> None:
+    def _interlude(self, call: Call, likelihood: float) -> None:
         """This worker freezes; meanwhile its lease may run out, and others look, answer and look again."""
-        if (
-            self.depth >= 2
-            or call.verb == "start"
-            or self.is_undisturbed
-            or self.chance.random() >= self.weather.interludes
-        ):
+        if self.depth >= 2 or call.verb == "start" or self.is_undisturbed:
+            return
+        if self.chance.random() >= likelihood or not self._bears_more():
             return
         self.depth += 1
         try:
@@ -271,7 +269,9 @@ class Storm:
         key = once if address is not exact else self.chance.choice([None, once])
         was, self.is_undisturbed = self.is_undisturbed, self.is_undisturbed or address is not exact
         try:
+            is_taken = False
             for _ in range(self.chance.choice([1, 1, 2])):
+                self.is_undisturbed = was or (address is not exact and not is_taken)
                 with weathered():
                     result = self.chance.choice(self.others).resume(
                         "r",
@@ -282,7 +282,10 @@ class Storm:
                         idempotency_key=key,
                         drive=timedelta(seconds=20) if self.weather.short_lived else None,
                     )
-                    self.told += [result.receipt] if result.receipt and result.receipt.verdict == "applied" else []
+                    is_applied = result.receipt is not None and result.receipt.verdict == "applied"
+                    assert not (is_taken and is_applied), f"a copy of {key!r} was applied"
+                    is_taken = True
+                    self.told += [result.receipt] if result.receipt is not None and is_applied else []
         finally:
             self.is_undisturbed = was
 
@@ -351,13 +354,6 @@ class Storm:
             app.look(RUN, deadline=deadline)
 
 
-def _tells_of_progress(call: Call) -> bool:
-    """Whether who drives the run has got somewhere. What a child hands in says nothing about the run it is of."""
-    return call.verb in ("release", "cancel") or (
-        call.verb == "commit" and call.record is not None and call.record.epoch > 0
-    )
-
-
 @contextmanager
 def weathered() -> Iterator[None]:
     """Whoever called is gone, or is told no; the storm goes on."""
@@ -379,6 +375,7 @@ def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[st
         yield f"error {error}, not {told.error}"
     storm.watched.audit(RUN)
     yield from _unproven(storm)
+    yield from _restless(storm)
     whole = storm.whole().records
     records = {key: record for key, record in whole.items() if not is_once(key) and told.is_certain(key)}
     outputs = {str(key): r.output for key, r in records.items() if r.outcome in (Outcome.OK, Outcome.BAIL)}
@@ -392,6 +389,19 @@ def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[st
     yield from _unequal("state", state, {n: v for n, v in told.state.items() if _is_certain(told, n, left_open)})
     context = {name: value for name, value in result.request_context.items() if _is_answer(told, name, left_open)}
     yield from _unequal("context", context, {n: v for n, v in told.context.items() if _is_answer(told, n, left_open)})
+
+
+def _restless(storm: Storm) -> Iterator[str]:
+    """What goes on though the run is over."""
+    storm.calm_down = True
+    before = Counter(storm.sample.effects.calls)
+    storm.app.advance(days=2)
+    if before != storm.sample.effects.calls:
+        yield f"steps ran after the end: {storm.sample.effects.calls - before}"
+    for run in sorted(storm.runs, key=lambda run: run.id):
+        head = storm.watched.peek(run)
+        if head is not None and not head.is_terminal:
+            yield f"{run.id} is left {head.status.value}"
 
 
 def _unproven(storm: Storm) -> Iterator[str]:

@@ -27,7 +27,8 @@ def redriven(seed: int) -> Iterator[str]:
     effects.clear()
     if storm.drive().status != "failed":
         return
-    done = [key for key, record in storm.whole().records.items() if record.outcome is Outcome.OK]
+    stored = storm.watched.records.items()
+    done = {key for (_, life, key), record in stored if life == 1 and record.outcome is Outcome.OK}
     before = Counter(effects.calls)
     effects.are_mended = True
     storm.calm_down = False
