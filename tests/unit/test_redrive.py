@@ -449,8 +449,8 @@ def test_an_event_that_comes_while_a_life_begins_leaves_the_other_waits_listenin
     verb: str, how: dict[str, Any] | None, instant: str
 ) -> None:
     """Two wait for the same: one takes what came before there was anybody to take it, the other one the next."""
-    store, clock, told = WatchedStore(MemoryStore()), VirtualClock(), []
-    queue = MemoryQueue(clock)
+    store, clock = WatchedStore(MemoryStore()), VirtualClock()
+    queue, told = MemoryQueue(clock), list[str]()
     waits: Any = workflow("waits", input=int)
     if how is None:
         waits = waits.parallel(waiting(), waiting().clone(id="as-well"), id="both")
