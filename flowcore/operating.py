@@ -22,7 +22,7 @@ from flowcore.keys import RunRef
 from flowcore.model import Head, Json, Outcome, Receipt, RunStatus, Snapshot, wait_id
 from flowcore.parcels import replace
 from flowcore.ports import Written
-from flowcore.redrive import begin_life, listen
+from flowcore.redrive import begin_life, listen, unlisten
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -120,11 +120,12 @@ def time_travel(
     moved = replace(heads.reborn(head, now, engine.next_life(head)), definition=graph.fingerprint)
     receipts.remember(engine, head, snapshot.records.values())
     begin_life(engine, snapshot.with_head(moved), records)
-    if not head.is_terminal and (graph.fans_out or open_waits(seen)):
-        _refuse_driven(engine, head, now)
-        if _heard(engine.read(run, which="unfinished")) != _heard(seen):
-            raise _moved_meanwhile(run)
-    _moved_to(engine, moved, version=head.version)
+    try:
+        _refuse_heard(engine, graph, seen, now)
+        _moved_to(engine, moved, version=head.version)
+    except (ConflictError, StillRunning):
+        unlisten(engine, moved, records)
+        raise
     if graph.fans_out:  # no other life names them again; whoever dies here leaves children that nobody listens to
         cancel_children(engine, head)
     return engine.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
@@ -189,6 +190,18 @@ def _refuse_driven(engine: Engine, head: Head, now: datetime) -> None:
     for one in (head, *(open_children(engine, head) if graph is not None and graph.fans_out else ())):
         if one.status is RunStatus.RUNNING and one.lease_until is not None and one.lease_until > now:
             raise StillRunning(head.run.id, "travel in time")
+
+
+def _refuse_heard(engine: Engine, graph: Graph, seen: Snapshot, now: datetime) -> None:
+    """Raises: ConflictError when anybody was heard in the run since it was ``seen``; StillRunning as above.
+
+    What moves the head of the run itself is left to the condition of whoever writes that.
+    """
+    if seen.head.is_terminal or not (graph.fans_out or open_waits(seen)):
+        return
+    _refuse_driven(engine, seen.head, now)
+    if _heard(engine.read(seen.head.run, which="unfinished")) != _heard(seen):
+        raise _moved_meanwhile(seen.head.run)
 
 
 def _heard(snapshot: Snapshot) -> tuple[list[Receipt], list[str]]:

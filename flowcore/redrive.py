@@ -46,9 +46,11 @@ def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | Non
             raise DefinitionChanged(run.id, reason)
         moved = heads.redriven(head, now, engine.next_life(head))
         receipts.remember(engine, head, snapshot.records.values())
-        begin_life(engine, snapshot.with_head(moved), _entered(graph, redriven(graph, snapshot, now)))
+        records = _entered(graph, redriven(graph, snapshot, now))
+        begin_life(engine, snapshot.with_head(moved), records)
         if isinstance(engine.store.move(moved, version=head.version), Written):
             return engine.looked_at(moved, here=here, deadline=deadline)
+        unlisten(engine, moved, records)
     raise ConflictError(f"Run {run.id!r} moved {_MOST_TRIES} times while it was being redriven. Try again.")
 
 
@@ -90,6 +92,16 @@ def listen(engine: Engine, head: Head, records: Iterable[StepRecord]) -> None:
     for record in records:
         for listener in listeners_of(head, record):
             engine.store.listen(listener)
+
+
+def unlisten(engine: Engine, head: Head, records: Iterable[StepRecord]) -> None:
+    """Nobody listens any more for a life that came to nothing; no event could tell it from one that is being begun."""
+    standing = engine.store.peek(head.run)
+    if standing is not None and standing.incarnation == head.incarnation:
+        return  # the head was written after all
+    for record in records:
+        for listener in listeners_of(head, record):
+            engine.store.unlisten(listener)
 
 
 def _entered(graph: Graph, records: list[StepRecord]) -> list[StepRecord]:

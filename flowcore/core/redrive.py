@@ -39,7 +39,7 @@ class _Walk:
         self.snapshot = snapshot
         self.now = now
         self.kept: dict[StepKey, StepRecord] = {
-            key: _due_again(record, now) if record.outcome is Outcome.RESU else record
+            key: due_again(record, now) if record.outcome is Outcome.RESU else record
             for key, record in snapshot.records.items()
         }
         self.entered = {container for key in snapshot.records if not is_early(key) for container in parents_of(key)}
@@ -84,7 +84,7 @@ class _Walk:
     def _begin_anew(self, node: Node, record: StepRecord) -> None:
         del self.kept[record.key]
         if isinstance(node, StepNode):
-            self.kept[record.key] = _due_again(replace(record, attempt=0), self.now)
+            self.kept[record.key] = due_again(replace(record, attempt=0), self.now)
 
     def _nested(self, node: NestedNode, record: StepRecord, value: Json) -> None:
         entered = record.output if record.outcome is Outcome.START else value
@@ -115,6 +115,6 @@ class _Walk:
             self.kept[record.key] = again
 
 
-def _due_again(record: StepRecord, now: datetime) -> StepRecord:
+def due_again(record: StepRecord, now: datetime) -> StepRecord:
     """The step is called once more with what it was given; nothing in a new life begins as resumed, hence a retry."""
     return replace(record, outcome=Outcome.RETRY, failure=None, at=now, until=now)

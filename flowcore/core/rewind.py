@@ -21,6 +21,7 @@ from flowcore.authoring.graph import (
     StepNode,
 )
 from flowcore.core.fan import opening, shard_size
+from flowcore.core.redrive import due_again
 from flowcore.core.view import passed_on
 from flowcore.errors import InvalidPayload, NotRecorded, UnknownStep
 from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, parent_of, scope_of, turn_of
@@ -57,7 +58,7 @@ def rewound(
     kept = list(rewind.scope(graph, ROOT, step.split("."), snapshot.head.input, step))
     if rewind.missing:
         raise NotRecorded(step, rewind.missing)
-    return kept
+    return [due_again(record, now) if record.outcome is Outcome.RESU else record for record in kept]
 
 
 class _Rewind:

@@ -339,6 +339,28 @@ def travelled(flow: Any, number: int, kind: str, index: int | None) -> tuple[Loc
     return other, told[0] if told else None, head is not None and head.incarnation > 1
 
 
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+@pytest.mark.parametrize("distributed", [False, True])
+def test_an_answer_that_no_worker_has_taken_up_yet_is_used_in_the_new_life(distributed: bool, verb: str) -> None:
+    """As after a redrive: the step is called once more with it, under a new life's rules."""
+    arm: Any = workflow("beside", input=list[int], output=Any)
+    arm = arm.foreach(asking, id="fan", concurrency=9, distributed=distributed).commit()
+    flow: Any = workflow("fanned", input=list[int], output=Any)
+    clock = VirtualClock()
+    app = LocalApp(App(flow.parallel(arm, count, id="arms").commit()), clock=clock, queue=MemoryQueue(clock))
+    run = begun(app, 2)
+    BROKEN.clear()
+    run.resume(5, index=1)
+    new: Any = app.run(run.fork("count", run_id="other").run_id) if verb == "fork" else run
+    if verb == "time_travel":
+        run.time_travel("count")
+    app.run_until_idle()
+    assert [0] == [wait.index for wait in new.result().waits]
+    new.resume(6, index=0)
+    app.run_until_idle()
+    assert [6, 15] == new.result().output["beside"]
+
+
 def test_a_run_one_of_whose_items_is_driven_cannot_travel() -> None:
     """What that worker does meanwhile would be done again, under another key."""
     told: list[Any] = []

@@ -11,8 +11,8 @@ import pytest
 from flowcore import App, StepContext, create_step, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.core.redrive import redriven
-from flowcore.errors import DefinitionChanged, NotFailed, RunFinished, RunNotFound
-from flowcore.model import Outcome, RunStatus
+from flowcore.errors import ConflictError, DefinitionChanged, NotFailed, RunFinished, RunNotFound
+from flowcore.model import Outcome, RunStatus, Topic
 from flowcore.pace import Pace
 from flowcore.testing import LocalApp, VirtualClock
 from flowcore.testing.faults import Call, FaultyStore
@@ -449,8 +449,8 @@ def test_an_event_that_comes_while_a_life_begins_leaves_the_other_waits_listenin
     verb: str, how: dict[str, Any] | None, instant: str
 ) -> None:
     """Two wait for the same: one takes what came before there was anybody to take it, the other one the next."""
-    store, clock, told = WatchedStore(MemoryStore()), VirtualClock(), []
-    queue = MemoryQueue(clock)
+    store, clock = WatchedStore(MemoryStore()), VirtualClock()
+    queue, told = MemoryQueue(clock), list[str]()
     waits: Any = workflow("waits", input=int)
     if how is None:
         waits = waits.parallel(waiting(), waiting().clone(id="as-well"), id="both")
@@ -482,6 +482,27 @@ def test_an_event_that_comes_while_a_life_begins_leaves_the_other_waits_listenin
     assert "applied" == other.send_event("paid", "1", 6).verdict
     other.run_until_idle()
     assert "success" == other.run(again.run_id).result().status
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel"])
+def test_nobody_listens_for_a_life_that_came_to_nothing(verb: str) -> None:
+    """Another one was faster: whoever lost takes away who listened for the waits of his own."""
+    store, clock, begun = WatchedStore(MemoryStore()), VirtualClock(), list[str]()
+    flow = workflow("flow", input=int).parallel(second, waiting()).commit()
+    other = served(flow, store=store, clock=clock)
+    run = failed(other)
+
+    def overtakes(call: Call) -> None:
+        if call.verb == "move" and not begun:
+            begun.append(run.redrive().status)
+
+    slow: Any = served(flow, store=FaultyStore(store, overtakes), clock=clock).run("r")
+    with pytest.raises(NotFailed if verb == "redrive" else ConflictError):
+        slow.redrive() if verb == "redrive" else slow.time_travel("second")
+    now = clock.now()
+    [wait] = run.result().waits
+    listening = {listener.wait for listener in store.mail(Topic("default", "paid", "1"), now).listeners}
+    assert {wait.id, "waiting/wait-for-paid@0"} == listening  # and that of the life that failed, until the next event
 
 
 def waiting() -> Any:
