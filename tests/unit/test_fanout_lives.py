@@ -254,10 +254,10 @@ def test_an_arm_that_is_a_fan_stays_as_it_is_where_another_begins_anew(where: st
         if verb == "time_travel":
             run.time_travel("count")
         app.run_until_idle()
-        assert [0, 1, 2] == [wait.index for wait in new.result().waits]
+        assert [0, 1, 2] == sorted(wait.index for wait in new.result().waits)
         new.resume(1, index=2)
         app.run_until_idle()
-        assert [0, 1] == [wait.index for wait in new.result().waits]
+        assert [0, 1] == sorted(wait.index for wait in new.result().waits)
         found.append(sorted(SEEN, key=str))
     assert found[0] == found[1]
 
@@ -355,7 +355,7 @@ def test_an_answer_that_no_worker_has_taken_up_yet_is_used_in_the_new_life(distr
     if verb == "time_travel":
         run.time_travel("count")
     app.run_until_idle()
-    assert [0] == [wait.index for wait in new.result().waits]
+    assert [0] == sorted(wait.index for wait in new.result().waits)
     new.resume(6, index=0)
     app.run_until_idle()
     assert [6, 15] == new.result().output["beside"]
@@ -450,7 +450,7 @@ def test_a_fork_that_is_deleted_before_its_children_are_begun_leaves_nothing() -
     new = app.workflow("fanned").create_run("other")
     new.start([70, 80, 90])
     app.run_until_idle()
-    assert [70, 80, 90] == [wait.payload for wait in new.result().waits]
+    assert [70, 80, 90] == sorted(wait.payload for wait in new.result().waits)
 
 
 def test_what_was_brought_to_a_child_that_is_not_begun_goes_on_to_the_next_life() -> None:
@@ -461,7 +461,7 @@ def test_what_was_brought_to_a_child_that_is_not_begun_goes_on_to_the_next_life(
     run.redrive()
     forked = run.fork("breaking", run_id="other")
     app.run_until_idle()
-    assert [0, 1, 2] == [wait.index for wait in app.run(forked.run_id).result().waits]
+    assert [0, 1, 2] == sorted(wait.index for wait in app.run(forked.run_id).result().waits)
     assert 3 == len([seen for seen in SEEN if seen[0] == "first"])
 
 
