@@ -27,7 +27,7 @@ from flowcore.fanout.whole import waits_in_children
 from flowcore.keys import RunRef, StepKey
 from flowcore.ledger import Fenced, Ledger
 from flowcore.mailbox import look_back
-from flowcore.model import Head, RunStatus, Snapshot, StepFailure, StepRecord
+from flowcore.model import Head, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.notices import Notices
 from flowcore.parcels import replace
 from flowcore.pmap import PMap
@@ -181,9 +181,12 @@ class Session:
                 assert_never(decision)
 
     def _decided(self) -> Decision:
-        """What comes next. Where old knowledge of children would end them, that is to look at them once more."""
+        """What comes next. Where old knowledge would put an end to what waits for an answer, it is looked once more."""
         ledger = self.ledger
         decision = decide(self.graph, ledger.snapshot, ledger.now(), ledger.passed)
+        if self._leaves_questions(decision) and (moved := self._moved()) is not None:
+            ledger.take_up(moved)
+            decision = decide(self.graph, ledger.snapshot, ledger.now(), ledger.passed)
         if old := self._long_gathered(decision):
             fans = {key: fan for key, fan in ledger.snapshot.fans.items() if key not in old}
             ledger.snapshot = replace(ledger.snapshot, fans=fans)
@@ -236,6 +239,27 @@ class Session:
         self.gathered |= dict.fromkeys((action.place.key for action in gathers), ledger.snapshot.records)
         return False
 
+    def _leaves_questions(self, decision: Decision) -> bool:
+        """Whether a container would end, by a failure or a bail, in which something waits for an answer.
+
+        An answer that is applied is to be used, and what has come while the last step was at work this worker does not
+        know. Where the run itself ends, its release would tell.
+        """
+        ending = _broken_leaves(decision) if isinstance(decision, Run) else []
+        if not ending:
+            return False
+        inside = tuple(f"{key}{mark}" for key in ending for mark in "/[#")
+        records = self.ledger.snapshot.records.values()
+        return any(record.outcome is Outcome.SUSP and record.key.startswith(inside) for record in records)
+
+    def _moved(self) -> Head | None:
+        """The head as somebody else has written it since the records were read; None if nobody has."""
+        hold = self.ledger.hold
+        if hold.has_moved:
+            return hold.standing
+        head = self.engine.store.peek(hold.standing.run)
+        return None if head is not None and head.version == hold.standing.version else head
+
     def _long_gathered(self, decision: Decision) -> set[StepKey]:
         """The distributed foreaches that would end though an item of theirs, when last looked at, waited for an answer.
 
@@ -249,9 +273,8 @@ class Session:
         match decision:
             case Finish() if not self.underway:
                 ending = [None]
-            case Run(actions, _):
-                broken = [one for one in actions if isinstance(one, Leave) and not isinstance(one.result, Done)]
-                ending = [leave.place.key for leave in broken if leave.place.key not in self.underway]
+            case Run():
+                ending = [key for key in _broken_leaves(decision) if key not in self.underway]
             case _:
                 pass
         closing = {start.key for key in ending for start in closing_fans(snapshot, key)}
@@ -329,6 +352,12 @@ class Session:
 
     def _is_near(self, instant: datetime) -> bool:
         return instant - self.ledger.now() <= self.engine.pace.short_retry and not self._is_out_of_time()
+
+
+def _broken_leaves(decision: Run) -> list[StepKey]:
+    """The containers that are to end by a failure or a bail."""
+    leaves = (one for one in decision.actions if isinstance(one, Leave) and not isinstance(one.result, Done))
+    return [leave.place.key for leave in leaves]
 
 
 def _traced(snapshot: Snapshot) -> Head:

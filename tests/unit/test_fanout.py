@@ -965,10 +965,13 @@ def test_an_item_that_is_answered_while_a_step_beside_it_fails_comes_to_its_end(
 
 
 @pytest.mark.parametrize("is_driven", [False, True])
-def test_an_item_that_is_answered_while_what_it_lies_in_fails_comes_to_its_end(is_driven: bool) -> None:
+@pytest.mark.parametrize("distributed", [False, True])
+def test_an_item_that_is_answered_while_what_it_lies_in_fails_comes_to_its_end(
+    distributed: bool, is_driven: bool
+) -> None:
     """Also where the run goes on without what has failed."""
-    takes_long, apps = answering_meanwhile(is_driven)
-    around = beside_a_failure(fanned(asks_and_naps(), concurrency=2), takes_long)
+    takes_long, apps = answering_meanwhile(is_driven and distributed)
+    around = beside_a_failure(fanned(asks_and_naps(), distributed=distributed, concurrency=2), takes_long)
     outer = workflow("outer", input=list[list[int]], output=list[Any])
     flow = outer.foreach(around, id="plain", tolerated_failures=1).commit()
     app, run, _ = ran(flow, [[1, 2]], "queue")
