@@ -100,6 +100,8 @@ class Underway:
             return action
         key, held = action.place.key, self._ledger.snapshot.head
         prior = self._ledger.snapshot.records.get(key)
+        if prior is not None and prior.outcome is Outcome.START and prior.epoch > held.epoch:
+            raise Fenced  # frozen between its claim and its reading, this worker has read what its successor has begun
         attempt = 0 if prior is None else prior.attempt
         self._ledger.at_once.add(key)
         self._ledger.write(Begun(key=key, attempt=attempt, started_at=self._clock.now()), prior)

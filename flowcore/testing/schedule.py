@@ -19,7 +19,7 @@ AtWrite: TypeAlias = Literal[
     "clock-back",
     "index-late",
 ]
-AtRead: TypeAlias = Literal["read-dies", "read-fails"]
+AtRead: TypeAlias = Literal["read-dies", "read-fails", "read-taken-over", "read-answered"]
 AtHint: TypeAlias = Literal["hint-lost", "hint-doubled", "hint-late", "hint-early"]
 Blow: TypeAlias = AtWrite | AtRead | AtHint
 AT_WRITE: tuple[AtWrite, ...] = get_args(AtWrite)
@@ -40,6 +40,8 @@ _WORDS: Mapping[Blow, str] = {
     "index-late": "from {event} on the indexes are five minutes late",
     "read-dies": "the worker dies at {event}",
     "read-fails": "the store gives no answer to {event}",
+    "read-taken-over": "the worker freezes before {event} until its lease is over and another one has gone on",
+    "read-answered": "an open suspension is answered just before {event}",
     "hint-lost": "{event} never arrives",
     "hint-doubled": "{event} arrives twice",
     "hint-late": "{event} arrives five minutes late, behind later ones",
@@ -55,8 +57,8 @@ class Strike:
     it happened), ``throttled`` (too busy, nothing happened), ``conflict`` (another write of the head comes just
     before), ``taken-over`` (the worker freezes, another one goes on, the first thaws and believes it still holds the
     run), ``answered`` (an open suspension is answered just before), ``clock-back`` (by ten minutes), ``index-late``
-    (what is due, and listed, is known five minutes late from here on). At a read: ``read-dies``, ``read-fails``. At a
-    hint: ``hint-lost``, ``hint-doubled``, ``hint-late``, ``hint-early``.
+    (what is due, and listed, is known five minutes late from here on). At a read: ``read-dies``, ``read-fails``,
+    ``read-taken-over``, ``read-answered``. At a hint: ``hint-lost``, ``hint-doubled``, ``hint-late``, ``hint-early``.
     """
 
     blow: Blow
@@ -85,6 +87,8 @@ class Course:
     hints: Sequence[str]
     open: frozenset[int]
     """Numbers of the writes at which somebody could have answered."""
+    open_reads: frozenset[int] = frozenset()
+    """The same of reads."""
 
     def strikes(self, blows: Sequence[Blow], beyond: Schedule = ()) -> Iterator[Strike]:
         """Every single strike of these blows; only those behind the last ones of ``beyond``."""
@@ -94,7 +98,7 @@ class Course:
                 yield from (Strike(blow, at) for blow in kind if blow in blows and self._matters(blow, at))
 
     def _matters(self, blow: Blow, at: int) -> bool:
-        return blow != "answered" or at in self.open
+        return at in {"answered": self.open, "read-answered": self.open_reads}.get(blow, {at})
 
     def told(self, strike: Strike) -> str:
         """One strike, in words."""

@@ -122,6 +122,7 @@ class Trial:
         self.reads: list[str] = []
         self.hints: list[str] = []
         self.open: set[int] = set()
+        self.open_reads: set[int] = set()
         self.broken: list[str] = []
         self.calls: Counter[str] = Counter()
         self.places: dict[str, tuple[Any, ...]] = {}
@@ -162,7 +163,9 @@ class Trial:
             self.broken.append(str(violation))
         if self.asked.effects is not None:
             facts["effects"] = copy.deepcopy(self.asked.effects())
-        course = Course(tuple(self.writes), tuple(self.reads), tuple(self.hints), frozenset(self.open))
+        course = Course(
+            tuple(self.writes), tuple(self.reads), tuple(self.hints), frozenset(self.open), frozenset(self.open_reads)
+        )
         return Ending(facts, tuple(self.broken), self.calls, course, result)
 
     def _facts(self, result: RunResult[Any]) -> dict[str, Any]:
@@ -316,12 +319,15 @@ class Trial:
         if self.is_calm:
             return None
         what = "" if call.record is None else f" of {dotted(call.record.key)!r}"
+        is_open = any(record.outcome is Outcome.SUSP for record in self.watched.records.values())
         if call.verb not in WRITES:
             self.reads.append(call.verb)
+            if is_open:
+                self.open_reads.add(len(self.reads))
             return self._struck_read(len(self.reads))
         self.writes.append(call.verb + what)
         at = len(self.writes)
-        if any(record.outcome is Outcome.SUSP for record in self.watched.records.values()):
+        if is_open:
             self.open.add(at)
         for strike in self.schedule:
             if strike.at == at and strike.counts == "write":
@@ -331,23 +337,27 @@ class Trial:
     def _struck_read(self, at: int) -> Fault | None:
         for strike in self.schedule:
             if strike.at == at and strike.counts == "read":
-                return Fault.DIES_BEFORE if strike.blow == "read-dies" else Fault.FAILS
+                return self._blow(strike)
         return None
 
     def _blow(self, strike: Strike) -> Fault | None:
         match strike.blow:
-            case "taken-over":
+            case "taken-over" | "read-taken-over":
                 self.clock.forward(_FROZEN)
                 with _lost():
                     self.app.look(self.run)
                     self.app.run_until_idle()  # and its children are taken over as well
-            case "answered":
+            case "answered" | "read-answered":
                 with suppress(ValueError):  # nobody answers that one
                     self._answer(self._read().waits)
             case "clock-back":
                 self.clock.forward(_BACK)
             case "index-late":
                 self.lagging.lag = _LATE
+            case "read-dies":
+                return Fault.DIES_BEFORE
+            case "read-fails":
+                return Fault.FAILS
             case blow:
                 return Fault(blow)
         return None

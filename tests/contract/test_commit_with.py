@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flowcore import App, StepContext, step
+from flowcore import App, Backoff, StepContext, step
 from flowcore.adapters.dynamodb import DynamoStore
 from flowcore.adapters.dynamodb_effects import typed
 from flowcore.adapters.system import SystemIds
@@ -178,7 +178,7 @@ def test_a_condition_that_does_not_hold_fails_the_step(client: Any, shop: str, s
 
 def test_it_is_retried_like_any_failure(client: Any, shop: str, store: Store) -> None:
     """Somebody fills the stock up meanwhile."""
-    app = _app(store, _takes(7, retries=1, backoff=MINUTE))
+    app = _app(store, _takes(7, retries=1, backoff=Backoff(initial=MINUTE, jitter=False)))
     assert "waiting" == app.workflow("flow").create_run("r-1").start(1).status
     client.put_item(TableName="shop", Item={"item": {"S": "lamp"}, "left": {"N": "8"}})
     app.advance(minutes=5)

@@ -12,7 +12,7 @@ import dataclasses
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias
 
@@ -24,13 +24,14 @@ from flowcore.errors import FlowcoreError
 from flowcore.hints import Hints
 from flowcore.keys import RunRef
 from flowcore.mailbox import send
-from flowcore.model import Head, Sent
+from flowcore.model import Head, Sent, Topic
 from flowcore.pace import Pace
 from flowcore.ports import Hint, RecordMoved, Records, Store
 from flowcore.session import Session
 
 RUN = RunRef("default", "r")
 LEASE = timedelta(seconds=60)
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _SKIPPED = frozenset({"engine", "graph", "self", "deadline", "tracer", "error"})
 """Locals of a frame that are the same in each replay, or of no consequence."""
 
@@ -261,6 +262,21 @@ def chance() -> int:
     """For the steps of a workflow: 0 or 1, whatever the worst of all worlds wants; 0 where nobody asks."""
     chosen: int = _CURRENT[-1].choose(2) if _CURRENT else 0
     return chosen
+
+
+MARKS = Topic("default", "mark", "k")
+
+
+def leave_mark() -> None:
+    """For the steps of a workflow: one more event at ``MARKS``, so that the world shows how often they ran."""
+
+    def happen(store: Store) -> None:
+        count = len(store.mail(MARKS, _EPOCH).events)
+        mark = Sent(topic=MARKS, id=f"mark-{count}", data=None, digest="", at=_EPOCH, until=_EPOCH + timedelta(days=7))
+        store.keep(mark)
+
+    if _CURRENT:
+        _CURRENT[-1].ask("keep", happen, "mark")
 
 
 # -- what a process knows ----------------------------------------------------------------------------------------------

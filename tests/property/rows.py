@@ -46,10 +46,10 @@ ROWS: Mapping[str, Row] = {
         300_000,
     ),
     "shapes": Row(
-        "every single fault, of 16 kinds, at each write, read and hint of fourteen workflows",
+        "every single fault, of 18 kinds, at each write, read and hint of fourteen workflows",
         "schedules",
-        "2,530",
-        2_530,
+        "2,646",
+        2_646,
     ),
     "pairs": Row(
         "every pair of five kinds of faults, at each two writes of fourteen workflows", "schedules", "-", 40_000

@@ -22,7 +22,7 @@ from flowcore.keys import RunRef, StepKey
 from flowcore.mailbox import send
 from flowcore.model import Head, Listener, RunStatus, Sent, StepRecord, Topic
 from flowcore.ports import HeadMoved, RecordMoved, Records, Written
-from tests.property.replay import RUN, Player, ScriptedStore, answers, cancels, chance, sends
+from tests.property.replay import MARKS, RUN, Player, ScriptedStore, answers, cancels, chance, leave_mark, sends
 from tests.property.space import BEGIN, TICK, Scenario, Space
 
 
@@ -73,6 +73,7 @@ def _answered(records: Records, step: str) -> int | None:
 @step(semantics="at_most_once")
 def charge(value: int) -> int:
     """Must not run twice: where a worker may have died in it, it has failed."""
+    leave_mark()
     return value + 1
 
 
@@ -199,6 +200,8 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="a step that runs at most once, and a cancel",
             workflow=ONCE,
+            topic=MARKS,
+            most_marks=1,
             others=[Player("cancel", cancels, ONCE)],
             looks=3,
             deaths=2,

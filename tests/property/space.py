@@ -54,6 +54,8 @@ class Scenario:
     answer: Callable[[Any], str] | None = None
     """Does what becomes of a suspension when those who could have answered it have died: somebody else does."""
     topic: Topic | None = None
+    most_marks: int | None = None
+    """How many events there may be at ``topic``; None: as many as are sent."""
     is_parked: bool = False
     """Whether a worker has been there before it begins."""
     workers: int = 2
@@ -340,6 +342,8 @@ class Space:
             if (prior := before.records.get(key)) != record:
                 yield from record_violations(prior, record)
         yield from run_violations(self.graph, after.head, self._open(after))
+        if self.scenario.most_marks is not None and len(after.mail.events) > self.scenario.most_marks:
+            yield f"a step that may run {self.scenario.most_marks} times ran {len(after.mail.events)} times"
         if after.head.status in (RunStatus.SUCCESS, RunStatus.FAILED) and not before.head.is_terminal:
             yield from self._wrong_end(after)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from flowcore import App, DefinitionError, StepContext, create_step
-from flowcore.adapters.memory import MemoryStore
+from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.core.compat import conflict
 from flowcore.core.evolve import fold
 from flowcore.core.view import steps
@@ -19,7 +20,7 @@ from flowcore.model import Outcome, RunStatus
 from flowcore.pace import Pace
 from flowcore.ports import RecordMoved
 from flowcore.testing import Fault, FaultyStore, LocalApp, VirtualClock, WorkerDied
-from flowcore.testing.faults import WRITES, Script, at_call
+from flowcore.testing.faults import WRITES, Call, Script, at_call
 from flowcore.testing.invariants import WatchedStore
 from tests.builders import NOW, a_graph, a_record, a_run, a_started, a_step, a_workflow, an_app, pass_time
 
@@ -43,6 +44,10 @@ class Calls:
 
 def _raises(ctx: StepContext[Any, Any]) -> Any:
     raise ValueError("no")
+
+
+def _dies(ctx: StepContext[Any, Any]) -> Any:
+    raise WorkerDied("in the step")
 
 
 def _asks(ctx: StepContext[Any, Any]) -> Any:
@@ -216,3 +221,26 @@ def test_other_semantics_are_refused() -> None:
     """The author learns which there are."""
     with pytest.raises(DefinitionError, match=r"exactly_once.* is none of at_least_once, at_most_once"):
         create_step(id="pay", execute=lambda value: value, semantics="exactly_once")
+
+
+def test_a_worker_that_froze_before_it_read_does_not_begin_what_its_successor_has_begun() -> None:
+    """Its lease ran out between its claim and its reading, which shows what whoever holds the run now has begun."""
+    calls, store, clock = Calls(_dies, _dies), WatchedStore(MemoryStore()), VirtualClock()
+    flow, overtaken = _careful(calls), list[bool]()
+    sound = LocalApp(App(flow), store=store, clock=clock, pace=Pace(lease=MINUTE))
+
+    def script(call: Call) -> None:
+        if call.verb == "load" and not overtaken:
+            overtaken.append(True)
+            clock.forward(hours=1)
+            with suppress(WorkerDied):
+                sound.look(RUN)
+
+    wild: Any = FaultyStore(store, script)
+    frozen = LocalApp(App(flow), store=wild, clock=clock, pace=Pace(lease=MINUTE), queue=MemoryQueue(clock))
+    frozen.workflow("flow").create_run("r-1").start(1)
+    frozen.look(RUN)
+    assert ([True], [1]) == (overtaken, calls.attempts)
+    sound.advance(hours=1)
+    error = sound.run("r-1").result().error
+    assert ("MayHaveRun", [1]) == (error and error.type, calls.attempts)
