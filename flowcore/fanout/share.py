@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from flowcore.engine import Engine
 
 _MOST_TRIES = 20
+_FIRST_HELD = 2
+"""The version at which its first worker holds a child."""
 _IDLE = frozenset({RunStatus.JOINING, RunStatus.WAITING, RunStatus.SUSPENDED})
 
 
@@ -128,15 +130,18 @@ def _told_before(engine: Engine, graph: Graph, snapshot: Snapshot, part: Part, d
     item that waited for an answer may have been brought on by a deadline, or by a child of its own that was answered.
     """
     count = part.stop - part.first
-    if (snapshot.head.epoch, snapshot.head.incarnation) == (1, 1) or (
-        count == 1 and done
-    ):  # nothing was told before, or nothing that counts
+    if _is_untold(snapshot.head) or (count == 1 and done):  # nothing was told before, or nothing that counts
         return []
     own = (record for record in snapshot.records.values() if record.key.startswith(f"{part.key}["))
     has_gone_on = len(done) < count and (nests(graph.find(dotted(part.key))) or any(record.gen for record in own))
     if not done and not has_gone_on:
         return []
     return list(engine.store.joins(RunRef(snapshot.head.run.tenant, part.run), snapshot.head.incarnation, part.key))
+
+
+def _is_untold(head: Head) -> bool:
+    """Whether nobody can have told anything of this child: begun and taken up, nothing else has been written."""
+    return head.incarnation == 1 and head.version <= _FIRST_HELD
 
 
 def _no_longer(

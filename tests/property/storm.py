@@ -14,8 +14,9 @@ from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.app import App
 from flowcore.authoring.graph import Durability
 from flowcore.core.admit import open_waits
+from flowcore.core.fan import open_fans
 from flowcore.errors import OutsideError, RequestError, RunNotFound
-from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once
+from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once, items_around
 from flowcore.model import Head, Outcome, Receipt, RunStatus, Snapshot, StepRecord, seats_of, wait_id
 from flowcore.pace import Pace
 from flowcore.ports import Store
@@ -206,7 +207,10 @@ class Storm:
             assert head is not None  # it was started, and nobody deletes it
             if head.is_terminal:
                 return self.result()
-            waiting = open_waits(whole) if (whole := self._at_rest(head)) is not None else []
+            whole = self._at_rest(head)
+            waiting = [] if whole is None else open_waits(whole)
+            if whole is not None:
+                self._asks_as_told(whole, waiting)
             if waiting and not all(record.until is not None for record in waiting):
                 self._answer(waiting)
             else:
@@ -231,6 +235,16 @@ class Storm:
         whole = self.whole()
         is_answered = any(record.outcome is Outcome.RESU for record in whole.records.values())
         return None if is_answered or whole.head.public_status != "suspended" else whole
+
+    def _asks_as_told(self, whole: Snapshot, waiting: list[StepRecord]) -> None:
+        """What the joins of a foreach tell of items that wait for answers is so, where no child is to be driven."""
+        heads = (self.watched.peek(run) for run in self.runs)
+        if any(head is not None and head.status in (RunStatus.QUEUED, RunStatus.RUNNING) for head in heads):
+            return
+        for start in open_fans(whole):
+            asking = {index for record in waiting for key, index in items_around(record.key) if key == start.key}
+            told = whole.fans[start.key].asking if start.key in whole.fans else frozenset()
+            assert told <= asking, f"{start.key} is told to ask at {sorted(told)}, and asks at {sorted(asking)}"
 
     def _answer(self, waiting: list[StepRecord] | None = None) -> None:
         """Answer the first open suspension by key, as the oracle does, or any where it does not matter; or twice."""

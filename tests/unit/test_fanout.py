@@ -1326,3 +1326,24 @@ def test_an_item_that_was_done_before_its_child_failed_as_a_whole_has_not_failed
     assert ["fan[1]"] * (shard - 1) == [id for id, one in result.steps.items() if one.status == "failed"]
     [join] = app.store.joins(top, 1)
     assert frozenset(range(1, shard)) == join.failed
+
+
+def test_an_item_that_is_answered_while_its_child_is_given_back_waits_no_more() -> None:
+    """It was told that it does, by the same worker a moment before."""
+    asks = workflow("asks", input=int, output=int).then(ask_once).sleep(timedelta(days=1), id="pause").commit()
+    flow = fanned(asks)
+    clock, store, answered = VirtualClock(), MemoryStore(), list[bool]()
+    other = LocalApp(App(flow), clock=clock, store=store, queue=MemoryQueue(clock))
+
+    def script(call: Call) -> None:
+        if call.verb == "release" and call.run and call.run.id.startswith("part-") and not answered:
+            answered.append(True)
+            other.resume("r", 5)
+
+    wild: Any = FaultyStore(store, script)
+    app = LocalApp(App(flow), clock=clock, store=wild, queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start([1])
+    app.run_until_idle()
+    result = run.result()
+    assert ([True], "waiting", 0) == (answered, result.status, result.progress["fan"].waiting)
