@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -28,6 +27,7 @@ from flowcore.testing.contract import NOW, a_head, a_record, racing
 from flowcore.testing.history import NoOrder, Recorder, ordered
 from flowcore.testing.moto import REGION, StrictClient, fresh_table, locked_moto
 from tests.property.rows import told
+from tests.property.threads import restless
 
 CALLERS, CALLS = 6, 5
 _SOON = NOW + timedelta(minutes=1)
@@ -179,23 +179,12 @@ def history(store: Store, seed: int, race: Any) -> Recorder:
 
 def bad_histories(store: Store, seeds: range) -> Iterator[str]:
     """What no order explains."""
-    with racing(CALLERS) as race, _restless():
+    with racing(CALLERS) as race, restless():
         for seed in seeds:
             try:
                 ordered(history(store, seed, race).calls, None, one_at_a_time)
             except NoOrder as none:
                 yield f"seed {seed}: {none}"
-
-
-@contextmanager
-def _restless() -> Iterator[None]:
-    """Threads take turns as often as they can."""
-    was = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(was)
 
 
 @pytest.mark.slow
@@ -317,7 +306,7 @@ def test_an_app_could_be_asked_one_at_a_time(count: int) -> None:
     """Eight to 32 answers and a cancel at once: who is told what fits one order."""
     began, bad = time.monotonic(), list[str]()
     app = App(FLOW)
-    with _restless():
+    with restless():
         for racers in (8, 32):
             with racing(racers) as race:
                 for turn in range(count // 2):
