@@ -308,9 +308,9 @@ class FaultyStore:
             self.inner.move(replace(head, version=head.version + 1), version=head.version)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Unruly:
-    """How hints misbehave: probabilities for each one, and how late a delayed one is at most."""
+    """How hints misbehave, for now: probabilities for each one, and how late a delayed one is at most."""
 
     chance: random.Random = field(default_factory=lambda: random.Random(0), repr=False)  # repeatable
     dropped: float = 0.0

@@ -101,14 +101,14 @@ class Storm:
         self.is_undisturbed = False
         self.told: list[Receipt] = []
         """What whoever answered was told: that it was his answer which settled the suspension."""
-        unruly = Unruly(
+        self.unruly = Unruly(
             chance=self.chance,
             dropped=self.weather.unruly / 2,
             doubled=self.weather.unruly,
             delayed=self.weather.unruly,
         )
-        self.queue = LossyQueue(MemoryQueue(self.clock), unruly) if self.weather.with_queue else None
-        self.scheduler = LossyScheduler(MemoryScheduler(), unruly)
+        self.queue = LossyQueue(MemoryQueue(self.clock), self.unruly) if self.weather.with_queue else None
+        self.scheduler = LossyScheduler(MemoryScheduler(), self.unruly)
         self.app = self._app(timedelta(0))
         self.others = [self._app(timedelta(minutes=m)) for m in (-10, 10)] if self.weather.skewed else [self.app]
 
@@ -201,6 +201,7 @@ class Storm:
         for turn in range(TURNS):
             if turn > 200:
                 self.calm_down = True
+                self.unruly.doubled = 0  # hints that come early are sent again: copies of them might grow for ever
             if self.chance.random() < self.weather.interludes:
                 self._look()
             head = self.watched.peek(RUN)
