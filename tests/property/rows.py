@@ -64,7 +64,10 @@ ROWS: Mapping[str, Row] = {
         "232",
         2_000,
     ),
-    "lives": Row("one run, and whatever anybody may do to it in any order", "lives", "300", 5_000),
+    "lives": Row(
+        "one run, its later lives and its fork, and whatever anybody may do to them in any order", "lives", "300", 5_000
+    ),
+    "lives-fanned": Row("the same of a run whose items are seen to by children", "lives", "60", 1_000),
     "mutants": Row("the protocol with one rule broken: found out", "mutants", "9", 9),
     "killed": Row(
         "real worker processes killed, or frozen until others have gone on; runs lost, stuck or wrong",

@@ -517,3 +517,24 @@ def test_a_step_that_runs_at_most_once_is_called_again_only_if_it_has_failed() -
 
     kept = redriven(graph, a_run(begun, failed_, status=RunStatus.FAILED), NOW)
     assert [(begun.key, Outcome.START), (failed_.key, Outcome.RETRY)] == [(each.key, each.outcome) for each in kept]
+
+
+def test_what_time_travel_gave_a_loop_or_a_nested_workflow_is_there_when_it_is_redriven() -> None:
+    """What stands before it was skipped, or is another value."""
+    inner = workflow("inner", input=int, output=int).then(first).then(second).commit()
+    flow = workflow("flow", input=int).then(pay).then(inner).dowhile(pay.clone(id="count"), lambda _: False).commit()
+    for place, deeper in (("inner", "inner.second"), ("count", None)):
+        app, value = served(flow), 70
+        run = app.workflow("flow").create_run()
+        BROKEN.update({"all"})
+        assert "failed" == run.start(1).status == run.time_travel(place, input=value).status
+        BROKEN.clear()
+        CALLS.clear()
+        if deeper is not None:
+            BROKEN.add(value + 1)
+            assert "failed" == run.redrive().status
+            assert "failed" == run.time_travel(deeper).status
+            BROKEN.clear()
+        run.redrive()
+        assert CALLS[0] == value, place
+        assert value + 1 in CALLS if deeper else [value] == CALLS
