@@ -295,7 +295,7 @@ class Life(RuleBasedStateMachine):
 @step
 def count(number: int, ctx: StepContext[int]) -> int:
     """Waits for a number, one of the items two days at most, and fails at three."""
-    ITEMS_RAN.append(number)
+    ITEMS_RAN.append(ctx.run_id)
     if ctx.timed_out:
         return -1
     if ctx.resume_data is None:
@@ -305,7 +305,7 @@ def count(number: int, ctx: StepContext[int]) -> int:
     return ctx.resume_data
 
 
-ITEMS_RAN: list[int] = []
+ITEMS_RAN: list[str] = []
 ITEM = (
     workflow("item", input=int, output=int)
     .then(count)
@@ -336,9 +336,9 @@ class LifeOfMany(Life):
         if head is None or head.status is not RunStatus.PAUSED:
             self.paused = None
         elif self.paused is None or self.paused[0] != head.version:
-            self.paused = head.version, len(ITEMS_RAN)
+            self.paused = head.version, ITEMS_RAN.count(REF.id)
         else:
-            assert self.paused[1] == len(ITEMS_RAN)
+            assert self.paused[1] == ITEMS_RAN.count(REF.id)
 
 
 def lives(examples: int, steps: int, kind: type[Life] = Life) -> None:
