@@ -11,7 +11,7 @@ import pytest
 from flowcore import App, StepContext, create_step, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.core.redrive import redriven
-from flowcore.errors import ConflictError, DefinitionChanged, NotFailed, RunFinished, RunNotFound
+from flowcore.errors import ConflictError, DefinitionChanged, NotFailed, RunExists, RunFinished, RunNotFound
 from flowcore.model import Outcome, RunStatus, Topic
 from flowcore.pace import Pace
 from flowcore.testing import LocalApp, VirtualClock
@@ -503,6 +503,24 @@ def test_nobody_listens_for_a_life_that_came_to_nothing(verb: str) -> None:
     [wait] = run.result().waits
     listening = {listener.wait for listener in store.mail(Topic("default", "paid", "1"), now).listeners}
     assert {wait.id, "waiting/wait-for-paid@0"} == listening  # and that of the life that failed, until the next event
+
+
+def test_nobody_listens_for_a_fork_whose_id_another_run_has_taken_meanwhile() -> None:
+    """It was never begun."""
+    store, clock = WatchedStore(MemoryStore()), VirtualClock()
+    flow = workflow("flow", input=int).parallel(second, waiting()).commit()
+    other = served(flow, store=store, clock=clock)
+    failed(other)
+
+    def overtakes(call: Call) -> None:
+        if call.verb == "start":
+            other.workflow(flow).create_run("f").start(7)
+
+    slow: Any = served(flow, store=FaultyStore(store, overtakes), clock=clock).run("r")
+    with pytest.raises(RunExists):
+        slow.fork("second", run_id="f")
+    listening = store.mail(Topic("default", "paid", "1"), clock.now()).listeners
+    assert {"r"} == {listener.run.id for listener in listening}
 
 
 def waiting() -> Any:
