@@ -556,3 +556,15 @@ def test_what_time_travel_gave_a_loop_or_a_nested_workflow_is_there_when_it_is_r
         run.redrive()
         assert CALLS[0] == value, place
         assert value + 1 in CALLS if deeper else [value] == CALLS
+
+
+def test_an_answer_is_told_once_however_often_its_run_is_redriven() -> None:
+    """Each life writes down what the one before it knew."""
+    app = served(workflow("flow", input=int).then(ask).then(second).commit())
+    run = app.workflow("flow").create_run("r")
+    run.start(1)
+    BROKEN.add("all")
+    run.resume(7, by="ada")
+    for _ in range(3):
+        assert "failed" == run.redrive().status
+    assert [("applied", "ada", 1)] == [(one.verdict, one.by, one.times) for one in run.receipts()]
