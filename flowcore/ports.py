@@ -249,11 +249,12 @@ class Store(Mailbox, Joins, Protocol):
         """
         ...
 
-    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None, stays: bool = False) -> bool:
         """Remove everything about a run, its head last; whether there was one. May be called again after a crash.
 
         With ``last`` the head is replaced by that first, if it stands one version before it; if not, nothing happens,
-        and False is returned. However slow one of several callers is: a new run of that id loses nothing to it.
+        and False is returned. However slow one of several callers is: a new run of that id loses nothing to it. With
+        ``stays`` that head is left, and nothing with it of what the former one held.
 
         The caller has seen to it that nobody drives the run.
         """

@@ -292,7 +292,7 @@ class DynamoStore:
         verdict = self._moved(head, version, self._ids.fresh())
         return Written() if isinstance(verdict, Done) else HeadMoved(head_in(verdict))
 
-    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None, stays: bool = False) -> bool:
         """See ``Store.delete``.
 
         The head goes last: a new run of this id must not find records of the old one. Each item is removed only as it
@@ -301,8 +301,14 @@ class DynamoStore:
         if last is None:
             return self._removal.delete(run, self._removal.token_of(run))
         token = self._ids.fresh()
-        verdict = self._moved(last, last.version - 1, token)
-        return isinstance(verdict, Done) and self._removal.delete(run, token)
+        if not isinstance(self._moved(last, last.version - 1, token), Done):
+            return False
+        if not stays:
+            return self._removal.delete(run, token)
+        if self._removal.emptied(run, token):
+            rest = self._ids.fresh()
+            self._put(encode_head(last, rest), rest, "#lc = :lc", {":lc": text(token)})
+        return True
 
     def resume(
         self,

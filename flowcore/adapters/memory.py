@@ -205,7 +205,7 @@ class MemoryStore:
             self._apply(item, change)
             return Written()
 
-    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None, stays: bool = False) -> bool:
         """See ``Store.delete``."""
         with self._lock:
             partition = partition_of(run)
@@ -214,6 +214,9 @@ class MemoryStore:
             self._scopes.pop(partition, None)
             self._joins.pop(partition, None)
             self._notes.pop(partition, None)
+            if stays and last is not None:
+                self._keep(encode_head(last, next(self._tokens)))
+                return True
             self._due.pop(partition, None)
             item = self._heads.pop(partition, None)
             if item is not None and "lsk" in item:

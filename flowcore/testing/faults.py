@@ -245,9 +245,9 @@ class FaultyStore:
         """See ``Store.move``."""
         return self._call("move", lambda: self.inner.move(head, version=version), head.run)
 
-    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None, stays: bool = False) -> bool:
         """See ``Store.delete``."""
-        return self._call("delete", lambda: self.inner.delete(run, last=last), run)
+        return self._call("delete", lambda: self.inner.delete(run, last=last, stays=stays), run)
 
     def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """See ``Store.cancel``."""

@@ -355,10 +355,10 @@ class WatchedStore:
         """See ``Store.move``."""
         return self._watched(head.run, lambda: self.inner.move(head, version=version))
 
-    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None, stays: bool = False) -> bool:
         """See ``Store.delete``."""
         with self._lock:
-            is_gone = self.inner.delete(run, last=last)
+            is_gone = self.inner.delete(run, last=last, stays=stays)
             if is_gone:
                 self.records = {place: record for place, record in self.records.items() if place[0] != run}
                 self.answers = {place: answer for place, answer in self.answers.items() if place[0] != run}
