@@ -88,6 +88,11 @@ class Ledger:
         """The run's own time; see ``Engine.time_of``."""
         return self.engine.time_of(self.snapshot)
 
+    def stands(self, key: StepKey, prior: StepRecord | None) -> bool:
+        """Whether ``prior`` is what stands at ``key``, as far as this worker knows; it may have been read again."""
+        standing = self.snapshot.records.get(key)
+        return (standing and standing.occurrence) == (prior and prior.occurrence)
+
     def remaining(self) -> timedelta:
         """How long this worker may go on."""
         if self._deadline is None:
@@ -171,7 +176,7 @@ class Ledger:
         effects = event.effects if isinstance(event, (Succeeded, Suspended)) else ()
         if effects and self.kept_back:
             self.flush()  # what the author writes rests on it
-            if self.snapshot.records.get(key_of(event)) is not prior:
+            if not self.stands(key_of(event), prior):
                 return
         head = self.snapshot.head
         with self._order:

@@ -290,6 +290,25 @@ def test_a_record_that_somebody_else_has_written_is_believed() -> None:
     assert ("success", "other") == (result.status, result.output)
 
 
+def test_what_may_run_once_is_not_called_again_where_what_it_came_to_could_not_be_stored() -> None:
+    """A worker that was given up has stored what is kept back beside it: all of that is lost, and it is in doubt."""
+
+    class Outrun(MemoryStore):
+        def release(self, head: Any, *, epoch: int, version: int, batch: Any = ()) -> Any:
+            if not seen and any((record.key, record.outcome) == ("pay", Outcome.OK) for record, _ in batch):
+                seen.append("pay")
+                other = a_record("b", Outcome.OK, output="other", seq=9, epoch=0)
+                self.commit(head.run, 1, other, None)
+                return RecordMoved(other)
+            return super().release(head, epoch=epoch, version=version, batch=batch)
+
+    seen, calls = list[str](), list[str]()
+    pay = a_step("pay", noting(calls, "pay"), semantics="at_most_once")
+    flow = a_workflow(lambda w: w.parallel(a_step("b"), pay), durability="boundary")
+    result = LocalApp(App(flow), store=Outrun()).workflow("flow").create_run("r-1").start(1)
+    assert (["pay"], "MayHaveRun") == (calls, result.error and result.error.type)
+
+
 def test_nested_workflows_follow_the_run() -> None:
     """What a workflow says counts for its own runs."""
     hasty = a_workflow(three, "hasty", durability="boundary")
