@@ -207,6 +207,19 @@ def test_an_event_for_one_of_several_things_is_taken() -> None:
     assert ("success", 7) == (app.run("r-1").result().status, app.run("r-1").result().output)
 
 
+def test_an_answer_that_came_before_is_taken() -> None:
+    """The question is stored before what was kept for it is looked through."""
+    app, ledger = _app(lambda w: w.sleep(HOUR).then(a_step("a")).then(asks()))
+    run = app.workflow("flow").create_run("r-1")
+    run.start(1)
+    run.resume("yes", step="ask", keep=2 * HOUR)
+    app.advance(hours=1)
+    assert ("success", "yes") == (run.result().status, run.result().output)
+    assert ["applied"] == [receipt.verdict for receipt in run.receipts()]
+    told = [write for write in ledger.bare if "ask:" in write]
+    assert ["release a:ok ask:susp", "resume ask:resu", "release ask:ok"] == told
+
+
 def test_what_must_not_be_repeated_is_stored_at_once() -> None:
     """A step that runs at most once, before and after it; and what ``ctx.once`` has done."""
     careful = a_step("pay", semantics="at_most_once")
