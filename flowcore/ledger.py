@@ -194,11 +194,8 @@ class Ledger:
             if self.kept_back.is_full or record.key in self.at_once:
                 self.flush()
             return
-        store, place = self.engine.store, (head.run, head.incarnation, record, prior)
-        written = store.commit_with(*place, effects) if effects else store.commit(*place)
+        written = self._stored(record, prior, effects)
         match written:
-            case EffectMoved():
-                raise _refusal(record.key, effects, written)
             case Written():
                 self._happened(event, after)
                 self._notices.tell_of(self.snapshot, record)
@@ -211,6 +208,24 @@ class Ledger:
                 self.snapshot = evolve(self.snapshot, Adopted(record=adopted.records[standing.key]), self.now())
             case _:
                 assert_never(written)
+
+    def _stored(self, record: StepRecord, prior: StepRecord | None, effects: Effects) -> Written | RecordMoved:
+        """What the store says of one outcome that is not kept back. Raises: Fenced; EffectRefused."""
+        head, store = self.snapshot.head, self.engine.store
+        if not effects:
+            return store.commit(head.run, head.incarnation, record, prior)
+        # Where a successor keeps outcomes back it folds a first one with others, which the condition on the record's
+        # own item does not see: its effects would happen beside another outcome.
+        epoch = head.epoch if prior is None and self.graph.durability == "boundary" else None
+        written = store.commit_with(head.run, head.incarnation, record, prior, effects, epoch=epoch)
+        match written:
+            case HeadMoved():
+                self.is_lost = True
+                raise Fenced
+            case EffectMoved():
+                raise _refusal(record.key, effects, written)
+            case _:
+                return written
 
     def _happened(self, event: StepEvent, after: Snapshot) -> None:
         self.snapshot = after
