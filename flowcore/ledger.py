@@ -191,7 +191,10 @@ class Ledger:
         if self._is_kept_back(prior) and not effects:
             self.kept_back.add(record, prior, self.engine.store.weigh(head.run, head.incarnation, record))
             self._happened(event, after)
-            if self.kept_back.is_full or record.key in self.at_once:
+            # Where a worker has died since the run was last given back the next one may as well, at the same place:
+            # what is done before it has to be seen, or the first step of the stretch passes for the one that kills.
+            has_lost_workers = head.attempts > 1
+            if self.kept_back.is_full or record.key in self.at_once or has_lost_workers:
                 self.flush()
             return
         written = self._stored(record, prior, effects)
