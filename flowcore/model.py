@@ -297,6 +297,11 @@ class StepRecord:
         return self.outcome in SETTLED
 
     @property
+    def occurrence(self) -> tuple[Outcome, int, int, int]:
+        """Which write it is; the same however often it is read, and as whatever type, since."""
+        return self.outcome, self.gen, self.seq, self.epoch
+
+    @property
     def topic(self) -> tuple[str, str] | None:
         """The name and key of the event that settles it, if one does."""
         return self.listens or (None if self.terms is None else self.terms.listens)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, assert_never
 
+from flowcore.arrivals import has_come
 from flowcore.arrivals import look_back as look_early
 from flowcore.authoring.graph import Graph
 from flowcore.beats import Beats
@@ -146,8 +147,7 @@ class Session:
         ledger = self.ledger
         ledger.catch_up()
         decision = self._decided()
-        goes_on = bool(self.underway) or isinstance(decision, Run)
-        if (goes_on and ledger.kept_back.has_question) or ledger.kept_back.is_to_be_told:
+        if self._has_question_for_others(decision):
             ledger.flush()
             return False
         match decision:
@@ -192,6 +192,18 @@ class Session:
             ledger.snapshot = replace(ledger.snapshot, fans=fans)
             decision = decide(self.graph, ledger.snapshot, ledger.now(), ledger.passed)
         return decision
+
+    def _has_question_for_others(self, decision: Decision) -> bool:
+        """Whether a question is kept back that is to be stored before the run is given back.
+
+        While work goes on somebody may answer; or the answer has come already, and is taken by what is stored.
+        """
+        kept_back = self.ledger.kept_back
+        if kept_back.is_to_be_told or not kept_back.has_question:
+            return kept_back.has_question
+        if self.underway or isinstance(decision, Run):
+            return True
+        return isinstance(decision, Park) and has_come(self.engine, self.ledger.snapshot)
 
     def _is_blocked(self, actions: tuple[Action, ...]) -> bool:
         """Whether nothing is left to do but what cannot be begun with what is stored for it."""

@@ -168,7 +168,9 @@ class MemoryStore:
         record: StepRecord,  # noqa: ARG002
         prior: StepRecord | None,  # noqa: ARG002
         effects: Effects,  # noqa: ARG002
-    ) -> Written | RecordMoved | EffectMoved:
+        *,
+        epoch: int | None = None,  # noqa: ARG002
+    ) -> Written | RecordMoved | EffectMoved | HeadMoved:
         """See ``Store.commit_with``; there are no tables of an author's here."""
         raise NeedsDynamoDB("ctx.commit_with()")
 

@@ -178,12 +178,21 @@ class RoomyStore:
         return reply if isinstance(reply, Written) else RecordMoved(self._record(run, reply.record))
 
     def commit_with(
-        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
-    ) -> Written | RecordMoved | EffectMoved:
+        self,
+        run: RunRef,
+        incarnation: int,
+        record: StepRecord,
+        prior: StepRecord | None,
+        effects: Effects,
+        *,
+        epoch: int | None = None,
+    ) -> Written | RecordMoved | EffectMoved | HeadMoved:
         """See ``Store.commit_with``."""
         packed = self._packed(record, run, record.key, _OF_RECORD)
-        reply = self.inner.commit_with(run, incarnation, packed, prior, effects)
-        return RecordMoved(self._record(run, reply.record)) if isinstance(reply, RecordMoved) else reply
+        reply = self.inner.commit_with(run, incarnation, packed, prior, effects, epoch=epoch)
+        if isinstance(reply, RecordMoved):
+            return RecordMoved(self._record(run, reply.record))
+        return reply if isinstance(reply, EffectMoved) else self._moved(reply)
 
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""

@@ -170,11 +170,21 @@ class FaultyStore:
         return self._call("commit", lambda: self.inner.commit(run, incarnation, record, prior), run, record)
 
     def commit_with(
-        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
-    ) -> Written | RecordMoved | EffectMoved:
+        self,
+        run: RunRef,
+        incarnation: int,
+        record: StepRecord,
+        prior: StepRecord | None,
+        effects: Effects,
+        *,
+        epoch: int | None = None,
+    ) -> Written | RecordMoved | EffectMoved | HeadMoved:
         """See ``Store.commit_with``."""
         return self._call(
-            "commit_with", lambda: self.inner.commit_with(run, incarnation, record, prior, effects), run, record
+            "commit_with",
+            lambda: self.inner.commit_with(run, incarnation, record, prior, effects, epoch=epoch),
+            run,
+            record,
         )
 
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:

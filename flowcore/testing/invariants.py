@@ -272,11 +272,18 @@ class WatchedStore:
             return reply
 
     def commit_with(
-        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
-    ) -> Written | RecordMoved | EffectMoved:
+        self,
+        run: RunRef,
+        incarnation: int,
+        record: StepRecord,
+        prior: StepRecord | None,
+        effects: Effects,
+        *,
+        epoch: int | None = None,
+    ) -> Written | RecordMoved | EffectMoved | HeadMoved:
         """See ``Store.commit_with``."""
         with self._lock:
-            reply = self._surely(lambda: self.inner.commit_with(run, incarnation, record, prior, effects))
+            reply = self._surely(lambda: self.inner.commit_with(run, incarnation, record, prior, effects, epoch=epoch))
             if isinstance(reply, Written):
                 self._judge(run, self._noted(run, incarnation, record, prior))
                 self._judge(run, self._moved_at_rest(run, incarnation, record))
