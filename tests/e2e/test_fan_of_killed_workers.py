@@ -143,15 +143,18 @@ def fanned(count: int, seed: int, folder: Path) -> Iterator[Fanned]:
 
 
 def hold_out(count: int, seed: int, folder: Path) -> Fanned:
-    """All items are seen to once, though workers die of it."""
+    """All items are seen to once, though workers die of it, and hints come twice."""
     began = time.monotonic()
     with fanned(count, seed, folder) as fan:
         fan.drive()
         wrong = list(fan.wrong())
     seconds = time.monotonic() - began
     told("joins-killed", count, len(wrong), seconds, seed=str(seed))
-    print(f"{fan.workers.invocations} invocations, {fan.workers.deaths} killed; the clock jumped {fan.jumps} times")
+    received, copies = fan.stack.messages
+    print(f"{received} messages, {copies} of them sent twice; {fan.workers.invocations} invocations,")
+    print(f"{fan.workers.deaths} killed; the clock jumped {fan.jumps} times")
     assert [] == wrong
+    assert copies >= DOUBLED * received / 2
     return fan
 
 
