@@ -12,15 +12,12 @@ from typing import Any
 
 import pytest
 
-from flowcore.adapters.dynamodb import DynamoStore
-from flowcore.adapters.sqs import SqsQueue
-from flowcore.adapters.system import SystemIds
 from flowcore.app import App
 from flowcore.keys import RunRef, Scope, StepKey, item_of
 from flowcore.model import Head, Outcome, RunStatus
 from flowcore.ops import doctor
 from infra.local.knobs import Knobs
-from infra.local.soak import StackTime, entered
+from infra.local.soak import entered, served
 from infra.local.soak_flows import BOOK, PACE
 from infra.local.stack import LocalStack
 from tests.e2e import fan_flows
@@ -52,12 +49,7 @@ class Fanned:
     jumps: int = 0
 
     def __post_init__(self) -> None:
-        told = self.stack.environment("WorkerFunction")
-        self.app = fan_flows.app.on(
-            store=DynamoStore(self.stack.client("dynamodb"), told["FLOWCORE_TABLE"], SystemIds()),
-            queue=SqsQueue(self.stack.client("sqs"), told["FLOWCORE_QUEUE_URL"]),
-            clock=StackTime(self.stack.clock),
-        )
+        self.app = served(self.stack, fan_flows.app)
 
     @property
     def workers(self) -> Any:

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import RunStatus
-from infra.local.soak import Soak, soaking
+from infra.local.soak import Soak, main, soaking
 from tests.property.rows import told
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("killed-workers")]
@@ -47,11 +48,19 @@ def hold_out(seed: int, blows: int) -> None:
 
 
 @pytest.mark.gate
+def test_workflows_of_ones_own_are_soaked(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of any App, with a plan that stands beside it: approvers, deadlines, events, items on many workers."""
+    code = main(["--app", "tests.e2e.own_flows:app", "--minutes", "0.3", "--seed", "1"])
+    print(told := capsys.readouterr().out)
+    assert 0 == code, told
+
+
+@pytest.mark.gate
 def test_a_worker_frozen_between_load_and_commit_changes_nothing_when_it_thaws() -> None:
     """Another one has done its step again and gone on; its outcome is dropped, its effect is told by the same key."""
     with soaking(seed=1, pace_s=0.5) as soak:
         soak.app.workflow("sleepy").create_run("z").start(1)
-        [zombie] = until(lambda: pids(soak, "z/pay"))
+        [zombie] = until(lambda: pids(soak.book, "z/pay"))
         os.kill(zombie, signal.SIGSTOP)
         soak.stack.forward(timedelta(minutes=5))
         until(lambda: head(soak).status is RunStatus.WAITING)
@@ -60,7 +69,7 @@ def test_a_worker_frozen_between_load_and_commit_changes_nothing_when_it_thaws()
         until(lambda: soak.stack.idle)
         assert before == records(soak)
         assert (2, [2, 2]) == (head(soak).epoch, [record.epoch for record in before.values()])
-        first, second = pids(soak, "z/pay")
+        first, second = pids(soak.book, "z/pay")
         assert first == zombie != second
         soak.stack.forward(timedelta(days=3, seconds=1))
         until(lambda: head(soak).status is RunStatus.SUCCESS)
@@ -79,10 +88,11 @@ def records(soak: Soak) -> dict[StepKey, Any]:
     return dict(loaded[1])
 
 
-def pids(soak: Soak, key: str) -> list[int]:
+def pids(book: Path | None, key: str) -> list[int]:
     """Processes that entered an effect under this key, in order."""
+    assert book is not None
     with suppress(FileNotFoundError):
-        lines = soak.book.read_text("utf-8").splitlines()
+        lines = book.read_text("utf-8").splitlines()
         return [int(line.split(" ")[1]) for line in lines if line.startswith(f"{key} ")]
     return []
 
