@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from flowcore.testing.trial import Answers  # a worker that serves the App loads none of it
 
 
-class UnsaidError(Exception):  # it is named in messages as what it is
-    """There is no App, or no Plan, where somebody said there is one."""
+class UnsaidError(Exception):
+    """What the soak has to be told is missing, or is not what it should be: an App, a Plan, an input."""
 
 
 def _nothing_more(app: App, run_id: str, chance: random.Random) -> None:
