@@ -10,9 +10,10 @@ MOTO ?= 500
 # The first of those seeds: half a million can be had in pieces. Only the piece that begins at 0 tries the other rows.
 FIRST ?= 0
 PROOF ?= build/proof.jsonl
-# How long "make soak" goes on beginning runs, and what its misfortunes are drawn from.
+# How long "make soak" goes on beginning runs, what its misfortunes are drawn from, and whose workflows: module:attribute.
 MINUTES ?= 5
 SEED ?= 1
+APP ?=
 
 PY := .venv/bin/python
 UV := .venv/bin/uv
@@ -68,8 +69,8 @@ prove: $(STAMP) ## the long proof: random workflows against the oracle, and figu
 	test $(FIRST) != 0 || FLOWCORE_PROOF=$(abspath $(PROOF)) $(PY) -m pytest -q -n $(JOBS) --dist loadgroup -m proof -rP
 	$(PY) -m tests.property.rows $(PROOF)
 
-soak: $(STAMP) ## runs by the dozen on a local stack while workers are killed and frozen (MINUTES=5 SEED=1)
-	@$(PY) -m infra.local soak --minutes $(MINUTES) --seed $(SEED)
+soak: $(STAMP) ## runs by the dozen on a local stack while workers are killed and frozen (MINUTES=5 SEED=1 APP=)
+	@$(PY) -m infra.local soak --minutes $(MINUTES) --seed $(SEED) $(if $(APP),--app $(APP))
 
 format: $(STAMP) ## rewrite the tree the way check wants it
 	$(PY) -m ruff check --fix-only .
