@@ -242,7 +242,7 @@ class Session:
             return False
         for action in gathers:
             ledger.look_up()
-            gathered = gather(self.engine, ledger.snapshot, action, is_late=self._is_late)
+            gathered = gather(self.engine, ledger.snapshot, action, is_late=self._must_stop)
             ledger.snapshot = gathered.snapshot
             self.children += gathered.children
             self.lacks_children = self.lacks_children or not gathered.is_complete
@@ -251,7 +251,7 @@ class Session:
         self.gathered |= dict.fromkeys((action.place.key for action in gathers), ledger.snapshot.records)
         return False
 
-    def _is_late(self) -> bool:
+    def _must_stop(self) -> bool:
         """Whether there is no time left to begin children. Raises: Fenced when the run is over, or somebody else's."""
         self.ledger.look_up()
         return self._is_out_of_time()

@@ -228,7 +228,7 @@ class Life(RuleBasedStateMachine):
     @rule(which=st.integers(0, 9), with_input=st.booleans())
     def travel(self, which: int, with_input: bool) -> None:
         """By an operator; to a place where it was, or not."""
-        given = {"input": 2} if with_input else {}
+        given: dict[str, Any] = {"input": 2} if with_input else {}
         step = self.steps[which % len(self.steps)]
         self._lives_again(lambda: self.app.run("r").time_travel(step, **given))
 

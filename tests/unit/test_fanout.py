@@ -157,8 +157,8 @@ def test_progress_is_that_of_the_turn_that_is_under_way() -> None:
             ctx.suspend()
         return number + 1
 
-    turn = workflow("turn", input=list[int], output=list[int])
-    turn = turn.foreach(ask_in_turn_twelve, id="fan", distributed=True).commit()
+    start = workflow("turn", input=list[int], output=list[int])
+    turn = start.foreach(ask_in_turn_twelve, id="fan", distributed=True).commit()
     flow = workflow("turns", input=list[int], output=Any).dountil(turn, lambda numbers: numbers[0] > 12).commit()
     _, _, result = ran(flow, [0, 0])
     assert {"turn.fan": Progress(done=0, failed=0, waiting=2, total=2)} == result.progress

@@ -540,7 +540,8 @@ def test_a_step_that_runs_at_most_once_is_called_again_only_if_it_has_failed() -
 def test_what_time_travel_gave_a_loop_or_a_nested_workflow_is_there_when_it_is_redriven() -> None:
     """What stands before it was skipped, or is another value."""
     inner = workflow("inner", input=int, output=int).then(first).then(second).commit()
-    flow = workflow("flow", input=int).then(pay).then(inner).dowhile(pay.clone(id="count"), lambda _: False).commit()
+    start: Any = workflow("flow", input=int).then(pay)
+    flow = start.then(inner).dowhile(pay.clone(id="count"), lambda _: False).commit()
     for place, deeper in (("inner", "inner.second"), ("count", None)):
         app, value = served(flow), 70
         run = app.workflow("flow").create_run()
