@@ -43,6 +43,7 @@ from flowcore.model import (
     StepRecord,
     Topic,
     wait_id,
+    wait_number,
     wait_place,
 )
 
@@ -275,10 +276,12 @@ def _holder(engine: Engine, listener: Listener) -> Snapshot:
 def _is_over(engine: Engine, listener: Listener) -> bool:
     """Whether the wait will never be open (again): only then may nobody listen for it any more.
 
-    A wait that has no record yet may be about to get one: its worker listens before it commits. So does who begins a
-    new life of the run, before its head tells of that, and in it before there are children. What is around the wait
-    must go on, though: the records inside what is over are not read, and a child whose run needs it no more has ended
-    or will. Another worker may have listened for the same wait at another instant: it is the same listener.
+    A wait that has no record yet may be about to get one: its worker listens before it commits. Until then there may
+    stand at its place what was before it: an earlier suspension and its answer, a try that failed, or that the step has
+    begun. So does who begins a new life of the run listen before its head tells of that, and in it before there are
+    children. What is around the wait must go on, though: the records inside what is over are not read, and a child
+    whose run needs it no more has ended or will. Another worker may have listened for the same wait at another instant:
+    it is the same listener.
     """
     key, incarnation = wait_place(listener.wait)
     try:
@@ -294,8 +297,9 @@ def _is_over(engine: Engine, listener: Listener) -> bool:
     if _is_closed(snapshot, key, incarnation):
         return True
     record = snapshot.records.get(key)
-    open_ = [] if record is None else listeners_of(snapshot.head, record)
-    return record is not None and not any((o.topic, o.wait) == (listener.topic, listener.wait) for o in open_)
+    if record is None or (not record.is_settled and record.gen < int(wait_number(listener.wait))):
+        return False
+    return not any((o.topic, o.wait) == (listener.topic, listener.wait) for o in listeners_of(snapshot.head, record))
 
 
 def _is_closed(snapshot: Snapshot, key: StepKey, incarnation: int) -> bool:

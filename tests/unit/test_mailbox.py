@@ -419,35 +419,100 @@ def test_event_and_wait_find_each_other_whatever_dies(order_: str, fault: Fault)
         assert ((), 1) == (played.mail.listeners, len(played.mail.events)), f"{fault} at call {number}"
 
 
+def late(told: str, **options: Any) -> Any:
+    """Waits for the payment with a step that has left a record before: a question, a failure, or that it has begun."""
+
+    @step(id="late", **options)
+    def late(order: str, ctx: StepContext[Any]) -> int:
+        if told == "failed" and ctx.attempt == 1 and ctx.resume_data is None:
+            raise ConnectionError
+        if told == "asked" and ctx.resume_data is None:
+            ctx.suspend(label="first")
+        if ctx.resume_data in (None, "go on"):
+            ctx.suspend(key=order, label="order.paid")
+        return Paid.model_validate(ctx.resume_data).cents
+
+    return workflow("order", input=str, output=int).then(late)
+
+
+WAITS: dict[str, Callable[[], Any]] = {
+    "its first record": order,
+    "after a question": lambda: late("asked"),
+    "after a failure": lambda: late("failed", retries=1, backoff=timedelta(milliseconds=100)),
+    "once it has begun": lambda: late("begun", semantics="at_most_once"),
+}
+
+
+def prepared(app: LocalApp, flow: str) -> None:
+    """The run that is to wait for its payment, as far as it comes before."""
+    if flow == "after a question":
+        app.workflow("order").create_run("r").start("A-17")
+
+
+def begin(app: LocalApp, flow: str) -> None:
+    """Have the run wait for its payment."""
+    if flow == "after a question":
+        app.run("r").resume("go on", label="first")
+    else:
+        app.workflow("order").create_run("r").start("A-17")
+
+
+@pytest.mark.parametrize("flow", WAITS)
 @pytest.mark.parametrize("inner", ["start", "send"])
-def test_event_and_wait_that_meet_half_way_find_each_other(inner: str) -> None:
+def test_event_and_wait_that_meet_half_way_find_each_other(inner: str, flow: str) -> None:
     """One of them happens in the middle of the other, at any of its calls to the store."""
     outer = "send" if inner == "start" else "start"
-    for number in range(1, len(play(outer + (" start" if outer == "send" else "")).calls) + 1):
-        assert 1 == meet(outer, inner, number).output, f"at call {number}"
+    number, is_met = 0, True
+    while is_met:
+        number += 1
+        result, is_met = meet(outer, inner, number, flow)
+        assert 1 == result.output, f"at call {number}"
+    assert number >= 4
 
 
-def meet(outer: str, inner: str, number: int) -> RunResult[Any]:
-    """``inner`` at the call of that number of ``outer``; after it, if there are not so many."""
+def meet(outer: str, inner: str, number: int, flow: str) -> tuple[RunResult[Any], bool]:
+    """``inner`` at the call of that number of ``outer``; after it, if there are not so many, and that is told."""
     watched, clock, done = WatchedStore(MemoryStore()), VirtualClock(), []
+    calls = count(1)
 
-    def script(call: Call) -> None:
-        if call.number == number:
+    def script(_: Call) -> None:
+        if next(calls) == number and not done:
             done.append(acts(other)[inner]())
 
     def acts(app: LocalApp) -> dict[str, Callable[[], Any]]:
         return {
-            "start": lambda: app.workflow("order").create_run("r").start("A-17"),
+            "start": lambda: begin(app, flow),
             "send": lambda: app.send_event("order.paid", "A-17", {"cents": 1}),
         }
 
-    other = local(order(), store=watched, clock=clock)
-    app = local(order(), store=FaultyStore(watched, script), clock=clock)
+    other = local(WAITS[flow](), store=watched, clock=clock)
+    prepared(other, flow)
+    app = local(WAITS[flow](), store=FaultyStore(watched, script), clock=clock)
     acts(app)[outer]()
-    if not done:
-        acts(other)[inner]()
+    is_met = bool(done)
+    if not is_met:
+        done.append(acts(other)[inner]())
     app.advance(hours=1)
-    return other.run("r").result()
+    return other.run("r").result(), is_met
+
+
+@pytest.mark.parametrize("flow", WAITS)
+def test_event_that_comes_while_its_wait_is_written_leaves_the_listener(flow: str) -> None:
+    """Its worker has listened and not committed: whoever keeps the event must find it, and it the event."""
+    watched, clock, heard = WatchedStore(MemoryStore()), VirtualClock(), list[list[str]]()
+
+    def script(call: Call) -> None:
+        if call.verb == "commit" and listeners(other) and not heard:
+            assert "buffered" == other.send_event("order.paid", "A-17", {"cents": 1}).verdict
+            heard.append(listeners(other))
+
+    other = local(WAITS[flow](), store=watched, clock=clock)
+    app = local(WAITS[flow](), store=FaultyStore(watched, script), clock=clock)
+    prepared(other, flow)
+    begin(app, flow)
+    assert [["r"]] == heard
+    assert ("success", 1) == (other.run("r").result().status, other.run("r").result().output)
+    assert [] == listeners(other)
 
 
 @pytest.mark.parametrize("lacks", ["the step", "the workflow"])
