@@ -8,7 +8,7 @@ the other. What settles a wait is the same transaction as any answer, with the e
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
@@ -106,9 +106,13 @@ def send(
     raise ConflictError(f"Event {sent.id!r} met others {_MOST_TRIES} times while it was being sent. Send it again.")
 
 
-def look_back(engine: Engine, snapshot: Snapshot) -> bool:
-    """Take what has come for the open waits of a run that this worker is about to park; whether anything has moved."""
-    return any(_taken_for(engine, snapshot, listener) for listener in _listening(snapshot))
+def look_back(engine: Engine, snapshot: Snapshot, at: Container[StepKey] | None = None) -> bool:
+    """Take what has come for the open waits of a run that this worker is about to park; whether anything has moved.
+
+    Args:
+        at: only for waits there.
+    """
+    return any(_taken_for(engine, snapshot, listener) for listener in _listening(snapshot, at))
 
 
 def stop_listening(store: Store, canceled: Head) -> None:
@@ -140,9 +144,10 @@ def listeners_of(head: Head, record: StepRecord) -> list[Listener]:
     ]
 
 
-def _listening(snapshot: Snapshot) -> Iterator[Listener]:
+def _listening(snapshot: Snapshot, at: Container[StepKey] | None) -> Iterator[Listener]:
     for record in open_waits(snapshot):
-        yield from listeners_of(snapshot.head, record)
+        if at is None or record.key in at:
+            yield from listeners_of(snapshot.head, record)
 
 
 def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:

@@ -15,7 +15,20 @@ from flowcore.arrivals import look_back as look_early
 from flowcore.authoring.graph import Graph
 from flowcore.beats import Beats
 from flowcore.core import heads
-from flowcore.core.actions import Action, Broken, Decision, Done, Ended, Finish, Gather, Leave, Park, Run, RunStep
+from flowcore.core.actions import (
+    Action,
+    Broken,
+    Decision,
+    Done,
+    Ended,
+    Finish,
+    Gather,
+    Leave,
+    Park,
+    Run,
+    RunStep,
+    TimeOut,
+)
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
 from flowcore.core.decide import decide
@@ -187,6 +200,8 @@ class Session:
         if self._leaves_questions(decision) and (moved := self._moved()) is not None:
             ledger.take_up(moved)
             decision = decide(self.graph, ledger.snapshot, ledger.now(), ledger.passed)
+        while self._has_come_in_time(decision):
+            decision = decide(self.graph, ledger.snapshot, ledger.now(), ledger.passed)
         if old := self._long_gathered(decision):
             fans = {key: fan for key, fan in ledger.snapshot.fans.items() if key not in old}
             ledger.snapshot = replace(ledger.snapshot, fans=fans)
@@ -271,6 +286,23 @@ class Session:
             return hold.standing
         head = self.engine.store.peek(hold.standing.run)
         return None if head is not None and head.version == hold.standing.version else head
+
+    def _has_come_in_time(self, decision: Decision) -> bool:
+        """Whether something has come for a wait that is to lapse now; then it is taken, and the run read again.
+
+        Nobody may have looked since: other work went on beside the wait, the code did not fit, or the sender has died.
+        """
+        lapsing = [one for one in decision.actions if isinstance(one, TimeOut)] if isinstance(decision, Run) else []
+        at = {action.place.key for action in lapsing} - {*self.underway.tries, *self.underway.outdated}
+        if not at or self.ledger.kept_back.has_question:  # which is stored first
+            return False
+        ledger, moved = self.ledger, self._moved() if self.underway.turns else None
+        if moved is None:
+            if not (look_back(self.engine, ledger.snapshot, at) or look_early(self.engine, ledger.snapshot)):
+                return False
+            moved = self.engine.store.peek(ledger.snapshot.head.run)
+        ledger.take_up(moved)
+        return True
 
     def _long_gathered(self, decision: Decision) -> set[StepKey]:
         """The distributed foreaches that would end though an item of theirs, when last looked at, waited for an answer.

@@ -967,6 +967,41 @@ def test_early_answer_and_its_question_find_each_other_whoever_comes_in_between(
         assert 1 == verdicts(run).count("applied")
 
 
+@pytest.mark.parametrize("when", ["before the run goes on", "while it is at work"])
+def test_early_answer_is_taken_though_other_work_goes_on_past_the_deadline(when: str) -> None:
+    """The worker looks once more before the question lapses, also at what was kept after it has read the run."""
+    clock = VirtualClock()
+
+    @step(id="ask")
+    def ask(_: int, ctx: StepContext[Decision]) -> Any:
+        if ctx.resume_data is None and not ctx.timed_out:
+            ctx.suspend(timeout=HOUR)
+        return ctx.resume_data and ctx.resume_data.approved
+
+    @step(id="work")
+    def work(value: int) -> int:
+        if when == "while it is at work" and value == 1:
+            send()
+        clock.forward(hours=1)
+        return value + 1
+
+    def send() -> None:
+        data = {"approved": True}
+        resume = Resume(step="inner.ask", digest=digest(data))
+        assert "buffered" == app.engine.resume(RUN, data, resume, here=False, keep_for=9 * HOUR)[1].verdict
+
+    inner = workflow("inner", input=int).then(note).then(note.clone(id="again")).then(ask).commit()
+    busy = workflow("busy", input=int).dountil(work, lambda value: value > 5).commit()
+    flow = workflow("w", input=int).sleep(HOUR).parallel(inner, busy).commit()
+    app = LocalApp(App(flow), clock=clock)
+    run = app.workflow(flow).create_run("r")
+    run.start(1)
+    if when == "before the run goes on":
+        send()
+    app.advance(hours=1)
+    assert ("success", {"inner": True, "busy": 6}) == (run.result().status, run.result().output)
+
+
 def test_receipts_go_with_their_run() -> None:
     """A later run of the same id has none of them; of a run that never was there are none to ask for."""
     app = local()

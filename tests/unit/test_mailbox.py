@@ -551,6 +551,59 @@ def test_event_during_a_bad_deploy_has_the_item_looked_at_that_waits() -> None:
     assert ("success", [1]) == (run.result().status, run.result().output)
 
 
+def busy(clock: VirtualClock, hours: int) -> Any:
+    """An arm that is at work for so long, an hour at a time."""
+
+    @step(id="work")
+    def work(done: Any) -> int:
+        clock.forward(hours=1)
+        return done + 1 if isinstance(done, int) else 1
+
+    return workflow("busy", input=Any).dountil(work, lambda done: done >= hours).commit()
+
+
+@pytest.mark.parametrize("durability", ["step", "boundary"])
+def test_event_that_came_before_its_wait_is_taken_though_other_work_goes_on_past_the_deadline(durability: Any) -> None:
+    """The worker looks once more before the wait lapses."""
+    clock = VirtualClock()
+    wait = workflow("wait", input=str).wait_for_event("order.paid", key=lambda o: o, timeout=HOUR, on_timeout=None)
+    flow = workflow("order", input=str, durability=durability).parallel(wait.commit(), busy(clock, 5))
+    app = local(flow, clock=clock)
+    assert "buffered" == app.send_event("order.paid", "A-17", {"cents": 1}).verdict
+    assert {"wait": {"cents": 1}, "busy": 5} == waiting(app).result().output
+    assert [] == listeners(app)
+
+
+def test_event_during_a_bad_deploy_is_taken_though_its_deadline_has_passed_meanwhile() -> None:
+    """Whoever unblocks the run looks what has come."""
+    first = workflow("order", input=str).then(note)
+    app = local(first.wait_for_event("order.paid", key=lambda o: o, timeout=HOUR))
+    run = waiting(app)
+    bad = local(workflow("order", input=str).then(note.clone(id="other")), like=app)
+    assert "buffered" == bad.send_event("order.paid", "A-17", {"cents": 1}).verdict
+    bad.advance(hours=2)
+    assert run.result().blocked
+    assert ("success", {"cents": 1}) == (run.unblock().status, run.result().output)
+
+
+def test_event_whose_sender_died_before_the_second_look_is_taken_at_the_deadline() -> None:
+    """It was kept in time; nobody else would look for it."""
+    clock, watched = VirtualClock(), WatchedStore(MemoryStore())
+    app = local(order(timeout=HOUR), store=watched, clock=clock)
+
+    def script(call: Call) -> Fault | None:
+        if call.verb == "keep":
+            waiting(app)
+            return Fault.DIES_AFTER
+        return None
+
+    with pytest.raises(WorkerDied):
+        local(order(), store=FaultyStore(watched, script), clock=clock).send_event("order.paid", "A-17", {"cents": 1})
+    assert "suspended" == app.run("r").result().status
+    app.advance(hours=2)
+    assert ("success", 1) == (app.run("r").result().status, app.run("r").result().output)
+
+
 @step
 def hear(value: str, ctx: StepContext[Any]) -> str:
     """Waits for an event about what it is given; about nothing it ends the list, or fails."""
