@@ -19,6 +19,7 @@ from flowcore.core.alternatives import each
 from flowcore.core.evolve import fold
 from flowcore.errors import (
     BlobLost,
+    CapacityError,
     ConflictError,
     DefinitionChanged,
     EventNotFound,
@@ -69,7 +70,7 @@ def send(
     Args:
         first: of a run to be started together with the event, if nobody listens and there is none of its id.
         here: drive the run that was settled or started in this process; otherwise a worker is asked to.
-    Raises: IdempotencyKeyReused; InvalidPayload when the data fits none of the waits that are open.
+    Raises: IdempotencyKeyReused; InvalidPayload or CapacityError when the data fits none of the waits that are open.
     """
     tried: set[str] = set()
     began: str | None = None
@@ -159,8 +160,8 @@ def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:
             _settle(engine, listener, sent, run=snapshot.head.run, here=False)
         except EventGone:
             continue
-        except InvalidPayload as error:
-            seen = {"run_id": listener.run.id, "wait": listener.wait, "event_id": sent.id, "rows": len(error.errors)}
+        except (InvalidPayload, CapacityError) as error:
+            seen = {"run_id": listener.run.id, "wait": listener.wait, "event_id": sent.id, "code": error.code}
             _LOGGER.warning("an event that does not fit its wait is passed over", extra=seen)
             continue
         except RequestError:
@@ -180,12 +181,12 @@ def _offered(
     is_kept: bool,
     here: bool,
     deadline: datetime | None,
-) -> tuple[EventReceipt | None, InvalidPayload | None]:
+) -> tuple[EventReceipt | None, InvalidPayload | CapacityError | None]:
     """The receipt of the oldest wait that took the event; else why the oldest one that is open did not.
 
     Raises: EventGone.
     """
-    misfit: tuple[Listener, InvalidPayload] | None = None
+    misfit: tuple[Listener, InvalidPayload | CapacityError] | None = None
     for listener in listeners:
         place = f"{listener.run.id}#{listener.wait}"
         if place in tried:
@@ -194,7 +195,7 @@ def _offered(
             if _settles(engine, listener, sent, is_kept=is_kept, here=here, deadline=deadline):
                 run_id, wait = listener.run.id, listener.wait
                 return EventReceipt(event_id=sent.id, verdict="applied", run_id=run_id, wait=wait), None
-        except InvalidPayload as error:
+        except (InvalidPayload, CapacityError) as error:
             misfit = misfit or (listener, error)
         tried.add(place)
     if misfit is None:
@@ -222,7 +223,7 @@ def _settles(
     Where the code at hand does not fit the run, and the event is kept, a worker looks at the run: it takes the event,
     or says by what the run is blocked. Otherwise nobody would look again once the code is mended.
 
-    Raises: InvalidPayload, EventGone.
+    Raises: InvalidPayload, CapacityError where it is too large beside what stands there, EventGone.
     """
     try:
         _settle(engine, listener, sent, here=here, deadline=deadline)

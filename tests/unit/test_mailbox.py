@@ -8,14 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
+from random import Random
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from flowcore import App, DefinitionError, RunResult, Start, StepContext, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
-from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, OutsideError
+from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, OutsideError, PayloadTooLarge
 from flowcore.keys import RunRef
 from flowcore.model import EventReceipt, Listener, Mail, Topic
 from flowcore.testing import LocalApp, VirtualClock
@@ -58,7 +59,7 @@ def local(*workflows: Any, like: LocalApp | None = None, **options: Any) -> Loca
     return LocalApp(App(*workflows), **{**shared, **options})
 
 
-def waiting(app: LocalApp, run_id: str = "r", given: str = "A-17") -> Any:
+def waiting(app: LocalApp, run_id: str = "r", given: Any = "A-17") -> Any:
     """A run of the first workflow, started; it waits."""
     run = app.workflow(next(iter(app.workflows))).create_run(run_id)
     run.start(given)
@@ -658,6 +659,65 @@ def test_nobody_listens_for_a_wait_of_a_turn_that_is_over() -> None:
     assert "applied" == app.send_event("hear", "A-17", 2).verdict
     assert ["r"] == listeners(app, HEARD)
     assert "suspended" == run.result().status
+
+
+LARGE = "".join(map(chr, Random(1).choices(range(0x800, 0xD7FF), k=118_000)))
+"""Fits into a record alone, and not beside another such value; cannot be packed."""
+
+
+@step(id="ask")
+def asks(large: bool, ctx: StepContext[Any, Any]) -> int:
+    """Waits for an event, and may ask for it with a large value."""
+    return ctx.suspend(LARGE if large else None, key="A-17", label="order.paid") if ctx.resume_data is None else 1
+
+
+ASKS = workflow("order", input=bool, output=int).then(asks).commit()
+
+
+def test_event_that_is_too_large_beside_its_question_goes_to_another_wait() -> None:
+    """Or is refused, where there is none, and the run has the receipt."""
+    app = local(ASKS)
+    first: Any = waiting(app, "r-1", given=True)
+    with pytest.raises(PayloadTooLarge):
+        app.send_event("order.paid", "A-17", LARGE)
+    assert [("rejected", "payload-too-large")] == [(one.verdict, one.reason) for one in first.receipts()]
+    assert () == app.store.mail(PAID, app.clock.now()).events
+    app.clock.forward(hours=1)
+    second = waiting(app, "r-2", given=False)
+    assert "r-2" == app.send_event("order.paid", "A-17", LARGE).run_id
+    assert ("suspended", "success") == (first.result().status, second.result().status)
+
+
+def test_early_event_that_is_too_large_beside_its_question_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    """The run waits for the next one, and no worker stumbles over it."""
+    app = local(ASKS)
+    app.send_event("order.paid", "A-17", LARGE)
+    app.clock.forward(seconds=1)
+    run = waiting(app, given=True)
+    assert "suspended" == run.result().status
+    assert "passed over" in caplog.text
+    assert "applied" == app.send_event("order.paid", "A-17", 1).verdict
+
+
+def test_early_event_that_breaks_the_type_of_its_wait_is_passed_over() -> None:
+    """A validator may raise anything at what a stranger sends: it does not fit, like other data that does not."""
+
+    class Order(BaseModel):
+        cents: int
+
+        @model_validator(mode="before")
+        @classmethod
+        def of_pounds(cls, data: Any) -> Any:
+            return {"cents": 100 * data["pounds"]}
+
+    build = workflow("order", input=str).wait_for_event("order.paid", key=lambda o: o, model=Order)
+    app = local(build)
+    app.send_event("order.paid", "A-17", {})
+    run = waiting(app)
+    with pytest.raises(InvalidPayload, match="KeyError"):
+        app.send_event("order.paid", "A-17", {})
+    app.send_event("order.paid", "A-17", {"pounds": 2})
+    assert ("success", {"cents": 200}) == (run.result().status, run.result().output)
 
 
 def test_event_id_may_come_again_when_its_event_is_kept_no_longer() -> None:
