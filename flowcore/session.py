@@ -160,8 +160,7 @@ class Session:
         ledger = self.ledger
         ledger.catch_up()
         decision = self._decided()
-        if self._has_question_for_others(decision):
-            ledger.flush()
+        if self._has_seen_to_questions(decision):
             return False
         match decision:
             case Run(actions, _) if self._is_blocked(actions):
@@ -173,7 +172,7 @@ class Session:
             case Run(actions, retry):
                 return self._go_on(actions, retry)
             case Park() | Finish() if self.underway:
-                self.underway.collect(None)
+                self.underway.collect(self.notices.look_at)
                 return False
             case Park() if self.lacks_children:
                 return self._hand_on()
@@ -208,6 +207,23 @@ class Session:
             decision = decide(self.graph, ledger.snapshot, ledger.now(), ledger.passed)
         return decision
 
+    def _has_seen_to_questions(self, decision: Decision) -> bool:
+        """Whether questions were stored, or are answered by what has come, so that it has to be decided again.
+
+        Whoever must answer is told and reminded in time also while other work goes on.
+        """
+        ledger = self.ledger
+        if self._has_question_for_others(decision):
+            ledger.flush()
+            return True
+        due = self.notices.due(ledger.snapshot) if self.underway or isinstance(decision, Run) else []
+        if due and look_back(self.engine, ledger.snapshot, {one.key for one in due}):
+            ledger.take_up(self.engine.store.peek(ledger.snapshot.head.run))
+            return True
+        for one in due:
+            self.notices.see_to(ledger.snapshot, one)
+        return False
+
     def _has_question_for_others(self, decision: Decision) -> bool:
         """Whether a question is kept back that is to be stored before the run is given back.
 
@@ -230,12 +246,13 @@ class Session:
         fresh = [action for action in actions if action.place.key not in self.underway]
         fresh = [action for action in fresh if action.place.key not in self.underway.outdated]
         fitting = [action for action in fresh if self._has_time_for(action)]
+        look_at = self.notices.look_at
         if not fresh or fitting:
-            self.underway.perform(fitting, retry)
+            self.underway.perform(fitting, look_at if retry is None else min(retry, look_at or retry))
             return False
         if not self.underway:
             return self._hand_on()
-        self.underway.collect(None)
+        self.underway.collect(look_at)
         return False
 
     def _step_once(self, actions: tuple[Action, ...]) -> bool:
