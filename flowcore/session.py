@@ -80,7 +80,7 @@ class Session:
         self.per_step = per_step
         self.is_fresh = is_fresh
         self.is_stepped = False
-        runner = Runner(engine.clock, engine.ids, engine.loop.wait_for)
+        runner = Runner(engine.clock, engine.ids, engine.loop.wait_for, lambda: engine.time_of(self.ledger.snapshot))
         tracer = engine.tracer
         self.stretch = None if tracer is None else Stretch(tracer, _traced(snapshot), engine.clock.now())
         self.notices = Notices(engine, graph, runner)
@@ -412,7 +412,8 @@ class Session:
         return self.deadline is not None and self.ledger.remaining() < self.engine.pace.margin
 
     def _is_near(self, instant: datetime) -> bool:
-        return instant - self.ledger.now() <= self.engine.pace.short_retry and not self._is_out_of_time()
+        """Whether it is waited for here. By this machine's clock: the run's may be far ahead of it, and stand still."""
+        return instant - self.engine.clock.now() <= self.engine.pace.short_retry and not self._is_out_of_time()
 
 
 def _broken_leaves(decision: Run) -> list[StepKey]:
