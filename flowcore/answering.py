@@ -163,9 +163,9 @@ def _answer(
         on_behalf_of=seat,
         among=resume.among,
     )
-    if not settles(record, answer):
-        return Counted(key=record.key, answer=answer)
     changes = Changes(context=resume.request_context)
+    if not settles(record, answer):
+        return Counted(key=record.key, answer=answer, changes=changes)
     if isinstance(node, EventNode):
         received = replace(answer, data=None)  # it is the output
         return Received(key=record.key, answer=received, output=accepted, changes=changes)

@@ -120,10 +120,10 @@ class Engine:
             head = heads.held(replace(head, version=0), now, owner=self.ids.fresh(), lease_until=lease_until)
         else:
             head = replace(head, due=now + heads.QUEUED_GRACE)
-        existing = self._put(head, sent)
-        if existing is not None:
-            return self._begun_before(head, existing), False
-        snapshot = fold(head, ())
+        standing, is_new = self._put(head, sent)
+        if not is_new:
+            return self._begun_before(head, standing), False
+        head, snapshot = standing, fold(standing, ())
         if here:
             return self.drive(graph, snapshot, deadline, per_step=per_step), True
         self.hints.send(head.run, at=now, version=head.version)
@@ -212,12 +212,19 @@ class Engine:
         return head
 
     def delete(self, run: RunRef) -> None:
-        """Remove a run for good; one under way is canceled first. Raises: RunNotFound, PartOfRun."""
+        """Remove a run for good; one under way is canceled first. Raises: RunNotFound, PartOfRun.
+
+        Of one that somebody may have been at work at just now an empty head stays for a while: what he still writes is
+        removed with that, and no new run of this id meets it.
+        """
         self.whole_run(self.peek(run))
         for _ in range(MOST_TRIES):
             head = self.cancel(run)
             delete_children(self, head)
-            if self.store.delete(run, last=heads.removed(head, self.clock.now())):
+            now = self.clock.now()
+            stays = now < head.updated_at + heads.REMOVAL_GRACE
+            last = heads.buried(head, now) if stays else heads.removed(head, now)
+            if self.store.delete(run, last=last, stays=stays):
                 return
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being deleted. Try again.")
 
@@ -293,14 +300,20 @@ class Engine:
 
     # -- start ------------------------------------------------------------------------------------------------------
 
-    def _put(self, head: Head, sent: Sent | None) -> Head | None:
-        """Start the run, in the place of an expired one of that id if need be; the head that stands in its way."""
+    def _put(self, head: Head, sent: Sent | None) -> tuple[Head, bool]:
+        """Start the run, in the place of an expired one of that id if need be; its head or the one in its way.
+
+        In such a place it has a life of its own: whoever was at work at the other run may still write into its life.
+        """
         for _ in range(MOST_TRIES):
             standing = self.store.start(head) if sent is None else self.store.start_with(head, sent)
             if isinstance(standing, Sent):
                 raise EventGone
-            if standing is None or not standing.is_expired(self.clock.now()):
-                return standing
+            if standing is None:
+                return head, True
+            if not standing.is_expired(self.clock.now()):
+                return standing, False
+            head = replace(head, incarnation=self.next_life(standing))
             self.remove(standing)
         raise ConflictError(f"An expired run {head.run.id!r} is still being removed. Try again.")
 
@@ -423,10 +436,18 @@ class Engine:
         return self.store.claim(run, owner=self.ids.fresh(), now=now, lease_until=lease_until, due=due)
 
     def _unwanted(self, head: Head) -> Head:
-        """A child whose run has ended, or begun a new life, ends as well. Raises: RunNotFound."""
+        """A child whose run has ended, or begun a new life, ends as well; begun for one that was deleted, it goes.
+
+        Raises: RunNotFound.
+        """
         if head.part is None:
             raise RunNotFound(head.run.id)
-        return self.store.cancel(head.run, now=self.clock.now()) or head
+        ended = self.store.cancel(head.run, now=self.clock.now()) or head
+        whole_run = self.store.peek(RunRef(head.run.tenant, head.part.top))
+        if whole_run is None or whole_run.is_expired(self.clock.now()) or whole_run.created_at != head.created_at:
+            delete_children(self, ended)
+            self.store.delete(head.run)
+        return ended
 
     def _waiting(self, snapshot: Snapshot) -> Head:
         """A child whose run an operator has stopped goes on when that does."""

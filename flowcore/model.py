@@ -278,7 +278,7 @@ class StepRecord:
     began: int | None = None
     """susp, rewritten by a vote or because one was handed over: the generation in which the suspension began."""
     given: tuple[Json] | None = None
-    """retry: the input that time travel gave the step, instead of what stands before it."""
+    """The input that time travel gave a step, a nested workflow or a loop, instead of what stands before it."""
     instead: tuple[str, int] | None = None
     """The stand-in that runs here since nobody answered in time, and the generation since which; one that stands in
     for a stand-in behind it, with a colon."""

@@ -17,6 +17,7 @@ from flowcore.core.receipts import in_order, of_record, of_run, refused, repeate
 from flowcore.errors import CapacityError, FlowcoreError, RequestError, RunNotFound
 from flowcore.keys import RunRef
 from flowcore.model import Head, Receipt, StepRecord
+from flowcore.parcels import replace
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -50,9 +51,12 @@ def repeat(engine: Engine, head: Head, resume: Resume, first: Receipt) -> None:
 
 
 def remember(engine: Engine, head: Head, records: Iterable[StepRecord]) -> None:
-    """Write down what records tell of answers that counted, before they forget it. Raises: OutsideError."""
+    """Write down what records tell of answers that counted, before they forget it. Raises: OutsideError.
+
+    Answers to earlier suspensions of a place were written down when it suspended again.
+    """
     for record in records:
-        for receipt in of_record(record, head.incarnation):
+        for receipt in of_record(replace(record, spent=()), head.incarnation):
             slot = slot_of(receipt)
             engine.store.note(head.run, head.created_at, slot.name, slot.id, receipt)
 

@@ -167,7 +167,8 @@ class Run(Generic[In, Out]):
             label: the suspension's label, instead of ``step``.
             wait: the id of exactly this suspension; a later one of the same step is not meant.
             index: of the foreach item; left out, every suspended item of the foreach gets the data.
-            idempotency_key: a repeated call with the same key and data is told the first one's receipt.
+            idempotency_key: a repeated call with the same key and data is told the first one's receipt; with other
+                data, by somebody else or for another suspension it is refused.
             by: who answers, kept with the answer.
             via: over which channel.
             version: ``RunResult.version`` that the caller has seen; if the run has moved since, nothing happens.

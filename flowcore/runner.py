@@ -168,7 +168,7 @@ class Runner:
         try:
             output = await call(step.execute, value, *([context] if step.takes_context else []))
         except SuspendSignal as signal:
-            return self._suspended(place, node, signal, context, started)
+            return self._suspended(place, node, signal, context, started, view.started_by)
         except BailSignal as signal:
             bailed = encoded(_ANYTHING, signal.output, f"bail output of step {node.id!r}")
             return self._succeeded(place, bailed, context, started, attempt, bailed=True)
@@ -213,6 +213,7 @@ class Runner:
         signal: SuspendSignal,
         context: StepContext[Any, Any, Any],
         started: datetime,
+        started_by: str | None,
     ) -> StepEvent:
         payload = signal.payload
         if payload is not None:
@@ -221,8 +222,8 @@ class Runner:
             key=place.key,
             payload=payload,
             label=_label(node, signal.label),
-            terms=agreed(node, signal),
-            alternatives=alternatives_of(node, signal),
+            terms=agreed(node, signal, started_by),
+            alternatives=alternatives_of(node, signal, started_by),
             until=None if signal.timeout is None else _deadline(node, signal.timeout, self.run_time()),
             started_at=started,
             changes=changes_of(context),

@@ -274,7 +274,7 @@ class Session:
             return False
         for action in gathers:
             ledger.look_up()
-            gathered = gather(self.engine, ledger.snapshot, action, is_late=self._is_out_of_time)
+            gathered = gather(self.engine, ledger.snapshot, action, is_late=self._is_late)
             ledger.snapshot = gathered.snapshot
             self.children += gathered.children
             self.lacks_children = self.lacks_children or not gathered.is_complete
@@ -282,6 +282,11 @@ class Session:
                 return self._hand_on()
         self.gathered |= dict.fromkeys((action.place.key for action in gathers), ledger.snapshot.records)
         return False
+
+    def _is_late(self) -> bool:
+        """Whether there is no time left to begin children. Raises: Fenced when the run is over, or somebody else's."""
+        self.ledger.look_up()
+        return self._is_out_of_time()
 
     def _leaves_questions(self, decision: Decision) -> bool:
         """Whether a container would end, by a failure or a bail, in which something waits for an answer.

@@ -13,7 +13,7 @@ from typing import Any
 
 from flowcore.authoring.graph import Hooks
 from flowcore.errors import InvariantError
-from flowcore.model import RUN_CHANGES, Head, Json, RunStatus, StepFailure, StepRecord
+from flowcore.model import NO_TRACE, RUN_CHANGES, Head, Json, RunStatus, StepFailure, StepRecord
 from flowcore.parcels import replace
 
 QUEUED_GRACE = timedelta(seconds=5)
@@ -237,6 +237,27 @@ def removed(head: Head, now: datetime) -> Head:
     expires_at = at if head.expires_at is None else min(at, head.expires_at)
     due = now + REMOVAL_GRACE
     return replace(head, version=head.version + 1, updated_at=at, outbox=(), expires_at=expires_at, due=due)
+
+
+def buried(head: Head, now: datetime) -> Head:
+    """What stays for a while of an ended run that is removed: that it was there, and nothing of what it held."""
+    return replace(
+        removed(head, now),
+        input=None,
+        input_hash="",
+        output=None,
+        failure=None,
+        blocked=None,
+        resource_id=None,
+        started_by=None,
+        canceled_by=None,
+        state={},
+        request_context={},
+        trace=NO_TRACE,
+        continued=None,
+        waiting_since=None,
+        deadline=None,
+    )
 
 
 def _told_of_waits(head: Head) -> dict[str, Any]:

@@ -95,11 +95,13 @@ def delegated(
 def in_order(receipts: Iterable[Receipt]) -> list[Receipt]:
     """Each once, the newest last; of what is told twice the first counts: what was written down before a record forgot.
 
-    Of what came at the same instant those that counted are the first.
+    Of what came at the same instant those that counted are the first. What counted came once, however often it was
+    written down: a copy of it is a duplicate.
     """
     found: dict[str, Receipt] = {}
     for receipt in receipts:
-        found.setdefault(_identity(receipt, exact=True), receipt)
+        once = replace(receipt, times=1, last_at=None) if receipt.verdict in _COUNTED else receipt
+        found.setdefault(_identity(receipt, exact=True), once)
     return sorted(found.values(), key=lambda receipt: (receipt.at, receipt.verdict not in _COUNTED))
 
 

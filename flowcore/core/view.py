@@ -34,6 +34,7 @@ from flowcore.keys import (
     path_of,
     turn_number,
     turn_of,
+    turns_of,
 )
 from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 
@@ -71,10 +72,11 @@ class Progress:
 
 
 def progress(snapshot: Snapshot) -> dict[str, Progress]:
-    """How far each distributed foreach is, by dotted id; nothing of any item is read for it."""
+    """How far each distributed foreach is, by dotted id, in the last turn of its loops; reads nothing of items."""
+    in_turn = sorted(snapshot.fans.items(), key=lambda fan: turns_of(fan[0]))
     return {
         dotted(key): Progress(done=len(fan.done), failed=len(fan.failed), waiting=len(fan.asking), total=fan.total)
-        for key, fan in snapshot.fans.items()
+        for key, fan in in_turn
     }
 
 

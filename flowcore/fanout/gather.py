@@ -105,15 +105,17 @@ def _begin_missing(
 ) -> tuple[int, bool]:
     """Begin children in order, as many as may be open; up to which item they are begun, and whether that is all."""
     key, slots = start.key, max(start.count or 1, fan.shard)
+    is_open = begun - sum(index < begun for index in fan.done)
     for first in range(begun, fan.total, fan.shard):
         items = items_from(fan, first)
-        is_open = first - sum(index < first for index in fan.done)
         if is_open + len(items) > slots:
             return first, True
         if is_late():
             return first, False
-        if not fan.done.issuperset(items):
+        left = len(items) - len(fan.done.intersection(items))
+        if left:
             _begin(engine, snapshot, key, items)
+        is_open += left
     return fan.total, True
 
 

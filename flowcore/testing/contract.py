@@ -847,6 +847,18 @@ class StoreContract(JoinContract):
         assert store.load(RUN, everything=True) is None
         assert not store.delete(RUN, last=a_suspended_head(version=4))
 
+    def test_head_that_stays_holds_nothing_of_what_was_deleted(self, store: Store) -> None:
+        """And is found by the sweeper, and removed like any other."""
+        suspend(store)
+        store.note(RUN, NOW, "r001", "id-1", a_receipt())
+        bare = a_head(status=RunStatus.CANCELED, input=None, version=4, updated_at=NOW, due=NOW)
+        assert not store.delete(RUN, last=replace(bare, version=5), stays=True)
+        assert store.delete(RUN, last=bare, stays=True)
+        assert ((bare, {}), []) == (store.load(RUN, everything=True), list(store.notes(RUN, NOW)))
+        assert [RUN] == list(store.due(NOW + SECOND, limit=9))
+        assert store.delete(RUN, last=replace(bare, version=5))
+        assert (None, []) == (store.peek(RUN), list(store.due(NOW + SECOND, limit=9)))
+
     def test_note_keeps_a_receipt_and_counts_the_same_again(self, store: Store) -> None:
         """Another one is refused where one stands; the first one's words stay."""
         store.start(a_head())

@@ -272,11 +272,18 @@ class WatchedStore:
             return reply
 
     def commit_with(
-        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
-    ) -> Written | RecordMoved | EffectMoved:
+        self,
+        run: RunRef,
+        incarnation: int,
+        record: StepRecord,
+        prior: StepRecord | None,
+        effects: Effects,
+        *,
+        epoch: int | None = None,
+    ) -> Written | RecordMoved | EffectMoved | HeadMoved:
         """See ``Store.commit_with``."""
         with self._lock:
-            reply = self._surely(lambda: self.inner.commit_with(run, incarnation, record, prior, effects))
+            reply = self._surely(lambda: self.inner.commit_with(run, incarnation, record, prior, effects, epoch=epoch))
             if isinstance(reply, Written):
                 self._judge(run, self._noted(run, incarnation, record, prior))
                 self._judge(run, self._moved_at_rest(run, incarnation, record))
@@ -355,10 +362,10 @@ class WatchedStore:
         """See ``Store.move``."""
         return self._watched(head.run, lambda: self.inner.move(head, version=version))
 
-    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None, stays: bool = False) -> bool:
         """See ``Store.delete``."""
         with self._lock:
-            is_gone = self.inner.delete(run, last=last)
+            is_gone = self.inner.delete(run, last=last, stays=stays)
             if is_gone:
                 self.records = {place: record for place, record in self.records.items() if place[0] != run}
                 self.answers = {place: answer for place, answer in self.answers.items() if place[0] != run}

@@ -157,6 +157,17 @@ def test_a_crash_has_the_steps_since_the_last_boundary_run_again() -> None:
     assert ("success", ["a", "b", "c", "b", "c"]) == (app.run("r-1").result().status, calls)
 
 
+def test_outcomes_are_kept_back_again_once_a_run_that_lost_its_worker_was_given_back() -> None:
+    """Until then each is stored at once: the next worker may die at the same place."""
+    app, ledger = _app(lambda w: three(w).sleep(HOUR).then(a_step("d")).then(a_step("e")), pace=Pace(lease=MINUTE))
+    app.crash_before("b")
+    app.workflow("flow").create_run("r-1").start(1)
+    app.advance(hours=3)
+    slept, last = "release sleep-after-c:slp", "release d:ok e:ok"
+    told = [write for write in ledger.bare if write.startswith("release")]
+    assert ["release a:ok", "release b:ok", "release c:ok", slept, "release", last] == told
+
+
 def test_an_open_question_is_stored_before_others_go_on() -> None:
     """Somebody can answer while a branch beside it is still at work."""
     seen: list[Any] = []

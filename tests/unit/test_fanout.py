@@ -148,6 +148,22 @@ def test_ten_thousand_items_work() -> None:
     assert [2 * number for number in range(10_000)] == result.output
 
 
+def test_progress_is_that_of_the_turn_that_is_under_way() -> None:
+    """Also from the tenth on, which comes before the second in a table of texts."""
+
+    @step
+    def ask_in_turn_twelve(number: int, ctx: StepContext) -> int:
+        if number == 11 and ctx.resume_data is None:
+            ctx.suspend()
+        return number + 1
+
+    turn = workflow("turn", input=list[int], output=list[int])
+    turn = turn.foreach(ask_in_turn_twelve, id="fan", distributed=True).commit()
+    flow = workflow("turns", input=list[int], output=Any).dountil(turn, lambda numbers: numbers[0] > 12).commit()
+    _, _, result = ran(flow, [0, 0])
+    assert {"turn.fan": Progress(done=0, failed=0, waiting=2, total=2)} == result.progress
+
+
 def test_no_more_items_are_open_than_allowed() -> None:
     """A suspended item keeps its slot; when it is done, the next child is begun."""
     flow = fanned(ask, concurrency=2)

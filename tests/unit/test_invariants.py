@@ -226,9 +226,12 @@ def test_arms_that_nobody_chose_are_found_where_a_container_has_ended() -> None:
 class WithEffects(MemoryStore):
     """Takes a record together with effects, and has no tables for these."""
 
-    def commit_with(self, run: RunRef, incarnation: int, record: Any, prior: Any, effects: Effects) -> Any:
+    def commit_with(
+        self, run: RunRef, incarnation: int, record: Any, prior: Any, effects: Effects, *, epoch: int | None = None
+    ) -> Any:
         """See ``Store.commit_with``."""
         assert not effects
+        assert epoch is None
         return self.commit(run, incarnation, record, prior)
 
 

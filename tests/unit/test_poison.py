@@ -70,6 +70,18 @@ def test_step_that_kills_its_workers_is_given_up() -> None:
     assert ["first", *["deadly"] * (MOST_CLAIMS + 1)] == CALLS
 
 
+def test_step_that_is_given_up_is_the_one_that_kills_also_where_outcomes_are_kept_back() -> None:
+    """What was done before it is stored once a worker has died; it would be the one that is never done otherwise."""
+    app = LocalApp(App(workflow("flow", input=int, durability="boundary").then(first).then(deadly).commit()))
+    dying(app, MOST_CLAIMS + 2)
+    run = app.workflow("flow").create_run("r")
+    run.start(1)
+    app.advance(days=1)
+    result: Any = run.result()
+    assert ("failed", "ExecutorCrashed", "deadly") == (result.status, result.error.type, result.error.step)
+    assert [*["first", "deadly"] * 2, *["deadly"] * MOST_CLAIMS] == CALLS
+
+
 def test_last_worker_that_may_die_leaves_a_run_that_still_succeeds() -> None:
     """Five deaths in a row are bad luck."""
     app = LocalApp(App(FLOW))
