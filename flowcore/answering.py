@@ -16,7 +16,7 @@ from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, Verdict, admit, receipt_of, settles
 from flowcore.core.evolve import Answered, Changes, Counted, Received, evolve
-from flowcore.errors import ConflictError, InvalidPayload, RequestError, RunNotFound, VersionMismatch
+from flowcore.errors import CapacityError, ConflictError, InvalidPayload, RequestError, RunNotFound, VersionMismatch
 from flowcore.fanout.children import child_at
 from flowcore.fanout.whole import Which
 from flowcore.keys import RunRef, StepKey, dotted
@@ -339,7 +339,8 @@ def _taken_in(
 
     Children of a run that stands still do not go on before it does. Raises: _JudgeAgain.
     """
-    run, receipt, refused = around.head.run, None, None
+    run, receipt = around.head.run, None
+    refused: RequestError | CapacityError | None = None
     here = here and around.root.status not in (RunStatus.PAUSED, RunStatus.BLOCKED)
     for child, one in children:
         resume = one if receipt is None else replace(one, among=())  # which the first keeps
@@ -348,7 +349,7 @@ def _taken_in(
         except RunNotFound as error:
             if receipt is None:
                 raise _JudgeAgain from error
-        except RequestError as error:
+        except (RequestError, CapacityError) as error:
             refused = refused or error
         else:
             if (

@@ -300,7 +300,7 @@ def _locals(known: Mapping[str, Any]) -> str:
 
 
 def _session(session: Session) -> Any:
-    ledger, underway = session.ledger, session.underway
+    ledger, underway, notices = session.ledger, session.underway, session.notices
     crew: Any = underway.crew
     return (
         _plain(ledger.snapshot.head),
@@ -308,7 +308,8 @@ def _session(session: Session) -> Any:
         (ledger.snapshot.last_seq, ledger.last_seq, ledger.looked_at, ledger.is_lost, underway.turns),
         [(key, _plain(try_.prior)) for key, try_ in underway.tries.items()],
         [(try_.action.place.key, _plain(getattr(try_.action, "value", None))) for try_, _ in crew.open],
-        (_plain(underway.views.kept), sorted(session.notices.told)),
+        (_plain(underway.views.kept), sorted(notices.told)),
+        (_plain(notices.again), notices.look_at, sorted(notices.unseen)),
         (_plain(ledger.hold.standing), ledger.hold.has_moved, _plain(ledger.kept_back.batch())),
     )
 

@@ -77,6 +77,14 @@ def charge(value: int) -> int:
     return value + 1
 
 
+@step(id="heard", semantics="at_most_once")
+def heard(value: int, ctx: StepContext[int]) -> int:
+    """Waits for an event where it has left a record before, that it has begun."""
+    if ctx.resume_data is None:
+        ctx.suspend(key="k", label="paid")
+    return ctx.resume_data
+
+
 def noted(_: Any) -> None:
     """What somebody wants called: a hook, or the notification of a suspension."""
 
@@ -104,6 +112,7 @@ BRANCH = (
     .commit()
 )
 EVENT = workflow("event", input=int, output=int).wait_for_event("paid", key="k", model=int).then(last).commit()
+HEARD = workflow("heard", input=int, output=int).then(heard).then(last).commit()
 TOPIC = Topic("default", "paid", "k")
 
 
@@ -250,6 +259,15 @@ SCENARIOS: Mapping[str, Scenario] = {
             others=[_BANK],
             topic=TOPIC,
             right=_ends(lambda records: [10, 20]),
+            answer=_event_by_hand,
+        ),
+        Scenario(
+            name="an event, and a step that has left a record before it waits",
+            workflow=HEARD,
+            others=[Player("bank", sends(_sent("e-2", 20), here=True), HEARD)],
+            looks=1,
+            topic=TOPIC,
+            right=lambda head, _: head.output in (10, 20) or head.status is RunStatus.FAILED,
             answer=_event_by_hand,
         ),
         Scenario(
