@@ -34,7 +34,7 @@ _MS = timedelta(milliseconds=1)
 _schedulers: WeakKeyDictionary[Store, MemoryScheduler] = WeakKeyDictionary()
 """One per store: what one LocalApp has scheduled, every other one on that store fires at the right instant."""
 _watchers: WeakKeyDictionary[Store, ref[WatchedStore]] = WeakKeyDictionary()
-"""One per store, as long as a LocalApp on it lives."""
+"""One per store, as long as a LocalApp on it lives, or whatever wraps it there."""
 _called: ContextVar[list[WatchedStore] | None] = ContextVar("_called", default=None)
 """Every watcher, while somebody wants to audit them all."""
 
@@ -42,8 +42,10 @@ _called: ContextVar[list[WatchedStore] | None] = ContextVar("_called", default=N
 class LocalApp(App):
     """An App's workflows on memory and virtual time.
 
-    On a plain ``MemoryStore`` every write is held to the rules of ``flowcore.testing.invariants``: a broken one raises
-    ``Violation`` where it is broken.
+    On a ``MemoryStore`` every write is held to the rules of ``flowcore.testing.invariants``: a broken one raises
+    ``Violation`` where it is broken. A ``FaultyStore``, or whatever else keeps what it wraps in ``inner``, has a
+    watched one there from then on; with ``blobs`` what lies in these is not looked at. Other stores are not watched,
+    nor is a subclass of ``MemoryStore``: give one of those as ``WatchedStore(store)``.
 
     Args:
         app: whose workflows to serve; it is not changed.
@@ -228,17 +230,38 @@ def audited() -> Iterator[None]:
 
 
 def _watched(store: Store, graphs: Mapping[str, Graph]) -> Store:
-    """The store, watched if it is a plain one: what wraps it counts calls, and a watcher makes some of its own."""
-    if type(store) is not MemoryStore:
+    """The store, with the plain one in it watched; as it is where there is none, or a watcher of somebody's own.
+
+    The watcher makes calls of its own, so it stands right before the plain store: what wraps that counts none of them.
+    """
+    outer: Any = None
+    plain: Any = store
+    while hasattr(plain, "inner") and not isinstance(plain, WatchedStore):
+        outer, plain = plain, plain.inner
+    if isinstance(plain, WatchedStore):
+        if plain is _watcher_of(plain.inner):
+            plain.graphs.update(graphs)
         return store
-    known = _watchers.get(store)
-    watched = None if known is None else known()
-    if watched is None:
-        watched = WatchedStore(store)
-        _watchers[store] = ref(watched)
-        if (watchers := _called.get()) is not None:
-            watchers.append(watched)
+    if type(plain) is not MemoryStore:
+        return store
+    watched = _watcher_of(plain) or _new_watcher_of(plain)
     watched.graphs.update(graphs)
+    if outer is None:
+        return watched
+    outer.inner = watched
+    return store
+
+
+def _watcher_of(store: Store) -> WatchedStore | None:
+    known = _watchers.get(store) if type(store) is MemoryStore else None
+    return None if known is None else known()
+
+
+def _new_watcher_of(store: Store) -> WatchedStore:
+    watched = WatchedStore(store)
+    _watchers[store] = ref(watched)
+    if (watchers := _called.get()) is not None:
+        watchers.append(watched)
     return watched
 
 
