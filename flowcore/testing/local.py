@@ -21,7 +21,7 @@ from flowcore.engine import Engine
 from flowcore.keys import RunRef, StepKey, dotted, is_once
 from flowcore.model import Snapshot
 from flowcore.pace import Pace
-from flowcore.ports import Blobs, Ids, Store
+from flowcore.ports import Blobs, Ids, Queue, Scheduler, Store
 from flowcore.testing.clock import VirtualClock
 from flowcore.testing.crew import VirtualCrew
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied
@@ -51,11 +51,13 @@ class LocalApp(App):
         app: whose workflows to serve; it is not changed.
         store: shared with another LocalApp, or wrapped to misbehave; a fresh ``MemoryStore`` when left out.
         clock: shared with another LocalApp; a fresh ``VirtualClock`` when left out.
-        queue: with one, ``start`` and ``resume`` only commit and hint, and ``run_until_idle`` or ``advance``
-            is that worker; without, runs are driven in the call.
-        scheduler: shared by all LocalApps on one store when left out.
+        queue: a ``MemoryQueue``, or what wraps one to misbehave. With one, ``start`` and ``resume`` only commit and
+            hint, and ``run_until_idle`` or ``advance`` is that worker; without, runs are driven in the call.
+        scheduler: a ``MemoryScheduler``, or what wraps one; shared by all LocalApps on one store when left out.
         ids: fresh names and chance.
         pace: leases, margins and other durations.
+
+    Raises: TypeError for a queue or scheduler whose hints cannot be taken from it, as those of AWS.
 
     Example:
         >>> from datetime import timedelta
@@ -77,8 +79,8 @@ class LocalApp(App):
         *,
         store: Store | None = None,
         clock: VirtualClock | None = None,
-        queue: MemoryQueue | None = None,
-        scheduler: MemoryScheduler | None = None,
+        queue: Queue | None = None,
+        scheduler: Scheduler | None = None,
         blobs: Blobs | None = None,
         ids: Ids | None = None,
         pace: Pace | None = None,
@@ -105,6 +107,7 @@ class LocalApp(App):
             deliveries=app.deliveries,
             largest_value=app.largest_value,
         )
+        _refuse_untakeable(self._helpers())
         self._crashes: list[tuple[str, Fault]] = []
         self._swept_at: datetime | None = None
         given = {field.name: getattr(self.engine, field.name) for field in fields(self.engine)}
@@ -263,6 +266,15 @@ def _new_watcher_of(store: Store) -> WatchedStore:
     if (watchers := _called.get()) is not None:
         watchers.append(watched)
     return watched
+
+
+def _refuse_untakeable(helpers: Iterable[Any]) -> None:
+    for helper in helpers:
+        if not hasattr(helper, "pop_due"):
+            raise TypeError(
+                f"Nobody can take hints from {type(helper).__name__} here. Give a MemoryQueue and a MemoryScheduler, "
+                "or wrap these: in LossyQueue, LossyScheduler, or what has them as its inner."
+            )
 
 
 class _MortalEngine(Engine):
