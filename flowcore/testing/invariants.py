@@ -406,25 +406,31 @@ class WatchedStore:
         Args:
             alone: nobody has written past this watcher; otherwise others may have, but not over what was settled.
         """
+        self._audit(run, {place: r for place, r in self.records.items() if place[0] == run}, alone=alone)
+
+    def audit_all(self) -> None:
+        """``audit`` of every run that was written through this watcher, or past it. Raises: Violation."""
+        written: dict[RunRef, dict[tuple[RunRef, int, StepKey], StepRecord]] = {}
+        for place, record in self.records.items():
+            written.setdefault(place[0], {})[place] = record
+        for run, records in written.items():
+            self._audit(run, records, alone=False)
+
+    def _audit(self, run: RunRef, written: Mapping[tuple[RunRef, int, StepKey], StepRecord], *, alone: bool) -> None:
         loaded = self.inner.load(run, everything=True)
         if loaded is None:
             return
         standing = {(run, loaded[0].incarnation, key): record for key, record in loaded[1].items()}
-        ours = {place: r for place, r in self.records.items() if place[:2] == (run, loaded[0].incarnation)}
+        ours = {place: record for place, record in written.items() if place[1] == loaded[0].incarnation}
         asked = (
             standing.keys() | ours.keys()
             if alone and self.is_sure
-            else {place for place, r in ours.items() if r.is_settled}
+            else {place for place, record in ours.items() if record.is_settled}
         )
         changed = (key for key in asked if standing.get(key) != ours.get(key))
         self._judge(run, (f"I1 {key!r} changed without a write" for _, _, key in changed))
         self._judge(run, self._found_at_rest(loaded[0]))
         self._judge(run, self._found_anywhere(*loaded))
-
-    def audit_all(self) -> None:
-        """``audit`` of every run that was written through this watcher, or past it. Raises: Violation."""
-        for run in {run for run, _, _ in self.records}:
-            self.audit(run, alone=False)
 
     def _surely(self, write: Callable[[], T]) -> T:
         """A write; one that raises may have happened, and then this watcher no longer knows all that was written."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from inspect import getattr_static
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -239,7 +240,7 @@ def _watched(store: Store, graphs: Mapping[str, Graph]) -> Store:
     """
     outer: Any = None
     plain: Any = store
-    while hasattr(plain, "inner") and not isinstance(plain, WatchedStore):
+    while _wraps(plain) and not isinstance(plain, WatchedStore):
         outer, plain = plain, plain.inner
     if isinstance(plain, WatchedStore):
         if plain is _watcher_of(plain.inner):
@@ -253,6 +254,11 @@ def _watched(store: Store, graphs: Mapping[str, Graph]) -> Store:
         return watched
     outer.inner = watched
     return store
+
+
+def _wraps(store: Any) -> bool:
+    """Whether it has an ``inner`` of its own, rather than passing on that of what it wraps under another name."""
+    return getattr_static(store, "inner", None) is not None
 
 
 def _watcher_of(store: Store) -> WatchedStore | None:

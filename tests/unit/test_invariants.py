@@ -277,6 +277,24 @@ def test_who_wraps_a_store_sees_no_call_of_its_watcher(size: int) -> None:
     assert seen(Plain()) == seen(MemoryStore())
 
 
+class Passing:
+    """Passes everything on, what its store wraps included."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_a_wrapper_that_keeps_its_store_to_itself_is_left_as_it_is() -> None:
+    """Nothing can be put in between there."""
+    faulty = FaultyStore(MemoryStore(), fine)
+    passing: Any = Passing(faulty)
+    LocalApp(App(workflow("w", input=int).then(ask).commit()), store=passing)
+    assert ({"_store": faulty}, MemoryStore) == (vars(passing), type(faulty.inner))
+
+
 def test_a_store_of_somebodys_own_is_not_watched() -> None:
     """It may count its calls, or wrap what cannot be told from here."""
     store = FaultyStore(Plain(), fine)
