@@ -1,4 +1,4 @@
-"""Who meets over a run in ``space.py``, and the protocol with one rule taken out, which must show there.
+"""Who meets over a run in ``flowcore.testing.space``, and the protocol with one rule taken out, which must show there.
 
 ``python -m tests.property.scenarios`` searches them all, or those that are named, and tells how many states there are;
 ``--broken`` tells the shortest way into trouble for each rule taken out.
@@ -22,8 +22,8 @@ from flowcore.keys import RunRef, StepKey
 from flowcore.mailbox import send
 from flowcore.model import Head, Listener, RunStatus, Sent, StepRecord, Topic
 from flowcore.ports import HeadMoved, RecordMoved, Records, Written
-from tests.property.replay import MARKS, RUN, Player, ScriptedStore, answers, cancels, chance, leave_mark, sends
-from tests.property.space import BEGIN, TICK, Scenario, Space
+from flowcore.testing.replay import MARKS, RUN, Player, ScriptedStore, answers, cancels, chance, leave_mark, sends
+from flowcore.testing.space import BEGIN, TICK, Scenario, Space
 
 
 @step

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from flowcore.testing.space import Space
 from tests.property.rows import told
 from tests.property.scenarios import MUTANTS, SCENARIOS
-from tests.property.space import Space
 
 A_FEW = 400
 MOST = 1_000_000

@@ -81,16 +81,17 @@ class Script:
 
     def ask(self, verb: str, happen: Callable[[Store], Any], *given: Any) -> Any:
         """The answer to this call, if there is one."""
-        return self._answer(Call(verb, f"{verb}{given!r}", happen))
+        return self.answer_to(Call(verb, f"{verb}{given!r}", happen))
 
     def choose(self, count: int) -> int:
         """One of ``count`` ways to go on."""
         if count == 1:
             return 0
-        chosen: int = self._answer(Call("choose", f"choose({count})", None, count))
+        chosen: int = self.answer_to(Call("choose", f"choose({count})", None, count))
         return chosen
 
-    def _answer(self, call: Call) -> Any:
+    def answer_to(self, call: Call) -> Any:
+        """What was heard next; the process is thrown away where nothing was."""
         self._position += 1
         if self._position == len(self._heard):
             raise _NoFurtherError(call)
@@ -185,7 +186,9 @@ class _ChoosingCrew(Crew[Any, Any]):
 class Deed(Protocol):
     """What a process is there for; what it comes to, as text."""
 
-    def __call__(self, engine: Engine) -> str: ...
+    def __call__(self, engine: Engine) -> str:
+        """Do it, and say what it came to. Raises: FlowcoreError, which is an end like any other."""
+        ...
 
 
 def looks(engine: Engine) -> str:
@@ -326,6 +329,6 @@ def _plain(value: Any) -> Any:
     return type(value).__name__
 
 
-_HEARERS = frozenset({Script._answer.__code__, Player.next.__code__})
+_HEARERS = frozenset({Script.answer_to.__code__, Player.next.__code__})
 """What they have in their hands is all that has been heard: of no consequence once the process has forgotten it."""
 _DATA = frozenset(f"flowcore.{module}" for module in ("model", "ports", "keys", "core.evolve", "core.admit"))

@@ -6,8 +6,7 @@ twice, or while another one still believes it holds the run. Time moves in steps
 reached, every rule of ``flowcore.testing.invariants`` holds, nobody is told what is not so, and if everybody dropped
 dead in it, the sweeper and those who answer would bring the run to its right end.
 
-``python -m tests.property.space`` searches all scenarios, and tells how many states there were. When a rule is broken
-the shortest way there is printed.
+When a rule is broken, the shortest way there is told. ``flowcore.testing.search`` aims this at a workflow of yours.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from flowcore.model import Head, Mail, RunStatus, Topic
 from flowcore.ports import Claimed, Records, Store
 from flowcore.testing.clock import VirtualClock
 from flowcore.testing.invariants import head_violations, record_violations, run_violations
-from tests.property.replay import RUN, Call, Heard, Over, Player, Script, ScriptedStore, looks
+from flowcore.testing.replay import RUN, Call, Heard, Over, Player, Script, ScriptedStore, looks
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 TICK = timedelta(seconds=130)
