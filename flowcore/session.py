@@ -17,9 +17,9 @@ from flowcore.core import heads
 from flowcore.core.actions import Action, Broken, Decision, Done, Ended, Finish, Gather, Leave, Park, Run, RunStep
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
-from flowcore.core.decide import decide
+from flowcore.core.decide import MOST_CLAIMS, decide
 from flowcore.core.evolve import Skipped, evolve
-from flowcore.errors import BlobLost, InvalidPayload, PayloadTooLarge
+from flowcore.errors import BlobLost, InvalidPayload, InvariantError, PayloadTooLarge
 from flowcore.fanout.children import close, closing_fans
 from flowcore.fanout.gather import gather, patience
 from flowcore.fanout.share import unpark
@@ -95,6 +95,10 @@ class Session:
             if isinstance(unanswered.error, BlobLost):
                 return self._without(unanswered.error)
             raise unanswered.error from None
+        except InvariantError as error:
+            if self.ledger.snapshot.head.attempts <= MOST_CLAIMS:  # what it was may be over when the next worker looks
+                raise
+            self.ledger.snapshot = self.engine.blocked(self.ledger.snapshot, str(error))
         finally:
             self.underway.dismiss()
         self._tell_of_stretch(self.ledger.snapshot.head.public_status)
