@@ -66,6 +66,8 @@ class Session:
         self.per_step = per_step
         self.is_fresh = is_fresh
         self.is_stepped = False
+        self.began_at = snapshot.last_seq
+        """The order of the newest record that was there already."""
         runner = Runner(engine.clock, engine.ids, engine.loop.wait_for)
         tracer = engine.tracer
         self.stretch = None if tracer is None else Stretch(tracer, _traced(snapshot), engine.clock.now())
@@ -320,12 +322,15 @@ class Session:
 
     def _hand_on(self) -> bool:
         ledger, head = self.ledger, self.ledger.snapshot.head
-        if head.hops >= self.engine.pace.most_hops:
-            message = f"the run was handed on {head.hops} times in a row without parking; it seems to go in circles"
+        has_moved = ledger.snapshot.last_seq > self.began_at
+        if head.hops >= self.engine.pace.most_hops and not has_moved:
+            message = (
+                f"the run was handed on {head.hops} times in a row and nothing was done; it seems to go in circles"
+            )
             failure = StepFailure(type="TooManyHops", message=message)
             ledger.fail(failure)
             return True
-        return ledger.release(heads.handed_on(head, ledger.now()))
+        return ledger.release(heads.handed_on(head, ledger.now(), has_moved=has_moved))
 
     # -- the time that is left ----------------------------------------------------------------------------------------
 
