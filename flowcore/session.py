@@ -31,9 +31,9 @@ from flowcore.core.actions import (
 )
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
-from flowcore.core.decide import decide
+from flowcore.core.decide import MOST_CLAIMS, decide
 from flowcore.core.evolve import Skipped, evolve
-from flowcore.errors import BlobLost, InvalidPayload, PayloadTooLarge
+from flowcore.errors import BlobLost, InvalidPayload, InvariantError, PayloadTooLarge
 from flowcore.fanout.children import close, closing_fans
 from flowcore.fanout.gather import gather, patience
 from flowcore.fanout.share import unpark
@@ -80,6 +80,8 @@ class Session:
         self.per_step = per_step
         self.is_fresh = is_fresh
         self.is_stepped = False
+        self.began_at = snapshot.last_seq
+        """The order of the newest record that was there already."""
         runner = Runner(engine.clock, engine.ids, engine.loop.wait_for, lambda: engine.time_of(self.ledger.snapshot))
         tracer = engine.tracer
         self.stretch = None if tracer is None else Stretch(tracer, _traced(snapshot), engine.clock.now())
@@ -109,6 +111,10 @@ class Session:
             if isinstance(unanswered.error, BlobLost):
                 return self._without(unanswered.error)
             raise unanswered.error from None
+        except InvariantError as error:
+            if self.ledger.snapshot.head.attempts <= MOST_CLAIMS:  # what it was may be over when the next worker looks
+                raise
+            self.ledger.snapshot = self.engine.blocked(self.ledger.snapshot, str(error))
         finally:
             self.underway.dismiss()
         self._tell_of_stretch(self.ledger.snapshot.head.public_status)
@@ -382,12 +388,15 @@ class Session:
 
     def _hand_on(self) -> bool:
         ledger, head = self.ledger, self.ledger.snapshot.head
-        if head.hops >= self.engine.pace.most_hops:
-            message = f"the run was handed on {head.hops} times in a row without parking; it seems to go in circles"
+        has_moved = ledger.snapshot.last_seq > self.began_at
+        if head.hops >= self.engine.pace.most_hops and not has_moved:
+            message = (
+                f"the run was handed on {head.hops} times in a row and nothing was done; it seems to go in circles"
+            )
             failure = StepFailure(type="TooManyHops", message=message)
             ledger.fail(failure)
             return True
-        return ledger.release(heads.handed_on(head, ledger.now()))
+        return ledger.release(heads.handed_on(head, ledger.now(), has_moved=has_moved))
 
     # -- the time that is left ----------------------------------------------------------------------------------------
 
