@@ -21,7 +21,7 @@ from flowcore.fanout.children import child_at
 from flowcore.fanout.whole import Which
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.mailbox import EventGone, listeners_of
-from flowcore.model import Answer, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id, wait_place
+from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id, wait_place
 from flowcore.options import answer_shape
 from flowcore.parcels import replace
 from flowcore.ports import EventTaken, Written
@@ -135,7 +135,18 @@ def _judged_once(engine: Engine, run: RunRef, resume: Resume) -> tuple[Graph, Sn
         which: Which = "few" if resume.idempotency_key is None else "all"
         graph, snapshot = engine.loaded(run, everything=True, which=which)
         verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
+    if isinstance(verdict, Meant) and (told := _told_before(engine, snapshot.head, resume)) is not None:
+        verdict = Repeated(told)
     return graph, snapshot, verdict
+
+
+def _told_before(engine: Engine, head: Head, resume: Resume) -> Receipt | None:
+    """What a copy of a second vote was told: no record knows that vote, and the step may have asked again since."""
+    if not _needs_all(resume) or resume.by is None:
+        return None
+    notes = engine.store.notes(head.run, head.created_at)
+    told = (note for note in notes if (note.verdict, note.idempotency_key) == ("duplicate", resume.idempotency_key))
+    return next(told, None)
 
 
 def _needs_all(resume: Resume) -> bool:

@@ -391,6 +391,18 @@ def test_an_answer_under_a_key_that_somebody_else_has_used_is_no_copy() -> None:
     )
 
 
+def test_a_copy_of_a_second_vote_is_none_for_what_the_step_asks_next() -> None:
+    """It was told that its sender has voted; that no record knows its key does not make it an answer."""
+    AGAIN.append({"quorum": 2})
+    run = asked(quorum=2)
+    second = {"step": "approve", "by": "ada", "idempotency_key": "second"}
+    told = [run.resume(True, step="approve", by="ada", idempotency_key="first"), run.resume(True, **second)]
+    told += [run.resume(True, step="approve", by="bob", idempotency_key="bob's"), run.resume(True, **second)]
+    assert ["counted", "duplicate", "applied", "duplicate"] == [result.receipt.verdict for result in told]
+    assert "suspended" == run.result().status
+    assert "counted" == run.resume(True, step="approve", by="ada", idempotency_key="third").receipt.verdict
+
+
 def test_each_vote_brings_its_values_along() -> None:
     """Not the last one's alone."""
 
