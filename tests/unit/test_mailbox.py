@@ -473,7 +473,7 @@ def test_event_and_wait_that_meet_half_way_find_each_other(inner: str, flow: str
 
 def meet(outer: str, inner: str, number: int, flow: str) -> tuple[RunResult[Any], bool]:
     """``inner`` at the call of that number of ``outer``; after it, if there are not so many, and that is told."""
-    watched, clock, done = WatchedStore(MemoryStore()), VirtualClock(), []
+    watched, clock, done = WatchedStore(MemoryStore()), VirtualClock(), list[Any]()
     calls = count(1)
 
     def script(_: Call) -> None:
