@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -93,11 +93,12 @@ class Life(RuleBasedStateMachine):
     """What may happen to a run."""
 
     flow: ClassVar[Workflow[Any, Any]] = FLOW
+    table: ClassVar[type[MemoryStore]] = MemoryStore
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = VirtualClock()
-        self.memory = WatchedStore(MemoryStore(), {self.flow.id: self.flow.compiled})
+        self.memory = WatchedStore(self.table(), {self.flow.id: self.flow.compiled})
         self.fault: tuple[int, Fault] | None = None
         """In how many writes what goes wrong."""
         self.ended: Head | None = None
@@ -287,8 +288,8 @@ class LifeOfMany(Life):
             assert self.paused[1] == len(ITEMS_RAN)
 
 
-def lives(examples: int, steps: int, kind: type[Life] = Life) -> None:
-    """So many lives of so many events; the same each time."""
+def lives(examples: int, steps: int, kind: type[Life] = Life, *, is_made_small: bool = True) -> None:
+    """So many lives of so many events; the same each time. What fails is made small, which takes its time."""
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     found = settings(
         max_examples=examples,
@@ -296,6 +297,7 @@ def lives(examples: int, steps: int, kind: type[Life] = Life) -> None:
         deadline=None,
         derandomize=True,
         database=None,
+        phases=list(Phase) if is_made_small else [Phase.generate],
         suppress_health_check=checks,
     )
     logging.disable(logging.CRITICAL)
