@@ -21,7 +21,19 @@ from flowcore.fanout.children import child_at
 from flowcore.fanout.whole import Which
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.mailbox import EventGone, listeners_of
-from flowcore.model import Answer, Head, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id, wait_place
+from flowcore.model import (
+    Answer,
+    Head,
+    Json,
+    Receipt,
+    RunStatus,
+    Sent,
+    Snapshot,
+    StepRecord,
+    Trace,
+    wait_id,
+    wait_place,
+)
 from flowcore.options import answer_shape
 from flowcore.parcels import replace
 from flowcore.ports import EventTaken, Written

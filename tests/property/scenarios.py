@@ -20,7 +20,7 @@ from flowcore.adapters.memory import MemoryStore
 from flowcore.core.admit import Resume
 from flowcore.keys import RunRef, StepKey
 from flowcore.mailbox import send
-from flowcore.model import Head, Listener, RunStatus, Sent, StepRecord, Topic
+from flowcore.model import Head, Join, Listener, RunStatus, Sent, StepRecord, Topic
 from flowcore.ports import HeadMoved, RecordMoved, Records, Written
 from flowcore.testing.replay import RUN, Player, ScriptedStore, answers, cancels, chance, leave_mark, sends
 from flowcore.testing.space import BEGIN, TICK, Scenario, Space
@@ -336,6 +336,37 @@ class LastWriterWins(MemoryStore):
         loaded = self.load(run, everything=True)
         standing = None if loaded is None else loaded[1].get(record.key)
         return super().commit(run, incarnation, record, standing)
+
+
+class JoinsByCounter(MemoryStore):
+    """Items that come home are counted, and not told apart."""
+
+    def join(self, run: RunRef, added: Join, **more: Any) -> Join | None:
+        """See ``Joins.join``."""
+        place = (added.key, added.chunk)
+        known = sum(len(join.done) for join in self.joins(run, added.incarnation) if (join.key, join.chunk) == place)
+        return super().join(run, replace(added, done=frozenset(range(known, known + len(added.done)))), **more)
+
+
+class EveryAnswerWins(MemoryStore):
+    """An answer is written whatever stands there, and its giver told that it was his."""
+
+    def resume(self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, **more: Any) -> Any:
+        """See ``Store.resume``."""
+        with self._lock:
+            loaded = self.load(head.run, everything=True)
+            assert loaded is not None
+            standing, records = loaded
+            head = _onto(standing, head)
+            return super().resume(head, record, version=standing.version, prior=records[record.key], **more)
+
+
+class StateForgotten(MemoryStore):
+    """What steps have put into the state is gone when their worker gives the run back."""
+
+    def release(self, head: Head, *, epoch: int, version: int, **more: Any) -> Any:
+        """See ``Store.release``."""
+        return super().release(replace(head, state={}), epoch=epoch, version=version, **more)
 
 
 class ResumeLeavesHead(MemoryStore):
