@@ -275,9 +275,9 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="an event, and a step that has left a record before it waits",
             workflow=HEARD,
-            others=[Player("bank", sends(_sent("e-2", 20), here=True), HEARD)],
+            input=1,
+            others=[Player("bank", sends(_sent("e-2", 20), here=True), HEARD, sends=(TOPIC, "e-2"))],
             looks=1,
-            topic=TOPIC,
             right=lambda head, _: head.output in (10, 20) or head.status is RunStatus.FAILED,
             answer=_event_by_hand,
         ),

@@ -1014,7 +1014,7 @@ def test_early_answer_that_is_too_large_beside_its_question_is_refused() -> None
 
     flow = workflow("w", input=int).sleep(HOUR).then(ask).commit()
     app = LocalApp(App(flow))
-    run = app.workflow(flow).create_run("r")
+    run: Any = app.workflow(flow).create_run("r")
     run.start(1)
     assert "buffered" == run.resume(large, step="ask", keep=2 * HOUR).receipt.verdict
     app.advance(hours=1)
