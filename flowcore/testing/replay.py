@@ -374,8 +374,8 @@ def _plain(value: Any) -> Any:
         return (kind.__name__, *(_plain(getattr(value, field.name)) for field in dataclasses.fields(value)))
     if isinstance(value, BaseModel):
         return (kind.__name__, _plain(value.__dict__), _plain(value.__pydantic_extra__))
-    shown = kind.__name__ if is_ours or kind.__repr__ is object.__repr__ else repr(value)
-    return kind.__name__ if " at 0x" in shown else shown
+    shown = kind.__name__ if is_ours else repr(value)
+    return kind.__name__ if " at 0x" in shown else shown  # an address says nothing: the next replay has another one
 
 
 _HEARERS = frozenset({Script.answer_to.__code__, Player.next.__code__})

@@ -194,20 +194,25 @@ def _has_moved(engine: Engine, parts: Mapping[str, Part], players: Sequence[Play
     """Whether somebody could move the run by doing what one of the players would have done, and has done so."""
     for player in players:
         before = engine.peek(RUN).version
-        match parts[player.name]:
-            case Answer():
-                deed = player.deed
-            case Event() as event:
-                sent = _sent(player.name, event)
-                count = len(engine.store.mail(sent.topic, BEGIN).events)  # under an id that none of them has
-                deed = sends(replace(sent, id=f"{player.name} {count}"), here=False)
-            case Cancel():
-                continue
         with suppress(RequestError):
-            deed(engine)
+            _done_again(engine, parts[player.name], player)
         if engine.peek(RUN).version != before:
             return True
     return False
+
+
+def _done_again(engine: Engine, part: Part, player: Player) -> None:
+    """What the player would have done, by somebody else. Raises: RequestError."""
+    match part:
+        case Answer():
+            player.deed(engine)
+        case Event():
+            sent = _sent(player.name, part)
+            count = len(engine.store.mail(sent.topic, BEGIN).events)
+            fresh = replace(sent, id=f"{player.name} {count}")  # an id that none of them has
+            sends(fresh, here=False)(engine)
+        case Cancel():
+            pass  # nobody has to
 
 
 @contextmanager
