@@ -46,7 +46,7 @@ ROWS: Mapping[str, Row] = {
     "states": Row(
         "states of a run with workers, zombies, crashes, racing answers, deadlines and events around it",
         "states",
-        "5,600",
+        "6,000",
         300_000,
     ),
     "shapes": Row(

@@ -29,6 +29,7 @@ LEAST: Mapping[str, int] = {
     "a branch that cannot decide, and a step that fails": 100_000,
     "a branch that cannot decide, and a cancel": 12_000,
     "an event that comes when it likes": 200_000,
+    "an event, and a step that has left a record before it waits": 3_000,
     "two events for one wait": 5_000,
 }
 """States of each scenario, about half of them: a search that has come to see fewer takes for one what is not the same,
@@ -70,6 +71,7 @@ def test_every_state_keeps_every_rule(name: str) -> None:
 def test_the_scenarios_have_as_many_states_as_the_long_run_has_to_try() -> None:
     """In sum; each has to have its part of them."""
     assert SCENARIOS.keys() == LEAST.keys()
+    assert f"{len(SCENARIOS) * A_FEW:,}" == ROWS["states"].check
     assert sum(LEAST.values()) >= ROWS["states"].long
 
 
