@@ -658,8 +658,7 @@ def test_what_a_run_begins_with_is_put_once_however_often_its_head_is_written(wh
         return text
 
     world = World(steps(beating, input=str, state=dict[str, str]), clock=clock)
-    given: Any = {what: {"a": "x" * 100 * KB}}
-    world.start("small", **given)
+    world.start("small", "r-1", **{what: {"a": "x" * 100 * KB}})
     assert ["put"] == [verb for verb in world.verbs() if verb == "put"]
 
 
