@@ -21,6 +21,7 @@ from flowcore.core import heads
 from flowcore.core.admit import Resume
 from flowcore.core.compat import conflict
 from flowcore.core.evolve import StepEvent, fold
+from flowcore.core.fan import fans_of
 from flowcore.core.rename import as_met
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
@@ -234,6 +235,14 @@ class Engine:
         if graph is None or not graph.fans_out:
             return snapshot
         return whole(self, graph, snapshot, everything=everything, which=which)
+
+    def counted(self, run: RunRef) -> Snapshot:
+        """The run's head with what its distributed foreaches count; no record and no child. Raises: RunNotFound."""
+        head = self.peek(run)
+        graph = self.graphs.get(head.workflow)
+        if graph is None or not graph.fans_out:
+            return Snapshot(head=head)
+        return Snapshot(head=head, fans=fans_of(self.store.joins(run, head.incarnation)))
 
     def read_again(self, snapshot: Snapshot) -> Snapshot:
         """A run that this worker has lost, as it stands now. Raises: RunNotFound.

@@ -148,6 +148,28 @@ def test_ten_thousand_items_work() -> None:
     assert [2 * number for number in range(10_000)] == result.output
 
 
+def test_progress_alone_reads_no_child() -> None:
+    """However many of them wait for an answer: what they have told is counted in the run."""
+    _, calls, run = asked_by(12)
+    assert (12, 12) == ((far := run.result(fields=["status", "progress"]).progress["fan"]).waiting, far.total)
+    assert ["peek", "joins"] == [call.verb for call in calls]
+    assert all(call.run == RunRef("default", "r") for call in calls)
+
+
+def asked_by(count: int, **options: Any) -> tuple[LocalApp, list[Call], Run[Any, Any]]:
+    """A run in which so many items ask, each in a child of its own; and the calls of the store from now on."""
+    calls: list[Call] = []
+    clock = VirtualClock()
+    store = FaultyStore(MemoryStore(), calls.append)
+    flow = fanned(ask_once, shard=1, **options)
+    app = LocalApp(App(flow), clock=clock, store=store, queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start(list(range(count)))
+    app.run_until_idle()
+    calls.clear()
+    return app, calls, run
+
+
 def test_progress_is_that_of_the_turn_that_is_under_way() -> None:
     """Also from the tenth on, which comes before the second in a table of texts."""
 
