@@ -337,7 +337,8 @@ def _taken_in(
 ) -> tuple[Snapshot, Receipt]:
     """Answer suspensions in children; of several, those that others answer meanwhile keep what they got.
 
-    Children of a run that stands still do not go on before it does. Raises: _JudgeAgain.
+    Children of a run that stands still do not go on before it does. Of the run no child is read: whoever shows it does
+    that, once. Raises: _JudgeAgain.
     """
     run, receipt, refused = around.head.run, None, None
     here = here and around.root.status not in (RunStatus.PAUSED, RunStatus.BLOCKED)
@@ -364,7 +365,7 @@ def _taken_in(
         raise refused
     if here:
         engine.look(run, deadline=deadline)
-    return engine.read(run), receipt
+    return engine.as_it_stands(run, everything=False), receipt
 
 
 def answerable(graph: Graph, key: StepKey, record: StepRecord | None = None) -> StepNode | EventNode:

@@ -40,7 +40,7 @@ from flowcore.fanout.share import touch, within
 from flowcore.fanout.whole import Which, whole
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, StepKey
 from flowcore.mailbox import EventGone, stop_listening
 from flowcore.model import (
     Doors,
@@ -228,13 +228,18 @@ class Engine:
                 return
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being deleted. Try again.")
 
-    def read(self, run: RunRef, *, everything: bool = True, which: Which = "few") -> Snapshot:
-        """The run as it stands; with ``everything`` that its children have done. Raises: RunNotFound."""
+    def read(
+        self, run: RunRef, *, everything: bool = True, which: Which = "shown", at: StepKey | None = None
+    ) -> Snapshot:
+        """The run as it stands; with ``everything`` that its children have done. Raises: RunNotFound.
+
+        ``at``: read only children that see to this place.
+        """
         snapshot = self.as_it_stands(run, everything=everything)
         graph = self.graphs.get(snapshot.head.workflow)
         if graph is None or not graph.fans_out:
             return snapshot
-        return whole(self, graph, snapshot, everything=everything, which=which)
+        return whole(self, graph, snapshot, everything=everything, which=which, at=at)
 
     def counted(self, run: RunRef) -> Snapshot:
         """The run's head with what its distributed foreaches count; no record and no child. Raises: RunNotFound."""
