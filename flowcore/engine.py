@@ -68,6 +68,9 @@ MOST_TRIES = 20
 _WAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED})
 """Statuses in which a hint that comes early is sent again. Children wake the run that waits for them."""
 
+_STOPPED = frozenset({RunStatus.PAUSED, RunStatus.BLOCKED})
+"""Statuses of a run whose children do not go on."""
+
 
 @dataclass(slots=True, eq=False)
 class Engine:
@@ -434,8 +437,8 @@ class Engine:
             return self.blocked(Snapshot(head=head), str(lost)).head
         if snapshot is None:
             return self._unwanted(head)
-        if snapshot.around is not None and snapshot.around.status in (RunStatus.PAUSED, RunStatus.BLOCKED):
-            return self._waiting(snapshot)
+        if snapshot.around is not None and snapshot.around.status in _STOPPED:
+            return self._waiting(snapshot, snapshot.around)
         graph = self.graphs.get(head.workflow)
         if graph is None:
             reason = f"no workflow {head.workflow!r} is served here; deploy it again, then resume or cancel the run"
@@ -462,12 +465,22 @@ class Engine:
             self.store.delete(head.run)
         return ended
 
-    def _waiting(self, snapshot: Snapshot) -> Head:
-        """A child whose run an operator has stopped goes on when that does."""
+    def _waiting(self, snapshot: Snapshot, stopped: Head) -> Head:
+        """A child whose run an operator has stopped goes on when that does.
+
+        Whoever has the run go on takes up those that were put off before. So it is looked once more whether it stands.
+        """
         held = snapshot.head
-        head = put_off(held, self.time_of(snapshot))
-        if isinstance(self.store.release(head, epoch=held.epoch, version=held.version), Written) and head.wake:
-            self.hints.send(head.run, at=head.wake, version=head.version)
+        head = put_off(held, self.time_of(snapshot), since=stopped.updated_at)
+        if not isinstance(self.store.release(head, epoch=held.epoch, version=held.version), Written):
+            return head
+        standing, wake = self.store.peek(stopped.run), head.wake
+        if standing is not None and standing.status not in _STOPPED:
+            moved = heads.requeued(head, self.clock.now())
+            if isinstance(self.store.move(moved, version=head.version), Written):
+                head, wake = moved, moved.updated_at
+        if wake is not None:
+            self.hints.send(head.run, at=wake, version=head.version)
         return head
 
     def drive(

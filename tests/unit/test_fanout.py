@@ -15,7 +15,7 @@ from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.authoring.graph import Backoff
 from flowcore.core import heads
 from flowcore.core.view import Progress
-from flowcore.errors import AlreadyResumed, DefinitionChanged
+from flowcore.errors import AlreadyResumed, DefinitionChanged, NotBlocked
 from flowcore.fanout.children import PATIENCE, child_id
 from flowcore.fanout.whole import MOST_MERGED, waits_in_children
 from flowcore.inbox import asked
@@ -522,6 +522,52 @@ def test_a_paused_run_begins_no_items() -> None:
     run.unpause()
     app.advance(PATIENCE)
     assert ({}, [2, 4]) == (seen, run.result().output)
+
+
+def paused_early(script: Any) -> tuple[LocalApp, Run[Any, Any]]:
+    """A run that was paused before its children were taken up."""
+    flow, clock = fanned(), VirtualClock()
+    app = LocalApp(App(flow), clock=clock, store=FaultyStore(MemoryStore(), script), queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2])
+    app.deliver("r")
+    run.pause()
+    return app, run
+
+
+def test_children_of_a_run_that_stays_paused_look_ever_more_rarely() -> None:
+    """As long again as it has been paused already, six hours at most; unpaused, they go on at once."""
+    claims: list[str] = []
+    app, run = paused_early(lambda call: claims.append(call.verb) if call.verb == "claim" else None)
+    app.advance(hours=6)
+    assert 20 > len(claims)
+    run.unpause()
+    app.run_until_idle()
+    assert [2, 4] == run.result().output
+
+
+def test_a_child_that_is_put_off_as_its_run_goes_on_goes_on_too() -> None:
+    """Whoever let the run go on has not met it among those that were put off."""
+    held: list[bool] = []
+
+    def unpauses(call: Call) -> None:
+        if held and call.verb == "release" and call.run is not None and call.run.id.startswith("part-"):
+            held.clear()
+            run.unpause()
+
+    app, run = paused_early(unpauses)
+    app.clock.forward(hours=5)
+    held.append(True)
+    app.run_until_idle()
+    assert [2, 4] == run.result().output
+
+
+def test_a_child_that_sleeps_as_long_as_one_is_put_off_is_not_taken_up() -> None:
+    """It has nothing to do, so nothing of the run is blocked."""
+    nap = workflow("nap", input=int, output=int).sleep(PATIENCE, id="nap").then(double).commit()
+    _, run, _ = ran(fanned(nap), [1, 2], "queue")
+    with pytest.raises(NotBlocked):
+        run.unblock()
 
 
 @pytest.mark.parametrize("where", ["here", "queue"])
