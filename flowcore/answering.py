@@ -360,7 +360,8 @@ def _taken_in(
 ) -> tuple[Snapshot, Receipt]:
     """Answer suspensions in children; of several, those that others answer meanwhile keep what they got.
 
-    Children of a run that stands still do not go on before it does. Raises: _JudgeAgain.
+    Children of a run that stands still do not go on before it does. Of the run no child is read: whoever shows it does
+    that, once. Raises: _JudgeAgain.
     """
     run, receipt = around.head.run, None
     refused: RequestError | CapacityError | None = None
@@ -388,7 +389,7 @@ def _taken_in(
         raise refused
     if here:
         engine.look(run, deadline=deadline)
-    return engine.read(run), receipt
+    return engine.as_it_stands(run, everything=False), receipt
 
 
 def answerable(graph: Graph, key: StepKey, record: StepRecord | None = None) -> StepNode | EventNode:

@@ -21,6 +21,7 @@ from flowcore.core import heads
 from flowcore.core.admit import Resume
 from flowcore.core.compat import conflict
 from flowcore.core.evolve import StepEvent, fold
+from flowcore.core.fan import fans_of
 from flowcore.core.rename import as_met
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
@@ -40,7 +41,7 @@ from flowcore.fanout.share import touch, within
 from flowcore.fanout.whole import Which, whole
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, StepKey
 from flowcore.mailbox import EventGone, stop_listening
 from flowcore.model import (
     Doors,
@@ -67,6 +68,9 @@ MOST_TRIES = 20
 
 _WAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED})
 """Statuses in which a hint that comes early is sent again. Children wake the run that waits for them."""
+
+_STOPPED = frozenset({RunStatus.PAUSED, RunStatus.BLOCKED})
+"""Statuses of a run whose children do not go on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -228,13 +232,26 @@ class Engine:
                 return
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being deleted. Try again.")
 
-    def read(self, run: RunRef, *, everything: bool = True, which: Which = "few") -> Snapshot:
-        """The run as it stands; with ``everything`` that its children have done. Raises: RunNotFound."""
+    def read(
+        self, run: RunRef, *, everything: bool = True, which: Which = "shown", at: StepKey | None = None
+    ) -> Snapshot:
+        """The run as it stands; with ``everything`` that its children have done. Raises: RunNotFound.
+
+        ``at``: read only children that see to this place.
+        """
         snapshot = self.as_it_stands(run, everything=everything)
         graph = self.graphs.get(snapshot.head.workflow)
         if graph is None or not graph.fans_out:
             return snapshot
-        return whole(self, graph, snapshot, everything=everything, which=which)
+        return whole(self, graph, snapshot, everything=everything, which=which, at=at)
+
+    def counted(self, run: RunRef) -> Snapshot:
+        """The run's head with what its distributed foreaches count; no record and no child. Raises: RunNotFound."""
+        head = self.peek(run)
+        graph = self.graphs.get(head.workflow)
+        if graph is None or not graph.fans_out:
+            return Snapshot(head=head)
+        return Snapshot(head=head, fans=fans_of(self.store.joins(run, head.incarnation)))
 
     def read_again(self, snapshot: Snapshot) -> Snapshot:
         """A run that this worker has lost, as it stands now. Raises: RunNotFound.
@@ -421,8 +438,8 @@ class Engine:
             return self.blocked(Snapshot(head=head), str(lost)).head
         if snapshot is None:
             return self._unwanted(head)
-        if snapshot.around is not None and snapshot.around.status in (RunStatus.PAUSED, RunStatus.BLOCKED):
-            return self._waiting(snapshot)
+        if snapshot.around is not None and snapshot.around.status in _STOPPED:
+            return self._waiting(snapshot, snapshot.around)
         graph = self.graphs.get(head.workflow)
         if graph is None:
             reason = f"no workflow {head.workflow!r} is served here; deploy it again, then resume or cancel the run"
@@ -449,12 +466,22 @@ class Engine:
             self.store.delete(head.run)
         return ended
 
-    def _waiting(self, snapshot: Snapshot) -> Head:
-        """A child whose run an operator has stopped goes on when that does."""
+    def _waiting(self, snapshot: Snapshot, stopped: Head) -> Head:
+        """A child whose run an operator has stopped goes on when that does.
+
+        Whoever has the run go on takes up those that were put off before. So it is looked once more whether it stands.
+        """
         held = snapshot.head
-        head = put_off(held, self.time_of(snapshot))
-        if isinstance(self.store.release(head, epoch=held.epoch, version=held.version), Written) and head.wake:
-            self.hints.send(head.run, at=head.wake, version=head.version)
+        head = put_off(held, self.time_of(snapshot), since=stopped.updated_at)
+        if not isinstance(self.store.release(head, epoch=held.epoch, version=held.version), Written):
+            return head
+        standing, wake = self.store.peek(stopped.run), head.wake
+        if standing is not None and standing.status not in _STOPPED:
+            moved = heads.requeued(head, self.clock.now())
+            if isinstance(self.store.move(moved, version=head.version), Written):
+                head, wake = moved, moved.updated_at
+        if wake is not None:
+            self.hints.send(head.run, at=wake, version=head.version)
         return head
 
     def drive(

@@ -7,6 +7,7 @@ performed and what becomes of them in underway.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, assert_never
 
@@ -358,7 +359,7 @@ class Session:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    def _park(self, status: RunStatus, wake: datetime | None, waits: list[StepRecord]) -> bool:
+    def _park(self, status: RunStatus, wake: datetime | None, waits: Sequence[StepRecord | heads.Open]) -> bool:
         """Give the run back until ``wake``. Children wake it themselves; that they are looked after needs no hint."""
         ledger, head, now = self.ledger, self.ledger.snapshot.head, self.ledger.now()
         waits = [*waits, *waits_in_children(self.engine, ledger.snapshot, is_late=self._is_late)]

@@ -8,6 +8,7 @@ that somebody must act upon is never without it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -63,8 +64,16 @@ def renewed(head: Head, now: datetime, lease_until: datetime | None = None) -> H
     return _moved(head, RunStatus.RUNNING, now, **lease)
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Since when and until when somebody is asked, all that a head tells of it."""
+
+    at: datetime
+    until: datetime | None
+
+
 def parked(
-    head: Head, now: datetime, status: RunStatus, wake: datetime | None, waits: Sequence[StepRecord] = ()
+    head: Head, now: datetime, status: RunStatus, wake: datetime | None, waits: Sequence[StepRecord | Open] = ()
 ) -> Head:
     """Nothing to do until ``wake`` or an answer to one of ``waits``, the open suspensions."""
     since = [record.at for record in waits]
@@ -79,6 +88,7 @@ def parked(
         hops=0,
         wake=wake,
         due=None if wake is None else wake + WAKE_GRACE,
+        blocked=None,
         waiting_since=min(since, default=None),
         deadline=min(deadlines, default=None),
     )

@@ -23,7 +23,17 @@ from flowcore.core.fan import (
     tolerated,
     unfinished,
 )
-from flowcore.fanout.children import ITS_RUN, PATIENCE, begun_up_to, cancel_fan, child_of, nests, open_children, unborn
+from flowcore.fanout.children import (
+    ITS_RUN,
+    LONGEST_PATIENCE,
+    PATIENCE,
+    begun_up_to,
+    cancel_fan,
+    child_of,
+    nests,
+    open_children,
+    unborn,
+)
 from flowcore.fanout.joins import hand_in, is_of, open_joins, settled_items, tell, waits_of
 from flowcore.fanout.whole import MOST_MERGED, read_child
 from flowcore.keys import RunRef, Scope, StepKey, dotted, item_number, item_of
@@ -32,8 +42,6 @@ from flowcore.parcels import replace
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
-
-LONGEST_PATIENCE = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
