@@ -185,9 +185,8 @@ class Terms:
     """By reminder, growing: who may answer as well from its time on."""
 
     def rungs(self, began: datetime, now: datetime) -> tuple[int, datetime | None]:
-        """How many reminders are due by ``now``, and when the next one is; none ever is beyond the year 9999."""
-        left = datetime.max.replace(tzinfo=began.tzinfo) - began
-        instants = [began + pause for pause in self.remind if pause <= left]
+        """How many reminders are due by ``now``, and when the next one is."""
+        instants = [began + pause for pause in self.remind]
         due = sum(instant <= now for instant in instants)
         return due, instants[due] if due < len(instants) else None
 
