@@ -117,18 +117,25 @@ def head_violations(before: Head | None, after: Head) -> Iterator[str]:
 def _change_violations(before: Head, after: Head) -> Iterator[str]:
     """Only another incarnation begins what has ended once more; a run ends the same when hooks it owes are told of it.
 
-    So it does when it is about to be removed: it has expired by its own clock then.
+    So it does when it is about to be removed, and then it may be emptied as well.
     """
     if after.incarnation != before.incarnation:
         if after.status not in _BEGINS:
             yield f"I8 incarnation {after.incarnation} begins {after.status}"
         return
-    has_expired = before.is_terminal and after.expires_at is not None and after.expires_at <= after.updated_at
-    stays_so = after.status is before.status and (bool(before.outbox) or has_expired)
+    is_given_up = before.is_terminal and _is_given_up(after)
+    stays_so = after.status is before.status and (bool(before.outbox) or is_given_up)
     if after.status not in RUN_CHANGES[before.status] and not stays_so:
         yield f"I8 {before.status} became {after.status}"
+    elif is_given_up and (after.output, after.failure) == (None, None):
+        return
     elif before.is_terminal and (after.output, after.failure) != (before.output, before.failure):
         yield f"I8 {before.status} stayed so, yet with another outcome"
+
+
+def _is_given_up(head: Head) -> bool:
+    """Whether the run is gone for every reader: it is being removed, and has expired by its own clock."""
+    return head.is_expired(head.updated_at)
 
 
 def _due_violations(head: Head) -> Iterator[str]:
@@ -474,7 +481,7 @@ class WatchedStore:
         graph = self.graphs.get(head.workflow)
         if graph is None or graph.fingerprint != head.definition:
             return  # judged by other code, its records may well say something else
-        if head.status in (RunStatus.SUSPENDED, *TERMINAL):
+        if head.status in (RunStatus.SUSPENDED, *TERMINAL) and not _is_given_up(head):
             loaded = self.inner.load(head.run, head)
             yield from run_violations(graph, head, loaded[1] if loaded else {})
 

@@ -11,7 +11,7 @@ import pytest
 from flowcore import App, StepContext, otherwise, step, workflow
 from flowcore.adapters.blobs import MemoryBlobs
 from flowcore.adapters.memory import MemoryStore
-from flowcore.core.heads import removed
+from flowcore.core.heads import buried, removed
 from flowcore.keys import RunRef
 from flowcore.model import Head, Outcome, Receipt, RunStatus, StepFailure, Wait
 from flowcore.ports import Effects, Store
@@ -151,6 +151,7 @@ BREACHES: list[tuple[str, Callable[[], Iterable[str]]]] = [
     ("I8", lambda: head_violations(FAILED, replace(FAILED, version=2, failure=MAD))),
     ("I8", lambda: head_violations(SUCCESS, replace(SUCCESS, version=2))),
     ("I8", lambda: head_violations(SUCCESS, replace(removed(SUCCESS, NOW), output="other"))),
+    ("I8", lambda: head_violations(SUCCESS, replace(buried(SUCCESS, NOW), status=RunStatus.FAILED))),
     ("I8", lambda: head_violations(FAILED, replace(SUCCESS, version=2, incarnation=2))),
     ("I9", lambda: head_violations(a_head(), a_running_head(version=3))),
     ("I9", lambda: head_violations(a_head(), replace(a_running_head(version=2), epoch=a_head().epoch))),
@@ -174,6 +175,7 @@ def test_a_head_that_says_what_its_records_say_breaks_no_rule() -> None:
     assert [] == list(at_rest(replace(FAILED, failure=failed.failure), *ALL[:-1], failed))
     assert [] == list(head_violations(OWING, replace(SUCCESS, version=2)))
     assert [] == list(head_violations(SUCCESS, removed(SUCCESS, NOW)))
+    assert [] == list(head_violations(SUCCESS, buried(SUCCESS, NOW)))
 
 
 def test_a_step_that_is_given_what_is_committed_breaks_no_rule() -> None:
