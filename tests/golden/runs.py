@@ -275,6 +275,11 @@ def _started_again(app: LocalApp, run: str) -> None:
     app.advance(minutes=5)
 
 
+def _pause(app: LocalApp) -> None:
+    app.advance(days=3)
+    app.run("paused").pause()
+
+
 def _unpaused(app: LocalApp, run: str) -> None:
     if app.run(run).result().status == "paused":
         app.run(run).unpause()
@@ -401,7 +406,7 @@ LIVES: Mapping[str, Life] = {
     "paused": Life(
         flow="early",
         input=ORDER,
-        before=lambda app: (app.advance(days=3), app.run("paused").pause()),
+        before=_pause,
         after=_unpaused,
         output={"asked": ORDER, "ok": True},
         fork="ask",
