@@ -5,14 +5,15 @@ PYTHON ?= python3
 # How many processes share the test suite: a number, or "auto" for one per core.
 JOBS ?= auto
 # How many random workflows "make prove" holds against the oracle: on the store in memory, and on DynamoDB as moto plays it.
-SEEDS ?= 20000
+SEEDS ?= 500000
 MOTO ?= 500
 # The first of those seeds: half a million can be had in pieces. Only the piece that begins at 0 tries the other rows.
 FIRST ?= 0
 PROOF ?= build/proof.jsonl
-# How long "make soak" goes on beginning runs, and what its misfortunes are drawn from.
+# How long "make soak" goes on beginning runs, what its misfortunes are drawn from, and whose workflows: module:attribute.
 MINUTES ?= 5
 SEED ?= 1
+APP ?=
 
 PY := .venv/bin/python
 UV := .venv/bin/uv
@@ -62,14 +63,14 @@ check: $(STAMP) ## every gate: format, lint, types, tests, coverage
 gate: $(STAMP) ## the second half of check: storms, faults, mutants, killed workers, fuzz, a browser; minutes
 	$(PY) -m pytest -n $(JOBS) --dist loadgroup -m gate
 
-prove: $(STAMP) ## the long proof: random workflows against the oracle, and figures at scale (SEEDS=20000 MOTO=500)
+prove: $(STAMP) ## the long proof: random workflows against the oracle, and figures at scale; hours (SEEDS=20000: fewer)
 	@mkdir -p $(dir $(PROOF)) && { test $(FIRST) != 0 || rm -f $(PROOF); }
 	FLOWCORE_PROOF=$(abspath $(PROOF)) $(PY) -m tests.property.prove --seeds $(SEEDS) --moto $(MOTO) --first $(FIRST)
 	test $(FIRST) != 0 || FLOWCORE_PROOF=$(abspath $(PROOF)) $(PY) -m pytest -q -n $(JOBS) --dist loadgroup -m proof -rP
 	$(PY) -m tests.property.rows $(PROOF)
 
-soak: $(STAMP) ## runs by the dozen on a local stack while workers are killed and frozen (MINUTES=5 SEED=1)
-	@$(PY) -m infra.local soak --minutes $(MINUTES) --seed $(SEED)
+soak: $(STAMP) ## runs by the dozen on a local stack while workers are killed and frozen (MINUTES=5 SEED=1 APP=)
+	@$(PY) -m infra.local soak --minutes $(MINUTES) --seed $(SEED) $(if $(APP),--app $(APP))
 
 format: $(STAMP) ## rewrite the tree the way check wants it
 	$(PY) -m ruff check --fix-only .

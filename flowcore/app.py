@@ -32,6 +32,7 @@ from flowcore.errors import (
     WorkflowNotFound,
 )
 from flowcore.fanout.children import queued_children
+from flowcore.fanout.whole import Which
 from flowcore.hints import Hints, sweep
 from flowcore.keys import LONGEST_NAME, RunRef, event_mistake, is_name, is_run_id, key_mistake
 from flowcore.mailbox import receipt_of, send
@@ -458,6 +459,10 @@ class App:
         when a run has several, and fewer, or none, when ``label`` or ``assignee`` fits few: only ``cursor`` None is the
         end.
 
+        Of a distributed foreach of which more than a hundred workers' shares wait for answers, those in the first
+        hundred are shown, and the others as these are answered; ``progress`` of the run counts all. With ``label``,
+        ``assignee`` or ``due_before`` every share is read.
+
         Args:
             label: of the suspension.
             assignee: only suspensions that this person may answer by now, and has not answered yet.
@@ -470,14 +475,15 @@ class App:
         asked = self._wanted(workflow, None, resource_id, tag, None, None)
         wanted = replace(asked, waiting=True, deadline_before=due_before)
         page = self.store.list_runs(self.tenant, wanted, limit=limit, cursor=cursor, oldest_first=True)
-        found = [wait for summary in page for wait in self._waits_of(summary.run_id, assignee)]
+        which: Which = "shown" if label is None and assignee is None and due_before is None else "few"
+        found = [wait for summary in page for wait in self._waits_of(summary.run_id, assignee, which)]
         meant = [wait for wait in found if _is_meant(wait, label, due_before)]
         return Page(sorted(meant, key=_age), page.cursor)
 
-    def _waits_of(self, run_id: str, assignee: str | None) -> list[Wait[Json]]:
+    def _waits_of(self, run_id: str, assignee: str | None, which: Which) -> list[Wait[Json]]:
         """The open suspensions of a run that a listing has named and that may be gone by now, or not to be read."""
         try:
-            snapshot = self.engine.read(RunRef(self.tenant, run_id), everything=False)
+            snapshot = self.engine.read(RunRef(self.tenant, run_id), everything=False, which=which)
             seen = self.engine.seen(snapshot)[1]
             found = view.waits(seen) if assignee is None else view.waits_for(seen, assignee, self.engine.time_of(seen))
         except RunNotFound:

@@ -8,6 +8,7 @@ again: so one of the two sees the other, and a run that nobody answers early cos
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +22,7 @@ from flowcore.core.early import Early, early_of, judged, of_snapshot
 from flowcore.core.receipts import refused, repeated
 from flowcore.errors import (
     AlreadyResumed,
+    CapacityError,
     ConflictError,
     DefinitionChanged,
     NotSuspended,
@@ -30,7 +32,7 @@ from flowcore.errors import (
     WorkflowNotFound,
 )
 from flowcore.keys import RunRef, StepKey
-from flowcore.model import Json, Receipt, RunStatus, Snapshot, wait_id
+from flowcore.model import Json, Receipt, RunStatus, Snapshot, StepRecord, wait_id
 from flowcore.ports import Written
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ def arrive(
         receipt = keep(engine, run, data, resume, keep_for, here=here, deadline=deadline)[1]
     except (RunNotFound, DefinitionChanged, WorkflowNotFound):
         raise
-    except RequestError as error:
+    except (RequestError, CapacityError) as error:
         head = engine.peek(run)
         receipt = refused(resume, error, receipts.time_of(engine, head))
         receipts.keep(engine, head, receipt, resume.digest)
@@ -126,25 +128,38 @@ def arrive(
     return receipt
 
 
+def has_come(engine: Engine, snapshot: Snapshot) -> bool:
+    """Whether something is kept for an open wait of a run that this worker is about to park."""
+    return any(_kept_for_waits(engine, snapshot))
+
+
 def look_back(engine: Engine, snapshot: Snapshot) -> bool:
-    """Take what was kept for the open waits of a run that this worker is about to park; whether anything has moved."""
+    """Take what was kept for the open waits of a run that this worker is about to park; whether anything has moved.
+
+    The waits are stored: it is judged like any answer, by what others see of the run.
+    """
+    for record, early in _kept_for_waits(engine, snapshot):
+        wait = wait_id(record, snapshot.head.incarnation)
+        resume = replace(early.resume, step=None, wait=wait, idempotency_key=early.name)
+        try:
+            _, told = take(engine, snapshot.head.run, early.data, resume, here=False)
+        except (RequestError, CapacityError) as error:
+            _LOGGER.warning("an answer that was kept cannot be taken", extra={"wait": wait, "code": error.code})
+            receipts.refuse(engine, snapshot.head.run, resume, error)
+            continue
+        if told.verdict != "duplicate":  # which writes nothing: whoever parks the run would look again for ever
+            return True
+    return False
+
+
+def _kept_for_waits(engine: Engine, snapshot: Snapshot) -> Iterator[tuple[StepRecord, Early]]:
     kept = of_snapshot(snapshot)
     if not kept:
-        return False
+        return
     now = engine.time_of(snapshot)
-    for record in (record for record in open_waits(snapshot) if not record.alternatives):
-        for early in early_of(kept, record, now):
-            wait = wait_id(record, snapshot.head.incarnation)
-            resume = replace(early.resume, step=None, wait=wait, idempotency_key=early.name)
-            try:
-                _, told = take(engine, snapshot.head.run, early.data, resume, here=False)
-            except RequestError as error:
-                _LOGGER.warning("an answer that was kept cannot be taken", extra={"wait": wait, "code": error.code})
-                receipts.refuse(engine, snapshot.head.run, resume, error)
-                continue
-            if told.verdict != "duplicate":  # which writes nothing: whoever parks the run would look again for ever
-                return True
-    return False
+    for record in open_waits(snapshot):
+        if not record.alternatives:
+            yield from ((record, early) for early in early_of(kept, record, now))
 
 
 def _place(graph: Graph, snapshot: Snapshot, resume: Resume) -> StepKey | None:

@@ -49,6 +49,7 @@ class View:
     """Stores progress under its number in this pass of the step."""
     remaining: Callable[[], timedelta]
     cancelled: Flag
+    started_by: str | None = None
     heed: Callable[[], None] = lambda: None
     """Raises ``LateSignal`` in a try whose time is over."""
     heartbeat: Callable[[Json], bool] = lambda _: True

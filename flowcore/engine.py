@@ -21,10 +21,12 @@ from flowcore.core import heads
 from flowcore.core.admit import Resume
 from flowcore.core.compat import conflict
 from flowcore.core.evolve import StepEvent, fold
+from flowcore.core.fan import fans_of
 from flowcore.core.rename import as_met
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
     BlobLost,
+    CapacityError,
     ConflictError,
     DefinitionChanged,
     OutsideError,
@@ -39,7 +41,7 @@ from flowcore.fanout.share import touch, within
 from flowcore.fanout.whole import Which, whole
 from flowcore.hints import Hints
 from flowcore.hooks import begin, lease, take_over, tell
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, StepKey
 from flowcore.mailbox import EventGone, stop_listening
 from flowcore.model import (
     Doors,
@@ -66,6 +68,9 @@ MOST_TRIES = 20
 
 _WAKEABLE = frozenset({RunStatus.WAITING, RunStatus.SUSPENDED})
 """Statuses in which a hint that comes early is sent again. Children wake the run that waits for them."""
+
+_STOPPED = frozenset({RunStatus.PAUSED, RunStatus.BLOCKED})
+"""Statuses of a run whose children do not go on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -119,10 +124,10 @@ class Engine:
             head = heads.held(replace(head, version=0), now, owner=self.ids.fresh(), lease_until=lease_until)
         else:
             head = replace(head, due=now + heads.QUEUED_GRACE)
-        existing = self._put(head, sent)
-        if existing is not None:
-            return self._begun_before(head, existing), False
-        snapshot = fold(head, ())
+        standing, is_new = self._put(head, sent)
+        if not is_new:
+            return self._begun_before(head, standing), False
+        head, snapshot = standing, fold(standing, ())
         if here:
             return self.drive(graph, snapshot, deadline, per_step=per_step), True
         self.hints.send(head.run, at=now, version=head.version)
@@ -173,8 +178,8 @@ class Engine:
         Args:
             taken: the event that ``data`` came with, and its taker; both are written, or neither.
             keep_for: where the step waits for nobody yet, keep the answer for so long.
-        Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then, and a receipt
-            is kept that says so. EventGone when the event has settled another wait.
+        Raises: RunNotFound, InvalidPayload, CapacityError, and what ``admit`` refuses with; the run is untouched then,
+            and a receipt is kept that says so. EventGone when the event has settled another wait.
         """
         try:
             if keep_for is None:
@@ -183,7 +188,7 @@ class Engine:
                 )
             else:
                 snapshot, receipt = keep(self, run, data, resume, keep_for, here=here, deadline=deadline)
-        except RequestError as error:
+        except (RequestError, CapacityError) as error:
             if taken is None:
                 receipts.refuse(self, run, resume, error)
             raise
@@ -212,22 +217,42 @@ class Engine:
         return head
 
     def delete(self, run: RunRef) -> None:
-        """Remove a run for good; one under way is canceled first. Raises: RunNotFound, PartOfRun."""
+        """Remove a run for good; one under way is canceled first. Raises: RunNotFound, PartOfRun.
+
+        Of one that somebody may have been at work at just now an empty head stays for a while: what he still writes is
+        removed with that, and no new run of this id meets it.
+        """
         self.whole_run(self.peek(run))
         for _ in range(MOST_TRIES):
             head = self.cancel(run)
             delete_children(self, head)
-            if self.store.delete(run, last=heads.removed(head, self.clock.now())):
+            now = self.clock.now()
+            stays = now < head.updated_at + heads.REMOVAL_GRACE
+            last = heads.buried(head, now) if stays else heads.removed(head, now)
+            if self.store.delete(run, last=last, stays=stays):
                 return
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being deleted. Try again.")
 
-    def read(self, run: RunRef, *, everything: bool = True, which: Which = "few") -> Snapshot:
-        """The run as it stands; with ``everything`` that its children have done. Raises: RunNotFound."""
+    def read(
+        self, run: RunRef, *, everything: bool = True, which: Which = "shown", at: StepKey | None = None
+    ) -> Snapshot:
+        """The run as it stands; with ``everything`` that its children have done. Raises: RunNotFound.
+
+        ``at``: read only children that see to this place.
+        """
         snapshot = self.as_it_stands(run, everything=everything)
         graph = self.graphs.get(snapshot.head.workflow)
         if graph is None or not graph.fans_out:
             return snapshot
-        return whole(self, graph, snapshot, everything=everything, which=which)
+        return whole(self, graph, snapshot, everything=everything, which=which, at=at)
+
+    def counted(self, run: RunRef) -> Snapshot:
+        """The run's head with what its distributed foreaches count; no record and no child. Raises: RunNotFound."""
+        head = self.peek(run)
+        graph = self.graphs.get(head.workflow)
+        if graph is None or not graph.fans_out:
+            return Snapshot(head=head)
+        return Snapshot(head=head, fans=fans_of(self.store.joins(run, head.incarnation)))
 
     def read_again(self, snapshot: Snapshot) -> Snapshot:
         """A run that this worker has lost, as it stands now. Raises: RunNotFound.
@@ -293,14 +318,20 @@ class Engine:
 
     # -- start ------------------------------------------------------------------------------------------------------
 
-    def _put(self, head: Head, sent: Sent | None) -> Head | None:
-        """Start the run, in the place of an expired one of that id if need be; the head that stands in its way."""
+    def _put(self, head: Head, sent: Sent | None) -> tuple[Head, bool]:
+        """Start the run, in the place of an expired one of that id if need be; its head or the one in its way.
+
+        In such a place it has a life of its own: whoever was at work at the other run may still write into its life.
+        """
         for _ in range(MOST_TRIES):
             standing = self.store.start(head) if sent is None else self.store.start_with(head, sent)
             if isinstance(standing, Sent):
                 raise EventGone
-            if standing is None or not standing.is_expired(self.clock.now()):
-                return standing
+            if standing is None:
+                return head, True
+            if not standing.is_expired(self.clock.now()):
+                return standing, False
+            head = replace(head, incarnation=self.next_life(standing))
             self.remove(standing)
         raise ConflictError(f"An expired run {head.run.id!r} is still being removed. Try again.")
 
@@ -408,8 +439,8 @@ class Engine:
             return self.blocked(Snapshot(head=head), str(lost)).head
         if snapshot is None:
             return self._unwanted(head)
-        if snapshot.around is not None and snapshot.around.status in (RunStatus.PAUSED, RunStatus.BLOCKED):
-            return self._waiting(snapshot)
+        if snapshot.around is not None and snapshot.around.status in _STOPPED:
+            return self._waiting(snapshot, snapshot.around)
         graph = self.graphs.get(head.workflow)
         if graph is None:
             reason = f"no workflow {head.workflow!r} is served here; deploy it again, then resume or cancel the run"
@@ -423,17 +454,35 @@ class Engine:
         return self.store.claim(run, owner=self.ids.fresh(), now=now, lease_until=lease_until, due=due)
 
     def _unwanted(self, head: Head) -> Head:
-        """A child whose run has ended, or begun a new life, ends as well. Raises: RunNotFound."""
+        """A child whose run has ended, or begun a new life, ends as well; begun for one that was deleted, it goes.
+
+        Raises: RunNotFound.
+        """
         if head.part is None:
             raise RunNotFound(head.run.id)
-        return self.store.cancel(head.run, now=self.clock.now()) or head
+        ended = self.store.cancel(head.run, now=self.clock.now()) or head
+        whole_run = self.store.peek(RunRef(head.run.tenant, head.part.top))
+        if whole_run is None or whole_run.is_expired(self.clock.now()) or whole_run.created_at != head.created_at:
+            delete_children(self, ended)
+            self.store.delete(head.run)
+        return ended
 
-    def _waiting(self, snapshot: Snapshot) -> Head:
-        """A child whose run an operator has stopped goes on when that does."""
+    def _waiting(self, snapshot: Snapshot, stopped: Head) -> Head:
+        """A child whose run an operator has stopped goes on when that does.
+
+        Whoever has the run go on takes up those that were put off before. So it is looked once more whether it stands.
+        """
         held = snapshot.head
-        head = put_off(held, self.time_of(snapshot))
-        if isinstance(self.store.release(head, epoch=held.epoch, version=held.version), Written) and head.wake:
-            self.hints.send(head.run, at=head.wake, version=head.version)
+        head = put_off(held, self.time_of(snapshot), since=stopped.updated_at)
+        if not isinstance(self.store.release(head, epoch=held.epoch, version=held.version), Written):
+            return head
+        standing, wake = self.store.peek(stopped.run), head.wake
+        if standing is not None and standing.status not in _STOPPED:
+            moved = heads.requeued(head, self.clock.now())
+            if isinstance(self.store.move(moved, version=head.version), Written):
+                head, wake = moved, moved.updated_at
+        if wake is not None:
+            self.hints.send(head.run, at=wake, version=head.version)
         return head
 
     def drive(

@@ -421,7 +421,7 @@ class PartOfRun(RequestError):
 
 
 class IdempotencyKeyReused(RequestError):
-    """The idempotency key was used before, with other data, or of an answer that is kept for another step."""
+    """The idempotency key was used before: with other data, by somebody else, or for another suspension or step."""
 
     code = "idempotency-key-reused"
 

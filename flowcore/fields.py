@@ -23,9 +23,11 @@ class Needs(IntEnum):
 
     HEAD = 0
     """The head alone: one small read."""
-    OPEN = 1
+    FANS = 1
+    """Also what its distributed foreaches count, but no record and no item."""
+    OPEN = 2
     """Also the records of the scopes that are still at work."""
-    ALL = 2
+    ALL = 3
     """Every record."""
 
 
@@ -62,7 +64,7 @@ FIELDS: Mapping[str, Field] = {
     "waits": Field(Needs.OPEN, lambda _, snapshot: view.waits(snapshot)),
     "resume_labels": Field(Needs.OPEN, lambda _, snapshot: labels(view.waits(snapshot))),
     "steps": Field(Needs.ALL, view.steps),
-    "progress": Field(Needs.OPEN, lambda _, snapshot: view.progress(snapshot)),
+    "progress": Field(Needs.FANS, lambda _, snapshot: view.progress(snapshot)),
     "state": Field(Needs.OPEN, lambda _, snapshot: state_at(snapshot, StepKey(ROOT))),
     "request_context": Field(Needs.OPEN, lambda _, snapshot: context_at(snapshot, StepKey(ROOT))),
     "blocked": Field(

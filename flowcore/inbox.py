@@ -12,7 +12,7 @@ from flowcore.core.admit import Refused, Resume, admit, open_waits
 from flowcore.core.compat import conflict
 from flowcore.errors import DefinitionChanged, InvariantError
 from flowcore.keys import RunRef
-from flowcore.model import Json, Wait, wait_id
+from flowcore.model import Json, Wait, wait_id, wait_place
 from flowcore.options import answer_shape
 
 if TYPE_CHECKING:
@@ -41,11 +41,15 @@ def asked(app: App, run_id: str, wait: str, *, by: str | None = NOT_KNOWN_YET) -
         NotAnApprover, DefinitionChanged, WorkflowNotFound.
     """
     engine = app.engine
-    graph, snapshot = engine.met(engine.read(RunRef(app.tenant, run_id)))
-    head = snapshot.head
-    if not head.is_terminal and (reason := conflict(graph, snapshot)) is not None:
-        raise DefinitionChanged(run_id, reason)
-    record = next((one for one in open_waits(snapshot) if wait_id(one, head.incarnation) == wait), None)
+    for everything in (False, True):  # what is open needs less; what is over, more
+        found = engine.read(RunRef(app.tenant, run_id), everything=everything, at=wait_place(wait)[0])
+        graph, snapshot = engine.met(found)
+        head = snapshot.head
+        if not head.is_terminal and (reason := conflict(graph, snapshot)) is not None:
+            raise DefinitionChanged(run_id, reason)
+        record = next((one for one in open_waits(snapshot) if wait_id(one, head.incarnation) == wait), None)
+        if record is not None:
+            break
     if record is None or by != NOT_KNOWN_YET:
         look = Resume(wait=wait, by=by or None, digest="", via="look")
         verdict = admit(graph, snapshot, look, engine.time_of(snapshot))

@@ -199,10 +199,15 @@ def turn_of_pass(key: StepKey) -> int | None:
     return int(turn[1:]) if turn else None
 
 
+def turns_of(key: StepKey) -> list[int]:
+    """The turns (from 1) of the loops around ``key``, from the outermost one on."""
+    return [int(turn) for turn in re.findall(r"#(\d+)", key.split("!", 1)[0])]
+
+
 def turn_number(key: StepKey) -> int | None:
     """The innermost loop turn in ``key`` (from 1), or ``None`` outside any loop."""
-    found = re.findall(r"#(\d+)", key.split("!", 1)[0])
-    return int(found[-1]) if found else None
+    turns = turns_of(key)
+    return turns[-1] if turns else None
 
 
 def is_once(key: StepKey) -> bool:

@@ -88,6 +88,11 @@ class Ledger:
         """The run's own time; see ``Engine.time_of``."""
         return self.engine.time_of(self.snapshot)
 
+    def stands(self, key: StepKey, prior: StepRecord | None) -> bool:
+        """Whether ``prior`` is what stands at ``key``, as far as this worker knows; it may have been read again."""
+        standing = self.snapshot.records.get(key)
+        return (standing and standing.occurrence) == (prior and prior.occurrence)
+
     def remaining(self) -> timedelta:
         """How long this worker may go on."""
         if self._deadline is None:
@@ -171,7 +176,7 @@ class Ledger:
         effects = event.effects if isinstance(event, (Succeeded, Suspended)) else ()
         if effects and self.kept_back:
             self.flush()  # what the author writes rests on it
-            if self.snapshot.records.get(key_of(event)) is not prior:
+            if not self.stands(key_of(event), prior):
                 return
         head = self.snapshot.head
         with self._order:
@@ -186,14 +191,14 @@ class Ledger:
         if self._is_kept_back(prior) and not effects:
             self.kept_back.add(record, prior, self.engine.store.weigh(head.run, head.incarnation, record))
             self._happened(event, after)
-            if self.kept_back.is_full or record.key in self.at_once:
+            # Where a worker has died since the run was last given back the next one may as well, at the same place:
+            # what is done before it has to be seen, or the first step of the stretch passes for the one that kills.
+            has_lost_workers = head.attempts > 1
+            if self.kept_back.is_full or record.key in self.at_once or has_lost_workers:
                 self.flush()
             return
-        store, place = self.engine.store, (head.run, head.incarnation, record, prior)
-        written = store.commit_with(*place, effects) if effects else store.commit(*place)
+        written = self._stored(record, prior, effects)
         match written:
-            case EffectMoved():
-                raise _refusal(record.key, effects, written)
             case Written():
                 self._happened(event, after)
                 self._notices.tell_of(self.snapshot, record)
@@ -206,6 +211,24 @@ class Ledger:
                 self.snapshot = evolve(self.snapshot, Adopted(record=adopted.records[standing.key]), self.now())
             case _:
                 assert_never(written)
+
+    def _stored(self, record: StepRecord, prior: StepRecord | None, effects: Effects) -> Written | RecordMoved:
+        """What the store says of one outcome that is not kept back. Raises: Fenced; EffectRefused."""
+        head, store = self.snapshot.head, self.engine.store
+        if not effects:
+            return store.commit(head.run, head.incarnation, record, prior)
+        # Where a successor keeps outcomes back it folds a first one with others, which the condition on the record's
+        # own item does not see: its effects would happen beside another outcome.
+        epoch = head.epoch if prior is None and self.graph.durability == "boundary" else None
+        written = store.commit_with(head.run, head.incarnation, record, prior, effects, epoch=epoch)
+        match written:
+            case HeadMoved():
+                self.is_lost = True
+                raise Fenced
+            case EffectMoved():
+                raise _refusal(record.key, effects, written)
+            case _:
+                return written
 
     def _happened(self, event: StepEvent, after: Snapshot) -> None:
         self.snapshot = after

@@ -185,8 +185,9 @@ class Terms:
     """By reminder, growing: who may answer as well from its time on."""
 
     def rungs(self, began: datetime, now: datetime) -> tuple[int, datetime | None]:
-        """How many reminders are due by ``now``, and when the next one is."""
-        instants = [began + pause for pause in self.remind]
+        """How many reminders are due by ``now``, and when the next one is; none ever is beyond the year 9999."""
+        left = datetime.max.replace(tzinfo=began.tzinfo) - began
+        instants = [began + pause for pause in self.remind if pause <= left]
         due = sum(instant <= now for instant in instants)
         return due, instants[due] if due < len(instants) else None
 
@@ -277,7 +278,7 @@ class StepRecord:
     began: int | None = None
     """susp, rewritten by a vote or because one was handed over: the generation in which the suspension began."""
     given: tuple[Json] | None = None
-    """retry: the input that time travel gave the step, instead of what stands before it."""
+    """The input that time travel gave a step, a nested workflow or a loop, instead of what stands before it."""
     instead: tuple[str, int] | None = None
     """The stand-in that runs here since nobody answered in time, and the generation since which; one that stands in
     for a stand-in behind it, with a colon."""
@@ -295,6 +296,11 @@ class StepRecord:
     def is_settled(self) -> bool:
         """Whether this record can never change again."""
         return self.outcome in SETTLED
+
+    @property
+    def occurrence(self) -> tuple[Outcome, int, int, int]:
+        """Which write it is; the same however often it is read, and as whatever type, since."""
+        return self.outcome, self.gen, self.seq, self.epoch
 
     @property
     def topic(self) -> tuple[str, str] | None:
@@ -369,7 +375,7 @@ class Head:
     attempts: int = 0
     """Claims in a row without a clean release."""
     hops: int = 0
-    """Times the run was handed on because a worker ran out of time."""
+    """Times in a row the run was handed on because a worker ran out of time, since something was last done in it."""
     output: Json = None
     failure: StepFailure | None = None
     blocked: str | None = None
@@ -378,6 +384,7 @@ class Head:
     """Who started the run, as its caller said; kept for life."""
     canceled_by: str | None = None
     state: Mapping[str, Json] = field(default_factory=dict)
+    """As the run was started with; kept for life, as is the next. What steps change is in their records."""
     request_context: Mapping[str, Json] = field(default_factory=dict)
     trace: Trace = NO_TRACE
     """As the run was started with; kept for life. Its tags are what listings filter by."""

@@ -161,6 +161,7 @@ def fork(
         engine.remove(standing)
     begin_life(engine, snapshot.with_head(head), records)
     if engine.store.start(head) is not None:
+        unlisten(engine, head, records)
         raise RunExists(new.id, head.workflow)
     listen(engine, head, records)  # again: an event that met them before there was a run took them for left behind
     return engine.looked_at(head, here=here, deadline=deadline)

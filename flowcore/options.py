@@ -27,12 +27,12 @@ MOST_OPTIONS = 20
 """Alternatives of one suspension: they stand in one record, and those that listen end in one transaction."""
 
 
-def alternatives_of(node: StepNode, signal: SuspendSignal) -> tuple[Alternative, ...]:
+def alternatives_of(node: StepNode, signal: SuspendSignal, started_by: str | None) -> tuple[Alternative, ...]:
     """What a step waits for; empty when there is no choice. Raises: ValueError, TypeError for what cannot be meant."""
     if signal.options is None:
         return ()
     options = _listed(node, signal.options)
-    found = tuple(_alternative(node, option) for option in options)
+    found = tuple(_alternative(node, option, started_by) for option in options)
     for what, names in (("name", [one.name for one in found]), ("event", [one.terms.listens for one in found])):
         twice = [name for name, count in Counter(names).items() if name is not None and count > 1]
         if twice:
@@ -59,7 +59,7 @@ def _listed(node: StepNode, options: Any) -> Sequence[Option[Any]]:
     return options
 
 
-def _alternative(node: StepNode, option: Option[Any]) -> Alternative:
+def _alternative(node: StepNode, option: Option[Any], started_by: str | None) -> Alternative:
     if not is_entry_id(option.name):
         raise ValueError(
             f"step {node.id!r} suspends with option {option.name!r}, which can be no name; use 1-64 ASCII letters, "
@@ -82,7 +82,7 @@ def _alternative(node: StepNode, option: Option[Any]) -> Alternative:
         name=option.name,
         payload=_payload(node, option),
         resume=_arm(node, option.resume, where),
-        terms=terms_of(node, asked, option.event or option.name, where),
+        terms=terms_of(node, asked, option.event or option.name, where, started_by),
     )
 
 

@@ -200,11 +200,22 @@ class Store(Mailbox, Joins, Protocol):
         ...
 
     def commit_with(
-        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
-    ) -> Written | RecordMoved | EffectMoved:
+        self,
+        run: RunRef,
+        incarnation: int,
+        record: StepRecord,
+        prior: StepRecord | None,
+        effects: Effects,
+        *,
+        epoch: int | None = None,
+    ) -> Written | RecordMoved | EffectMoved | HeadMoved:
         """As ``commit``, and the author's own writes in the same transaction: all or nothing.
 
-        Of several conditions that fail the record's is told. Raises: NeedsDynamoDB where there are no such tables.
+        With ``epoch`` only while the run is RUNNING under it: where a successor's outcome may stand in a batch, which
+        the condition on the record alone does not see. ``HeadMoved`` comes with an epoch alone.
+
+        Of several conditions that fail the head's is told, else the record's. Raises: NeedsDynamoDB where there are no
+        such tables.
         """
         ...
 
@@ -249,11 +260,12 @@ class Store(Mailbox, Joins, Protocol):
         """
         ...
 
-    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None, stays: bool = False) -> bool:
         """Remove everything about a run, its head last; whether there was one. May be called again after a crash.
 
         With ``last`` the head is replaced by that first, if it stands one version before it; if not, nothing happens,
-        and False is returned. However slow one of several callers is: a new run of that id loses nothing to it.
+        and False is returned. However slow one of several callers is: a new run of that id loses nothing to it. With
+        ``stays`` that head is left, and nothing with it of what the former one held.
 
         The caller has seen to it that nobody drives the run.
         """

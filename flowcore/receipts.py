@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from flowcore.core.admit import Resume
 from flowcore.core.receipts import in_order, of_record, of_run, refused, repeated, slot_of, slots_for
-from flowcore.errors import FlowcoreError, RequestError, RunNotFound
+from flowcore.errors import CapacityError, FlowcoreError, RequestError, RunNotFound
 from flowcore.keys import RunRef
 from flowcore.model import Head, Receipt, StepRecord
+from flowcore.parcels import replace
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -30,7 +31,7 @@ def of(engine: Engine, run: RunRef) -> list[Receipt]:
     return in_order([*engine.store.notes(run, snapshot.head.created_at), *of_run(snapshot)])
 
 
-def refuse(engine: Engine, run: RunRef, resume: Resume, error: RequestError) -> None:
+def refuse(engine: Engine, run: RunRef, resume: Resume, error: RequestError | CapacityError) -> None:
     """Keep the receipt of an answer that was not taken, if that can be done; its sender is told the error anyway."""
     if isinstance(error, RunNotFound):
         return
@@ -50,9 +51,12 @@ def repeat(engine: Engine, head: Head, resume: Resume, first: Receipt) -> None:
 
 
 def remember(engine: Engine, head: Head, records: Iterable[StepRecord]) -> None:
-    """Write down what records tell of answers that counted, before they forget it. Raises: OutsideError."""
+    """Write down what records tell of answers that counted, before they forget it. Raises: OutsideError.
+
+    Answers to earlier suspensions of a place were written down when it suspended again.
+    """
     for record in records:
-        for receipt in of_record(record, head.incarnation):
+        for receipt in of_record(replace(record, spent=()), head.incarnation):
             slot = slot_of(receipt)
             engine.store.note(head.run, head.created_at, slot.name, slot.id, receipt)
 

@@ -47,7 +47,11 @@ class RunResult(Generic[Out]):
     suspended: list[list[str]] = field(default_factory=list)
     """Paths of the steps that wait for an answer."""
     waits: list[Wait[Json]] = field(default_factory=list)
-    """The open suspensions."""
+    """The open suspensions.
+
+    Of a distributed foreach those in the first hundred of its workers' shares that wait for answers; ``progress``
+    counts them all, and ``app.waits(label=)`` finds each.
+    """
     state: Mapping[str, Json] = field(default_factory=dict)
     request_context: Mapping[str, Json] = field(default_factory=dict)
     """What steps find in it by now."""

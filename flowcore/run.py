@@ -167,7 +167,8 @@ class Run(Generic[In, Out]):
             label: the suspension's label, instead of ``step``.
             wait: the id of exactly this suspension; a later one of the same step is not meant.
             index: of the foreach item; left out, every suspended item of the foreach gets the data.
-            idempotency_key: a repeated call with the same key and data is told the first one's receipt.
+            idempotency_key: a repeated call with the same key and data is told the first one's receipt; with other
+                data, by somebody else or for another suspension it is refused.
             by: who answers, kept with the answer.
             via: over which channel.
             version: ``RunResult.version`` that the caller has seen; if the run has moved since, nothing happens.
@@ -251,9 +252,11 @@ class Run(Generic[In, Out]):
     ) -> list[dict[str, Any]]:
         """What starts the run, as entries for a ``TransactWriteItems`` of your own; arguments as for ``start``.
 
-        The input is checked here and nothing is written: the run begins with your transaction, or not at all. A
-        condition of ours that fails there means that there is such a run already. Call ``app.hint(run_id)`` afterwards;
-        otherwise the sweeper finds the run within a minute or so. ``on_start`` is called here.
+        The input is checked here and nothing is written to the table: the run begins with your transaction, or not at
+        all. What is too large for an item is put into the blob store here; should the transaction fail, it lies there
+        until a run of this id is deleted. A condition of ours that fails there means that there is such a run already.
+        Call ``app.hint(run_id)`` afterwards; otherwise the sweeper finds the run within a minute or so. ``on_start`` is
+        called here.
 
         Raises: InvalidPayload, PayloadTooLarge; NeedsDynamoDB where the store is another one.
         """
@@ -459,7 +462,7 @@ class Run(Generic[In, Out]):
         Args:
             with_nested_workflows: False leaves out the steps inside nested workflows.
             fields: only these, named as in ``RunResult``. No more of the run is read than they need: for its status
-                or its output one small item, however many steps it has.
+                or its output one small item, however many steps it has; for ``progress`` one more for each 200 items.
         Raises: RunNotFound, UnknownField.
         """
         names = known(FIELDS if fields is None else fields)
@@ -559,6 +562,8 @@ class Run(Generic[In, Out]):
         engine, ref = self._app.engine, self._existing()
         if needs is Needs.HEAD:
             snapshot = Snapshot(head=engine.peek(ref))
+        elif needs is Needs.FANS:
+            snapshot = engine.counted(ref)
         else:
             snapshot = engine.read(ref, everything=needs is Needs.ALL)
         return engine.seen(snapshot)

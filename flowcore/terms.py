@@ -20,26 +20,29 @@ from flowcore.keys import event_mistake, key_mistake
 from flowcore.model import Lapse, Terms
 
 MOST_REMINDERS = 20
+LONGEST_REMINDER = timedelta(days=36_500)
+"""A century: the calendar ends, and nobody waits so long."""
 MOST_APPROVERS = 100
 """People that one suspension can name: each stands in its record."""
 
 
-def agreed(node: StepNode, signal: SuspendSignal) -> Terms | None:
+def agreed(node: StepNode, signal: SuspendSignal, started_by: str | None) -> Terms | None:
     """The terms of a suspension; None when it has none. Raises: ValueError, TypeError for what cannot be meant."""
     where = f"step {node.id!r} suspends with"
     if signal.asked.on_timeout is not None and signal.timeout is None:
         raise ValueError(f"{where} on_timeout= and without timeout=; say when it is to happen")
-    found = terms_of(node, signal.asked, signal.label or node.id, where)
+    found = terms_of(node, signal.asked, signal.label or node.id, where, started_by)
     terms = replace(found, lapse=_lapse(node, signal.asked.on_timeout))
     return None if terms == Terms() else terms
 
 
-def terms_of(node: StepNode, asked: Asked, event: str, where: str) -> Terms:
+def terms_of(node: StepNode, asked: Asked, event: str, where: str, started_by: str | None) -> Terms:
     """What is asked of those who may answer.
 
     Args:
         event: the name under which an event answers, if ``asked`` has a key.
         where: how an error begins.
+        started_by: who started the run, and may not answer without ``allow_self``.
     Raises: ValueError, TypeError for what cannot be meant.
     """
     approvers = _approvers(asked.approvers, where)
@@ -53,6 +56,11 @@ def terms_of(node: StepNode, asked: Asked, event: str, where: str) -> Terms:
         raise ValueError(f"{where} quorum={quorum}, but names only {len(named)} approvers")
     if not isinstance(asked.allow_self, bool):
         raise TypeError(f"{where} allow_self={asked.allow_self!r}; give True or False")
+    if approvers and not asked.allow_self and quorum > len(named - {started_by}):
+        raise ValueError(
+            f"{where} quorum={quorum} and allow_self=False, but names only {len(named)} approvers, of whom "
+            f"{started_by!r} started the run; name somebody else as well"
+        )
     if asked.key is not None and (approvers or quorum > 1 or not asked.allow_self):
         raise ValueError(
             f"{where} key= together with approvers=, quorum= or allow_self=; an event has no name: choose one"
@@ -108,9 +116,11 @@ def _reminders(remind: Any, where: str, *, is_told: bool) -> tuple[timedelta, ..
     if not isinstance(remind, Sequence) or not all(isinstance(pause, timedelta) for pause in remind):
         raise TypeError(f"{where} remind={remind!r}; give a list of timedeltas")
     pauses = tuple(remind)
-    if len(pauses) > MOST_REMINDERS or list(pauses) != sorted(set(pauses)) or any(p <= timedelta(0) for p in pauses):
+    in_order = list(pauses) == sorted(set(pauses)) and all(timedelta(0) < pause <= LONGEST_REMINDER for pause in pauses)
+    if len(pauses) > MOST_REMINDERS or not in_order:
         raise ValueError(
-            f"{where} remind={remind!r}; give up to {MOST_REMINDERS} pauses above 0, each longer than before"
+            f"{where} remind={remind!r}; give up to {MOST_REMINDERS} pauses above 0, each longer than before, and none "
+            f"above {LONGEST_REMINDER.days:,} days"
         )
     if pauses and not is_told:
         raise ValueError(f"{where} remind= and without notify=; say what is to be called")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from flowcore.beats import Beats
 from flowcore.codec import NotJsonError
-from flowcore.core.actions import Action
+from flowcore.core.actions import Action, Doubt
 from flowcore.core.evolve import Begun, Failed, FailedOnce, StepEvent, Succeeded, Suspended
 from flowcore.errors import EffectRefused, InvalidPayload, NeedsDynamoDB, PayloadTooLarge
 from flowcore.keys import StepKey, dotted
@@ -95,13 +95,19 @@ class Underway:
             raise Fenced
 
     def _begun(self, action: Action) -> Action | None:
-        """The action, once it is written down that it begins if it may begin once only; None: another was faster."""
+        """The action, once it is written down that it begins if it may begin once only; None: another was faster.
+
+        Where this very worker has begun it and nothing tells how it ended, what it came to was lost on the way to the
+        store: it is in doubt.
+        """
         if not is_at_most_once(action):
             return action
         key, held = action.place.key, self._ledger.snapshot.head
         prior = self._ledger.snapshot.records.get(key)
         if prior is not None and prior.outcome is Outcome.START and prior.epoch > held.epoch:
             raise Fenced  # frozen between its claim and its reading, this worker has read what its successor has begun
+        if prior is not None and prior.outcome is Outcome.START and prior.epoch == held.epoch:
+            return Doubt(action.place)
         attempt = 0 if prior is None else prior.attempt
         self._ledger.at_once.add(key)
         self._ledger.write(Begun(key=key, attempt=attempt, started_at=self._clock.now()), prior)
@@ -131,7 +137,7 @@ class Underway:
         now = self._clock.now()
         pauses = [try_.may_end_late_at() - now for try_ in self._timed]
         if until is not None:
-            pauses.append(until - self._ledger.now())
+            pauses.append(until - now)
         came = self.crew.next(max(0.0, min(pauses).total_seconds()) if pauses else None)
         if came is not None:
             self._came_back(*came)
@@ -165,7 +171,7 @@ class Underway:
 
     def _commit(self, event: StepEvent, prior: StepRecord | None, action: Action) -> None:
         """Make one outcome durable; if another worker was faster, what it committed is adopted."""
-        if self._ledger.snapshot.records.get(key_of(event)) is not prior:
+        if not self._ledger.stands(key_of(event), prior):
             return
         if isinstance(event, Failed):
             reason = outdated(self._ledger.graph, self._ledger.snapshot, event)

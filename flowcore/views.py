@@ -78,6 +78,7 @@ class Views:
             run_id=snapshot.root.run.id,
             workflow_id=place.graph.id,
             resource_id=snapshot.root.resource_id,
+            started_by=snapshot.root.started_by,
             idempotency_key=idempotency_key(snapshot.root, own),
             state=self.state_at(action),
             request_context=context_at(snapshot, place.key),

@@ -127,8 +127,10 @@ _SAME_RECORD = "#o = :outcome AND #g = :gen"
 """The record is still the occurrence that the writer decided upon."""
 _SAME_VERSION = "#ver = :version"
 """Nobody has changed the head since it was read."""
-_STILL_HELD = f"#st = :running AND #ep = :epoch AND {_SAME_VERSION}"
-"""The writer's lease was not taken by another, and nobody resumed or canceled meanwhile."""
+_HELD = "#st = :running AND #ep = :epoch"
+"""The writer's lease was not taken by another, and nobody canceled meanwhile."""
+_STILL_HELD = f"{_HELD} AND {_SAME_VERSION}"
+"""The same, and nobody resumed meanwhile."""
 _CLAIMABLE = (
     "(#st = :queued OR (#st = :running AND #lx < :now) OR (#st IN (:waiting, :joining, :suspended) AND #wake <= :now))"
 )
@@ -244,9 +246,16 @@ class DynamoStore:
         return Written() if isinstance(verdict, Done) else RecordMoved(record_in(verdict.item))
 
     def commit_with(
-        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
-    ) -> Written | RecordMoved | EffectMoved:
-        """See ``Store.commit_with``. One transaction, in which each item costs double."""
+        self,
+        run: RunRef,
+        incarnation: int,
+        record: StepRecord,
+        prior: StepRecord | None,
+        effects: Effects,
+        *,
+        epoch: int | None = None,
+    ) -> Written | RecordMoved | EffectMoved | HeadMoved:
+        """See ``Store.commit_with``. One transaction, in which each item costs double, also one that is looked at."""
         token = self._ids.fresh()
         item = encode_record(run, incarnation, record, token)
         put = self._putting(item, *((_ABSENT, {}) if prior is None else (_SAME_RECORD, occurrence(prior))))
@@ -254,12 +263,16 @@ class DynamoStore:
             changes = [{"Put": put}, *map(typed, effects)]
         except (TypeError, ValueError, RecursionError) as error:
             return EffectMoved(None, type(error).__name__, str(error))
+        if epoch is not None:
+            held = {":epoch": number(epoch), **statuses(RunStatus.RUNNING)}
+            check = {"TableName": self._table, "Key": key_of(run), **guarded(held, ConditionExpression=_HELD)}
+            changes.append({"ConditionCheck": check})
         try:
             self._transact(token, changes)
         except ClientError as error:
-            return effects_refused(error, token)
+            return effects_refused(error, token, len(effects))
         except (StoreUnavailable, InvariantError) as failure:
-            moved = refused(failure.__cause__, cancellations(failure.__cause__)[1:])
+            moved = refused(failure.__cause__, cancellations(failure.__cause__)[1 : 1 + len(effects)])
             if moved is None:
                 raise
             return moved
@@ -292,7 +305,7 @@ class DynamoStore:
         verdict = self._moved(head, version, self._ids.fresh())
         return Written() if isinstance(verdict, Done) else HeadMoved(head_in(verdict))
 
-    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None, stays: bool = False) -> bool:
         """See ``Store.delete``.
 
         The head goes last: a new run of this id must not find records of the old one. Each item is removed only as it
@@ -301,8 +314,14 @@ class DynamoStore:
         if last is None:
             return self._removal.delete(run, self._removal.token_of(run))
         token = self._ids.fresh()
-        verdict = self._moved(last, last.version - 1, token)
-        return isinstance(verdict, Done) and self._removal.delete(run, token)
+        if not isinstance(self._moved(last, last.version - 1, token), Done):
+            return False
+        if not stays:
+            return self._removal.delete(run, token)
+        if self._removal.emptied(run, token):
+            rest = self._ids.fresh()
+            self._put(encode_head(last, rest), rest, "#lc = :lc", {":lc": text(token)})
+        return True
 
     def resume(
         self,

@@ -31,13 +31,13 @@ class Removal:
 
     def delete(self, run: RunRef, token: str | None) -> bool:
         """Remove a run whose head was written with ``token``; whether it has one."""
-        is_ours = self._emptied(run, token)
+        is_ours = self.emptied(run, token)
         if token is not None and is_ours:
             self._removed({**key_of(run), "lc": text(token)})
-            self._emptied(run, None)  # what a worker that was given up has written between the two
+            self.emptied(run, None)  # what a worker that was given up has written between the two
         return token is not None
 
-    def _emptied(self, run: RunRef, token: str | None) -> bool:
+    def emptied(self, run: RunRef, token: str | None) -> bool:
         """Remove the run's records, of every incarnation, as long as its head is the one written with ``token``."""
         pages = self._ask.replies(
             {":pk": text(partition_of(run)), ":head": text(HEAD_KEY)},

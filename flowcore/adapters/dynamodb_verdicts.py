@@ -90,12 +90,19 @@ def resume_refused(error: Exception, token: str, taken: Sent | None) -> Written 
     return HeadMoved(decode_head(head["Item"]) if "Item" in head else None)
 
 
-def effects_refused(error: Exception, token: str) -> Written | RecordMoved | EffectMoved:
-    """What a canceled commit means. The record is looked at first: it is there if an earlier try was ours."""
+def effects_refused(error: Exception, token: str, count: int) -> Written | HeadMoved | RecordMoved | EffectMoved:
+    """What a canceled commit means. The record is looked at first: it is there if an earlier try was ours.
+
+    Args:
+        count: of the effects; behind them the head, if it was looked at.
+    """
     record, *others = cancellations(error)
     if is_mine(record.get("Item"), token):
         return Written()
-    moved = refused(error, others)
+    for head in others[count:]:
+        if head["Code"] == REFUSED:
+            return HeadMoved(decode_head(head["Item"]) if "Item" in head else None)
+    moved = refused(error, others[:count])
     if record["Code"] == REFUSED or moved is None:
         return RecordMoved(record_in(record.get("Item")))
     return moved

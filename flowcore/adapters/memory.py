@@ -168,7 +168,9 @@ class MemoryStore:
         record: StepRecord,  # noqa: ARG002
         prior: StepRecord | None,  # noqa: ARG002
         effects: Effects,  # noqa: ARG002
-    ) -> Written | RecordMoved | EffectMoved:
+        *,
+        epoch: int | None = None,  # noqa: ARG002
+    ) -> Written | RecordMoved | EffectMoved | HeadMoved:
         """See ``Store.commit_with``; there are no tables of an author's here."""
         raise NeedsDynamoDB("ctx.commit_with()")
 
@@ -205,7 +207,7 @@ class MemoryStore:
             self._apply(item, change)
             return Written()
 
-    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None, stays: bool = False) -> bool:
         """See ``Store.delete``."""
         with self._lock:
             partition = partition_of(run)
@@ -214,6 +216,9 @@ class MemoryStore:
             self._scopes.pop(partition, None)
             self._joins.pop(partition, None)
             self._notes.pop(partition, None)
+            if stays and last is not None:
+                self._keep(encode_head(last, next(self._tokens)))
+                return True
             self._due.pop(partition, None)
             item = self._heads.pop(partition, None)
             if item is not None and "lsk" in item:

@@ -178,12 +178,21 @@ class RoomyStore:
         return reply if isinstance(reply, Written) else RecordMoved(self._record(run, reply.record))
 
     def commit_with(
-        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
-    ) -> Written | RecordMoved | EffectMoved:
+        self,
+        run: RunRef,
+        incarnation: int,
+        record: StepRecord,
+        prior: StepRecord | None,
+        effects: Effects,
+        *,
+        epoch: int | None = None,
+    ) -> Written | RecordMoved | EffectMoved | HeadMoved:
         """See ``Store.commit_with``."""
         packed = self._packed(record, run, record.key, _OF_RECORD)
-        reply = self.inner.commit_with(run, incarnation, packed, prior, effects)
-        return RecordMoved(self._record(run, reply.record)) if isinstance(reply, RecordMoved) else reply
+        reply = self.inner.commit_with(run, incarnation, packed, prior, effects, epoch=epoch)
+        if isinstance(reply, RecordMoved):
+            return RecordMoved(self._record(run, reply.record))
+        return reply if isinstance(reply, EffectMoved) else self._moved(reply)
 
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
@@ -225,21 +234,21 @@ class RoomyStore:
         """See ``Store.cancel``."""
         return self._head(self.inner.cancel(run, now=now, by=by))
 
-    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None, stays: bool = False) -> bool:
         """See ``Store.delete``. The blobs go before the items, so that whoever goes on after a crash finds the rest.
 
         A run that has none costs one listing more than without blobs, one that has some a write and a read more.
         """
         if not self.blobs.keys(_prefix(run)):
-            return self.inner.delete(run, last=None if last is None else self._rewritten(last))
+            return self.inner.delete(run, last=None if last is None else self._rewritten(last), stays=stays)
         if last is None:
             self._emptied(run, self.inner.peek(run))
-            return self.inner.delete(run)
+            return self.inner.delete(run, stays=stays)
         last = self._rewritten(last)
         if isinstance(self.inner.move(last, version=last.version - 1), HeadMoved):
             return False
         self._emptied(run, last)
-        self.inner.delete(run, last=replace(last, version=last.version + 1))
+        self.inner.delete(run, last=replace(last, version=last.version + 1), stays=stays)
         return True
 
     # -- what never does --
@@ -335,8 +344,8 @@ class RoomyStore:
         return lazily(value, far, partial(self._fetched, run, key, fields))
 
     def _rewritten(self, head: Head) -> Head:
-        """A head for an update, which never touches the input: so that is not put again."""
-        return self._packed(replace(head, input=None), head.run, None, _OF_HEAD)
+        """A head for an update, which never touches what the run began with: so that is not put again."""
+        return self._packed(replace(head, input=None, state={}, request_context={}), head.run, None, _OF_HEAD)
 
     def _own(self, run: RunRef, key: StepKey | None, field: _Field, parcel: Parcel) -> Parcel:
         """A parcel of this very run; what a fork has from the run it began as is copied, as that may be deleted."""

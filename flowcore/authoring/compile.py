@@ -301,10 +301,10 @@ class _Compiler:
             concurrency = slots_of(concurrency)
         else:
             concurrency = self._function(concurrency, f"{id}, concurrency")
-        if isinstance(tolerated, bool) or not isinstance(tolerated, (int, float)) or not tolerated >= 0:
-            self.wrong(id, f"tolerated_failures={tolerated!r} is no count and no share; give a number from 0")
-        if least is not None and (isinstance(least, bool) or not isinstance(least, (int, float)) or not least >= 0):
-            self.wrong(id, f"min_successful={least!r} is no count and no share; give a number from 0")
+        for name, value in (("tolerated_failures", tolerated), ("min_successful", 0 if least is None else least)):
+            if not _is_count_or_share(value):
+                wanted = "give a whole number from 0, or a share of the items below 1"
+                self.wrong(id, f"{name}={value!r} is no count and no share; {wanted}")
         if shard is not None and (type(shard) is not int or shard < 1 or not distributed):
             self.wrong(id, f"shard={shard!r} is no number of items for a worker; give 1 or more, with distributed=True")
         if body is None or concurrency is None:
@@ -512,6 +512,11 @@ def _field_names(into: Any) -> set[str] | None:
     if is_dataclass(into):
         return set(into.__dataclass_fields__)
     return set(into.__annotations__) if is_typeddict(into) else None
+
+
+def _is_count_or_share(value: object) -> bool:
+    """Whether so many items, or such a part of them, can be meant; 1.0 might be one of them, or all."""
+    return (type(value) is int and value >= 0) or (type(value) is float and 0 <= value < 1)
 
 
 def _or_none(type_: Any) -> Any:

@@ -111,7 +111,7 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime) -> Ve
     enough to take a good answer.
     """
     if (had := _had(snapshot, resume)) is not None:
-        return _repeated(snapshot, resume, had, now)
+        return _repeated(snapshot, resume, *had, now)
     if resume.version not in (None, snapshot.head.version):
         return Refused(VersionMismatch(resume.version, snapshot.head.version))
     verdict = _meant(graph, snapshot, resume)
@@ -234,34 +234,45 @@ def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplic
     )
 
 
-def _had(snapshot: Snapshot, resume: Resume) -> Answer | None:
-    """The answer that came under this key before."""
+def _had(snapshot: Snapshot, resume: Resume) -> tuple[StepKey, Answer] | None:
+    """The answer that came under this key before, and where."""
     under_key = _under_key(snapshot, resume.idempotency_key)
-    return next((had for had in under_key if not resume.of_several or had.wait == resume.wait), None)
+    return next((had for had in under_key if not resume.of_several or had[1].wait == resume.wait), None)
 
 
-def _under_key(snapshot: Snapshot, key: str | None) -> Iterator[Answer]:
+def _under_key(snapshot: Snapshot, key: str | None) -> Iterator[tuple[StepKey, Answer]]:
     if key is None:
         return
     for record in snapshot.records.values():
         votes = (vote for one in each(record) for vote in one.votes)
         for answer in (record.answer, *votes, *record.spent):
             if answer is not None and answer.idempotency_key == key:
-                yield answer
+                yield record.key, answer
 
 
-def _repeated(snapshot: Snapshot, resume: Resume, first: Answer, now: datetime) -> Verdict:
+def _repeated(snapshot: Snapshot, resume: Resume, place: StepKey, first: Answer, now: datetime) -> Verdict:
     """A copy is told what the first one was; one for several items is for those as well that the first never reached.
 
     Whoever brought that one may have died behind the first item.
     """
-    if first.digest != resume.digest:
-        return Refused(IdempotencyKeyReused(first.idempotency_key or ""))
+    if (how := _is_no_copy(place, first, resume)) is not None:
+        return Refused(IdempotencyKeyReused(first.idempotency_key or "", how))
     if left := _left(snapshot, resume):
         verdict = _seated(snapshot, left, resume, now)
         if isinstance(verdict, Meant):
             return verdict
     return Repeated(receipt_of(first, verdict="duplicate"))
+
+
+def _is_no_copy(place: StepKey, first: Answer, resume: Resume) -> str | None:
+    """How an answer differs from the one that came under its key; None when it may be the same once more."""
+    if first.digest != resume.digest:
+        return "with other data"
+    if None not in (first.by, resume.by) and first.by != resume.by:
+        return "by somebody else"
+    wait = wait_whole(first.wait)
+    is_there = resume.step is None or any(fits(place, resume.step) for fits in _FITS)
+    return None if is_there and (resume.wait is None or wait_whole(resume.wait) == wait) else f"to answer {wait!r}"
 
 
 def _left(snapshot: Snapshot, resume: Resume) -> tuple[StepRecord, ...]:
@@ -271,7 +282,7 @@ def _left(snapshot: Snapshot, resume: Resume) -> tuple[StepRecord, ...]:
     """
     if resume.wait is not None:
         return ()
-    meant = {wait for had in _under_key(snapshot, resume.idempotency_key) for wait in had.among}
+    meant = {wait for _, had in _under_key(snapshot, resume.idempotency_key) for wait in had.among}
     if not meant:
         return ()
     return tuple(one for one in open_waits(snapshot) if wait_id(one, snapshot.head.incarnation) in meant)
@@ -279,7 +290,7 @@ def _left(snapshot: Snapshot, resume: Resume) -> tuple[StepRecord, ...]:
 
 def _at(waiting: Sequence[StepRecord], step: str) -> list[StepRecord]:
     """The suspensions at ``step``: exactly there, else inside it, else where it is the last id, or one on the way."""
-    for fits in (_is_exactly, _is_item_of, _is_inside, _is_last_of, _is_beneath):
+    for fits in _FITS:
         if found := [record for record in waiting if fits(record.key, step)]:
             return found
     return []
@@ -303,6 +314,10 @@ def _is_last_of(key: StepKey, step: str) -> bool:
 
 def _is_beneath(key: StepKey, step: str) -> bool:
     return f".{step}." in f".{_without_items(key)}."
+
+
+_FITS = (_is_exactly, _is_item_of, _is_inside, _is_last_of, _is_beneath)
+"""How a step may be named, the narrowest way first."""
 
 
 def _without_items(key: StepKey) -> str:

@@ -133,6 +133,8 @@ class Counted:
 
     key: StepKey
     answer: Answer
+    changes: Changes = NOTHING
+    """What the answer brings along for the request context."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,7 +383,7 @@ def _still(memory: StepRecord, prior: StepRecord | None, event: Counted | Delega
     began = prior.gen if prior.began is None else prior.began
     same = replace(memory, at=prior.at, until=prior.until, began=began)
     if isinstance(event, Counted):
-        return voted(same, event.answer)
+        return voted(replace(same, delta=same.delta.merged(event.changes.stamped(same.seq))), event.answer)
     return handed_over(same, event.delegation, event.choice)
 
 

@@ -124,11 +124,16 @@ def unfinished(fan: Fan) -> Iterator[int]:
 
 def tolerated(node: ForeachNode, total: int) -> float:
     """How many of so many items may fail."""
-    most = node.tolerated if node.tolerated >= 1 else node.tolerated * total
+    most = _count(node.tolerated, total)
     if node.min_successful is None:
         return most
-    wanted = node.min_successful if node.min_successful >= 1 else node.min_successful * total
+    wanted = _count(node.min_successful, total)
     return total - wanted if node.tolerated == 0 else min(most, total - wanted)
+
+
+def _count(wanted: float, total: int) -> float:
+    """A count of items as it is, a share of them as the count that it is: 0.29 of 100 are 29, not a little less."""
+    return wanted if wanted >= 1 else round(wanted * total, 9)
 
 
 def decider(fan: Fan, may_fail: float) -> int | None:

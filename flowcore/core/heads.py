@@ -8,12 +8,13 @@ that somebody must act upon is never without it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from flowcore.authoring.graph import Hooks
 from flowcore.errors import InvariantError
-from flowcore.model import RUN_CHANGES, Head, Json, RunStatus, StepFailure, StepRecord
+from flowcore.model import NO_TRACE, RUN_CHANGES, Head, Json, RunStatus, StepFailure, StepRecord
 from flowcore.parcels import replace
 
 QUEUED_GRACE = timedelta(seconds=5)
@@ -33,7 +34,7 @@ def queued(head: Head, now: datetime) -> Head:
     """The run waits for a worker. One that is being driven stays so: its driver will see the new version."""
     if head.status in (RunStatus.RUNNING, RunStatus.PAUSED):
         return _moved(head, head.status, now, **_told_of_waits(head))
-    return _moved(head, RunStatus.QUEUED, now, wake=None, due=now + QUEUED_GRACE)
+    return _moved(head, RunStatus.QUEUED, now, wake=None, due=now + QUEUED_GRACE, blocked=None)
 
 
 def requeued(head: Head, now: datetime) -> Head:
@@ -53,6 +54,7 @@ def held(head: Head, now: datetime, *, owner: str, lease_until: datetime) -> Hea
         lease_until=lease_until,
         wake=None,
         due=lease_until + LEASE_GRACE,
+        blocked=None,
     )
 
 
@@ -62,8 +64,16 @@ def renewed(head: Head, now: datetime, lease_until: datetime | None = None) -> H
     return _moved(head, RunStatus.RUNNING, now, **lease)
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Since when and until when somebody is asked, all that a head tells of it."""
+
+    at: datetime
+    until: datetime | None
+
+
 def parked(
-    head: Head, now: datetime, status: RunStatus, wake: datetime | None, waits: Sequence[StepRecord] = ()
+    head: Head, now: datetime, status: RunStatus, wake: datetime | None, waits: Sequence[StepRecord | Open] = ()
 ) -> Head:
     """Nothing to do until ``wake`` or an answer to one of ``waits``, the open suspensions."""
     since = [record.at for record in waits]
@@ -78,13 +88,14 @@ def parked(
         hops=0,
         wake=wake,
         due=None if wake is None else wake + WAKE_GRACE,
+        blocked=None,
         waiting_since=min(since, default=None),
         deadline=min(deadlines, default=None),
     )
 
 
-def handed_on(head: Head, now: datetime) -> Head:
-    """The worker ran out of time; another one goes on at once."""
+def handed_on(head: Head, now: datetime, *, has_moved: bool = False) -> Head:
+    """The worker ran out of time; another one goes on at once. ``has_moved``: something was done by this one."""
     return _moved(
         head,
         RunStatus.QUEUED,
@@ -92,7 +103,7 @@ def handed_on(head: Head, now: datetime) -> Head:
         owner=None,
         lease_until=None,
         attempts=0,
-        hops=head.hops + 1,
+        hops=1 if has_moved else head.hops + 1,
         wake=None,
         due=now + QUEUED_GRACE,
     )
@@ -237,6 +248,27 @@ def removed(head: Head, now: datetime) -> Head:
     expires_at = at if head.expires_at is None else min(at, head.expires_at)
     due = now + REMOVAL_GRACE
     return replace(head, version=head.version + 1, updated_at=at, outbox=(), expires_at=expires_at, due=due)
+
+
+def buried(head: Head, now: datetime) -> Head:
+    """What stays for a while of an ended run that is removed: that it was there, and nothing of what it held."""
+    return replace(
+        removed(head, now),
+        input=None,
+        input_hash="",
+        output=None,
+        failure=None,
+        blocked=None,
+        resource_id=None,
+        started_by=None,
+        canceled_by=None,
+        state={},
+        request_context={},
+        trace=NO_TRACE,
+        continued=None,
+        waiting_since=None,
+        deadline=None,
+    )
 
 
 def _told_of_waits(head: Head) -> dict[str, Any]:

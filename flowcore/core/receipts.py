@@ -16,7 +16,7 @@ from flowcore.core.admit import Resume, lapse_of, receipt_of
 from flowcore.core.alternatives import each
 from flowcore.core.early import is_taken, of_snapshot
 from flowcore.core.evolve import answers_of
-from flowcore.errors import AlreadyResumed, InvalidPayload, NotSuspended, RequestError, RunFinished
+from flowcore.errors import AlreadyResumed, CapacityError, InvalidPayload, NotSuspended, RequestError, RunFinished
 from flowcore.keys import dotted
 from flowcore.model import (
     Delegation,
@@ -95,20 +95,22 @@ def delegated(
 def in_order(receipts: Iterable[Receipt]) -> list[Receipt]:
     """Each once, the newest last; of what is told twice the first counts: what was written down before a record forgot.
 
-    Of what came at the same instant those that counted are the first.
+    Of what came at the same instant those that counted are the first. What counted came once, however often it was
+    written down: a copy of it is a duplicate.
     """
     found: dict[str, Receipt] = {}
     for receipt in receipts:
-        found.setdefault(_identity(receipt, exact=True), receipt)
+        once = replace(receipt, times=1, last_at=None) if receipt.verdict in _COUNTED else receipt
+        found.setdefault(_identity(receipt, exact=True), once)
     return sorted(found.values(), key=lambda receipt: (receipt.at, receipt.verdict not in _COUNTED))
 
 
 # -- what they do not tell --------------------------------------------------------------------------------------------
 
 
-def refused(resume: Resume, error: RequestError, at: datetime) -> Receipt:
+def refused(resume: Resume, error: RequestError | CapacityError, at: datetime) -> Receipt:
     """The receipt of an answer that was not taken."""
-    wait = error.wait or resume.wait or ""
+    wait = (error.wait if isinstance(error, RequestError) else "") or resume.wait or ""
     late = isinstance(error, (AlreadyResumed, RunFinished)) or (isinstance(error, NotSuspended) and wait != "")
     return Receipt(
         verdict="stale" if late else "rejected",

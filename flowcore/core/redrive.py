@@ -87,7 +87,7 @@ class _Walk:
             self.kept[record.key] = due_again(replace(record, attempt=0), self.now)
 
     def _nested(self, node: NestedNode, record: StepRecord, value: Json) -> None:
-        entered = record.output if record.outcome is Outcome.START else value
+        entered = entered_with(record, value)
         inner = Scope(record.key)
         self._open(record, entered, None if inner == scope_of(record.key) else inner)
         self.scope(node.graph, inner, entered)
@@ -96,7 +96,8 @@ class _Walk:
         """The turn that has failed begins with what the one before it gave."""
         turn = record.count or 1
         before = self.snapshot.records.get(turn_of(record.key, turn - 1))
-        carried = record.output if record.outcome is Outcome.START else value if before is None else before.output
+        is_open = record.outcome is Outcome.START
+        carried = entered_with(record, value) if is_open or before is None else before.output
         key = turn_of(record.key, turn)
         self._open(record, carried, scope_of(key))
         self._node(graph, node.body, key, home, carried)
@@ -113,6 +114,13 @@ class _Walk:
         if record.outcome is Outcome.ERR:
             again = replace(record, outcome=Outcome.START, failure=None, output=value, opens=opens, at=self.now)
             self.kept[record.key] = again
+
+
+def entered_with(record: StepRecord, value: Json) -> Json:
+    """What a nested workflow, or a loop, began with: ``value`` before it, unless time travel gave another."""
+    if record.outcome is Outcome.START:
+        return record.output
+    return record.given[0] if record.given else value
 
 
 def due_again(record: StepRecord, now: datetime) -> StepRecord:

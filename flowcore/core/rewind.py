@@ -21,7 +21,7 @@ from flowcore.authoring.graph import (
     StepNode,
 )
 from flowcore.core.fan import opening, shard_size
-from flowcore.core.redrive import due_again
+from flowcore.core.redrive import due_again, entered_with
 from flowcore.core.view import passed_on
 from flowcore.errors import InvalidPayload, NotRecorded, UnknownStep
 from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, parent_of, scope_of, turn_of
@@ -122,8 +122,8 @@ class _Rewind:
         elif isinstance(node, NestedNode):
             key = inside(home, node.id)
             before = self.snapshot.records.get(key)
-            entered = before.output if before is not None and before.outcome is Outcome.START else value
-            yield self._made(key, Outcome.START, output=entered, opens=Scope(key))
+            entered, given = value if before is None else entered_with(before, value), before and before.given
+            yield self._made(key, Outcome.START, output=entered, opens=Scope(key), given=given)
             yield from self.scope(node.graph, Scope(key), path[1:], entered, whole)
         else:
             raise UnknownStep(whole, [dotted(inside(home, node.id))], known=True)
@@ -132,14 +132,15 @@ class _Rewind:
         """Nothing, and the step begins like new; or what makes it begin with the given value."""
         if self.given is None:
             return
+        given = self.given.value
         match node:
             case StepNode():
-                yield self._made(key, Outcome.RETRY, attempt=0, until=self.now, given=(self.given.value,))
+                yield self._made(key, Outcome.RETRY, attempt=0, until=self.now, given=(given,))
             case NestedNode():
-                yield self._made(key, Outcome.START, output=self.given.value, opens=Scope(key))
+                yield self._made(key, Outcome.START, output=given, opens=Scope(key), given=(given,))
             case LoopNode():
                 opens = scope_of(turn_of(key, 1))
-                yield self._made(key, Outcome.START, output=self.given.value, opens=opens, count=1)
+                yield self._made(key, Outcome.START, output=given, opens=opens, count=1, given=(given,))
             case _:
                 row = {"path": whole, "message": "takes no input of its own", "type": "input"}
                 raise InvalidPayload("time travel", [row])

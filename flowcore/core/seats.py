@@ -91,6 +91,8 @@ def _why_not(head: Head, record: StepRecord, held: list[str], to: str, now: date
         return f"has had {to!r} hold this vote before; name somebody else, or it goes in a circle"
     if to in seats_of(record, _rung(record, now)).values():
         return f"has a vote for {to!r} already, and nobody counts twice"
+    if to in seats_of(record, len(terms.remind)).values():
+        return f"will have a vote for {to!r} after a reminder, and nobody counts twice"
     if not terms.allow_self and to == head.started_by:
         return f"does not let {to!r} answer, who started the run"
     if len(record.delegations) >= MOST_DELEGATIONS:

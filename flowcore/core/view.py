@@ -19,6 +19,7 @@ from flowcore.authoring.graph import (
 )
 from flowcore.core.actions import Run
 from flowcore.core.admit import is_abandoned, open_waits
+from flowcore.core.compat import conflict
 from flowcore.core.decide import decide
 from flowcore.core.seats import Seat, seat_for
 from flowcore.keys import (
@@ -34,6 +35,7 @@ from flowcore.keys import (
     path_of,
     turn_number,
     turn_of,
+    turns_of,
 )
 from flowcore.model import Json, Outcome, RunStatus, Snapshot, StepFailure, StepRecord, Wait
 
@@ -71,10 +73,11 @@ class Progress:
 
 
 def progress(snapshot: Snapshot) -> dict[str, Progress]:
-    """How far each distributed foreach is, by dotted id; nothing of any item is read for it."""
+    """How far each distributed foreach is, by dotted id, in the last turn of its loops; reads nothing of items."""
+    in_turn = sorted(snapshot.fans.items(), key=lambda fan: turns_of(fan[0]))
     return {
         dotted(key): Progress(done=len(fan.done), failed=len(fan.failed), waiting=len(fan.asking), total=fan.total)
-        for key, fan in snapshot.fans.items()
+        for key, fan in in_turn
     }
 
 
@@ -91,13 +94,18 @@ def steps(graph: Graph | None, snapshot: Snapshot) -> dict[str, StepResult]:
         if not is_once(record.key):
             turn = _turn(graph, record)
             found[dotted(record.key)] = _result(record, flow.get(record.key), snapshot, inside_of, turn)
-    if graph is not None and snapshot.head.status is RunStatus.RUNNING:
+    if graph is not None and snapshot.head.status is RunStatus.RUNNING and _is_understood(graph, snapshot):
         decision = decide(graph, snapshot, snapshot.head.updated_at)
         for action in decision.actions if isinstance(decision, Run) else ():
             found.setdefault(
                 dotted(action.place.key), StepResult(status="running", input=flow.get(action.place.key), attempts=1)
             )
     return found
+
+
+def _is_understood(graph: Graph, snapshot: Snapshot) -> bool:
+    """Whether the workflow at hand can say what comes next in a run that may be driven under an earlier one."""
+    return snapshot.head.definition == graph.fingerprint or conflict(graph, snapshot) is None
 
 
 def waits(snapshot: Snapshot) -> list[Wait[Json]]:

@@ -13,6 +13,7 @@ from flowcore.core import heads
 from flowcore.core.fan import fan_of, fans_of, first_items, items_from, open_fans, shard_of, total_of, unfinished
 from flowcore.keys import RunRef, StepKey, dotted, item_of, items_around
 from flowcore.model import Fan, Head, Join, Part, RunStatus, Snapshot, StepRecord
+from flowcore.parcels import replace
 from flowcore.ports import Written
 
 if TYPE_CHECKING:
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(minutes=5)
 """How long a run waits for its children at first before it sees for itself how they are; then as long as before."""
+LONGEST_PATIENCE = timedelta(hours=6)
 QUEUE_GRACE = timedelta(seconds=90)
 """How long a child may stand in the queue before the sweeper sends another hint: many are sent at once. With a sweep a
 minute a lost hint costs 150 seconds at most."""
+_PUT_OFF = "its run stands still"
+"""Why a child waits that is put off; one that sleeps has no such reason."""
 ITS_RUN = ""
 """Who has canceled a child that its run needs no more; nobody else has an empty name."""
 
@@ -144,9 +148,10 @@ def queued_children(engine: Engine, run: RunRef) -> list[RunRef]:
     return [child.run for child in open_children(engine, head) if child.status is RunStatus.QUEUED]
 
 
-def put_off(child: Head, now: datetime) -> Head:
-    """A child whose run an operator has stopped looks again after a while, if nobody has it look before."""
-    return heads.parked(child, now, RunStatus.WAITING, now + PATIENCE)
+def put_off(child: Head, now: datetime, *, since: datetime) -> Head:
+    """A child whose run stands still ``since`` then looks again after as long a while, if nobody has it look before."""
+    wake = now + min(max(PATIENCE, now - since), LONGEST_PATIENCE)
+    return replace(heads.parked(child, now, RunStatus.WAITING, wake), blocked=_PUT_OFF)
 
 
 def take_up_children(engine: Engine, head: Head, *, here: bool, deadline: datetime | None) -> int:
@@ -155,7 +160,7 @@ def take_up_children(engine: Engine, head: Head, *, here: bool, deadline: dateti
     if graph is not None and not graph.fans_out:
         return 0
     for child in open_children(engine, head):
-        is_put_off = child.status is RunStatus.WAITING and child.wake == child.updated_at + PATIENCE
+        is_put_off = child.status is RunStatus.WAITING and child.blocked == _PUT_OFF
         if child.status is not RunStatus.BLOCKED and not is_put_off:
             continue
         moved = heads.requeued(child, max(engine.clock.now(), child.updated_at))

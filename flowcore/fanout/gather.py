@@ -23,7 +23,17 @@ from flowcore.core.fan import (
     tolerated,
     unfinished,
 )
-from flowcore.fanout.children import ITS_RUN, PATIENCE, begun_up_to, cancel_fan, child_of, nests, open_children, unborn
+from flowcore.fanout.children import (
+    ITS_RUN,
+    LONGEST_PATIENCE,
+    PATIENCE,
+    begun_up_to,
+    cancel_fan,
+    child_of,
+    nests,
+    open_children,
+    unborn,
+)
 from flowcore.fanout.joins import hand_in, is_of, open_joins, settled_items, tell, waits_of
 from flowcore.fanout.whole import MOST_MERGED, read_child
 from flowcore.keys import RunRef, Scope, StepKey, dotted, item_number, item_of
@@ -32,8 +42,6 @@ from flowcore.parcels import replace
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
-
-LONGEST_PATIENCE = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +113,17 @@ def _begin_missing(
 ) -> tuple[int, bool]:
     """Begin children in order, as many as may be open; up to which item they are begun, and whether that is all."""
     key, slots = start.key, max(start.count or 1, fan.shard)
+    is_open = begun - sum(index < begun for index in fan.done)
     for first in range(begun, fan.total, fan.shard):
         items = items_from(fan, first)
-        is_open = first - sum(index < first for index in fan.done)
         if is_open + len(items) > slots:
             return first, True
         if is_late():
             return first, False
-        if not fan.done.issuperset(items):
+        left = len(items) - len(fan.done.intersection(items))
+        if left:
             _begin(engine, snapshot, key, items)
+        is_open += left
     return fan.total, True
 
 

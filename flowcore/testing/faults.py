@@ -170,11 +170,21 @@ class FaultyStore:
         return self._call("commit", lambda: self.inner.commit(run, incarnation, record, prior), run, record)
 
     def commit_with(
-        self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None, effects: Effects
-    ) -> Written | RecordMoved | EffectMoved:
+        self,
+        run: RunRef,
+        incarnation: int,
+        record: StepRecord,
+        prior: StepRecord | None,
+        effects: Effects,
+        *,
+        epoch: int | None = None,
+    ) -> Written | RecordMoved | EffectMoved | HeadMoved:
         """See ``Store.commit_with``."""
         return self._call(
-            "commit_with", lambda: self.inner.commit_with(run, incarnation, record, prior, effects), run, record
+            "commit_with",
+            lambda: self.inner.commit_with(run, incarnation, record, prior, effects, epoch=epoch),
+            run,
+            record,
         )
 
     def release(self, head: Head, *, epoch: int, version: int, batch: Batch = ()) -> Written | HeadMoved | RecordMoved:
@@ -245,9 +255,9 @@ class FaultyStore:
         """See ``Store.move``."""
         return self._call("move", lambda: self.inner.move(head, version=version), head.run)
 
-    def delete(self, run: RunRef, *, last: Head | None = None) -> bool:
+    def delete(self, run: RunRef, *, last: Head | None = None, stays: bool = False) -> bool:
         """See ``Store.delete``."""
-        return self._call("delete", lambda: self.inner.delete(run, last=last), run)
+        return self._call("delete", lambda: self.inner.delete(run, last=last, stays=stays), run)
 
     def cancel(self, run: RunRef, *, now: datetime, by: str | None = None) -> Head | None:
         """See ``Store.cancel``."""

@@ -135,14 +135,12 @@ class Trial:
         self.lagging = LaggingStore(self.watched, self.clock)
         is_lagging = any(strike.blow == "index-late" for strike in schedule)
         chance = random.Random(asked.seed)
-        queue: Any = _StruckQueue(MemoryQueue(self.clock), self._copies)
-        scheduler: Any = _StruckScheduler(MemoryScheduler(), self._copies)
         self.app = _Walk(
             App(workflow),
             store=FaultyStore(self.lagging if is_lagging else self.watched, self._struck),
             clock=self.clock,
-            queue=queue,
-            scheduler=scheduler,
+            queue=_StruckQueue(MemoryQueue(self.clock), self._copies),
+            scheduler=_StruckScheduler(MemoryScheduler(), self._copies),
             ids=SeededIds(asked.seed),
         )
         self.app.unseen = self._calm
@@ -216,7 +214,7 @@ class Trial:
         """Answer the first suspension for which there is an answer; whether there was one."""
         for wait in sorted(waits, key=lambda wait: wait.path):
             with suppress(KeyError):
-                data = self._answer_to(wait)
+                data = answer_to(wait, self.asked.answers)
                 with _lost(), suppress(RequestError):
                     self._bring(wait, data)
                 return True
@@ -225,24 +223,13 @@ class Trial:
             raise ValueError(f"Nobody answers {asked}. Give explore an answer: answers={{{asked}: ...}}.")
         return False
 
-    def _answer_to(self, wait: Wait[Json]) -> Any:
-        """Raises: KeyError when there is none."""
-        answers = self.asked.answers
-        if not isinstance(answers, Mapping):
-            return answers(wait)
-        path = ".".join(part.split("[", 1)[0] for part in wait.path)
-        for name in (path, path.rsplit(".", 1)[-1], wait.label):
-            if name is not None and name in answers:
-                return answers[name]
-        raise KeyError(path)
-
     def _bring(self, wait: Wait[Json], data: Any) -> None:
         """Send the event, or answer as whoever may."""
         if isinstance(self.graph.find(".".join(wait.path)), EventNode):
             event, key = wait.payload["event"], wait.payload["key"]
             self.app.send_event(event, key, data, event_id=digest(wait.id))
             return
-        by = _next_approver(wait)
+        by = next_approver(wait)
         result = self.app.resume(_RUN, data, wait=wait.id, by=by, idempotency_key=f"{wait.id} {by}")
         if result.receipt is not None and result.receipt.verdict == "applied":
             self._is_kept(result.receipt, wait, by)
@@ -371,7 +358,18 @@ class Trial:
         return next((copies[blow] for blow in struck), [now])
 
 
-def _next_approver(wait: Wait[Json]) -> str:
+def answer_to(wait: Wait[Json], answers: Answers) -> Any:
+    """What somebody has said this suspension is answered with. Raises: KeyError when nobody has."""
+    if not isinstance(answers, Mapping):
+        return answers(wait)
+    path = ".".join(part.split("[", 1)[0] for part in wait.path)
+    for name in (path, path.rsplit(".", 1)[-1], wait.label):
+        if name is not None and name in answers:
+            return answers[name]
+    raise KeyError(path)
+
+
+def next_approver(wait: Wait[Json]) -> str:
     """Whoever has not answered yet, of those who may."""
     others = (name for name in wait.approvers if name not in wait.answered_by)
     return next(others, f"somebody-{len(wait.answered_by) + 1}")

@@ -33,17 +33,23 @@ class Knobs:
     sweeping: bool = True
     seed: int = 0
     _chance: random.Random = field(init=False, repr=False)
+    _copying: random.Random = field(init=False, repr=False)
     _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
-
     _spared: int = field(init=False, repr=False, default=0)
 
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
+        self._copying = random.Random(self.seed)
 
     def happens(self, share: float) -> bool:
         """One draw: true in ``share`` of the cases, always at 1, never at 0."""
         with self._lock:
             return self._chance.random() < share
+
+    def doubles(self) -> bool:
+        """Whether the next message is followed by a copy; of so many messages the same, whatever else is drawn."""
+        with self._lock:
+            return self._copying.random() < self.doubled
 
     def dooms(self) -> bool:
         """Whether the next invocation is to be killed."""

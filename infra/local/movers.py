@@ -109,6 +109,9 @@ class QueuePoller:
         self._deliveries = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="delivery")
         self._receiving = threading.Lock()
         self._held: set[str] = set()
+        self.received = 0
+        self.copies = 0
+        """Of those received: so many have been sent once more."""
 
     @contextmanager
     def held(self) -> Iterator[frozenset[str]]:
@@ -144,16 +147,18 @@ class QueuePoller:
                 MessageAttributeNames=["All"],
             ).get("Messages", [])
             self._held.update(message["MessageId"] for message in batch)
+            self.received += len(batch)
             return batch
 
     def _double(self, batch: Sequence[Mapping[str, Any]]) -> None:
         """SQS may deliver a message more than once: now and then a copy comes, at the same time or later."""
         for message in batch:
-            if self._knobs.happens(self._knobs.doubled):
+            if self._knobs.doubles():
                 attributes = message.get("MessageAttributes", {})
                 self._sqs.send_message(
                     QueueUrl=self._source.queue_url, MessageBody=message["Body"], MessageAttributes=attributes
                 )
+                self.copies += 1
 
     def _deliver(self, batch: Sequence[Mapping[str, Any]]) -> None:
         try:

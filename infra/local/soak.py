@@ -1,9 +1,10 @@
 """``python -m infra.local soak``: many runs on the local stack while workers are killed and frozen, as long as asked.
 
-Runs of the shapes in ``soak_flows.py`` are started, their questions answered (sometimes by two at once), a few are
-canceled; hints are sent twice, worker processes get SIGKILL, or SIGSTOP until others have gone on in their place; the
-clock jumps when nothing moves any more. In the end every run must have become what it becomes undisturbed, its effects
-counted once per idempotency key, no rule broken, and nothing stuck.
+Runs are started, their questions answered (sometimes by two at once), a few are canceled; hints are sent twice, worker
+processes get SIGKILL, or SIGSTOP until others have gone on in their place; the clock jumps when nothing moves any more.
+In the end no rule may be broken, nothing stuck and nobody due. Runs of the shapes in ``soak_flows.py`` must have become
+what they become undisturbed as well, their effects counted once per idempotency key; those of another App what their
+``soak_plan.Plan`` asks.
 """
 
 from __future__ import annotations
@@ -13,30 +14,40 @@ import os
 import random
 import signal
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from flowcore.adapters.dynamodb import DynamoStore
+from flowcore.adapters.s3 import S3Blobs
 from flowcore.adapters.sqs import SqsQueue
 from flowcore.adapters.system import SystemIds
 from flowcore.app import App
-from flowcore.errors import RequestError
+from flowcore.authoring.graph import EventNode
+from flowcore.codec import digest
+from flowcore.errors import InvalidPayload, RequestError
+from flowcore.inbox import asked
 from flowcore.keys import RunRef, dotted
-from flowcore.model import Head, RunStatus
+from flowcore.model import Head, Json, RunStatus, Wait
 from flowcore.ops import doctor
 from flowcore.ports import Records
 from flowcore.testing import LocalApp
-from flowcore.testing.invariants import run_violations
+from flowcore.testing.invariants import head_violations, run_violations
+from flowcore.testing.trial import answer_to, next_approver
 from infra.local import soak_flows
 from infra.local.clock import StackClock
-from infra.local.soak_flows import ANSWER, BOOK, EVENT, FLOWS, PACE
+from infra.local.drawn import drawn
+from infra.local.logs import Line
+from infra.local.pool import FunctionPool
+from infra.local.soak_flows import ANSWER, BOOK, EVENT, PACE
+from infra.local.soak_plan import Plan, UnsaidError, found
 from infra.local.stack import LocalStack
 
 _CANCELED = 0.1
@@ -57,8 +68,13 @@ _MOST_JUMPS = 15
 """In a row, without anything moving: then what is left is stuck."""
 _CALM_S = 60.0
 """The most that those who have thawed take until they are done."""
-_BREAKDOWNS = ("Traceback", "InvariantError", "look failed")
-"""What no worker may print; what a step raises on purpose is told without these words."""
+_BREAKDOWNS = ("InvariantError", "look failed")
+"""What no worker may print."""
+_BREAKDOWNS_OF_OURS = ("Traceback", *_BREAKDOWNS)
+"""The same where the steps are ours: what they raise on purpose is told without these words."""
+_STARTER = "soak"
+"""Whoever starts the runs; some steps do not let him answer, and want to know who he was."""
+_NEVER = datetime.max.replace(tzinfo=UTC)
 _CLAIMS = 3
 """Nobody is struck while a run has so many workers in a row that died of it: after five its step would be given up."""
 
@@ -120,6 +136,10 @@ class _Known:
     """Whether somebody will cancel it, sooner or later."""
     is_canceled: bool = False
     late_since: float | None = None
+    left: dict[str, bool] = field(default_factory=dict)
+    """By open wait with a deadline: whether it is left to it."""
+    refused: str = ""
+    """Why the last answer does not fit, if it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +162,37 @@ class _Frozen:
     """Runs that were driven then, and have not moved until time has passed: his is among them."""
 
 
+class Stack(Protocol):
+    """What the soak needs of the ``LocalStack`` its runs are on."""
+
+    pools: dict[str, FunctionPool]
+
+    @property
+    def idle(self) -> bool:
+        """See ``LocalStack.idle``."""
+        ...
+
+    def forward(self, step: timedelta) -> None:
+        """See ``LocalStack.forward``."""
+        ...
+
+    def logs(self, function: str) -> Sequence[Line]:
+        """See ``LocalStack.logs``."""
+        ...
+
+
+class Watch(Protocol):
+    """Real time in seconds, as the module ``time`` has it."""
+
+    def monotonic(self) -> float:
+        """Seconds from anywhere."""
+        ...
+
+    def sleep(self, seconds: float, /) -> None:
+        """Let so many pass."""
+        ...
+
+
 class StackTime:
     """``flowcore.ports.Clock`` of the stack."""
 
@@ -161,22 +212,31 @@ class StackTime:
 class Soak:
     """Runs, and what is done to those who drive them."""
 
-    def __init__(self, stack: LocalStack, book: Path, seed: int) -> None:
-        """On ``stack``, whose workers serve ``soak_flows`` and enter into ``book``."""
-        self.stack, self.book = stack, book
+    def __init__(
+        self,
+        stack: Stack,
+        app: App,
+        seed: int,
+        *,
+        plan: Plan,
+        book: Path | None = None,
+        watch: Watch = time,
+    ) -> None:
+        """On ``stack``, which serves ``app``.
+
+        Args:
+            book: where the steps of ``soak_flows`` enter what they do; None: another App is served.
+            watch: how real time passes.
+        """
+        self.stack, self.app, self.plan, self.book, self.watch = stack, app, plan, book, watch
         self.chance = random.Random(seed)
         self.report = Report(seed)
-        told = stack.environment("WorkerFunction")
-        self.app: App = soak_flows.app.on(
-            store=DynamoStore(stack.client("dynamodb"), told["FLOWCORE_TABLE"], SystemIds()),
-            queue=SqsQueue(stack.client("sqs"), told["FLOWCORE_QUEUE_URL"]),
-            clock=StackTime(stack.clock),
-        )
-        self.usual = {flow.id: undisturbed(flow.id) for flow in FLOWS}
+        self.flows = list(plan.inputs or app.workflows)
+        self.usual = {} if book is None else {flow: undisturbed(flow) for flow in self.flows}
         self.open: dict[str, _Known] = {}
         self.ended: dict[str, Seen] = {}
         self.frozen: list[_Frozen] = []
-        self.moved_at = time.monotonic()
+        self.moved_at = watch.monotonic()
         self.still = 0
 
     # -- the story --------------------------------------------------------------------------------------------------
@@ -186,40 +246,48 @@ class Soak:
 
         Args:
             seconds: after so long nothing new is begun, and nobody is struck any more.
+        Raises: UnsaidError when there is no input for a workflow.
         """
-        began = time.monotonic()
+        began = self.watch.monotonic()
         while self.still < _MOST_JUMPS:
-            goes_on = self.report.blows < blows and time.monotonic() - began < seconds
+            goes_on = self.report.blows < blows and self.watch.monotonic() - began < seconds
             if goes_on and len(self.open) < at_once:
                 self._start()
             self._look()
-            if not goes_on and not self.open:
+            if not goes_on and not self.open and not self._due():
                 break
             if goes_on:
                 self._strike()
             self._thaw(everybody=False)
             self._disturb()
-            if self._is_quiet():
+            if self._is_quiet() and not self._answer_all():
                 self._jump()
         self._thaw(everybody=True)
         self._wait_for_calm()
         self._look_again()
         self._tell_of_those_left()
-        self.report.seconds = time.monotonic() - began
+        self.report.seconds = self.watch.monotonic() - began
         return self.report
 
     def entries(self) -> dict[str, set[str]]:
         """What stands in the book: by run, the places that had an effect; each key counts once."""
-        return entered(self.book)
+        return {} if self.book is None else entered(self.book)
 
     def _start(self) -> None:
-        number, flow = self.report.started, FLOWS[self.report.started % len(FLOWS)]
-        run_id = f"s-{number}"
+        number, flow = self.report.started, self.flows[self.report.started % len(self.flows)]
+        run_id, input = f"s-{number}", self._input(flow)
         self.report.started += 1
-        self.open[run_id] = _Known(flow.id, is_doomed=self.chance.random() < _CANCELED)
-        self.app.workflow(flow.id).create_run(run_id).start(1, wait=None)
-        if flow.id == "parcel" and self.chance.random() < 0.3:
-            self.app.send_event(EVENT, run_id, ANSWER, event_id=run_id)
+        self.open[run_id] = _Known(flow, is_doomed=self.chance.random() < _CANCELED)
+        self.app.workflow(flow).create_run(run_id).start(input, by=_STARTER, wait=None)
+        self.plan.begun(self.app, run_id, self.chance)
+
+    def _input(self, flow: str) -> Any:
+        if flow in self.plan.inputs:
+            return self.plan.inputs[flow](self.chance)
+        try:
+            return drawn(self.app.workflows[flow].compiled.takes, self.chance)
+        except InvalidPayload as unfit:
+            raise UnsaidError(f"Say Plan(inputs={{{flow!r}: ...}}); none that is drawn is taken: {unfit}") from unfit
 
     def _look(self) -> None:
         """What has become of the open runs; questions are answered."""
@@ -228,15 +296,15 @@ class Soak:
             if head is None or (known.head is not None and head.version == known.head.version):
                 self._note_lateness(known)
                 continue
-            known.head, known.late_since = head, None
-            self.moved_at, self.still = time.monotonic(), 0
-            if head.is_terminal:
+            known.head, known.late_since, known.refused = head, None, ""
+            self.moved_at, self.still = self.watch.monotonic(), 0
+            if head.is_terminal and not head.outbox:
                 self._judge(run_id, self.open.pop(run_id), head)
             elif head.status is RunStatus.SUSPENDED:
                 self._answer(run_id, known)
 
     def _note_lateness(self, known: _Known) -> None:
-        now = time.monotonic()
+        now = self.watch.monotonic()
         if known.head is None or known.head.due is None or known.head.due > self.app.clock.now():
             known.late_since = None
         elif known.late_since is None:
@@ -244,25 +312,57 @@ class Soak:
         else:
             self.report.latest_s = max(self.report.latest_s, now - known.late_since)
 
-    def _answer(self, run_id: str, known: _Known) -> None:
-        if known.flow == "parcel":
-            told = self.app.send_event(EVENT, run_id, ANSWER, event_id=run_id).verdict
-            self.report.answers[told] += 1
-        elif known.flow != "late":
-            people = ["ada", "bob"][: self.chance.choice([1, 1, 2])]
-            racers = [threading.Thread(target=self._resume, args=(run_id, by)) for by in people]
-            for racer in racers:
-                racer.start()
-            for racer in racers:
-                racer.join()
+    def _answer_all(self) -> bool:
+        """Answer also whoever asks in a child, of which the head of its run does not tell; whether that helps."""
+        changed = [self._answer(run_id, known) for run_id, known in self.open.items()]
+        return any(changed)
 
-    def _resume(self, run_id: str, by: str) -> None:
-        verdict = "applied"
+    def _answer(self, run_id: str, known: _Known) -> bool:
+        """Answer whoever asks in a run; whether that has changed anything."""
+        taken = False
+        for wait in self.app.run(run_id).result().waits:
+            try:
+                data = self._data(known, wait)
+            except KeyError:
+                continue  # it is left to its deadline
+            except InvalidPayload as unfit:
+                known.refused = str(unfit)
+                continue
+            told = self._bring(run_id, known, wait, data)
+            self.report.answers.update(told)
+            taken = taken or not {"applied", "counted"}.isdisjoint(told)
+        return taken
+
+    def _data(self, known: _Known, wait: Wait[Json]) -> Any:
+        """What a wait is answered with. Raises: KeyError when it is left to its deadline; InvalidPayload."""
+        answers = self.plan.answers
         try:
-            self.app.resume(run_id, ANSWER, label="ask" if self.open[run_id].flow != "turns" else None, by=by)
+            return answer_to(wait, {} if answers is None else answers)
+        except KeyError:
+            may_be_left = wait.deadline is not None
+            if may_be_left and (answers is not None or known.left.setdefault(wait.id, self.chance.random() < 0.5)):
+                raise
+        return drawn(asked(self.app, wait.run_id, wait.id).answer, self.chance)
+
+    def _bring(self, run_id: str, known: _Known, wait: Wait[Json], data: Any) -> list[str]:
+        """Send the event, or have people answer, two at once now and then; what they are told."""
+        if isinstance(self.app.workflows[known.flow].compiled.find(".".join(wait.path)), EventNode):
+            event, key = wait.payload["event"], wait.payload["key"]
+            id = digest([run_id, wait.id, data, self.report.jumps])  # another one later: that went elsewhere
+            return [self._told(known, lambda: self.app.send_event(event, key, data, event_id=id))]
+        people = [next_approver(wait), *wait.approvers, "bob"][: self.chance.choice([1, 1, 2])]
+        with ThreadPoolExecutor(len(people)) as crowd:
+            asked = [partial(self.app.resume, run_id, data, wait=wait.id, by=by) for by in people]
+            return list(crowd.map(lambda ask: self._told(known, lambda: ask().receipt), asked))
+
+    def _told(self, known: _Known, ask: Callable[[], Any]) -> str:
+        """The verdict, or why there is none."""
+        try:
+            return str(ask().verdict)
         except RequestError as refused:
-            verdict = type(refused).__name__
-        self.report.answers[verdict] += 1
+            if isinstance(refused, InvalidPayload):
+                known.refused = str(refused)
+            return type(refused).__name__
 
     # -- what goes wrong --------------------------------------------------------------------------------------------
 
@@ -270,10 +370,10 @@ class Soak:
         heads = [known.head for known in self.open.values() if known.head is not None]
         if any(head.attempts >= _CLAIMS for head in heads):
             return
-        until = time.monotonic() + _PATIENCE_S
-        while not self._at_work() and time.monotonic() < until:
-            time.sleep(0.005)
-        time.sleep(self.chance.random() * 0.1)
+        until = self.watch.monotonic() + _PATIENCE_S
+        while not self._at_work() and self.watch.monotonic() < until:
+            self.watch.sleep(0.005)
+        self.watch.sleep(self.chance.random() * 0.1)
         if not (busy := self._at_work()):
             return
         pid = self.chance.choice(busy)
@@ -285,7 +385,7 @@ class Soak:
         if freezes:
             now = [self._peek(run_id) for run_id in self.open]
             driven = {head.run.id: head for head in now if head is not None and head.status is RunStatus.RUNNING}
-            self.frozen.append(_Frozen(pid, time.monotonic(), self.report.jumps, driven))
+            self.frozen.append(_Frozen(pid, self.watch.monotonic(), self.report.jumps, driven))
             self.report.frozen += 1
         else:
             self.report.killed += 1
@@ -297,7 +397,7 @@ class Soak:
     def _thaw(self, *, everybody: bool) -> None:
         """Let those go on in whose place somebody else has, or who have been frozen for too long."""
         for one in list(self.frozen):
-            waited, is_overtaken = time.monotonic() - one.since, self._is_overtaken(one)
+            waited, is_overtaken = self.watch.monotonic() - one.since, self._is_overtaken(one)
             if one.driven and not (everybody or is_overtaken or waited > _LONGEST_FROZEN_S):
                 continue
             self.report.taken_over += is_overtaken
@@ -326,7 +426,7 @@ class Soak:
 
     def _is_quiet(self) -> bool:
         """Whether nothing will move before time passes. A worker that is slow to start on a busy machine may."""
-        now = time.monotonic()
+        now = self.watch.monotonic()
         soon = any(one.jumps == self.report.jumps and now - one.since > _SOON_OVERTAKEN_S for one in self.frozen)
         is_busy = sum(pool.busy for pool in self.stack.pools.values()) > len(self.frozen)
         return soon or now - self.moved_at > (_BUSY_S if is_busy else _QUIET_S)
@@ -343,24 +443,39 @@ class Soak:
         self.stack.forward(max(ahead + timedelta(seconds=1), _SHORTEST_JUMP))
         self.report.jumps += 1
         self.still += 1
-        self.moved_at = time.monotonic()
+        self.moved_at = self.watch.monotonic()
 
     # -- what must hold ---------------------------------------------------------------------------------------------
 
     def _judge(self, run_id: str, known: _Known, head: Head) -> None:
         self.report.ended[head.public_status] += 1
-        seen = self.ended[run_id] = self._seen(known.flow, head, self.entries())
-        usual, keys = self.usual[known.flow], seen.keys
-        if head.status is RunStatus.CANCELED and known.is_canceled:
-            wrong = [f"effect {key} is none of this run" for key in keys - usual.keys]
-        else:
-            pairs = [("status", head.public_status, usual.status), ("output", head.output, usual.output)]
-            pairs += [("effects", sorted(keys), sorted(usual.keys))]
-            wrong = [f"{what} {found!r}, not {right!r}" for what, found, right in pairs if found != right]
+        self.ended[run_id] = self._seen(known.flow, head, self.entries())
+        wrong = list(self._unusual(self.ended[run_id], is_canceled=known.is_canceled))
+        if head.status is not RunStatus.CANCELED or not known.is_canceled:
+            wrong += self.plan.ends(known.flow, self.app.run(run_id).result())
+        wrong += head_violations(None, head)
         loaded = self.app.store.load(head.run)
         if loaded is not None:
             wrong += run_violations(self.app.workflows[known.flow].compiled, *loaded)
         self.report.wrong += [f"{run_id} ({known.flow}): {line}" for line in wrong]
+
+    def _unusual(self, seen: Seen, *, is_canceled: bool) -> Iterator[str]:
+        """What of a run is not as it is undisturbed, where that is known."""
+        usual, head = self.usual.get(seen.flow), seen.head
+        if usual is None:
+            return
+        if head.status is RunStatus.CANCELED and is_canceled:
+            yield from (f"effect {key} is none of this run" for key in seen.keys - usual.keys)
+            return
+        pairs = [("status", head.public_status, usual.status), ("output", head.output, usual.output)]
+        pairs += [("effects", sorted(seen.keys), sorted(usual.keys))]
+        yield from (f"{what} {found!r}, not {right!r}" for what, found, right in pairs if found != right)
+
+    def _due(self) -> list[str]:
+        """Runs, and children of runs, that are over or should be, and that somebody would look at all the same."""
+        heads = [self.app.store.peek(run) for run in self.app.store.due(_NEVER, limit=100)]
+        ended = (head for head in heads if head is not None and head.expires_at is None)
+        return [head.run.id for head in ended if (head.part.top if head.part else head.run.id) not in self.open]
 
     def _seen(self, flow: str, head: Head, entries: Mapping[str, set[str]]) -> Seen:
         loaded = self.app.store.load(head.run, everything=True)
@@ -368,15 +483,17 @@ class Soak:
 
     def _wait_for_calm(self) -> None:
         """Those who have thawed do what they still believe to have to do."""
-        until = time.monotonic() + _CALM_S
-        while not self.stack.idle and time.monotonic() < until:
-            time.sleep(0.05)
+        until = self.watch.monotonic() + _CALM_S
+        while not self.stack.idle and self.watch.monotonic() < until:
+            self.watch.sleep(0.05)
 
     def _look_again(self) -> None:
         """Nobody who thawed late may have changed a run that had ended."""
         entries = self.entries()
-        for run_id, seen in self.ended.items():
-            found = changes(seen, self._seen(seen.flow, seen.head, entries), self.usual[seen.flow].keys)
+        kept = {run_id: seen for run_id, seen in self.ended.items() if not seen.head.is_expired(self.app.clock.now())}
+        for run_id, seen in kept.items():
+            keys = self.usual[seen.flow].keys if self.usual else frozenset()
+            found = changes(seen, self._seen(seen.flow, seen.head, entries), keys)
             self.report.wrong += [f"{run_id} ({seen.flow}): {line}, since it was over" for line in found]
 
     def _tell_of_those_left(self) -> None:
@@ -385,14 +502,17 @@ class Soak:
             finding = found.get(run_id)
             said = f"{finding.ailment}: {finding.detail}" if finding else "the doctor finds nothing"
             status = known.head.status if known.head else "unknown"
+            said += f". Its answer was refused: {known.refused}" if known.refused else ""
             self.report.wrong.append(f"{run_id} ({known.flow}) is stuck in {status}: {said}")
+        self.report.wrong += [f"{run_id} is over, and somebody would look at it all the same" for run_id in self._due()]
         for process in self._broken_down():
             self.report.wrong.append(f"a worker broke down: {process}")
 
     def _broken_down(self) -> Iterator[str]:
         """What no worker may say: that something went wrong that is no step's."""
+        words = _BREAKDOWNS if self.book is None else _BREAKDOWNS_OF_OURS
         lines = (line.text for line in self.stack.logs("WorkerFunction"))
-        return (text for text in lines if any(word in text for word in _BREAKDOWNS))
+        return (text for text in lines if any(word in text for word in words))
 
 
 def changes(seen: Seen, now: Seen, keys: frozenset[str]) -> Iterator[str]:
@@ -450,27 +570,48 @@ def _environment(more: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(was)
 
 
+def served(stack: LocalStack, app: App) -> App:
+    """The App as it stands on the stack, for somebody who does not drive runs."""
+    told = stack.environment("WorkerFunction")
+    return app.on(
+        store=DynamoStore(stack.client("dynamodb"), told["FLOWCORE_TABLE"], SystemIds()),
+        queue=SqsQueue(stack.client("sqs"), told["FLOWCORE_QUEUE_URL"]),
+        blobs=S3Blobs(told["FLOWCORE_BUCKET"], make=lambda: stack.client("s3")),
+        clock=StackTime(stack.clock),
+    )
+
+
+OURS = "infra.local.soak_flows:app"
+"""Workflows of many shapes, which are soaked when nobody names others."""
+Soaking: TypeAlias = Callable[[int, str], AbstractContextManager[Soak]]
+
+
 @contextmanager
-def soaking(seed: int, *, pace_s: float = 0.3) -> Iterator[Soak]:
-    """A stack whose workers serve the workflows of the soak."""
+def soaking(seed: int, name: str = OURS, *, pace_s: float = 0.3) -> Iterator[Soak]:
+    """A stack whose workers serve the App of that name, ``module:attribute``. Raises: UnsaidError."""
+    app, plan = found(name)
     with tempfile.TemporaryDirectory() as folder:
-        book = Path(folder) / "book"
-        environment = {BOOK: str(book), PACE: str(pace_s)}
-        parameters = {"AppModule": "infra.local.soak_flows:app", "WorkerTimeout": "60", "WorkerBatchSize": "1"}
+        book = Path(folder) / "book" if name == OURS else None
+        environment = {BOOK: str(book), PACE: str(pace_s)} if book else {}
+        parameters = {"AppModule": name, "WorkerTimeout": "60", "WorkerBatchSize": "1"}
         with LocalStack(parameters=parameters, environment=environment, max_sandboxes=3) as stack:
-            yield Soak(stack, book, seed)
+            yield Soak(stack, served(stack, app), seed, plan=plan, book=book)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], soaking: Soaking = soaking) -> int:
     """Soak, and tell what has happened; 1 if a run is stuck or has become what it should not."""
     parser = argparse.ArgumentParser(prog="python -m infra.local soak", description=main.__doc__)
     parser.add_argument("--minutes", type=float, default=5, help="then nothing new is begun")
     parser.add_argument("--seed", type=int, default=None, help="of what goes wrong; drawn and told when left out")
     parser.add_argument("--at-once", type=int, default=8, help="runs side by side")
+    parser.add_argument("--app", default=OURS, help="module:attribute; a soak_plan.Plan named soak may stand beside it")
     asked = parser.parse_args(arguments)
     seed = random.randrange(10**6) if asked.seed is None else asked.seed
     print(f"Soaking for {asked.minutes:g} minutes with seed {seed} ...", flush=True)
-    with soaking(seed) as soak:
-        report = soak.go(blows=10**9, seconds=asked.minutes * 60, at_once=asked.at_once)
+    try:
+        with soaking(seed, asked.app) as soak:
+            report = soak.go(blows=10**9, seconds=asked.minutes * 60, at_once=asked.at_once)
+    except UnsaidError as unsaid:
+        parser.error(str(unsaid))
     print(report)
     return int(bool(report.wrong))

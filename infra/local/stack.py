@@ -171,6 +171,12 @@ class LocalStack:
                     return False
         return not any(pool.busy for pool in self.pools.values())
 
+    @property
+    def messages(self) -> tuple[int, int]:
+        """How many messages functions were handed so far, and of how many a copy was sent as ``Knobs.doubled`` asks."""
+        pollers = [poller for _, poller in self._pollers]
+        return sum(poller.received for poller in pollers), sum(poller.copies for poller in pollers)
+
     def kill_worker(self, signal_number: int = signal.SIGKILL) -> int | None:
         """Signal a worker process, a busy one first; its pid, or None when none is alive."""
         return self.pools["WorkerFunction"].kill(signal_number)

@@ -15,11 +15,12 @@ from flowcore.adapters.dynamodb import DynamoStore
 from flowcore.adapters.dynamodb_effects import typed
 from flowcore.adapters.system import SystemIds
 from flowcore.errors import OutsideError, StoreUnavailable
+from flowcore.keys import RunRef
 from flowcore.pace import Pace
-from flowcore.ports import Store, Written
+from flowcore.ports import EffectMoved, HeadMoved, RecordMoved, Store, Written
 from flowcore.testing import Fault, FaultyStore, LocalApp, WorkerDied
-from flowcore.testing.contract import RUN, a_record
-from flowcore.testing.faults import WRITES, at_call
+from flowcore.testing.contract import NOW, RUN, a_record, a_running_head
+from flowcore.testing.faults import WRITES, Call, at_call
 from flowcore.testing.invariants import WatchedStore
 from tests.builders import a_step, a_workflow
 
@@ -125,6 +126,54 @@ def test_what_it_rests_on_is_stored_before(client: Any, shop: str, store: Store)
     app.workflow("flow").create_run("r-1").start(1)
     app.advance(minutes=5)
     assert ("success", ["a"], 4) == (app.run("r-1").result().status, calls, left(client))
+
+
+@pytest.mark.parametrize("durability", ["step", "boundary"])
+def test_it_does_not_happen_beside_another_outcome(client: Any, shop: str, store: Store, durability: Any) -> None:
+    """Its worker froze as it wrote; the next one was refused, failed the run, and has stored that in a fold."""
+    client.put_item(TableName="shop", Item={"item": {"S": "lamp"}, "left": {"N": "0"}})
+    frozen = list[Call]()
+
+    def script(call: Call) -> None:
+        if call.verb == "commit_with" and not frozen:
+            frozen.append(call)
+            other.advance(minutes=5)
+            client.put_item(TableName="shop", Item={"item": {"S": "lamp"}, "left": {"N": "5"}})
+
+    flow = a_workflow(lambda w: w.parallel(_takes(1), a_step("b")), durability=durability)
+    wild: Any = FaultyStore(store, script)
+    app = LocalApp(App(flow), store=wild, pace=Pace(lease=MINUTE))
+    other = LocalApp(App(flow), store=store, clock=app.clock, pace=Pace(lease=MINUTE))
+    app.workflow("flow").create_run("r-1").start(1)
+    result = app.run("r-1").result()
+    assert ("failed", "EffectRefused") == (result.status, result.error and result.error.type)
+    assert ("failed", 5) == (result.steps["reserve"].status, left(client))
+
+
+@pytest.mark.parametrize("canceled", [False, True])
+def test_it_does_not_happen_once_the_run_is_given_up(client: Any, shop: str, store: Store, *, canceled: bool) -> None:
+    """Where that is asked for, whatever else stands against it; the head says why."""
+    store.start(a_running_head())
+    if canceled:
+        store.cancel(RUN, now=NOW)
+    epoch, effects = 1 if canceled else 2, [taken(9)]
+    refused = store.commit_with(RUN, 1, a_record(), None, effects, epoch=epoch)
+    assert HeadMoved(store.peek(RUN)) == refused
+    gone = RunRef("acme", "gone")
+    assert HeadMoved(None) == store.commit_with(gone, 1, a_record(), None, [taken(1)], epoch=1)
+    assert (5, {}) == (left(client), (store.load(RUN) or ((), None))[1])
+
+
+def test_of_what_stands_against_it_the_head_is_told_and_then_the_record(client: Any, shop: str, store: Store) -> None:
+    """An effect that is refused is a failure of the step, where there is one; not where it was done already."""
+    store.start(a_running_head())
+    store.commit(RUN, 1, a_record(output="other"), None)
+    moved, refused = (store.commit_with(RUN, 1, a_record(key), None, [taken(9)], epoch=1) for key in ("charge", "pay"))
+    assert RecordMoved(a_record(output="other")) == moved
+    assert isinstance(refused, EffectMoved)
+    assert (0, "ConditionalCheckFailed") == (refused.index, refused.reason)
+    assert Written() == store.commit_with(RUN, 1, a_record("pay"), None, [taken(1)], epoch=1)
+    assert 4 == left(client)
 
 
 def test_a_reply_that_was_lost_inside_the_store_is_no_second_write(client: Any, shop: str, table: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -96,11 +97,11 @@ def _batched(count: int, **left: Any) -> Act:
     return lambda store: store.release(head, epoch=1, version=1, batch=batch)
 
 
-def _commit_beside(store: Store) -> None:
+def _commit_beside(store: Store, epoch: int | None = None) -> None:
     assert isinstance(store, DynamoStore)
     own = {"pk": {"S": "T#acme#R#of-my-own"}, "sk": {"S": "order"}, "paid": {"N": "1"}}
     effect = {"Put": {"TableName": store._table, "Item": own}}
-    assert Written() == store.commit_with(RUN, 1, a_record(), None, [effect])
+    assert Written() == store.commit_with(RUN, 1, a_record(), None, [effect], epoch=epoch)
 
 
 def _beat(store: Store) -> None:
@@ -152,6 +153,7 @@ ROWS: list[tuple[str, Act, Act, int, int, float]] = [
     ("release, ended, with 10 outcomes", _start_inline, _batched(10, **ENDED), 9, 10, 0),
     ("release, ended, with 40 outcomes", _start_inline, _batched(40, **ENDED), 5, 6, 0),
     ("commit a step with a write of one's own", _start_inline, _commit_beside, 4, 4, 0),
+    ("the same, while the run is held", _start_inline, partial(_commit_beside, epoch=1), 6, 6, 0),
     ("commit that a step begins, once", _start_inline, _begin_once, 1, 1, 0),
     ("commit a step that had begun", _begun_once, _end_once, 1, 1, 0),
     ("resume, queued", suspend, _resume(a_head(version=4, epoch=1)), 5, 6, 0),

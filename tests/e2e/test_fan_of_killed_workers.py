@@ -12,15 +12,12 @@ from typing import Any
 
 import pytest
 
-from flowcore.adapters.dynamodb import DynamoStore
-from flowcore.adapters.sqs import SqsQueue
-from flowcore.adapters.system import SystemIds
 from flowcore.app import App
 from flowcore.keys import RunRef, Scope, StepKey, item_of
 from flowcore.model import Head, Outcome, RunStatus
 from flowcore.ops import doctor
 from infra.local.knobs import Knobs
-from infra.local.soak import StackTime, entered
+from infra.local.soak import entered, served
 from infra.local.soak_flows import BOOK, PACE
 from infra.local.stack import LocalStack
 from tests.e2e import fan_flows
@@ -52,12 +49,7 @@ class Fanned:
     jumps: int = 0
 
     def __post_init__(self) -> None:
-        told = self.stack.environment("WorkerFunction")
-        self.app = fan_flows.app.on(
-            store=DynamoStore(self.stack.client("dynamodb"), told["FLOWCORE_TABLE"], SystemIds()),
-            queue=SqsQueue(self.stack.client("sqs"), told["FLOWCORE_QUEUE_URL"]),
-            clock=StackTime(self.stack.clock),
-        )
+        self.app = served(self.stack, fan_flows.app)
 
     @property
     def workers(self) -> Any:
@@ -143,15 +135,18 @@ def fanned(count: int, seed: int, folder: Path) -> Iterator[Fanned]:
 
 
 def hold_out(count: int, seed: int, folder: Path) -> Fanned:
-    """All items are seen to once, though workers die of it."""
+    """All items are seen to once, though workers die of it, and hints come twice."""
     began = time.monotonic()
     with fanned(count, seed, folder) as fan:
         fan.drive()
         wrong = list(fan.wrong())
     seconds = time.monotonic() - began
     told("joins-killed", count, len(wrong), seconds, seed=str(seed))
-    print(f"{fan.workers.invocations} invocations, {fan.workers.deaths} killed; the clock jumped {fan.jumps} times")
+    received, copies = fan.stack.messages
+    print(f"{received} messages, {copies} of them sent twice; {fan.workers.invocations} invocations,")
+    print(f"{fan.workers.deaths} killed; the clock jumped {fan.jumps} times")
     assert [] == wrong
+    assert copies >= DOUBLED * received / 2
     return fan
 
 

@@ -275,7 +275,7 @@ def _started_again(app: LocalApp, run: str) -> None:
     app.advance(minutes=5)
 
 
-def _pause(app: LocalApp) -> None:
+def _paused(app: LocalApp) -> None:
     app.advance(days=3)
     app.run("paused").pause()
 
@@ -406,7 +406,7 @@ LIVES: Mapping[str, Life] = {
     "paused": Life(
         flow="early",
         input=ORDER,
-        before=_pause,
+        before=_paused,
         after=_unpaused,
         output={"asked": ORDER, "ok": True},
         fork="ask",

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
 
 from flowcore import App, StepContext, Workflow, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
@@ -72,8 +71,7 @@ class JoinStorm:
         self.watched = WatchedStore(table or MemoryStore(), {"fan": flow.compiled})
         unruly = Unruly(chance=self.chance, dropped=0.05, doubled=0.1, delayed=0.05)
         self.queue = MemoryQueue(self.clock)
-        queue: Any = LossyQueue(self.queue, unruly)
-        store: Any = FaultyStore(self.watched, self._script)
+        store, queue = FaultyStore(self.watched, self._script), LossyQueue(self.queue, unruly)
         self.app = LocalApp(App(flow), store=store, clock=self.clock, queue=queue)
         SPENT.clear()
         PAID.clear()

@@ -22,7 +22,7 @@ CHUNKS: dict[StoreName, int] = {"memory": 200, "moto": 10}
 def main() -> int:
     """Run the storms; 1 if any seed disagreed."""
     parser = argparse.ArgumentParser(prog="python -m tests.property.prove", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20_000, help="storms over the store in memory")
+    parser.add_argument("--seeds", type=int, default=500_000, help="storms over the store in memory")
     parser.add_argument("--moto", type=int, default=500, help="storms over DynamoDB as moto plays it")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=None, help="processes; one per core when left out")

@@ -7,6 +7,7 @@ A state machine draws what happens; what fails is made small and told as the cal
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -37,6 +38,7 @@ from flowcore.testing.invariants import WatchedStore
 from tests.property.rows import trying
 
 REF = RunRef("default", "r")
+FORK = RunRef("default", "f")
 HOUR = timedelta(hours=1)
 KINDS = (Fault.DIES_BEFORE, Fault.DIES_AFTER, Fault.REPLY_LOST, Fault.THROTTLED, Fault.CONFLICT)
 
@@ -69,8 +71,14 @@ def ask(number: int, ctx: StepContext[int]) -> int:
 
 @step
 def add(number: int) -> int:
-    """Something to do."""
+    """Something to do; fails as often as it has to."""
+    if TO_FAIL:
+        raise RuntimeError(TO_FAIL.pop())
     return number + 1
+
+
+TO_FAIL: list[str] = []
+"""An entry for each time that ``add`` has to fail."""
 
 
 NAP = workflow("nap", input=int, output=int).sleep(HOUR).then(add).commit()
@@ -94,14 +102,21 @@ class Life(RuleBasedStateMachine):
 
     flow: ClassVar[Workflow[Any, Any]] = FLOW
     table: ClassVar[type[MemoryStore]] = MemoryStore
+    steps: ClassVar[Sequence[str]] = ("prepare", "approve", "nap.add", "each", "count")
+    """Where another life of it, or a fork, may begin."""
+    begun: ClassVar[int] = 0
+    """How many of them there have been."""
 
     def __init__(self) -> None:
         super().__init__()
+        type(self).begun += 1
+        TO_FAIL.clear()
         self.clock = VirtualClock()
         self.memory = WatchedStore(self.table(), {self.flow.id: self.flow.compiled})
         self.fault: tuple[int, Fault] | None = None
         """In how many writes what goes wrong."""
         self.ended: Head | None = None
+        self.may_live_again = False
 
     @initialize(with_queue=st.booleans(), seed=st.integers(0, 99), number=st.integers(0, 2))
     def begin(self, with_queue: bool, seed: int, number: int) -> None:
@@ -198,6 +213,36 @@ class Life(RuleBasedStateMachine):
         """Not too soon, or nothing else would ever be seen."""
         self._does(lambda: self.app.cancel("r"))
 
+    @precondition(lambda self: not TO_FAIL)
+    @rule()
+    def step_will_fail(self) -> None:
+        """And be redriven, perhaps."""
+        TO_FAIL.append("for once")
+
+    @precondition(lambda self: self.head is not None and self.head.status is RunStatus.FAILED)
+    @rule()
+    def redrive(self) -> None:
+        """By an operator; only what has failed goes on."""
+        self._lives_again(lambda: self.app.run("r").redrive())
+
+    @precondition(lambda self: self.head is not None and self.head.version > 8)
+    @rule(which=st.integers(0, 9), with_input=st.booleans())
+    def travel(self, which: int, with_input: bool) -> None:
+        """By an operator; to a place where it was, or not."""
+        given: dict[str, Any] = {"input": 2} if with_input else {}
+        step = self.steps[which % len(self.steps)]
+        self._lives_again(lambda: self.app.run("r").time_travel(step, **given))
+
+    @precondition(lambda self: self.head is not None)
+    @rule(which=st.integers(0, 9))
+    def fork(self, which: int) -> None:
+        """By an operator; the run itself is none the wiser."""
+        self._does(lambda: self.app.run("r").fork(self.steps[which % len(self.steps)], run_id=FORK.id))
+
+    def _lives_again(self, what: Any) -> None:
+        self.may_live_again = True
+        self._does(what)
+
     def _does(self, what: Any) -> None:
         """Whoever asks may die, get no answer, or be told no."""
         with suppress(WorkerDied, OutsideError, RequestError, ConflictError):
@@ -207,9 +252,12 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def an_ended_run_stays_as_it_is(self) -> None:
-        """Whatever anybody does; that its children are told of it may still have to be written down."""
-        head = self.head
+        """Until an operator has it begin anew; that its children are told may still have to be written down."""
+        head, may_live_again = self.head, self.may_live_again
+        self.may_live_again = False
         plain = None if head is None else replace(head, version=0, outbox=(), due=None)
+        if may_live_again and plain is not None and self.ended is not None:
+            self.ended = None if plain.incarnation != self.ended.incarnation else self.ended
         if self.ended is not None:
             assert self.ended == plain
         elif plain is not None and plain.status in TERMINAL:
@@ -218,32 +266,37 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def records_are_what_was_written(self) -> None:
         """The other rules are held by the store that watches, at each write."""
-        self.memory.audit(REF)
+        for run in (REF, FORK):
+            if self.memory.peek(run) is not None:
+                self.memory.audit(run)
 
     def teardown(self) -> None:
-        """With nothing going wrong any more and everything answered, the run gets over."""
+        """With nothing going wrong any more and everything answered, the run gets over, and so does its fork."""
         self.fault = None
-        for _ in range(60):
-            head = self.head
-            if head is None or head.status in TERMINAL:
-                return
-            self._settle()
-        raise AssertionError(f"stuck in {self.head}")
+        TO_FAIL.clear()
+        for run in (REF, FORK):
+            for _ in range(60):
+                head = self.memory.peek(run)
+                if head is None or head.status in TERMINAL:
+                    break
+                self._settle(run)
+            else:
+                raise AssertionError(f"stuck in {self.memory.peek(run)}")
 
-    def _settle(self) -> None:
-        result = self.calm.run("r").result()
+    def _settle(self, run: RunRef) -> None:
+        result = self.calm.run(run.id).result()
         if result.status == "paused":
-            result = self.calm.run("r").unpause()
+            result = self.calm.run(run.id).unpause()
         for wait in result.waits:
             with suppress(RequestError):
-                self.calm.resume("r", 1, wait=wait.id)
+                self.calm.resume(run.id, 1, wait=wait.id)
         self.calm.advance(hours=1)
 
 
 @step
 def count(number: int, ctx: StepContext[int]) -> int:
     """Waits for a number, one of the items two days at most, and fails at three."""
-    ITEMS_RAN.append(number)
+    ITEMS_RAN.append(ctx.run_id)
     if ctx.timed_out:
         return -1
     if ctx.resume_data is None:
@@ -253,7 +306,7 @@ def count(number: int, ctx: StepContext[int]) -> int:
     return ctx.resume_data
 
 
-ITEMS_RAN: list[int] = []
+ITEMS_RAN: list[str] = []
 ITEM = (
     workflow("item", input=int, output=int)
     .then(count)
@@ -274,6 +327,7 @@ class LifeOfMany(Life):
     """The same of a run whose items are seen to by children."""
 
     flow = FANNED
+    steps = ("list", "each", "len")
     paused: tuple[int, int] | None = None
 
     @invariant()
@@ -283,9 +337,9 @@ class LifeOfMany(Life):
         if head is None or head.status is not RunStatus.PAUSED:
             self.paused = None
         elif self.paused is None or self.paused[0] != head.version:
-            self.paused = head.version, len(ITEMS_RAN)
+            self.paused = head.version, ITEMS_RAN.count(REF.id)
         else:
-            assert self.paused[1] == len(ITEMS_RAN)
+            assert self.paused[1] == ITEMS_RAN.count(REF.id)
 
 
 def lives(examples: int, steps: int, kind: type[Life] = Life, *, is_made_small: bool = True) -> None:
@@ -302,12 +356,10 @@ def lives(examples: int, steps: int, kind: type[Life] = Life, *, is_made_small: 
     )
     logging.disable(logging.CRITICAL)
     try:
-        if kind is not Life:
+        with trying("lives" if kind is Life else "lives-fanned") as row:
+            before = kind.begun
             run_state_machine_as_test(kind, settings=found)
-            return
-        with trying("lives") as row:
-            run_state_machine_as_test(kind, settings=found)
-            row.count = examples
+            row.count = kind.begun - before
     finally:
         logging.disable(logging.NOTSET)
 
@@ -336,3 +388,10 @@ def test_runs_with_children_bear_whatever_happens_to_them() -> None:
 def test_five_thousand_runs_bear_whatever_happens_to_them() -> None:
     """Up to a hundred events each."""
     lives(5_000, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.proof
+def test_a_thousand_runs_with_children_bear_whatever_happens_to_them() -> None:
+    """Up to eighty events each."""
+    lives(1_000, 80, LifeOfMany)

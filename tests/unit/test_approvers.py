@@ -17,6 +17,7 @@ from flowcore.errors import (
     AmbiguousWait,
     CannotDelegate,
     FlowcoreError,
+    IdempotencyKeyReused,
     MalformedRequest,
     NotAnApprover,
     NotSuspended,
@@ -360,6 +361,80 @@ def test_a_reminder_adds_who_may_answer() -> None:
     assert "applied" == run.resume(True, by="boss", wait=wait.id).receipt.verdict
 
 
+def test_a_vote_is_not_handed_to_whom_a_reminder_will_add() -> None:
+    """He would hold two of the votes and could give but one: nobody else could ever fill the quorum."""
+    app = local()
+    run = asked(app, approvers=["ada"], quorum=2, remind=[HOUR], escalate={1: ["boss"]}, notify=tell)
+    refused(CannotDelegate, lambda: run.delegate(by="ada", to="boss"), "after a reminder")
+    run.delegate(by="ada", to="bob")
+    app.advance(hours=1)
+    assert ["counted", "applied"] == [run.resume(True, by=who).receipt.verdict for who in ("bob", "boss")]
+
+
+def test_an_answer_under_a_key_that_somebody_else_has_used_is_no_copy() -> None:
+    """Nor one for another suspension: told that it was taken, its sender would never send it again."""
+    flow = workflow("two", input=int).parallel(approve, approve.clone(id="again")).commit()
+    app = LocalApp(App(flow))
+    ASKED.update(quorum=2)
+    run: Any = app.workflow(flow).create_run("r")
+    run.start(1)
+    run.resume(True, step="approve", by="ada", idempotency_key="k")
+    [wait] = [wait.id for wait in run.result().waits if wait.id.startswith("again@")]
+    other = {"wait": wait, "by": "ada"}, {"step": "again", "by": "ada"}
+    for named, how in (({"step": "approve", "by": "bob"}, "somebody else"), *((one, "'approve@0'") for one in other)):
+        with pytest.raises(IdempotencyKeyReused, match=how):
+            run.resume(True, idempotency_key="k", **named)
+    copy = run.resume(True, step="approve", by="ada", idempotency_key="k")
+    assert ("duplicate", "applied") == (
+        copy.receipt.verdict,
+        run.resume(True, step="approve", by="bob", idempotency_key="bob's").receipt.verdict,
+    )
+
+
+def test_a_copy_of_a_second_vote_is_none_for_what_the_step_asks_next() -> None:
+    """It was told that its sender has voted; that no record knows its key does not make it an answer."""
+    AGAIN.append({"quorum": 2})
+    run = asked(quorum=2)
+    second = {"step": "approve", "by": "ada", "idempotency_key": "second"}
+    told = [run.resume(True, step="approve", by="ada", idempotency_key="first"), run.resume(True, **second)]
+    told += [run.resume(True, step="approve", by="bob", idempotency_key="bob's"), run.resume(True, **second)]
+    assert ["counted", "duplicate", "applied", "duplicate"] == [result.receipt.verdict for result in told]
+    assert "suspended" == run.result().status
+    assert "counted" == run.resume(True, step="approve", by="ada", idempotency_key="third").receipt.verdict
+
+
+def test_each_vote_brings_its_values_along() -> None:
+    """Not the last one's alone."""
+
+    @step
+    def values(value: int, ctx: StepContext[bool]) -> dict[str, Any]:
+        if ctx.resume_data is None:
+            ctx.suspend(quorum=2)
+        return dict(ctx.request_context)
+
+    flow = workflow("votes", input=int).then(values).commit()
+    run = LocalApp(App(flow)).workflow(flow).create_run("r")
+    run.start(1, request_context={"given": 0, "a": 0})
+    run.resume(True, by="ada", request_context={"a": 1, "both": 1})
+    assert {"given": 0, "a": 1, "b": 2, "both": 2} == run.resume(
+        True, by="bob", request_context={"b": 2, "both": 2}
+    ).output
+
+
+def test_an_answer_is_written_down_once_however_often_its_step_suspends_again() -> None:
+    """And told as often as it came."""
+    noted: list[str] = []
+    app = local(FaultyStore(MemoryStore(), lambda call: noted.append(call.verb) if call.verb == "note" else None))
+    AGAIN.extend({} for _ in range(9))
+    run = asked(app)
+    for number in range(9):
+        run.resume(True, by="ada", idempotency_key=f"k-{number}")
+    assert [("applied", f"k-{number}", 1) for number in range(9)] == [
+        (receipt.verdict, receipt.idempotency_key, receipt.times) for receipt in run.receipts()
+    ]
+    assert 9 == len(noted)
+
+
 def inbox(app: LocalApp) -> list[str]:
     """Whose inbox shows the run."""
     return [who for who in ("ada", "bob", "eve", "mia", "sam") if list(app.waits(assignee=who))]
@@ -408,20 +483,6 @@ def test_those_named_first_may_still_answer_and_a_quorum_may_need_both() -> None
     assert ["deputy for boss: True", "ada for None: True"] == run.resume(True, by="ada").output
 
 
-def test_who_was_handed_a_vote_and_is_added_later_counts_once() -> None:
-    """With one of his votes; the other one he may hand on."""
-    app = local()
-    run = asked(app, approvers=["ada", "bob"], quorum=3, notify=tell, remind=[HOUR], escalate={1: ["boss"]})
-    run.delegate(by="ada", to="boss")
-    app.advance(hours=1)
-    run.resume(True, by="boss")
-    assert "duplicate" == run.resume(True, by="boss").receipt.verdict
-    run.delegate(by="boss", to="dave")
-    run.resume(True, by="dave")
-    assert "applied" == run.resume(True, by="bob").receipt.verdict
-    assert 3 == len(run.result().output)
-
-
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -434,6 +495,9 @@ def test_who_was_handed_a_vote_and_is_added_later_counts_once() -> None:
         ({"quorum": 3, "escalate": {1: ["b"]}, "approvers": ["a"], "remind": [HOUR], "notify": tell}, "only 2"),
         ({"allow_self": "no"}, "True or False"),
         ({"allow_self": False, "key": "A-17"}, "has no name"),
+        ({"allow_self": False, "approvers": ["sam"]}, "'sam' started the run"),
+        ({"allow_self": False, "approvers": ["sam", "ada"], "quorum": 2}, "names only 2 approvers"),
+        ({"remind": [timedelta(days=5_000_000)], "notify": tell}, "none above 36,500 days"),
     ],
     ids=lambda value: value if isinstance(value, str) else "terms",
 )

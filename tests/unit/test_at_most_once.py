@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from threading import Event
 from typing import Any
 
 import pytest
@@ -203,7 +204,7 @@ def test_whoever_finds_it_begun_by_a_straggler_does_not_begin_it() -> None:
 
 def test_a_step_that_has_begun_fits_a_step() -> None:
     """A deploy between the crash and the next worker changes nothing; a container of that id would."""
-    begun = a_run(a_record("pay", Outcome.START))
+    begun = a_run(a_record("pay", Outcome.START, attempt=0))
     assert conflict(a_graph(lambda w: w.then(a_step("pay"))), begun) is None
     nested = a_workflow(lambda w: w.then(a_step("x")), "pay")
     assert "another kind" in str(conflict(a_graph(lambda w: w.then(nested)), begun))
@@ -244,3 +245,44 @@ def test_a_worker_that_froze_before_it_read_does_not_begin_what_its_successor_ha
     sound.advance(hours=1)
     error = sound.run("r-1").result().error
     assert ("MayHaveRun", [1]) == (error and error.type, calls.attempts)
+
+
+@pytest.mark.parametrize("fails_first", [False, True], ids=["its first try", "its second try"])
+@pytest.mark.parametrize("semantics", ["at_least_once", "at_most_once"])
+def test_a_step_under_way_is_not_called_again_where_the_run_is_loaded_meanwhile(
+    semantics: str, *, fails_first: bool
+) -> None:
+    """Somebody answers while what the question lies in fails; what the other step then comes to is its outcome."""
+    asked, loaded, tries = Event(), Event(), list[int]()
+
+    def ask(value: Any, ctx: StepContext[Any, Any]) -> Any:
+        return ctx.resume_data or ctx.suspend()
+
+    def boom(value: Any) -> Any:
+        assert asked.wait(30)
+        raise ValueError("no")
+
+    def charge(value: Any, ctx: StepContext[Any, Any]) -> Any:
+        tries.append(ctx.attempt)
+        if fails_first and ctx.attempt == 1:
+            raise ValueError("not yet")
+        assert loaded.wait(30)
+        return value
+
+    def script(call: Call) -> None:
+        if call.verb == "commit" and call.record is not None and call.record.outcome is Outcome.SUSP:
+            asked.set()
+        if call.verb == "commit" and call.record is not None and call.record.key == "inner/boom":
+            other.run("r-1").resume("yes")
+        if call.verb == "load" and asked.is_set():
+            loaded.set()
+
+    inner = a_workflow(lambda w: w.parallel(a_step("ask", ask, resume=Any), a_step("boom", boom)), "inner")
+    step: Any = a_step("charge", charge, semantics=semantics, retries=1, backoff=timedelta(0))
+    flow, store, clock = a_workflow(lambda w: w.parallel(inner, step)), WatchedStore(MemoryStore()), VirtualClock()
+    other = LocalApp(App(flow), store=store, clock=clock, queue=MemoryQueue(clock))
+    wild: Any = FaultyStore(store, script)
+    result = LocalApp(App(flow), store=wild, clock=clock).workflow("flow").create_run("r-1").start(1)
+    assert ([1, 2] if fails_first else [1]) == tries
+    assert ("failed", "success") == (result.status, result.steps["charge"].status)
+    store.audit(RUN)

@@ -157,6 +157,17 @@ def test_a_crash_has_the_steps_since_the_last_boundary_run_again() -> None:
     assert ("success", ["a", "b", "c", "b", "c"]) == (app.run("r-1").result().status, calls)
 
 
+def test_outcomes_are_kept_back_again_once_a_run_that_lost_its_worker_was_given_back() -> None:
+    """Until then each is stored at once: the next worker may die at the same place."""
+    app, ledger = _app(lambda w: three(w).sleep(HOUR).then(a_step("d")).then(a_step("e")), pace=Pace(lease=MINUTE))
+    app.crash_before("b")
+    app.workflow("flow").create_run("r-1").start(1)
+    app.advance(hours=3)
+    slept, last = "release sleep-after-c:slp", "release d:ok e:ok"
+    told = [write for write in ledger.bare if write.startswith("release")]
+    assert ["release a:ok", "release b:ok", "release c:ok", slept, "release", last] == told
+
+
 def test_an_open_question_is_stored_before_others_go_on() -> None:
     """Somebody can answer while a branch beside it is still at work."""
     seen: list[Any] = []
@@ -205,6 +216,19 @@ def test_an_event_for_one_of_several_things_is_taken() -> None:
     app.workflow("flow").create_run("r-1").start(1)
     app.run_until_idle()
     assert ("success", 7) == (app.run("r-1").result().status, app.run("r-1").result().output)
+
+
+def test_an_answer_that_came_before_is_taken() -> None:
+    """The question is stored before what was kept for it is looked through."""
+    app, ledger = _app(lambda w: w.sleep(HOUR).then(a_step("a")).then(asks()))
+    run = app.workflow("flow").create_run("r-1")
+    run.start(1)
+    run.resume("yes", step="ask", keep=2 * HOUR)
+    app.advance(hours=1)
+    assert ("success", "yes") == (run.result().status, run.result().output)
+    assert ["applied"] == [receipt.verdict for receipt in run.receipts()]
+    told = [write for write in ledger.bare if "ask:" in write]
+    assert ["release a:ok ask:susp", "resume ask:resu", "release ask:ok"] == told
 
 
 def test_what_must_not_be_repeated_is_stored_at_once() -> None:
@@ -288,6 +312,25 @@ def test_a_record_that_somebody_else_has_written_is_believed() -> None:
     flow = a_workflow(three, durability="boundary")
     result = LocalApp(App(flow), store=Outrun()).workflow("flow").create_run("r-1").start(1)
     assert ("success", "other") == (result.status, result.output)
+
+
+def test_what_may_run_once_is_not_called_again_where_what_it_came_to_could_not_be_stored() -> None:
+    """A worker that was given up has stored what is kept back beside it: all of that is lost, and it is in doubt."""
+
+    class Outrun(MemoryStore):
+        def release(self, head: Any, *, epoch: int, version: int, batch: Any = ()) -> Any:
+            if not seen and any((record.key, record.outcome) == ("pay", Outcome.OK) for record, _ in batch):
+                seen.append("pay")
+                other = a_record("b", Outcome.OK, output="other", seq=9, epoch=0)
+                self.commit(head.run, 1, other, None)
+                return RecordMoved(other)
+            return super().release(head, epoch=epoch, version=version, batch=batch)
+
+    seen, calls = list[str](), list[str]()
+    pay = a_step("pay", noting(calls, "pay"), semantics="at_most_once")
+    flow = a_workflow(lambda w: w.parallel(a_step("b"), pay), durability="boundary")
+    result = LocalApp(App(flow), store=Outrun()).workflow("flow").create_run("r-1").start(1)
+    assert (["pay"], "MayHaveRun") == (calls, result.error and result.error.type)
 
 
 def test_nested_workflows_follow_the_run() -> None:

@@ -13,10 +13,12 @@ import pytest
 from flowcore import App, FunctionContext, Run, RunResult, StepContext, Workflow, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.authoring.graph import Backoff
+from flowcore.core import heads
 from flowcore.core.view import Progress
-from flowcore.errors import AlreadyResumed, DefinitionChanged
+from flowcore.errors import AlreadyResumed, DefinitionChanged, NotBlocked
 from flowcore.fanout.children import PATIENCE, child_id
-from flowcore.fanout.share import touch
+from flowcore.fanout.whole import MOST_MERGED, waits_in_children
+from flowcore.inbox import asked
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import Outcome, RunStatus, StepRecord
 from flowcore.pace import Pace
@@ -146,6 +148,44 @@ def test_ten_thousand_items_work() -> None:
     far = run.result(fields=["progress"]).progress
     assert {"fan": Progress(done=10_000, failed=0, waiting=0, total=10_000)} == far
     assert [2 * number for number in range(10_000)] == result.output
+
+
+def test_progress_alone_reads_no_child() -> None:
+    """However many of them wait for an answer: what they have told is counted in the run."""
+    _, calls, run = asked_by(12)
+    assert (12, 12) == ((far := run.result(fields=["status", "progress"]).progress["fan"]).waiting, far.total)
+    assert ["peek", "joins"] == [call.verb for call in calls]
+    assert all(call.run == RunRef("default", "r") for call in calls)
+
+
+def asked_by(count: int, **options: Any) -> tuple[LocalApp, list[Call], Run[Any, Any]]:
+    """A run in which so many items ask, each in a child of its own; and the calls of the store from now on."""
+    calls: list[Call] = []
+    clock = VirtualClock()
+    store = FaultyStore(MemoryStore(), calls.append)
+    flow = fanned(ask_once, shard=1, **options)
+    app = LocalApp(App(flow), clock=clock, store=store, queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start(list(range(count)))
+    app.run_until_idle()
+    calls.clear()
+    return app, calls, run
+
+
+def test_progress_is_that_of_the_turn_that_is_under_way() -> None:
+    """Also from the tenth on, which comes before the second in a table of texts."""
+
+    @step
+    def ask_in_turn_twelve(number: int, ctx: StepContext) -> int:
+        if number == 11 and ctx.resume_data is None:
+            ctx.suspend()
+        return number + 1
+
+    start: Any = workflow("turn", input=list[int], output=list[int])
+    turn: Any = start.foreach(ask_in_turn_twelve, id="fan", distributed=True).commit()
+    flow = workflow("turns", input=list[int], output=Any).dountil(turn, lambda numbers: numbers[0] > 12).commit()
+    _, _, result = ran(flow, [0, 0])
+    assert {"turn.fan": Progress(done=0, failed=0, waiting=2, total=2)} == result.progress
 
 
 def test_no_more_items_are_open_than_allowed() -> None:
@@ -482,6 +522,52 @@ def test_a_paused_run_begins_no_items() -> None:
     run.unpause()
     app.advance(PATIENCE)
     assert ({}, [2, 4]) == (seen, run.result().output)
+
+
+def paused_early(script: Any) -> tuple[LocalApp, Run[Any, Any]]:
+    """A run that was paused before its children were taken up."""
+    flow, clock = fanned(), VirtualClock()
+    app = LocalApp(App(flow), clock=clock, store=FaultyStore(MemoryStore(), script), queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start([1, 2])
+    app.deliver("r")
+    run.pause()
+    return app, run
+
+
+def test_children_of_a_run_that_stays_paused_look_ever_more_rarely() -> None:
+    """As long again as it has been paused already, six hours at most; unpaused, they go on at once."""
+    claims: list[str] = []
+    app, run = paused_early(lambda call: claims.append(call.verb) if call.verb == "claim" else None)
+    app.advance(hours=6)
+    assert 20 > len(claims)
+    run.unpause()
+    app.run_until_idle()
+    assert [2, 4] == run.result().output
+
+
+def test_a_child_that_is_put_off_as_its_run_goes_on_goes_on_too() -> None:
+    """Whoever let the run go on has not met it among those that were put off."""
+    held: list[bool] = []
+
+    def unpauses(call: Call) -> None:
+        if held and call.verb == "release" and call.run is not None and call.run.id.startswith("part-"):
+            held.clear()
+            run.unpause()
+
+    app, run = paused_early(unpauses)
+    app.clock.forward(hours=5)
+    held.append(True)
+    app.run_until_idle()
+    assert [2, 4] == run.result().output
+
+
+def test_a_child_that_sleeps_as_long_as_one_is_put_off_is_not_taken_up() -> None:
+    """It has nothing to do, so nothing of the run is blocked."""
+    nap = workflow("nap", input=int, output=int).sleep(PATIENCE, id="nap").then(double).commit()
+    _, run, _ = ran(fanned(nap), [1, 2], "queue")
+    with pytest.raises(NotBlocked):
+        run.unblock()
 
 
 @pytest.mark.parametrize("where", ["here", "queue"])
@@ -1202,12 +1288,15 @@ def test_children_of_a_run_that_goes_in_circles_end_with_it() -> None:
 
     inner = workflow("inner", input=int, output=list[int]).map(lambda _: [0, 2], id="both")
     asking = inner.foreach(ask, id="fan", distributed=True).commit()
-    circle = workflow("circle", input=int, output=int).dountil(tick, lambda _: False, id="loop").commit()
-    flow = workflow("outer", input=int, output=dict[str, Any]).parallel(asking, circle).commit()
+    later = workflow("later", input=int, output=int).sleep(timedelta(hours=1)).then(tick).commit()
+    flow = workflow("outer", input=int, output=dict[str, Any]).parallel(asking, later).commit()
     clock = VirtualClock()
-    app = LocalApp(App(flow, pace=Pace(most_turns=1, most_hops=20)), clock=clock, queue=MemoryQueue(clock))
+    app = LocalApp(App(flow, pace=Pace(most_hops=0)), clock=clock, queue=MemoryQueue(clock))
     run = app.workflow(flow).create_run("r")
     run.start(0)
+    app.run_until_idle()
+    clock.forward(hours=1)
+    app.look(RunRef("default", "r"), deadline=clock.now() + timedelta(seconds=1))
     app.run_until_idle()
     error = run.result().error
     assert ("TooManyHops", {0: "CANCELED", 1: "CANCELED"}) == (error and error.type, children(app))
@@ -1234,25 +1323,72 @@ def test_time_travel_cancels_the_children_of_the_life_before() -> None:
     assert [0, 1] == [wait.index for wait in run.result().waits]
 
 
-def test_a_worker_that_has_no_time_to_read_every_child_that_asks_gives_the_run_back() -> None:
-    """The listing of waits is told of those that were read."""
-    read: list[str] = []
+def test_a_worker_that_has_no_time_to_look_at_every_child_that_asks_stops_looking() -> None:
+    """The listing of waits is told of those that were looked at, of one at least."""
+    app, calls, _ = asked_by(20)
+    snapshot = app.engine.read(RunRef("default", "r"), everything=False)
+    calls.clear()
+    assert 4 == len(waits_in_children(app.engine, snapshot, is_late=lambda: len(calls) > 3))
+    assert 1 == len(waits_in_children(app.engine, snapshot, is_late=lambda: True))
+    assert {"peek"} == {call.verb for call in calls}
 
-    def slow(call: Call) -> None:
-        if is_slow and call.verb == "load" and call.run is not None and call.run.id.startswith("part-"):
-            read.append(call.run.id)
-            app.clock.forward(seconds=9)
 
-    is_slow: list[bool] = []
-    flow, clock = fanned(ask_once), VirtualClock()
-    app = LocalApp(App(flow), clock=clock, store=FaultyStore(MemoryStore(), slow), queue=MemoryQueue(clock))
-    app.workflow(flow).create_run("r").start(list(range(20)))
+def test_a_parked_run_is_told_of_a_child_that_asks_and_is_not_given_back_yet() -> None:
+    """Its head does not say so before; the run would be missing in the inbox otherwise."""
+    app, _, _ = asked_by(1)
+    child = RunRef("default", child_id("r", 1, StepKey("fan"), 0))
+    snapshot = app.engine.read(RunRef("default", "r"), everything=False)
+    told = waits_in_children(app.engine, snapshot, is_late=lambda: False)
+    head = app.store.peek(child)
+    assert head is not None
+    app.store.move(heads.requeued(head, app.clock.now()), version=head.version)
+    assert told == waits_in_children(app.engine, snapshot, is_late=lambda: False)
+
+
+def loads(calls: list[Call]) -> int:
+    """How many children were read."""
+    return sum(call.verb == "load" and call.run is not None and call.run.id.startswith("part-") for call in calls)
+
+
+MANY = MOST_MERGED + 20
+
+
+def test_an_answer_by_its_wait_reads_as_many_children_however_many_ask() -> None:
+    """Its own, and once the first hundred that ask, to show the run; the worker afterwards looks at heads alone."""
+    app, calls, run = asked_by(MANY)
+    wait = run.result().waits[3].id
+    calls.clear()
+    result = run.resume(1, wait=wait)
+    assert MOST_MERGED + 2 >= loads(calls)
+    assert (MANY, MOST_MERGED - 1) == (result.progress["fan"].waiting, len(result.waits))
+    calls.clear()
     app.run_until_idle()
-    run = RunRef("default", "r")
-    touch(app.engine, run)
-    is_slow.append(True)
-    head = app.look(run, deadline=clock.now() + timedelta(seconds=30))
-    assert (RunStatus.SUSPENDED, True, 4) == (head and head.status, bool(head and head.waiting_since), len(read))
+    assert 2 >= loads(calls)
+    assert 2 * MOST_MERGED + 20 >= sum(call.verb == "peek" for call in calls)
+
+
+def test_a_wait_of_any_item_is_found_at_one_read() -> None:
+    """By whoever opens the page for it, though a result does not show it yet; also when it was answered."""
+    app, calls, run = asked_by(MANY)
+    wait = next(iter(app.waits(label=f"about-{MANY - 1}"))).id
+    calls.clear()
+    assert wait == asked(app, "r", wait).wait.id
+    assert 1 == loads(calls)
+    assert wait not in [one.id for one in run.result().waits]
+    run.resume(1, wait=wait)
+    with pytest.raises(AlreadyResumed):
+        asked(app, "r", wait)
+
+
+def test_an_inbox_that_is_searched_knows_every_item() -> None:
+    """One that is not, shows the first hundred of a foreach; the others come up as these are answered."""
+    app, _, run = asked_by(MANY)
+    assert set(range(MOST_MERGED)) == {wait.index for wait in app.waits()}
+    assert [MANY - 1] == [wait.index for wait in app.waits(label=f"about-{MANY - 1}")]
+    run.resume(1, index=MANY - 1, step="fan")
+    run.resume(1, index=0, step="fan")
+    app.run_until_idle()
+    assert set(range(1, MOST_MERGED + 1)) == {wait.index for wait in app.waits()}
 
 
 def test_a_child_that_is_handed_on_does_not_hide_that_others_of_its_items_wait() -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from flowcore import App, StepContext, create_step, workflow
-from flowcore.adapters.memory import MemoryQueue
+from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.errors import RunNotFound
 from flowcore.keys import RunRef
-from flowcore.model import Topic
+from flowcore.model import RunStatus, Topic
 from flowcore.ops import check, doctor
-from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing import FaultyStore, LocalApp, VirtualClock
+from flowcore.testing.faults import Call
 
 DAY = timedelta(days=1)
 REF = RunRef("default", "r")
@@ -128,3 +130,81 @@ def test_run_deleted_under_a_worker_is_not_written_again() -> None:
     assert app.look(REF) is None
     with pytest.raises(RunNotFound):
         app.run("r").result()
+
+
+# -- and whoever still works at it ------------------------------------------------------------------------------------
+
+
+def deleted_at_work(*, distributed: bool) -> tuple[LocalApp, Any]:
+    """An App in which a run over three items was deleted while its worker was about to store what the second gave."""
+    flow = workflow("fan", input=list[int]).foreach(
+        create_step(id="double", execute=lambda number: 2 * number), id="each", distributed=distributed
+    )
+    store, clock = MemoryStore(), VirtualClock()
+    app = LocalApp(App(flow.commit()), store=store, clock=clock)
+
+    def deletes(call: Call) -> None:
+        second = call.verb == "commit" and call.record is not None and call.record.key == "each[1]"
+        if second and call.run == REF and store.peek(REF).status is not RunStatus.CANCELED:  # type: ignore[union-attr]
+            app.run("r").delete()
+
+    slow: Any = LocalApp(App(flow.commit()), store=FaultyStore(store, deletes), clock=clock)
+    with suppress(RunNotFound):
+        slow.workflow("fan").create_run("r").start([1, 2, 3])
+    return app, store
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_what_a_worker_writes_after_its_run_was_deleted_is_met_by_no_other(distributed: bool) -> None:
+    """The next run of that id does its own work; and in the end nothing is left of the one that was deleted."""
+    app, store = deleted_at_work(distributed=distributed)
+    assert app.list_runs().items == []
+    assert [10, 12, 14] == app.workflow("fan").create_run("r").start([5, 6, 7]).output
+    app.run("r").delete()
+    app.advance(hours=1)
+    assert [] == items_in(store)
+
+
+def test_what_stays_of_a_deleted_run_tells_nothing_and_goes_in_a_quarter_of_an_hour() -> None:
+    """It keeps what a worker still writes from the next run of its id."""
+    app = LocalApp(App(FLOW))
+    app.workflow("flow").create_run("r").start({"name": "Ada"}, state={"secret": 1}, by="ada")
+    app.run("r").delete()
+    assert "Ada" not in str(items_in(app.store))
+    assert "secret" not in str(items_in(app.store))
+    app.advance(minutes=17)
+    assert [] == items_in(app.store)
+
+
+def test_children_that_are_begun_for_a_run_that_was_deleted_meanwhile_go_as_well() -> None:
+    """And the next run of its id has its own."""
+    step = create_step(id="double", execute=lambda number: 2 * number)
+    flow = workflow("fan", input=list[int]).foreach(step, id="each", distributed=True).commit()
+    store, clock = MemoryStore(), VirtualClock()
+    queue = MemoryQueue(clock)
+    app = LocalApp(App(flow), store=store, clock=clock, queue=queue)
+    app.workflow("fan").create_run("r").start(list(range(20)))
+    begun: list[RunRef] = []
+
+    def deletes(call: Call) -> None:
+        if call.verb == "start" and call.run is not None:
+            begun.append(call.run)
+            if len(begun) == 3:
+                app.run("r").delete()
+
+    LocalApp(App(flow), store=FaultyStore(store, deletes), clock=clock, queue=queue).deliver("r")
+    clock.forward(seconds=1)
+    again = app.workflow("fan").create_run("r")
+    again.start([5, 6, 7])
+    app.run_until_idle()
+    assert [10, 12, 14] == again.result().output
+    app.run("r").delete()
+    app.advance(hours=1)
+    assert ([], True) == (items_in(store), len(begun) >= 3)
+
+
+def items_in(store: Any) -> list[Any]:
+    """Everything that is stored."""
+    while hasattr(store, "inner"):
+        store = store.inner
+    return list(store.items())

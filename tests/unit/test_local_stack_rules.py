@@ -242,3 +242,12 @@ def test_who_gets_away_is_made_up_for_by_the_next() -> None:
     knobs.killed = 0.0
     knobs.spares()
     assert [True, False] == [knobs.dooms(), knobs.dooms()]
+
+
+def test_so_many_messages_are_doubled_as_the_knob_says() -> None:
+    """All of them at 1, none at 0; and as many of the same number, whatever else is drawn in between."""
+    knobs, other = Knobs(doubled=0.1, seed=1), Knobs(doubled=0.1, killed=0.5, seed=1)
+    drawn = [knobs.doubles() for _ in range(1_000)]
+    assert 60 < sum(drawn) < 140
+    assert drawn == [other.doubles() for _ in range(1_000) if other.dooms() is not None]
+    assert [True, False] == [Knobs(doubled=share).doubles() for share in (1.0, 0.0)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from tests.property.rows import BEGIN, END, PAGE, ROWS, Found, read, table, told
+from tests.property.rows import BEGIN, END, PAGE, ROWS, Found, main, read, table, told
 
 
 def a_piece(**given: object) -> Found:
@@ -23,6 +23,12 @@ def a_piece(**given: object) -> Found:
         "machine": "m",
     }
     return Found(**{**plain, **given})  # type: ignore[arg-type]
+
+
+def a_file(path: Path, lines: list[str]) -> Path:
+    """A file of rows."""
+    path.write_text("\n".join(lines), "utf-8")
+    return path
 
 
 def test_pieces_of_a_row_add_up() -> None:
@@ -42,14 +48,35 @@ def test_a_row_that_was_tried_often_enough_says_how_often() -> None:
 def test_a_piece_that_was_tried_again_counts_once() -> None:
     """With what was found the last time; a piece without a name is a piece of its own."""
     pieces = [
-        a_piece(piece="a", bad=1),
-        a_piece(piece="b", seed="10-19"),
-        a_piece(piece="a"),
+        a_piece(piece="a", bad=1, commit="c1"),
+        a_piece(piece="b", seed="10-19", commit="c2"),
+        a_piece(piece="a", commit="c2"),
         *[a_piece(row="lives")] * 2,
     ]
     found = read([json.dumps(asdict(piece)) for piece in pieces])
     assert (20, 0, "0-19") == (found["storms"].count, found["storms"].bad, found["storms"].seed)
     assert 20 == found["lives"].count
+    assert "c2" == found["storms"].commit
+
+
+def test_what_was_bad_stays_bad_until_the_source_is_another_one() -> None:
+    """Whoever tries it again until it goes well has shown nothing."""
+    tries = [a_piece(piece="a", bad=bad, commit=commit) for bad, commit in ((1, "c1"), (0, "c1"))]
+    assert 1 == read([json.dumps(asdict(piece)) for piece in tries])["storms"].bad
+
+
+def test_a_proof_with_too_few_or_something_bad_fails(tmp_path: Path) -> None:
+    """It is no proof otherwise."""
+    enough = {name: a_piece(row=name, count=row.long) for name, row in ROWS.items()}
+    few = {**enough, "lives": replace(enough["lives"], count=4_999)}
+    none = {name: one for name, one in enough.items() if name != "lives"}
+    codes = {}
+    for name, found in {"enough": enough, "few": few, "none": none}.items():
+        lines = [json.dumps(asdict(one)) for one in found.values()]
+        codes[name] = main([str(a_file(tmp_path / name, lines))])
+    bad = [replace(one, bad=int(row == "lives")) for row, one in enough.items()]
+    codes["bad"] = main([str(a_file(tmp_path / "bad", [json.dumps(asdict(one)) for one in bad]))])
+    assert {"enough": 0, "few": 1, "none": 1, "bad": 1} == codes
 
 
 def test_a_piece_is_named_after_its_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import pytest
 from flowcore import App, StepContext, create_step, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.core.redrive import redriven
-from flowcore.errors import ConflictError, DefinitionChanged, NotFailed, RunFinished, RunNotFound
+from flowcore.errors import ConflictError, DefinitionChanged, NotFailed, RunExists, RunFinished, RunNotFound
+from flowcore.keys import RunRef
 from flowcore.model import Outcome, RunStatus, Topic
 from flowcore.pace import Pace
 from flowcore.testing import LocalApp, VirtualClock
@@ -313,10 +314,10 @@ def test_redrive_of_an_output_that_did_not_fit_ends_the_run_with_the_type_at_han
 def test_redrive_of_a_run_that_was_handed_on_too_often_goes_on() -> None:
     """The count begins anew."""
     clock = VirtualClock()
-    app = served(TWO, pace=Pace(most_turns=1, most_hops=0), queue=MemoryQueue(clock), clock=clock)
+    app = served(TWO, pace=Pace(most_hops=0), queue=MemoryQueue(clock), clock=clock)
     run = app.workflow("two").create_run("r")
     run.start(1)
-    app.run_until_idle()
+    app.look(RunRef("default", "r"), deadline=clock.now() + timedelta(seconds=1))
     assert "TooManyHops" == (run.result().error or pytest.fail("no error")).type
     patient = LocalApp(App(TWO), store=app.store, clock=app.clock)
 
@@ -505,6 +506,24 @@ def test_nobody_listens_for_a_life_that_came_to_nothing(verb: str) -> None:
     assert {wait.id, "waiting/wait-for-paid@0"} == listening  # and that of the life that failed, until the next event
 
 
+def test_nobody_listens_for_a_fork_whose_id_another_run_has_taken_meanwhile() -> None:
+    """It was never begun."""
+    store, clock = WatchedStore(MemoryStore()), VirtualClock()
+    flow = workflow("flow", input=int).parallel(second, waiting()).commit()
+    other = served(flow, store=store, clock=clock)
+    failed(other)
+
+    def overtakes(call: Call) -> None:
+        if call.verb == "start":
+            other.workflow(flow).create_run("f").start(7)
+
+    slow: Any = served(flow, store=FaultyStore(store, overtakes), clock=clock).run("r")
+    with pytest.raises(RunExists):
+        slow.fork("second", run_id="f")
+    listening = store.mail(Topic("default", "paid", "1"), clock.now()).listeners
+    assert {"r"} == {listener.run.id for listener in listening}
+
+
 def waiting() -> Any:
     """A nested workflow that waits for an event."""
     return workflow("waiting", input=int).wait_for_event("paid", key=str).commit()
@@ -517,3 +536,37 @@ def test_a_step_that_runs_at_most_once_is_called_again_only_if_it_has_failed() -
 
     kept = redriven(graph, a_run(begun, failed_, status=RunStatus.FAILED), NOW)
     assert [(begun.key, Outcome.START), (failed_.key, Outcome.RETRY)] == [(each.key, each.outcome) for each in kept]
+
+
+def test_what_time_travel_gave_a_loop_or_a_nested_workflow_is_there_when_it_is_redriven() -> None:
+    """What stands before it was skipped, or is another value."""
+    inner = workflow("inner", input=int, output=int).then(first).then(second).commit()
+    start: Any = workflow("flow", input=int).then(pay)
+    flow = start.then(inner).dowhile(pay.clone(id="count"), lambda _: False).commit()
+    for place, deeper in (("inner", "inner.second"), ("count", None)):
+        app, value = served(flow), 70
+        run = app.workflow("flow").create_run()
+        BROKEN.update({"all"})
+        assert "failed" == run.start(1).status == run.time_travel(place, input=value).status
+        BROKEN.clear()
+        CALLS.clear()
+        if deeper is not None:
+            BROKEN.add(value + 1)
+            assert "failed" == run.redrive().status
+            assert "failed" == run.time_travel(deeper).status
+            BROKEN.clear()
+        run.redrive()
+        assert CALLS[0] == value, place
+        assert value + 1 in CALLS if deeper else [value] == CALLS
+
+
+def test_an_answer_is_told_once_however_often_its_run_is_redriven() -> None:
+    """Each life writes down what the one before it knew."""
+    app = served(workflow("flow", input=int).then(ask).then(second).commit())
+    run = app.workflow("flow").create_run("r")
+    run.start(1)
+    BROKEN.add("all")
+    run.resume(7, by="ada")
+    for _ in range(3):
+        assert "failed" == run.redrive().status
+    assert [("applied", "ada", 1)] == [(one.verdict, one.by, one.times) for one in run.receipts()]

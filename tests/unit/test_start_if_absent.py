@@ -91,6 +91,7 @@ def test_copies_of_an_event_start_one_run() -> None:
     assert "started" == send(app, start=start).verdict
     assert ("duplicate", "r", "first@0") == astuple(send(app, start=start))
     app.run("r").delete()
+    app.advance(minutes=17)
     assert ("duplicate", "r", "first@0") == astuple(send(app, start=start))
     assert app.store.peek(RunRef("default", "r")) is None
 
@@ -106,6 +107,7 @@ def test_copy_of_an_event_that_nobody_took_starts_no_second_run() -> None:
     start = Start("note", {"cents": 5}, run_id="n")
     assert ("started", "n", None) == astuple(send(app, start=start))
     app.run("n").delete()
+    app.advance(minutes=17)
     assert ("duplicate", "n", None) == astuple(send(app, start=start))
     assert app.store.peek(RunRef("default", "n")) is None
 

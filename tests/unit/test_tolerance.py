@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from flowcore import App, DefinitionError, StepContext, step, workflow
+from flowcore.core.fan import tolerated as may_fail
 from flowcore.errors import MalformedRequest
+from flowcore.parcels import replace
 from flowcore.testing import LocalApp
 
 
@@ -95,11 +97,23 @@ def test_how_a_foreach_ends_is_the_same_at_every_concurrency(
     assert told == (result.status, result.output)
 
 
-@pytest.mark.parametrize("tolerated", [-1, "two", True])
-def test_tolerance_that_is_no_number_is_a_definition_error(tolerated: Any) -> None:
-    """At commit, with what was found."""
-    with pytest.raises(DefinitionError, match="tolerated_failures"):
-        workflow("fan", input=list[int]).foreach(odd_only, tolerated_failures=tolerated).commit()
+@pytest.mark.parametrize("tolerated", [-1, -0.1, "two", True, 1.0, 2.5])
+@pytest.mark.parametrize("name", ["tolerated_failures", "min_successful"])
+def test_tolerance_that_is_no_number_is_a_definition_error(tolerated: Any, name: str) -> None:
+    """At commit, with what was found; 1.0 may be meant as one item, or as all of them."""
+    with pytest.raises(DefinitionError, match=f"{name}={tolerated!r} is no count and no share"):
+        workflow("fan", input=list[int]).foreach(odd_only, **{name: tolerated}).commit()
+
+
+def test_a_share_is_as_many_items_as_people_count() -> None:
+    """0.29 of 100 are 29, though a machine makes it a little less."""
+    graph = workflow("fan", input=list[int]).foreach(odd_only).commit().compiled
+    node: Any = graph.nodes[0]
+    shares = [(percent, total) for percent in range(100) for total in range(1, 201)]
+    for percent, total in shares:
+        most = may_fail(replace(node, tolerated=percent / 100), total)
+        least = may_fail(replace(node, min_successful=percent / 100), total)
+        assert (percent * total // 100, (100 - percent) * total // 100) == (int(most), int(least)), (percent, total)
 
 
 def test_state_reader_tells_what_waits_and_what_steps_took_and_gave() -> None:
