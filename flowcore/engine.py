@@ -148,6 +148,7 @@ class Engine:
                     self.hints.send(run, at=head.wake, version=head.version)
                 elif head is None or not head.outbox:
                     status = None if head is None else head.status
+                    self.hints.stale.add()
                     _LOGGER.info("a hint is stale and dropped", extra={"run_id": run.id, "status": status})
                 if head is not None and head.outbox:
                     return take_over(self, head, deadline)

@@ -47,6 +47,8 @@ class Hints:
     clock: Clock
     lost: Tally = field(default_factory=Tally, compare=False, repr=False)
     """Hints that neither queue nor scheduler took."""
+    stale: Tally = field(default_factory=Tally, compare=False, repr=False)
+    """Hints that found nothing to do: copies, and timers of what is settled."""
 
     def send(self, run: RunRef, *, at: datetime, version: int) -> bool:
         """Have ``run`` looked at ``at``; whether that could be arranged.

@@ -56,6 +56,11 @@ def hints_lost() -> int:
     return served_app().engine.hints.lost.take()
 
 
+def hints_stale() -> int:
+    """How many hints found nothing to do in this process since it was asked last."""
+    return served_app().engine.hints.stale.take()
+
+
 @cache
 def links() -> Links | None:
     """Signs and reads the links of this deployment; None where it makes none. Raises: SettingsError."""

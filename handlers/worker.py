@@ -19,7 +19,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from flowcore.adapters.sqs import decode_hint
 from flowcore.errors import MalformedRequest
-from handlers.bootstrap import hints_lost, served_app
+from handlers.bootstrap import hints_lost, hints_stale, served_app
 
 logger = Logger(service="flowcore-worker")
 metrics = Metrics(namespace="flowcore", service="flowcore-worker")
@@ -40,7 +40,10 @@ def look(record: SQSRecord, lambda_context: LambdaContext, *, first: str) -> Non
         metrics.add_metric(name="MessagesDropped", unit=MetricUnit.Count, value=1)
         return
     logger.set_correlation_id(hint.run.id)
-    deadline = app.clock.now() + timedelta(milliseconds=lambda_context.get_remaining_time_in_millis())
+    now = app.clock.now()
+    late = max(now - hint.at, timedelta(0)) / timedelta(milliseconds=1)
+    metrics.add_metric(name="HintLateness", unit=MetricUnit.Milliseconds, value=late)
+    deadline = now + timedelta(milliseconds=lambda_context.get_remaining_time_in_millis())
     try:
         head = app.look(hint.run, deadline=deadline, is_fresh=record.message_id == first)
     except Exception:  # the batch keeps it to itself, and the message comes again
@@ -57,5 +60,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
     metrics.add_metric(name="HintsReceived", unit=MetricUnit.Count, value=len(event["Records"]))
     handle = partial(look, first=event["Records"][0]["messageId"])
     failed = process_partial_response(event=event, record_handler=handle, processor=processor, context=context)
+    metrics.add_metric(name="HintsStale", unit=MetricUnit.Count, value=hints_stale())
     metrics.add_metric(name="HintsLost", unit=MetricUnit.Count, value=hints_lost())
     return failed

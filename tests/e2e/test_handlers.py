@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import timedelta
 from types import ModuleType, SimpleNamespace
@@ -367,6 +368,28 @@ def test_sweeper_tells_how_many_runs_nobody_has_come_for(
         assert told in printed
         assert '"OverdueRuns":[1.0]' in printed
         assert '"HintsLost":[0.0]' in printed
+
+
+def test_worker_tells_how_late_hints_come_and_which_are_stale(
+    deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In milliseconds since the instant for which each was meant; a copy of the last one finds the run at its end."""
+    started(deployment, SMALL)
+    deployment.forward(minutes=3)
+    deployment.settle()
+    deployment.forward(days=3, seconds=2)
+    assert deployment.fire_schedules() == 1
+    (hint,) = deployment.messages()
+    told = []
+    for seconds in (0, 60):
+        deployment.forward(seconds=seconds)
+        capsys.readouterr()
+        assert deployment.work(hint) == []
+        printed = capsys.readouterr().out
+        told.append([float(value) for value in re.findall(r'"(?:HintsStale|HintLateness)":\[([\d.]+)\]', printed)])
+    (in_time, no_copy), (late, a_copy) = told
+    assert (0, 1) == (no_copy, a_copy)
+    assert 0 < in_time < 60_000 < late
 
 
 def test_worker_short_of_time_hands_the_run_on(deployment: Deployment) -> None:

@@ -362,11 +362,11 @@ class EveryAnswerWins(MemoryStore):
 
 
 class StateForgotten(MemoryStore):
-    """What steps have put into the state is gone when their worker gives the run back."""
+    """What a run was given as its state is lost where it is started."""
 
-    def release(self, head: Head, *, epoch: int, version: int, **more: Any) -> Any:
-        """See ``Store.release``."""
-        return super().release(replace(head, state={}), epoch=epoch, version=version, **more)
+    def start(self, head: Head) -> Head | None:
+        """See ``Store.start``."""
+        return super().start(replace(head, state={}))
 
 
 class ResumeLeavesHead(MemoryStore):

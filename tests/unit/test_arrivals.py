@@ -1,13 +1,18 @@
-"""What each arrival at a run does, one test for each kind; and that each has a receipt to be read."""
+"""What each arrival at a run does, one test for each kind; and that each has a receipt to be read.
+
+``ARRIVALS`` at the end is the whole list; what is shown elsewhere is named there.
+"""
 
 from __future__ import annotations
 
+import ast
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -31,6 +36,7 @@ from flowcore.errors import (
     MalformedRequest,
     NotAnApprover,
     NotSuspended,
+    OutsideError,
     PayloadTooLarge,
     RequestError,
     RunFinished,
@@ -42,7 +48,7 @@ from flowcore.errors import (
 from flowcore.keys import RunRef, StepKey
 from flowcore.model import Receipt, RunStatus, StepRecord
 from flowcore.testing import LocalApp, ShiftedClock, VirtualClock
-from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied, at_call
+from flowcore.testing.faults import WRITES, Call, Fault, FaultyStore, WorkerDied, at_call
 from flowcore.testing.invariants import WatchedStore
 from tests.builders import NOW, a_run
 
@@ -250,6 +256,7 @@ def test_row_timer_of_an_old_epoch_is_dropped_and_counted(caplog: pytest.LogCapt
     with caplog.at_level(logging.INFO, logger="flowcore.engine"):
         app.deliver("r", twice=True)
     assert (["a hint is stale and dropped"] * 2, "suspended") == (caplog.messages, run.result().status)
+    assert 2 == app.engine.hints.stale.take()
     assert before.waits == run.result().waits
 
 
@@ -304,6 +311,29 @@ def test_row_reminder_leaves_the_epoch_alone() -> None:
     assert [0, 1, 2] == [wait.reminder for wait in TOLD]
     assert [] == run.receipts()
     assert "applied" == run.resume(YES, wait=TOLD[0].id).receipt.verdict
+
+
+@pytest.mark.parametrize("fault", [Fault.DIES_BEFORE, Fault.DIES_AFTER, Fault.REPLY_LOST])
+def test_row_reminder_is_sent_whatever_dies_and_then_the_next_one(fault: Fault) -> None:
+    """It is owed until it was sent, and not forgotten with its worker; the one after it comes at its own time."""
+    terms: dict[str, Any] = {"notify": tell, "remind": [HOUR, 3 * HOUR]}
+    calls: list[Call] = []
+    app = local(store=FaultyStore(MemoryStore(), lambda call: calls.append(call) if call.verb in WRITES else None))
+    asked(app, **terms)
+    before = len(calls)
+    app.advance(hours=1)
+    assert len(calls) > before
+    for number in range(before + 1, len(calls) + 1):
+        TOLD.clear()
+        app = local(store=FaultyStore(MemoryStore(), at_call(number, fault)))
+        run = asked(app, **terms)
+        wait = TOLD[0].id
+        for reminder in (1, 2):
+            for _ in range(4):
+                with suppress(WorkerDied, OutsideError):
+                    app.advance(minutes=30)
+            assert list(range(reminder + 1)) == sorted({wait.reminder for wait in TOLD}), f"at write {number}"
+        assert "applied" == run.resume(YES, wait=wait).receipt.verdict
 
 
 def test_row_one_approval_of_several_is_counted() -> None:
@@ -1040,3 +1070,70 @@ def test_receipts_go_with_their_run() -> None:
     asked(app)
     app.store.note(RUN, born, "r001", "late", Receipt(verdict="stale", wait="", at=born))
     assert [] == run.receipts()
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+HERE = "tests/unit/test_arrivals.py"
+ARRIVALS = {
+    "an answer that fits, to an open suspension": "test_row_resume_with_valid_data_is_applied",
+    "the same idempotency key again": "test_row_same_idempotency_key_again_is_the_first_receipt",
+    "an answer to what somebody else has answered": "test_row_another_caller_is_stale_with_the_winner",
+    "data that does not fit": "test_row_data_that_does_not_fit_is_rejected_with_its_fields",
+    "data that does not fit, from a queue": (
+        "tests/unit/test_intake.py::test_answer_that_fits_nothing_is_acknowledged_with_a_receipt"
+    ),
+    "an event before anybody waits": "test_row_event_before_its_wait_is_buffered_and_taken",
+    "an answer before its step asks": "test_row_answer_before_its_step_asks_is_buffered_and_taken",
+    "several events before anybody waits: the oldest is taken": (
+        "tests/unit/test_mailbox.py::test_event_that_came_too_early_is_taken"
+    ),
+    "an event that meets its wait half way": (
+        "tests/unit/test_mailbox.py::test_event_and_wait_that_meet_half_way_find_each_other"
+    ),
+    "an event for a run that is not started": "test_row_event_for_a_run_that_is_not_started_is_buffered",
+    "an event that starts its run": "tests/unit/test_start_if_absent.py::test_event_starts_the_run_that_is_absent",
+    "an event that starts its run, in one transaction": (
+        "tests/unit/test_start_if_absent.py::test_event_and_its_run_are_written_together_or_not_at_all"
+    ),
+    "a timer of what is settled": "test_row_timer_of_an_old_epoch_is_dropped_and_counted",
+    "a timer of what is settled, counted": (
+        "tests/e2e/test_handlers.py::test_worker_tells_how_late_hints_come_and_which_are_stale"
+    ),
+    "a timer at the deadline": "test_row_timer_at_the_deadline_settles",
+    "a timer and an answer at once": "test_row_timer_and_answer_race_with_one_winner",
+    "a reminder": "test_row_reminder_leaves_the_epoch_alone",
+    "a reminder whose worker dies, and the next one": "test_row_reminder_is_sent_whatever_dies_and_then_the_next_one",
+    "one approval of several": "test_row_one_approval_of_several_is_counted",
+    "a deadline before the quorum": "test_row_quorum_that_is_short_at_the_deadline_starts_the_step_again",
+    "a cancel, and an answer after it": "test_row_cancel_makes_later_answers_stale",
+    "an answer to a paused run": "test_row_answer_to_a_paused_run_is_stored_and_applied_at_unpause",
+    "an old link after time travel": "test_row_time_travel_makes_old_links_stale",
+    "an answer to the run that was forked": "test_row_fork_has_waits_of_its_own",
+    "a hint at a run that has ended": "test_row_late_copy_of_a_hint_at_an_ended_run_is_dropped",
+    "a death between an answer and its wake": "test_row_crash_between_answer_and_wake_is_swept",
+    "a hint that is late, with how late": (
+        "tests/e2e/test_handlers.py::test_worker_tells_how_late_hints_come_and_which_are_stale"
+    ),
+    "a run that nobody has come for": (
+        "tests/e2e/test_handlers.py::test_sweeper_tells_how_many_runs_nobody_has_come_for"
+    ),
+}
+"""What may come, and the test that shows what it does."""
+
+
+@pytest.mark.parametrize("arrival", ARRIVALS)
+def test_each_arrival_has_a_test(arrival: str) -> None:
+    """Of that name, in that file."""
+    path, _, name = ARRIVALS[arrival].rpartition("::")
+    assert name in _tests_of(path or HERE)
+
+
+def test_each_row_is_an_arrival() -> None:
+    """No test of a row is left out of the table."""
+    assert {name for name in _tests_of(HERE) if name.startswith("test_row_")} <= set(ARRIVALS.values())
+
+
+def _tests_of(path: str) -> set[str]:
+    source = ast.parse((Path(__file__).resolve().parents[2] / path).read_text("utf-8"))
+    return {node.name for node in ast.walk(source) if isinstance(node, ast.FunctionDef)}
