@@ -737,6 +737,17 @@ def test_a_worker_that_has_lost_a_child_looks_at_its_head_alone() -> None:
     assert ["thaws", "peek", "peek"] == calls
 
 
+@pytest.mark.parametrize("count", [20, 40])
+def test_a_script_drives_only_children_that_were_begun(count: int) -> None:
+    """One item at a time: those behind it have no child yet, and nobody asks for them."""
+    claims: list[str] = []
+    store = FaultyStore(MemoryStore(), lambda call: claims.append(call.verb) if call.verb == "claim" else None)
+    flow = fanned(concurrency=1)
+    app = LocalApp(App(flow), store=store)
+    assert "success" == app.workflow(flow).create_run("r").start(list(range(count))).status
+    assert 3 * count >= len(claims)
+
+
 def test_concurrency_may_be_computed() -> None:
     """And is resolved once."""
 
@@ -1135,6 +1146,38 @@ def test_a_child_of_a_new_life_that_was_canceled_by_hand_tells_its_run(verb: str
     app.run_until_idle()
     result = run.result()
     assert ("failed", "ItemCanceled") == (result.status, result.error and result.error.type)
+
+
+def test_items_of_a_new_life_have_their_run_looked_at_only_for_something() -> None:
+    """Where the last item was done before, it never has a child; all are begun when the last that was left has one."""
+    failing, calls = set(range(9)), list[Call]()
+
+    @step
+    def shaky(number: int, ctx: StepContext[int, int]) -> int:
+        if number == 8 and ctx.resume_data is None:
+            ctx.suspend(number)  # the others are decided, and the last begun, before it fails
+        if number in failing:
+            raise ValueError("down")
+        return number
+
+    clock, flow = VirtualClock(), fanned(shaky, concurrency=9, tolerated_failures=8, shard=1)
+    app = LocalApp(App(flow), clock=clock, store=FaultyStore(MemoryStore(), calls.append), queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start(list(range(10)))
+    app.run_until_idle()
+    run.resume(1)
+    app.run_until_idle()
+    failing.clear()
+    assert "failed" == run.result().status
+    life = app.store.peek(RunRef("default", run.redrive().run_id))
+    assert life is not None
+    app.deliver("r")
+    calls.clear()
+    app.deliver(child_id("r", life.incarnation, StepKey("fan"), 0))
+    assert "join" in [call.verb for call in calls]
+    assert ("peek", RunRef("default", "r")) not in [(call.verb, call.run) for call in calls]
+    app.run_until_idle()
+    assert list(range(10)) == run.result().output
 
 
 def test_no_more_items_of_a_new_life_are_open_than_allowed() -> None:
