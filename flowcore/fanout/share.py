@@ -195,7 +195,7 @@ def _calls_for_a_look(engine: Engine, graph: Graph, snapshot: Snapshot, part: Pa
             return True
     if (start.count or 1) >= join.total:
         return False
-    lasts = first_items(fan_of([join]))[-1:]
+    lasts = [*first_items(fan_of([join]))[-1:]]
     if head.incarnation > 1:  # items that were done in a former life have no child
         lasts = list(unfinished(fan_of(engine.store.joins(run, head.incarnation, part.key))))[-1:]
     last_children = (child_id(run.id, head.incarnation, part.key, first) for first in lasts)
