@@ -16,12 +16,24 @@ from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import heads
 from flowcore.core.admit import Meant, Refused, Repeated, Resume, Verdict, admit, receipt_of, settles
 from flowcore.core.evolve import Answered, Changes, Counted, Received, evolve
-from flowcore.errors import ConflictError, InvalidPayload, RequestError, RunNotFound, VersionMismatch
+from flowcore.errors import CapacityError, ConflictError, InvalidPayload, RequestError, RunNotFound, VersionMismatch
 from flowcore.fanout.children import child_at
 from flowcore.fanout.whole import Which
 from flowcore.keys import RunRef, StepKey, dotted
 from flowcore.mailbox import EventGone, listeners_of
-from flowcore.model import Answer, Json, Receipt, RunStatus, Sent, Snapshot, StepRecord, Trace, wait_id, wait_place
+from flowcore.model import (
+    Answer,
+    Head,
+    Json,
+    Receipt,
+    RunStatus,
+    Sent,
+    Snapshot,
+    StepRecord,
+    Trace,
+    wait_id,
+    wait_place,
+)
 from flowcore.options import answer_shape
 from flowcore.parcels import replace
 from flowcore.ports import EventTaken, Written
@@ -135,7 +147,18 @@ def _judged_once(engine: Engine, run: RunRef, resume: Resume) -> tuple[Graph, Sn
         which: Which = "few" if resume.idempotency_key is None else "all"
         graph, snapshot = engine.loaded(run, everything=True, which=which)
         verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
+    if isinstance(verdict, Meant) and (told := _told_before(engine, snapshot.head, resume)) is not None:
+        verdict = Repeated(told)
     return graph, snapshot, verdict
+
+
+def _told_before(engine: Engine, head: Head, resume: Resume) -> Receipt | None:
+    """What a copy of a second vote was told: no record knows that vote, and the step may have asked again since."""
+    if not _needs_all(resume) or resume.by is None:
+        return None
+    notes = engine.store.notes(head.run, head.created_at)
+    told = (note for note in notes if (note.verdict, note.idempotency_key) == ("duplicate", resume.idempotency_key))
+    return next(told, None)
 
 
 def _needs_all(resume: Resume) -> bool:
@@ -340,7 +363,8 @@ def _taken_in(
     Children of a run that stands still do not go on before it does. Of the run no child is read: whoever shows it does
     that, once. Raises: _JudgeAgain.
     """
-    run, receipt, refused = around.head.run, None, None
+    run, receipt = around.head.run, None
+    refused: RequestError | CapacityError | None = None
     here = here and around.root.status not in (RunStatus.PAUSED, RunStatus.BLOCKED)
     for child, one in children:
         resume = one if receipt is None else replace(one, among=())  # which the first keeps
@@ -349,7 +373,7 @@ def _taken_in(
         except RunNotFound as error:
             if receipt is None:
                 raise _JudgeAgain from error
-        except RequestError as error:
+        except (RequestError, CapacityError) as error:
             refused = refused or error
         else:
             if (

@@ -22,6 +22,7 @@ from flowcore.core.early import Early, early_of, judged, of_snapshot
 from flowcore.core.receipts import refused, repeated
 from flowcore.errors import (
     AlreadyResumed,
+    CapacityError,
     ConflictError,
     DefinitionChanged,
     NotSuspended,
@@ -115,7 +116,7 @@ def arrive(
         receipt = keep(engine, run, data, resume, keep_for, here=here, deadline=deadline)[1]
     except (RunNotFound, DefinitionChanged, WorkflowNotFound):
         raise
-    except RequestError as error:
+    except (RequestError, CapacityError) as error:
         head = engine.peek(run)
         receipt = refused(resume, error, receipts.time_of(engine, head))
         receipts.keep(engine, head, receipt, resume.digest)
@@ -142,7 +143,7 @@ def look_back(engine: Engine, snapshot: Snapshot) -> bool:
         resume = replace(early.resume, step=None, wait=wait, idempotency_key=early.name)
         try:
             _, told = take(engine, snapshot.head.run, early.data, resume, here=False)
-        except RequestError as error:
+        except (RequestError, CapacityError) as error:
             _LOGGER.warning("an answer that was kept cannot be taken", extra={"wait": wait, "code": error.code})
             receipts.refuse(engine, snapshot.head.run, resume, error)
             continue

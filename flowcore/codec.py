@@ -141,6 +141,9 @@ class Shape(Generic[T]):
             raise InvalidPayload(subject, [{"path": "", "message": _TOO_DEEP, "type": "not-json"}]) from None
         except NotJsonError as error:
             raise InvalidPayload(subject, [{"path": "", "message": str(error), "type": "not-json"}]) from None
+        except Exception as error:  # a validator of the author's, which what a stranger sends must not break
+            told = f"cannot be read: its type raised {type(error).__name__}"
+            raise InvalidPayload(subject, [{"path": "", "message": told, "type": "unreadable"}]) from error
 
     def normal(self, value: Json) -> Json:
         """Plain JSON as the type would write it, defaults filled in. Raises: pydantic.ValidationError, NotJsonError."""

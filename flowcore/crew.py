@@ -109,7 +109,7 @@ class Crew(Generic[K, V]):
         What has been given up never comes.
         """
         try:
-            came = self._came.get(timeout=timeout_s)
+            came = self._came.get(timeout=None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
         except queue.Empty:
             return None
         if came is None or came.key in self._given_up:

@@ -26,6 +26,7 @@ from flowcore.core.rename import as_met
 from flowcore.crew import Crew, EventLoop
 from flowcore.errors import (
     BlobLost,
+    CapacityError,
     ConflictError,
     DefinitionChanged,
     OutsideError,
@@ -176,8 +177,8 @@ class Engine:
         Args:
             taken: the event that ``data`` came with, and its taker; both are written, or neither.
             keep_for: where the step waits for nobody yet, keep the answer for so long.
-        Raises: RunNotFound, InvalidPayload, and what ``admit`` refuses with; the run is untouched then, and a receipt
-            is kept that says so. EventGone when the event has settled another wait.
+        Raises: RunNotFound, InvalidPayload, CapacityError, and what ``admit`` refuses with; the run is untouched then,
+            and a receipt is kept that says so. EventGone when the event has settled another wait.
         """
         try:
             if keep_for is None:
@@ -186,7 +187,7 @@ class Engine:
                 )
             else:
                 snapshot, receipt = keep(self, run, data, resume, keep_for, here=here, deadline=deadline)
-        except RequestError as error:
+        except (RequestError, CapacityError) as error:
             if taken is None:
                 receipts.refuse(self, run, resume, error)
             raise

@@ -15,7 +15,7 @@ from flowcore.buses import take
 from flowcore.codec import Shape, digest
 from flowcore.core.admit import Resume
 from flowcore.delivery_log import Delivery
-from flowcore.errors import IdempotencyKeyReused, InvalidPayload
+from flowcore.errors import CapacityError, IdempotencyKeyReused, InvalidPayload
 from flowcore.keys import RunRef, is_run_id
 from flowcore.messages import BusMessage, EventMessage, ResumeMessage, opened
 from flowcore.model import EventReceipt, Json, Receipt
@@ -70,7 +70,7 @@ def _told(app: App, message: EventMessage) -> EventReceipt | None:
     id = message.id if is_run_id(message.id) else hashlib.sha256(message.id.encode()).hexdigest()[:40]
     try:
         return app.send_event(message.name, message.key, message.data, event_id=id)
-    except (IdempotencyKeyReused, InvalidPayload) as error:  # another try would be told the same
+    except (IdempotencyKeyReused, InvalidPayload, CapacityError) as error:  # another try would be told the same
         seen = {"event": message.name, "key": message.key, "event_id": id, "code": error.code}
         _LOGGER.warning("an event was refused", extra=seen)
         return None

@@ -8,7 +8,7 @@ the other. What settles a wait is the same transaction as any answer, with the e
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +19,7 @@ from flowcore.core.alternatives import each
 from flowcore.core.evolve import fold
 from flowcore.errors import (
     BlobLost,
+    CapacityError,
     ConflictError,
     DefinitionChanged,
     EventNotFound,
@@ -43,6 +44,7 @@ from flowcore.model import (
     StepRecord,
     Topic,
     wait_id,
+    wait_number,
     wait_place,
 )
 
@@ -68,7 +70,7 @@ def send(
     Args:
         first: of a run to be started together with the event, if nobody listens and there is none of its id.
         here: drive the run that was settled or started in this process; otherwise a worker is asked to.
-    Raises: IdempotencyKeyReused; InvalidPayload when the data fits none of the waits that are open.
+    Raises: IdempotencyKeyReused; InvalidPayload or CapacityError when the data fits none of the waits that are open.
     """
     tried: set[str] = set()
     began: str | None = None
@@ -105,9 +107,13 @@ def send(
     raise ConflictError(f"Event {sent.id!r} met others {_MOST_TRIES} times while it was being sent. Send it again.")
 
 
-def look_back(engine: Engine, snapshot: Snapshot) -> bool:
-    """Take what has come for the open waits of a run that this worker is about to park; whether anything has moved."""
-    return any(_taken_for(engine, snapshot, listener) for listener in _listening(snapshot))
+def look_back(engine: Engine, snapshot: Snapshot, at: Container[StepKey] | None = None) -> bool:
+    """Take what has come for the open waits of a run that this worker is about to park; whether anything has moved.
+
+    Args:
+        at: only for waits there.
+    """
+    return any(_taken_for(engine, snapshot, listener) for listener in _listening(snapshot, at))
 
 
 def stop_listening(store: Store, canceled: Head) -> None:
@@ -139,9 +145,10 @@ def listeners_of(head: Head, record: StepRecord) -> list[Listener]:
     ]
 
 
-def _listening(snapshot: Snapshot) -> Iterator[Listener]:
+def _listening(snapshot: Snapshot, at: Container[StepKey] | None) -> Iterator[Listener]:
     for record in open_waits(snapshot):
-        yield from listeners_of(snapshot.head, record)
+        if at is None or record.key in at:
+            yield from listeners_of(snapshot.head, record)
 
 
 def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:
@@ -153,8 +160,8 @@ def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:
             _settle(engine, listener, sent, run=snapshot.head.run, here=False)
         except EventGone:
             continue
-        except InvalidPayload as error:
-            seen = {"run_id": listener.run.id, "wait": listener.wait, "event_id": sent.id, "rows": len(error.errors)}
+        except (InvalidPayload, CapacityError) as error:
+            seen = {"run_id": listener.run.id, "wait": listener.wait, "event_id": sent.id, "code": error.code}
             _LOGGER.warning("an event that does not fit its wait is passed over", extra=seen)
             continue
         except RequestError:
@@ -174,12 +181,12 @@ def _offered(
     is_kept: bool,
     here: bool,
     deadline: datetime | None,
-) -> tuple[EventReceipt | None, InvalidPayload | None]:
+) -> tuple[EventReceipt | None, InvalidPayload | CapacityError | None]:
     """The receipt of the oldest wait that took the event; else why the oldest one that is open did not.
 
     Raises: EventGone.
     """
-    misfit: tuple[Listener, InvalidPayload] | None = None
+    misfit: tuple[Listener, InvalidPayload | CapacityError] | None = None
     for listener in listeners:
         place = f"{listener.run.id}#{listener.wait}"
         if place in tried:
@@ -188,7 +195,7 @@ def _offered(
             if _settles(engine, listener, sent, is_kept=is_kept, here=here, deadline=deadline):
                 run_id, wait = listener.run.id, listener.wait
                 return EventReceipt(event_id=sent.id, verdict="applied", run_id=run_id, wait=wait), None
-        except InvalidPayload as error:
+        except (InvalidPayload, CapacityError) as error:
             misfit = misfit or (listener, error)
         tried.add(place)
     if misfit is None:
@@ -216,7 +223,7 @@ def _settles(
     Where the code at hand does not fit the run, and the event is kept, a worker looks at the run: it takes the event,
     or says by what the run is blocked. Otherwise nobody would look again once the code is mended.
 
-    Raises: InvalidPayload, EventGone.
+    Raises: InvalidPayload, CapacityError where it is too large beside what stands there, EventGone.
     """
     try:
         _settle(engine, listener, sent, here=here, deadline=deadline)
@@ -275,10 +282,12 @@ def _holder(engine: Engine, listener: Listener) -> Snapshot:
 def _is_over(engine: Engine, listener: Listener) -> bool:
     """Whether the wait will never be open (again): only then may nobody listen for it any more.
 
-    A wait that has no record yet may be about to get one: its worker listens before it commits. So does who begins a
-    new life of the run, before its head tells of that, and in it before there are children. What is around the wait
-    must go on, though: the records inside what is over are not read, and a child whose run needs it no more has ended
-    or will. Another worker may have listened for the same wait at another instant: it is the same listener.
+    A wait that has no record yet may be about to get one: its worker listens before it commits. Until then there may
+    stand at its place what was before it: an earlier suspension and its answer, a try that failed, or that the step has
+    begun. So does who begins a new life of the run listen before its head tells of that, and in it before there are
+    children. What is around the wait must go on, though: the records inside what is over are not read, and a child
+    whose run needs it no more has ended or will. Another worker may have listened for the same wait at another instant:
+    it is the same listener.
     """
     key, incarnation = wait_place(listener.wait)
     try:
@@ -294,8 +303,9 @@ def _is_over(engine: Engine, listener: Listener) -> bool:
     if _is_closed(snapshot, key, incarnation):
         return True
     record = snapshot.records.get(key)
-    open_ = [] if record is None else listeners_of(snapshot.head, record)
-    return record is not None and not any((o.topic, o.wait) == (listener.topic, listener.wait) for o in open_)
+    if record is None or (not record.is_settled and record.gen < int(wait_number(listener.wait))):
+        return False
+    return not any((o.topic, o.wait) == (listener.topic, listener.wait) for o in listeners_of(snapshot.head, record))
 
 
 def _is_closed(snapshot: Snapshot, key: StepKey, incarnation: int) -> bool:

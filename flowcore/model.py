@@ -185,8 +185,9 @@ class Terms:
     """By reminder, growing: who may answer as well from its time on."""
 
     def rungs(self, began: datetime, now: datetime) -> tuple[int, datetime | None]:
-        """How many reminders are due by ``now``, and when the next one is."""
-        instants = [began + pause for pause in self.remind]
+        """How many reminders are due by ``now``, and when the next one is; none ever is beyond the year 9999."""
+        left = datetime.max.replace(tzinfo=began.tzinfo) - began
+        instants = [began + pause for pause in self.remind if pause <= left]
         due = sum(instant <= now for instant in instants)
         return due, instants[due] if due < len(instants) else None
 
@@ -374,7 +375,7 @@ class Head:
     attempts: int = 0
     """Claims in a row without a clean release."""
     hops: int = 0
-    """Times the run was handed on because a worker ran out of time."""
+    """Times in a row the run was handed on because a worker ran out of time, since something was last done in it."""
     output: Json = None
     failure: StepFailure | None = None
     blocked: str | None = None
@@ -383,6 +384,7 @@ class Head:
     """Who started the run, as its caller said; kept for life."""
     canceled_by: str | None = None
     state: Mapping[str, Json] = field(default_factory=dict)
+    """As the run was started with; kept for life, as is the next. What steps change is in their records."""
     request_context: Mapping[str, Json] = field(default_factory=dict)
     trace: Trace = NO_TRACE
     """As the run was started with; kept for life. Its tags are what listings filter by."""

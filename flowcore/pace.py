@@ -29,4 +29,5 @@ class Pace:
     most_turns: int | None = None
     """Hand the run on after this many turns of decide and perform; 1 gives each step a process image of its own."""
     most_hops: int = 10_000
-    """Times in a row a run may be handed on before it is held to go in circles."""
+    """Times in a row a run may be handed on, with nothing done in between, before it is held to go in circles; then it
+    fails with ``TooManyHops``."""

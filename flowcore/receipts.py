@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from flowcore.core.admit import Resume
 from flowcore.core.receipts import in_order, of_record, of_run, refused, repeated, slot_of, slots_for
-from flowcore.errors import FlowcoreError, RequestError, RunNotFound
+from flowcore.errors import CapacityError, FlowcoreError, RequestError, RunNotFound
 from flowcore.keys import RunRef
 from flowcore.model import Head, Receipt, StepRecord
 from flowcore.parcels import replace
@@ -31,7 +31,7 @@ def of(engine: Engine, run: RunRef) -> list[Receipt]:
     return in_order([*engine.store.notes(run, snapshot.head.created_at), *of_run(snapshot)])
 
 
-def refuse(engine: Engine, run: RunRef, resume: Resume, error: RequestError) -> None:
+def refuse(engine: Engine, run: RunRef, resume: Resume, error: RequestError | CapacityError) -> None:
     """Keep the receipt of an answer that was not taken, if that can be done; its sender is told the error anyway."""
     if isinstance(error, RunNotFound):
         return

@@ -78,10 +78,8 @@ def accepted_answer(shape: Shape[Any], subject: str, data: Json) -> Json:
     except InvalidPayload:
         if not migrations_of(shape):
             raise
-        try:
+        with suppress(Exception):  # the author's code on the way as well; told is why today's form does not fit
             return renewed(shape, ANYTHING.accept(subject, data))
-        except NoWay:
-            pass
         raise
 
 

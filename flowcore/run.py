@@ -252,9 +252,11 @@ class Run(Generic[In, Out]):
     ) -> list[dict[str, Any]]:
         """What starts the run, as entries for a ``TransactWriteItems`` of your own; arguments as for ``start``.
 
-        The input is checked here and nothing is written: the run begins with your transaction, or not at all. A
-        condition of ours that fails there means that there is such a run already. Call ``app.hint(run_id)`` afterwards;
-        otherwise the sweeper finds the run within a minute or so. ``on_start`` is called here.
+        The input is checked here and nothing is written to the table: the run begins with your transaction, or not at
+        all. What is too large for an item is put into the blob store here; should the transaction fail, it lies there
+        until a run of this id is deleted. A condition of ours that fails there means that there is such a run already.
+        Call ``app.hint(run_id)`` afterwards; otherwise the sweeper finds the run within a minute or so. ``on_start`` is
+        called here.
 
         Raises: InvalidPayload, PayloadTooLarge; NeedsDynamoDB where the store is another one.
         """

@@ -88,6 +88,9 @@ class Runner:
     ids: Ids
     await_: Callable[[Any], Any] = field(repr=False)
     """Waits for an awaitable that a plain function returned."""
+    run_time: Callable[[], datetime] = field(repr=False)
+    """The run's own time, by which it is judged whether a pause is over: what begins now ends no earlier than it says,
+    though this machine's clock be behind that of another which has driven the run before."""
 
     def perform(self, action: Action, view: View) -> StepEvent:
         """Do ``action`` in this thread and say what happened."""
@@ -221,7 +224,7 @@ class Runner:
             label=_label(node, signal.label),
             terms=agreed(node, signal, started_by),
             alternatives=alternatives_of(node, signal, started_by),
-            until=None if signal.timeout is None else _deadline(node, signal.timeout, self.clock.now()),
+            until=None if signal.timeout is None else _deadline(node, signal.timeout, self.run_time()),
             started_at=started,
             changes=changes_of(context),
             effects=context.effects,
@@ -242,7 +245,7 @@ class Runner:
         if not is_retried(node.retry, attempt, error):
             _logged(failure, view, place.key, attempt=attempt, error=error)
             return Failed(key=place.key, failure=failure, started_at=started, attempt=attempt)
-        until = _later(self.clock.now(), pause(node.retry.backoff, attempt, self.ids.draw()))
+        until = _later(self.run_time(), pause(node.retry.backoff, attempt, self.ids.draw()))
         return FailedOnce(key=place.key, failure=failure, started_at=started, attempt=attempt, until=until)
 
     # -- everything else --------------------------------------------------------------------------------------------
@@ -262,12 +265,12 @@ class Runner:
                 pause_ = node.pause
                 if isinstance(pause_, Function):
                     pause_ = await self._ask(pause_, node.takes, action, view, call)
-                return FellAsleep(key=place.key, until=_wake(node, pause_, self.clock.now()), started_at=started)
+                return FellAsleep(key=place.key, until=_wake(node, pause_, self.run_time()), started_at=started)
             case EventNode() as node:
                 key = node.key
                 if isinstance(key, Function):
                     key = await self._ask(key, node.takes, action, view, call)
-                return _listening(place, node, key, started, self.clock.now())
+                return _listening(place, node, key, started, self.run_time())
             case _:
                 raise InvariantError(f"{place.key!r} is nothing to evaluate")
 

@@ -16,12 +16,25 @@ from flowcore.arrivals import look_back as look_early
 from flowcore.authoring.graph import Graph
 from flowcore.beats import Beats
 from flowcore.core import heads
-from flowcore.core.actions import Action, Broken, Decision, Done, Ended, Finish, Gather, Leave, Park, Run, RunStep
+from flowcore.core.actions import (
+    Action,
+    Broken,
+    Decision,
+    Done,
+    Ended,
+    Finish,
+    Gather,
+    Leave,
+    Park,
+    Run,
+    RunStep,
+    TimeOut,
+)
 from flowcore.core.admit import open_waits
 from flowcore.core.compat import overtaken
-from flowcore.core.decide import decide
+from flowcore.core.decide import MOST_CLAIMS, decide
 from flowcore.core.evolve import Skipped, evolve
-from flowcore.errors import BlobLost, InvalidPayload, PayloadTooLarge
+from flowcore.errors import BlobLost, InvalidPayload, InvariantError, PayloadTooLarge
 from flowcore.fanout.children import close, closing_fans
 from flowcore.fanout.gather import gather, patience
 from flowcore.fanout.share import unpark
@@ -68,7 +81,9 @@ class Session:
         self.per_step = per_step
         self.is_fresh = is_fresh
         self.is_stepped = False
-        runner = Runner(engine.clock, engine.ids, engine.loop.wait_for)
+        self.began_at = snapshot.last_seq
+        """The order of the newest record that was there already."""
+        runner = Runner(engine.clock, engine.ids, engine.loop.wait_for, lambda: engine.time_of(self.ledger.snapshot))
         tracer = engine.tracer
         self.stretch = None if tracer is None else Stretch(tracer, _traced(snapshot), engine.clock.now())
         self.notices = Notices(engine, graph, runner)
@@ -97,6 +112,10 @@ class Session:
             if isinstance(unanswered.error, BlobLost):
                 return self._without(unanswered.error)
             raise unanswered.error from None
+        except InvariantError as error:
+            if self.ledger.snapshot.head.attempts <= MOST_CLAIMS:  # what it was may be over when the next worker looks
+                raise
+            self.ledger.snapshot = self.engine.blocked(self.ledger.snapshot, str(error))
         finally:
             self.underway.dismiss()
         self._tell_of_stretch(self.ledger.snapshot.head.public_status)
@@ -148,8 +167,7 @@ class Session:
         ledger = self.ledger
         ledger.catch_up()
         decision = self._decided()
-        if self._has_question_for_others(decision):
-            ledger.flush()
+        if self._has_seen_to_questions(decision):
             return False
         match decision:
             case Run(actions, _) if self._is_blocked(actions):
@@ -161,7 +179,7 @@ class Session:
             case Run(actions, retry):
                 return self._go_on(actions, retry)
             case Park() | Finish() if self.underway:
-                self.underway.collect(None)
+                self.underway.collect(self.notices.look_at)
                 return False
             case Park() if self.lacks_children:
                 return self._hand_on()
@@ -188,11 +206,30 @@ class Session:
         if self._leaves_questions(decision) and (moved := self._moved()) is not None:
             ledger.take_up(moved)
             decision = decide(self.graph, ledger.snapshot, ledger.now(), ledger.passed)
+        while self._has_come_in_time(decision):
+            decision = decide(self.graph, ledger.snapshot, ledger.now(), ledger.passed)
         if old := self._long_gathered(decision):
             fans = {key: fan for key, fan in ledger.snapshot.fans.items() if key not in old}
             ledger.snapshot = replace(ledger.snapshot, fans=fans)
             decision = decide(self.graph, ledger.snapshot, ledger.now(), ledger.passed)
         return decision
+
+    def _has_seen_to_questions(self, decision: Decision) -> bool:
+        """Whether questions were stored, or are answered by what has come, so that it has to be decided again.
+
+        Whoever must answer is told and reminded in time also while other work goes on.
+        """
+        ledger = self.ledger
+        if self._has_question_for_others(decision):
+            ledger.flush()
+            return True
+        due = self.notices.due(ledger.snapshot) if self.underway or isinstance(decision, Run) else []
+        if due and look_back(self.engine, ledger.snapshot, {one.key for one in due}):
+            ledger.take_up(self.engine.store.peek(ledger.snapshot.head.run))
+            return True
+        for one in due:
+            self.notices.see_to(ledger.snapshot, one)
+        return False
 
     def _has_question_for_others(self, decision: Decision) -> bool:
         """Whether a question is kept back that is to be stored before the run is given back.
@@ -216,12 +253,13 @@ class Session:
         fresh = [action for action in actions if action.place.key not in self.underway]
         fresh = [action for action in fresh if action.place.key not in self.underway.outdated]
         fitting = [action for action in fresh if self._has_time_for(action)]
+        look_at = self.notices.look_at
         if not fresh or fitting:
-            self.underway.perform(fitting, retry)
+            self.underway.perform(fitting, look_at if retry is None else min(retry, look_at or retry))
             return False
         if not self.underway:
             return self._hand_on()
-        self.underway.collect(None)
+        self.underway.collect(look_at)
         return False
 
     def _step_once(self, actions: tuple[Action, ...]) -> bool:
@@ -243,7 +281,7 @@ class Session:
             return False
         for action in gathers:
             ledger.look_up()
-            gathered = gather(self.engine, ledger.snapshot, action, is_late=self._is_late)
+            gathered = gather(self.engine, ledger.snapshot, action, is_late=self._must_stop)
             ledger.snapshot = gathered.snapshot
             self.children += gathered.children
             self.lacks_children = self.lacks_children or not gathered.is_complete
@@ -252,7 +290,7 @@ class Session:
         self.gathered |= dict.fromkeys((action.place.key for action in gathers), ledger.snapshot.records)
         return False
 
-    def _is_late(self) -> bool:
+    def _must_stop(self) -> bool:
         """Whether there is no time left to begin children. Raises: Fenced when the run is over, or somebody else's."""
         self.ledger.look_up()
         return self._is_out_of_time()
@@ -277,6 +315,23 @@ class Session:
             return hold.standing
         head = self.engine.store.peek(hold.standing.run)
         return None if head is not None and head.version == hold.standing.version else head
+
+    def _has_come_in_time(self, decision: Decision) -> bool:
+        """Whether something has come for a wait that is to lapse now; then it is taken, and the run read again.
+
+        Nobody may have looked since: other work went on beside the wait, the code did not fit, or the sender has died.
+        """
+        lapsing = [one for one in decision.actions if isinstance(one, TimeOut)] if isinstance(decision, Run) else []
+        at = {action.place.key for action in lapsing} - {*self.underway.tries, *self.underway.outdated}
+        if not at or self.ledger.kept_back.has_question:  # which is stored first
+            return False
+        ledger, moved = self.ledger, self._moved() if self.underway.turns else None
+        if moved is None:
+            if not (look_back(self.engine, ledger.snapshot, at) or look_early(self.engine, ledger.snapshot)):
+                return False
+            moved = self.engine.store.peek(ledger.snapshot.head.run)
+        ledger.take_up(moved)
+        return True
 
     def _long_gathered(self, decision: Decision) -> set[StepKey]:
         """The distributed foreaches that would end though an item of theirs, when last looked at, waited for an answer.
@@ -334,12 +389,15 @@ class Session:
 
     def _hand_on(self) -> bool:
         ledger, head = self.ledger, self.ledger.snapshot.head
-        if head.hops >= self.engine.pace.most_hops:
-            message = f"the run was handed on {head.hops} times in a row without parking; it seems to go in circles"
+        has_moved = ledger.snapshot.last_seq > self.began_at
+        if head.hops >= self.engine.pace.most_hops and not has_moved:
+            message = (
+                f"the run was handed on {head.hops} times in a row and nothing was done; it seems to go in circles"
+            )
             failure = StepFailure(type="TooManyHops", message=message)
             ledger.fail(failure)
             return True
-        return ledger.release(heads.handed_on(head, ledger.now()))
+        return ledger.release(heads.handed_on(head, ledger.now(), has_moved=has_moved))
 
     # -- the time that is left ----------------------------------------------------------------------------------------
 
@@ -369,7 +427,8 @@ class Session:
         return self.deadline is not None and self.ledger.remaining() < self.engine.pace.margin
 
     def _is_near(self, instant: datetime) -> bool:
-        return instant - self.ledger.now() <= self.engine.pace.short_retry and not self._is_out_of_time()
+        """Whether it is waited for here. By this machine's clock: the run's may be far ahead of it, and stand still."""
+        return instant - self.engine.clock.now() <= self.engine.pace.short_retry and not self._is_out_of_time()
 
 
 def _broken_leaves(decision: Run) -> list[StepKey]:

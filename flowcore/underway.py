@@ -137,7 +137,7 @@ class Underway:
         now = self._clock.now()
         pauses = [try_.may_end_late_at() - now for try_ in self._timed]
         if until is not None:
-            pauses.append(until - self._ledger.now())
+            pauses.append(until - now)
         came = self.crew.next(max(0.0, min(pauses).total_seconds()) if pauses else None)
         if came is not None:
             self._came_back(*came)

@@ -1,9 +1,16 @@
-"""What every test may rely on: no test can reach a real AWS account, whatever the machine is logged in to."""
+"""What every test may rely on: no test can reach a real AWS account, whatever the machine is logged in to.
+
+And what every test is held to: the runs of each ``LocalApp`` are audited when the test is over.
+"""
 
 import gc
 import os
 
 from hypothesis import HealthCheck, settings
+
+from flowcore.testing.pytest_plugin import audited_runs
+
+__all__ = ["audited_runs"]
 
 # How long a machine takes says nothing about the code: a busy one must not fail a test.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

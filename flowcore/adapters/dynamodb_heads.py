@@ -58,11 +58,14 @@ _TAG_END = "\n"
 """Stands around each tag; no tag holds a control character."""
 _HEAD_ROOM = 1024
 """Bytes of a head kept free for what a claim or a cancel adds, so that a stored head can always be claimed."""
-_FIXED = frozenset({"pk", "sk", "wf", "in", "inh", "ca", "rs", "sb", "tr", "tg", "tm", "lsh", "lsk", "po"})
-"""What no update ever writes again: a run keeps its name, input, trace, tags, place in listings and what it is of."""
+_FIXED = frozenset(
+    {"pk", "sk", "wf", "in", "sta", "ctx", "inh", "ca", "rs", "sb", "tr", "tg", "tm", "lsh", "lsk", "po"}
+)
+"""What no update ever writes again: a run keeps its name, trace, tags, place in listings, what it is of, and the input,
+state and request context that it began with."""
 _REMOVABLE = frozenset(
     {
-        *("own", "lx", "inc", "ik", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "sta", "ctx", "ob"),
+        *("own", "lx", "inc", "ik", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "ob"),
         *("tc", "sw", "dl", "xp", "cb"),
     },
 )

@@ -344,8 +344,8 @@ class RoomyStore:
         return lazily(value, far, partial(self._fetched, run, key, fields))
 
     def _rewritten(self, head: Head) -> Head:
-        """A head for an update, which never touches the input: so that is not put again."""
-        return self._packed(replace(head, input=None), head.run, None, _OF_HEAD)
+        """A head for an update, which never touches what the run began with: so that is not put again."""
+        return self._packed(replace(head, input=None, state={}, request_context={}), head.run, None, _OF_HEAD)
 
     def _own(self, run: RunRef, key: StepKey | None, field: _Field, parcel: Parcel) -> Parcel:
         """A parcel of this very run; what a fork has from the run it began as is copied, as that may be deleted."""

@@ -21,10 +21,12 @@ from flowcore.authoring.graph import (
     ParallelNode,
     SleepNode,
     StepNode,
+    entries,
 )
 from flowcore.core.fan import shard_of
-from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, scope_of, turn_of
+from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, is_once, is_pass, scope_of, turn_of
 from flowcore.model import Outcome, Snapshot, StepRecord
+from flowcore.parcels import nearby
 
 
 def conflict(graph: Graph, snapshot: Snapshot) -> str | None:
@@ -47,6 +49,11 @@ def conflict(graph: Graph, snapshot: Snapshot) -> str | None:
             )
         if not _fits(record, node):
             return f"{place!r} was of another kind when this run reached it; give the new entry another id"
+        if (branch := _unmet_branch(graph, snapshot, record, node)) is not None:
+            return (
+                f"{place!r} was no arm of {branch!r} when this run reached it, and that branch might not choose it; "
+                "give the arm another id"
+            )
         if (missing := _missing(graph, record)) is not None:
             return (
                 f"step {missing!r} was to run in the place of {place!r}, which no longer declares it; deploy a version "
@@ -66,21 +73,50 @@ def _missing(graph: Graph, record: StepRecord) -> str | None:
 
 
 def _fits(record: StepRecord, node: Node) -> bool:
+    """Whether ``node`` can go on from what ``record`` says, or take it as its outcome.
+
+    A loop or foreach shares its id with its body, but not its key: what a body leaves stands at that of a pass.
+    """
     if record.instead is not None and isinstance(node, EventNode):
         return True
+    inner = node.body if is_pass(record.key) and isinstance(node, (LoopNode, ForeachNode)) else node
     match record.outcome:
         case Outcome.SLP:
             return isinstance(node, SleepNode)
         case Outcome.SUSP if record.listens is not None:
             return isinstance(node, EventNode)
         case Outcome.SUSP | Outcome.RESU | Outcome.RETRY:
-            return isinstance(node, (StepNode, LoopNode, ForeachNode))
-        case Outcome.START if record.opens is None:
-            return isinstance(node, (StepNode, LoopNode, ForeachNode))
+            return isinstance(inner, StepNode)
+        case Outcome.START if record.count is None and isinstance(inner, NestedNode):
+            # In a turn of a loop it opens no scope of its own, as a step does. It makes no tries; a step counts from 0.
+            return record.opens is not None or record.attempt > 0
+        case Outcome.START if record.count is None and isinstance(inner, StepNode):
+            # One that runs at most once. Where it has tries behind it, another record was there before this one.
+            return record.opens is None and (record.attempt == 0 or record.gen > 0)
+        case Outcome.START if record.count is None:
+            return False
         case Outcome.START:
-            return isinstance(node, (NestedNode, LoopNode, ForeachNode))
+            is_foreach = record.opens is None or record.opens == Scope(record.key)
+            return isinstance(node, ForeachNode if is_foreach else LoopNode)
+        case Outcome.OK if isinstance(node, BranchNode):
+            return isinstance(nearby(record).output, list)  # the arms that were chosen
         case _:
             return not isinstance(node, ParallelNode)
+
+
+def _unmet_branch(graph: Graph, snapshot: Snapshot, record: StepRecord, node: Node) -> str | None:
+    """The branch that has this place as an arm, if the run has never come to it; None when all is well.
+
+    Which arms it chooses is not known, so what was done in one might be passed over, or the outcome be another one.
+    """
+    if is_pass(record.key):
+        return None
+    around = graph.called_at(graph.place_of(dotted(record.key)).rpartition(".")[0])
+    inner = around.graph if isinstance(around, NestedNode) else graph
+    for branch in entries(inner.nodes):
+        if isinstance(branch, BranchNode) and node in branch.nodes:
+            return None if inside(scope_of(record.key), branch.id) in snapshot.records else branch.id
+    return None
 
 
 def overtaken(graph: Graph, snapshot: Snapshot) -> Iterator[StepKey]:

@@ -34,7 +34,7 @@ def queued(head: Head, now: datetime) -> Head:
     """The run waits for a worker. One that is being driven stays so: its driver will see the new version."""
     if head.status in (RunStatus.RUNNING, RunStatus.PAUSED):
         return _moved(head, head.status, now, **_told_of_waits(head))
-    return _moved(head, RunStatus.QUEUED, now, wake=None, due=now + QUEUED_GRACE)
+    return _moved(head, RunStatus.QUEUED, now, wake=None, due=now + QUEUED_GRACE, blocked=None)
 
 
 def requeued(head: Head, now: datetime) -> Head:
@@ -54,6 +54,7 @@ def held(head: Head, now: datetime, *, owner: str, lease_until: datetime) -> Hea
         lease_until=lease_until,
         wake=None,
         due=lease_until + LEASE_GRACE,
+        blocked=None,
     )
 
 
@@ -93,8 +94,8 @@ def parked(
     )
 
 
-def handed_on(head: Head, now: datetime) -> Head:
-    """The worker ran out of time; another one goes on at once."""
+def handed_on(head: Head, now: datetime, *, has_moved: bool = False) -> Head:
+    """The worker ran out of time; another one goes on at once. ``has_moved``: something was done by this one."""
     return _moved(
         head,
         RunStatus.QUEUED,
@@ -102,7 +103,7 @@ def handed_on(head: Head, now: datetime) -> Head:
         owner=None,
         lease_until=None,
         attempts=0,
-        hops=head.hops + 1,
+        hops=1 if has_moved else head.hops + 1,
         wake=None,
         due=now + QUEUED_GRACE,
     )

@@ -16,7 +16,7 @@ from flowcore.core.admit import Resume, lapse_of, receipt_of
 from flowcore.core.alternatives import each
 from flowcore.core.early import is_taken, of_snapshot
 from flowcore.core.evolve import answers_of
-from flowcore.errors import AlreadyResumed, InvalidPayload, NotSuspended, RequestError, RunFinished
+from flowcore.errors import AlreadyResumed, CapacityError, InvalidPayload, NotSuspended, RequestError, RunFinished
 from flowcore.keys import dotted
 from flowcore.model import (
     Delegation,
@@ -108,9 +108,9 @@ def in_order(receipts: Iterable[Receipt]) -> list[Receipt]:
 # -- what they do not tell --------------------------------------------------------------------------------------------
 
 
-def refused(resume: Resume, error: RequestError, at: datetime) -> Receipt:
+def refused(resume: Resume, error: RequestError | CapacityError, at: datetime) -> Receipt:
     """The receipt of an answer that was not taken."""
-    wait = error.wait or resume.wait or ""
+    wait = (error.wait if isinstance(error, RequestError) else "") or resume.wait or ""
     late = isinstance(error, (AlreadyResumed, RunFinished)) or (isinstance(error, NotSuspended) and wait != "")
     return Receipt(
         verdict="stale" if late else "rejected",

@@ -19,6 +19,7 @@ from flowcore.authoring.graph import (
 )
 from flowcore.core.actions import Run
 from flowcore.core.admit import is_abandoned, open_waits
+from flowcore.core.compat import conflict
 from flowcore.core.decide import decide
 from flowcore.core.seats import Seat, seat_for
 from flowcore.keys import (
@@ -93,13 +94,18 @@ def steps(graph: Graph | None, snapshot: Snapshot) -> dict[str, StepResult]:
         if not is_once(record.key):
             turn = _turn(graph, record)
             found[dotted(record.key)] = _result(record, flow.get(record.key), snapshot, inside_of, turn)
-    if graph is not None and snapshot.head.status is RunStatus.RUNNING:
+    if graph is not None and snapshot.head.status is RunStatus.RUNNING and _is_understood(graph, snapshot):
         decision = decide(graph, snapshot, snapshot.head.updated_at)
         for action in decision.actions if isinstance(decision, Run) else ():
             found.setdefault(
                 dotted(action.place.key), StepResult(status="running", input=flow.get(action.place.key), attempts=1)
             )
     return found
+
+
+def _is_understood(graph: Graph, snapshot: Snapshot) -> bool:
+    """Whether the workflow at hand can say what comes next in a run that may be driven under an earlier one."""
+    return snapshot.head.definition == graph.fingerprint or conflict(graph, snapshot) is None
 
 
 def waits(snapshot: Snapshot) -> list[Wait[Json]]:

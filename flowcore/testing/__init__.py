@@ -11,12 +11,18 @@ from flowcore.testing.lag import LaggingStore
 from flowcore.testing.local import LocalApp
 from flowcore.testing.oracle import Told, tell
 from flowcore.testing.schedule import Strike
+from flowcore.testing.search import Answer, Cancel, Event, Trouble, search
+from flowcore.testing.space import Found
 
 __all__ = [
+    "Answer",
+    "Cancel",
     "Diverged",
+    "Event",
     "Exploration",
     "Fault",
     "FaultyStore",
+    "Found",
     "LaggingStore",
     "LocalApp",
     "LossyQueue",
@@ -26,10 +32,12 @@ __all__ = [
     "ShiftedClock",
     "Strike",
     "Told",
+    "Trouble",
     "Unruly",
     "VirtualClock",
     "WorkerDied",
     "explore",
     "sample",
+    "search",
     "tell",
 ]

@@ -386,7 +386,7 @@ class StoreContract(JoinContract):
         assert store.peek(RUN) == left
 
     def test_release_can_write_every_field_that_changes(self, store: Store) -> None:
-        """Wake, due, counters, definition, incarnation, state and failure can all be left behind."""
+        """Wake, due, counters, definition, incarnation and failure can all be left behind."""
         store.start(a_running_head())
         left = a_head(
             status=RunStatus.BLOCKED,
@@ -400,11 +400,20 @@ class StoreContract(JoinContract):
             hops=3,
             failure=StepFailure(type="E", message="m", properties={"a": 1}, cause=StepFailure(type="F", message="n")),
             blocked="why",
-            state={"a": [1]},
-            request_context={"b": 2},
         )
         assert store.release(left, epoch=1, version=1) == Written()
         assert store.peek(RUN) == left
+
+    def test_updates_leave_what_a_run_began_with(self, store: Store) -> None:
+        """Input, state and request context are written once; whoever writes the head need not have them at hand."""
+        begun = a_running_head(input={"n": 1}, state={"a": [1]}, request_context={"b": 2})
+        store.start(begun)
+        without = replace(begun, input=None, state={}, request_context={})
+        assert store.move(replace(without, version=2), version=1) == Written()
+        assert store.peek(RUN) == replace(begun, version=2)
+        left = replace(without, status=RunStatus.BLOCKED, version=3, owner=None, lease_until=None, due=None)
+        assert store.release(left, epoch=1, version=2) == Written()
+        assert store.peek(RUN) == replace(left, input={"n": 1}, state={"a": [1]}, request_context={"b": 2})
 
     @pytest.mark.parametrize(
         "standing",

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from inspect import getattr_static
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -21,7 +22,7 @@ from flowcore.engine import Engine
 from flowcore.keys import RunRef, StepKey, dotted, is_once
 from flowcore.model import Snapshot
 from flowcore.pace import Pace
-from flowcore.ports import Blobs, Ids, Store
+from flowcore.ports import Blobs, Ids, Queue, Scheduler, Store
 from flowcore.testing.clock import VirtualClock
 from flowcore.testing.crew import VirtualCrew
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied
@@ -34,7 +35,7 @@ _MS = timedelta(milliseconds=1)
 _schedulers: WeakKeyDictionary[Store, MemoryScheduler] = WeakKeyDictionary()
 """One per store: what one LocalApp has scheduled, every other one on that store fires at the right instant."""
 _watchers: WeakKeyDictionary[Store, ref[WatchedStore]] = WeakKeyDictionary()
-"""One per store, as long as a LocalApp on it lives."""
+"""One per store, as long as a LocalApp on it lives, or whatever wraps it there."""
 _called: ContextVar[list[WatchedStore] | None] = ContextVar("_called", default=None)
 """Every watcher, while somebody wants to audit them all."""
 
@@ -42,18 +43,22 @@ _called: ContextVar[list[WatchedStore] | None] = ContextVar("_called", default=N
 class LocalApp(App):
     """An App's workflows on memory and virtual time.
 
-    On a plain ``MemoryStore`` every write is held to the rules of ``flowcore.testing.invariants``: a broken one raises
-    ``Violation`` where it is broken.
+    On a ``MemoryStore`` every write is held to the rules of ``flowcore.testing.invariants``: a broken one raises
+    ``Violation`` where it is broken. A ``FaultyStore``, or whatever else keeps what it wraps in ``inner``, has a
+    watched one there from then on; with ``blobs`` what lies in these is not looked at. Other stores are not watched,
+    nor is a subclass of ``MemoryStore``: give one of those as ``WatchedStore(store)``.
 
     Args:
         app: whose workflows to serve; it is not changed.
         store: shared with another LocalApp, or wrapped to misbehave; a fresh ``MemoryStore`` when left out.
         clock: shared with another LocalApp; a fresh ``VirtualClock`` when left out.
-        queue: with one, ``start`` and ``resume`` only commit and hint, and ``run_until_idle`` or ``advance``
-            is that worker; without, runs are driven in the call.
-        scheduler: shared by all LocalApps on one store when left out.
+        queue: a ``MemoryQueue``, or what wraps one to misbehave. With one, ``start`` and ``resume`` only commit and
+            hint, and ``run_until_idle`` or ``advance`` is that worker; without, runs are driven in the call.
+        scheduler: a ``MemoryScheduler``, or what wraps one; shared by all LocalApps on one store when left out.
         ids: fresh names and chance.
         pace: leases, margins and other durations.
+
+    Raises: TypeError for a queue or scheduler whose hints cannot be taken from it, as those of AWS.
 
     Example:
         >>> from datetime import timedelta
@@ -75,8 +80,8 @@ class LocalApp(App):
         *,
         store: Store | None = None,
         clock: VirtualClock | None = None,
-        queue: MemoryQueue | None = None,
-        scheduler: MemoryScheduler | None = None,
+        queue: Queue | None = None,
+        scheduler: Scheduler | None = None,
         blobs: Blobs | None = None,
         ids: Ids | None = None,
         pace: Pace | None = None,
@@ -103,6 +108,7 @@ class LocalApp(App):
             deliveries=app.deliveries,
             largest_value=app.largest_value,
         )
+        _refuse_untakeable(self._helpers())
         self._crashes: list[tuple[str, Fault]] = []
         self._swept_at: datetime | None = None
         given = {field.name: getattr(self.engine, field.name) for field in fields(self.engine)}
@@ -228,18 +234,53 @@ def audited() -> Iterator[None]:
 
 
 def _watched(store: Store, graphs: Mapping[str, Graph]) -> Store:
-    """The store, watched if it is a plain one: what wraps it counts calls, and a watcher makes some of its own."""
-    if type(store) is not MemoryStore:
+    """The store, with the plain one in it watched; as it is where there is none, or a watcher of somebody's own.
+
+    The watcher makes calls of its own, so it stands right before the plain store: what wraps that counts none of them.
+    """
+    outer: Any = None
+    plain: Any = store
+    while _wraps(plain) and not isinstance(plain, WatchedStore):
+        outer, plain = plain, plain.inner
+    if isinstance(plain, WatchedStore):
+        if plain is _watcher_of(plain.inner):
+            plain.graphs.update(graphs)
         return store
-    known = _watchers.get(store)
-    watched = None if known is None else known()
-    if watched is None:
-        watched = WatchedStore(store)
-        _watchers[store] = ref(watched)
-        if (watchers := _called.get()) is not None:
-            watchers.append(watched)
+    if type(plain) is not MemoryStore:
+        return store
+    watched = _watcher_of(plain) or _new_watcher_of(plain)
     watched.graphs.update(graphs)
+    if outer is None:
+        return watched
+    outer.inner = watched
+    return store
+
+
+def _wraps(store: Any) -> bool:
+    """Whether it has an ``inner`` of its own, rather than passing on that of what it wraps under another name."""
+    return getattr_static(store, "inner", None) is not None
+
+
+def _watcher_of(store: Store) -> WatchedStore | None:
+    known = _watchers.get(store) if type(store) is MemoryStore else None
+    return None if known is None else known()
+
+
+def _new_watcher_of(store: Store) -> WatchedStore:
+    watched = WatchedStore(store)
+    _watchers[store] = ref(watched)
+    if (watchers := _called.get()) is not None:
+        watchers.append(watched)
     return watched
+
+
+def _refuse_untakeable(helpers: Iterable[Any]) -> None:
+    for helper in helpers:
+        if not hasattr(helper, "pop_due"):
+            raise TypeError(
+                f"Nobody can take hints from {type(helper).__name__} here. Give a MemoryQueue and a MemoryScheduler, "
+                "or wrap these: in LossyQueue, LossyScheduler, or what has them as its inner."
+            )
 
 
 class _MortalEngine(Engine):

@@ -135,14 +135,12 @@ class Trial:
         self.lagging = LaggingStore(self.watched, self.clock)
         is_lagging = any(strike.blow == "index-late" for strike in schedule)
         chance = random.Random(asked.seed)
-        queue: Any = _StruckQueue(MemoryQueue(self.clock), self._copies)
-        scheduler: Any = _StruckScheduler(MemoryScheduler(), self._copies)
         self.app = _Walk(
             App(workflow),
             store=FaultyStore(self.lagging if is_lagging else self.watched, self._struck),
             clock=self.clock,
-            queue=queue,
-            scheduler=scheduler,
+            queue=_StruckQueue(MemoryQueue(self.clock), self._copies),
+            scheduler=_StruckScheduler(MemoryScheduler(), self._copies),
             ids=SeededIds(asked.seed),
         )
         self.app.unseen = self._calm

@@ -66,13 +66,13 @@ class ObservedStore:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.inner = store
         self._seen: dict[str, Event] = {}
         self._runs: list[RunRef] = []
         self._heads: dict[RunRef, Head | None] = {}
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._store, name)
+        found = getattr(self.inner, name)
         if name not in WRITES:
             return found
 
@@ -88,20 +88,20 @@ class ObservedStore:
         """See ``Store.peek``."""
         heads = self._heads
         if run not in heads:
-            heads[run] = self._store.peek(run)
+            heads[run] = self.inner.peek(run)
         return heads[run]
 
     def start(self, head: Head) -> Head | None:
         """See ``Store.start``."""
         self._runs.append(head.run)
         self._heads = {}
-        return self._store.start(head)
+        return self.inner.start(head)
 
     def start_with(self, head: Head, sent: Sent) -> Head | Sent | None:
         """See ``Store.start_with``."""
         self._runs.append(head.run)
         self._heads = {}
-        return self._store.start_with(head, sent)
+        return self.inner.start_with(head, sent)
 
     def due(self, now: datetime, *, limit: int) -> Sequence[RunRef]:
         """See ``Store.due``."""
@@ -113,14 +113,14 @@ class ObservedStore:
         self, run: RunRef, incarnation: int, record: StepRecord, prior: StepRecord | None
     ) -> Written | RecordMoved:
         """See ``Store.commit``."""
-        written = self._store.commit(run, incarnation, record, prior)
+        written = self.inner.commit(run, incarnation, record, prior)
         self.committed(dotted(record.key)).set()
         return written
 
     def release(self, head: Head, *, epoch: int, version: int, **written: Batch) -> Written | HeadMoved | RecordMoved:
         """See ``Store.release``."""
         self._heads = {}
-        released = self._store.release(head, epoch=epoch, version=version, **written)
+        released = self.inner.release(head, epoch=epoch, version=version, **written)
         for record, _ in written.get("batch", ()):
             self.committed(dotted(record.key)).set()
         return released

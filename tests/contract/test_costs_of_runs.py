@@ -123,6 +123,17 @@ def test_what_goes_on_costs_a_unit_a_kilobyte(world: World, build: Callable[[Any
     assert cost == world.between(build)
 
 
+def test_a_step_that_takes_a_while_costs_a_look_at_the_head(world: World) -> None:
+    """Whether the run was canceled meanwhile: one read of what it is about to commit upon."""
+
+    @step
+    def slow(value: int) -> int:
+        world.clock.forward(seconds=2)
+        return value
+
+    assert (2, 1, 1, 0) == world.between(lambda w: w.then(slow))
+
+
 def test_start_and_finish_cost_one_request_each(world: World) -> None:
     """Of two units."""
     world.started(lambda w: w)
@@ -144,3 +155,14 @@ def test_suspend_and_resume_cost_what_they_say(world: World) -> None:
     assert (2, 3, 0, 0) == minus(world.cut(), RECORD)
     run.resume(1)
     assert (2, 5, 1, 0) == minus(world.bills[2], RECORD)
+
+
+def test_waking_reads_a_unit_for_four_kilobytes_of_the_run(world: World) -> None:
+    """Some nine of them here; it is one request all the same."""
+    parts = [wide.clone(id=f"wide-{number}") for number in range(3)]
+    small = same.clone(id="small")
+    world.started(lambda w: w.parallel(*parts, small).map(lambda _: 1, id="one").sleep(HOUR, id="nap"))
+    world.cut()
+    world.clock.forward(HOUR)
+    world.app.look(RunRef("default", "r"))
+    assert (2, 3, 3, 0) == world.bills[2]

@@ -94,14 +94,43 @@ def test_only_hints_whose_runs_need_somebody_are_sent_again(app: App, queues: Qu
     app.run("over").cancel()
     queues.delivered()
     queues.bury(hint("queued"), hint("queued"), hint("theirs", "acme"), hint("asked"), hint("over"), hint("gone"))
-    queues.bury("not JSON", '{"v":9}', hint("theirs", "other"))
+    queues.bury(hint("theirs", "other"))
 
     report = redrive_dead_letters(app, queues.letters())
 
-    assert DeadLetterReport(resent=2, dropped=5, foreign=2) == report
+    assert DeadLetterReport(resent=2, dropped=5) == report
     assert ["queued", "theirs"] == sorted(queues.delivered())
     assert 0 == queues.count(queues.dead)
     assert DeadLetterReport() == redrive_dead_letters(app, queues.letters())
+
+
+def test_what_is_no_hint_is_left_where_it_is(app: App, queues: Queues) -> None:
+    """It may be somebody's answer, in the dead letters of another queue."""
+    queues.bury("not JSON", '{"v":9}')
+
+    report = redrive_dead_letters(app, queues.letters())
+
+    assert (DeadLetterReport(foreign=2), False, 2) == (report, report.is_clean, queues.count(queues.dead))
+
+
+def test_what_is_no_hint_is_dropped_on_demand(app: App, queues: Queues) -> None:
+    """Once somebody has seen what it is."""
+    queues.bury("not JSON", '{"v":9}')
+
+    report = redrive_dead_letters(app, queues.letters(), drop_foreign=True)
+
+    assert (DeadLetterReport(dropped=2), True, 0) == (report, report.is_clean, queues.count(queues.dead))
+
+
+def test_a_run_that_is_kept_for_a_while_needs_nobody(queues: Queues) -> None:
+    """That it has ended, and is to be removed in a month, is no reason to ask a worker."""
+    flow = workflow("asking", input=int, retention=timedelta(days=30)).then(ask).commit()
+    app = App(flow, store=MemoryStore(), queue=SqsQueue(queues.api, queues.work))
+    app.workflow("asking").create_run("over").start(1)
+    app.run("over").cancel()
+    queues.bury(hint("over"))
+
+    assert DeadLetterReport(dropped=1) == redrive_dead_letters(app, queues.letters())
 
 
 def test_a_sleeping_run_is_hinted_at_when_it_wakes(app: App, queues: Queues) -> None:

@@ -17,7 +17,7 @@ from flowcore.adapters.dynamodb_records import encode_record
 from flowcore.adapters.memory import MemoryStore
 from flowcore.adapters.system import SystemIds
 from flowcore.errors import InvariantError, PayloadTooLarge, StoreUnavailable, Throttled
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, StepKey
 from flowcore.model import Outcome, RunFilter, RunStatus
 from flowcore.ports import Claimed, RecordMoved, Store, Written
 from flowcore.testing.contract import (
@@ -394,6 +394,25 @@ def test_load_asks_once_for_each_open_scope(client: Any, table: str) -> None:
 
 
 # -- a later flowcore ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frozen_after", [1, 2])
+@pytest.mark.parametrize("incarnation", [1, 2])
+def test_load_reads_the_head_before_the_records(client: Any, table: str, incarnation: int, frozen_after: int) -> None:
+    """With a new head and old records an answer that came in between would be overseen, and its wake lost."""
+    calm = a_store(client, table)
+    calm.start(a_suspended_head(incarnation=incarnation))
+    calm.commit(RUN, incarnation, a_suspension(), None)
+
+    def answered() -> None:
+        head = a_head(version=4, epoch=1, incarnation=incarnation)
+        calm.resume(head, a_record("approve", Outcome.RESU, gen=1), version=3, prior=a_suspension())
+
+    loaded = a_store(Freezing(client, frozen_after, answered), table).load(RUN)
+
+    assert loaded is not None
+    head, records = loaded
+    assert head.version == 3 or records[StepKey("approve")].outcome is Outcome.RESU
 
 
 def test_a_later_schema_is_refused_and_left_alone(client: Any, table: str) -> None:

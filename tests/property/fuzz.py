@@ -141,9 +141,9 @@ class Served:
             case.body = {name: value for name, value in case.body.items() if name not in PLACES} | place
 
 
-def fuzz(key: str, examples: int, mode: GenerationMode, *, number: int) -> Counter[int]:
+def fuzz(key: str, examples: int, mode: GenerationMode, *, number: int, kind: type[Served] = Served) -> Counter[int]:
     """Ask one route so often; how often which status came. Raises: what the first wrong answer fails with."""
-    server = Served()
+    server = kind()
     method, path = key.split(" ")
     operation = server.schema[path][method]
     drawn = operation.as_strategy(generation_mode=mode)

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
 
 from flowcore import App, StepContext, Workflow, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
@@ -19,6 +18,7 @@ from flowcore.errors import OutsideError
 from flowcore.keys import RunRef, Scope, StepKey, item_number
 from flowcore.model import Outcome
 from flowcore.ops import doctor
+from flowcore.ports import Store
 from flowcore.testing import Fault, FaultyStore, LocalApp, LossyQueue, Unruly, VirtualClock, WorkerDied
 from flowcore.testing.faults import WRITES, Call
 from flowcore.testing.invariants import WatchedStore
@@ -54,8 +54,13 @@ def fan_of(shard: int) -> Workflow[int, list[int]]:
 class JoinStorm:
     """A run of so many shards, driven to its end by workers that are none too healthy."""
 
-    def __init__(self, seed: int, *, shards: int, size: int, blows: float, frozen: float) -> None:
-        """Shares: of writes around which a worker dies or learns nothing, and of those before which he freezes."""
+    def __init__(
+        self, seed: int, *, shards: int, size: int, blows: float, frozen: float, table: Store | None = None
+    ) -> None:
+        """Shares: of writes around which a worker dies or learns nothing, and of those before which he freezes.
+
+        ``table``: an empty store; in memory when none is given.
+        """
         self.chance = random.Random(seed)
         self.items, self.shards, self.size, self.blows, self.frozen = shards * size, shards, size, blows, frozen
         self.clock = VirtualClock()
@@ -63,11 +68,10 @@ class JoinStorm:
         self.struck = 0
         self.driven: list[RunRef] = []
         flow = fan_of(size)
-        self.watched = WatchedStore(MemoryStore(), {"fan": flow.compiled})
+        self.watched = WatchedStore(table or MemoryStore(), {"fan": flow.compiled})
         unruly = Unruly(chance=self.chance, dropped=0.05, doubled=0.1, delayed=0.05)
         self.queue = MemoryQueue(self.clock)
-        queue: Any = LossyQueue(self.queue, unruly)
-        store: Any = FaultyStore(self.watched, self._script)
+        store, queue = FaultyStore(self.watched, self._script), LossyQueue(self.queue, unruly)
         self.app = LocalApp(App(flow), store=store, clock=self.clock, queue=queue)
         SPENT.clear()
         PAID.clear()

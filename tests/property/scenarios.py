@@ -1,4 +1,4 @@
-"""Who meets over a run in ``space.py``, and the protocol with one rule taken out, which must show there.
+"""Who meets over a run in ``flowcore.testing.space``, and the protocol with one rule taken out, which must show there.
 
 ``python -m tests.property.scenarios`` searches them all, or those that are named, and tells how many states there are;
 ``--broken`` tells the shortest way into trouble for each rule taken out.
@@ -20,10 +20,10 @@ from flowcore.adapters.memory import MemoryStore
 from flowcore.core.admit import Resume
 from flowcore.keys import RunRef, StepKey
 from flowcore.mailbox import send
-from flowcore.model import Head, Listener, RunStatus, Sent, StepRecord, Topic
+from flowcore.model import Head, Join, Listener, RunStatus, Sent, StepRecord, Topic
 from flowcore.ports import HeadMoved, RecordMoved, Records, Written
-from tests.property.replay import MARKS, RUN, Player, ScriptedStore, answers, cancels, chance, leave_mark, sends
-from tests.property.space import BEGIN, TICK, Scenario, Space
+from flowcore.testing.replay import RUN, Player, ScriptedStore, answers, cancels, chance, leave_mark, sends
+from flowcore.testing.space import BEGIN, TICK, Scenario, Space
 
 
 @step
@@ -77,6 +77,14 @@ def charge(value: int) -> int:
     return value + 1
 
 
+@step(id="heard", semantics="at_most_once")
+def heard(value: int, ctx: StepContext[int]) -> int:
+    """Waits for an event where it has left a record before, that it has begun."""
+    if ctx.resume_data is None:
+        ctx.suspend(key="k", label="paid")
+    return ctx.resume_data
+
+
 def noted(_: Any) -> None:
     """What somebody wants called: a hook, or the notification of a suspension."""
 
@@ -104,6 +112,7 @@ BRANCH = (
     .commit()
 )
 EVENT = workflow("event", input=int, output=int).wait_for_event("paid", key="k", model=int).then(last).commit()
+HEARD = workflow("heard", input=int, output=int).then(heard).then(last).commit()
 TOPIC = Topic("default", "paid", "k")
 
 
@@ -141,8 +150,8 @@ def _ends(expected: Any) -> Any:
 
 
 _PLAIN_ENDS = _ends(lambda records: [2 + (_answered(records, "ask") or 99)])
-_SHOP = Player("shop", sends(_sent("e-1", 10), here=False), EVENT)
-_BANK = Player("bank", sends(_sent("e-2", 20), here=True), EVENT)
+_SHOP = Player("shop", sends(_sent("e-1", 10), here=False), EVENT, sends=(TOPIC, "e-1"))
+_BANK = Player("bank", sends(_sent("e-2", 20), here=True), EVENT, sends=(TOPIC, "e-2"))
 
 SCENARIOS: Mapping[str, Scenario] = {
     scenario.name: scenario
@@ -150,6 +159,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="an answer",
             workflow=PLAIN,
+            input=1,
             others=[bob(PLAIN)],
             looks=3,
             right=_PLAIN_ENDS,
@@ -158,6 +168,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="an answer and a cancel",
             workflow=PLAIN,
+            input=1,
             others=[bob(PLAIN), Player("cancel", cancels, PLAIN)],
             right=_PLAIN_ENDS,
             answer=_by_hand(),
@@ -165,6 +176,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="two answers at once",
             workflow=PLAIN,
+            input=1,
             others=[ada(PLAIN), bob(PLAIN)],
             is_parked=True,
             right=_PLAIN_ENDS,
@@ -173,6 +185,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="an answer, where the clocks of workers are ahead",
             workflow=PLAIN,
+            input=1,
             others=[ada(PLAIN)],
             looks=3,
             skew=TICK,
@@ -182,6 +195,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="an answer beside a sleep",
             workflow=BESIDE,
+            input=1,
             others=[bob(BESIDE)],
             is_parked=True,
             right=_ends(lambda records: [3 + (_answered(records, "ask") or 99)]),
@@ -190,6 +204,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="an answer, where outcomes are kept back until a boundary",
             workflow=KEPT,
+            input=1,
             others=[bob(KEPT)],
             looks=3,
             deaths=2,
@@ -200,7 +215,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="a step that runs at most once, and a cancel",
             workflow=ONCE,
-            topic=MARKS,
+            input=1,
             most_marks=1,
             others=[Player("cancel", cancels, ONCE)],
             looks=3,
@@ -210,6 +225,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="an answer and a cancel, with hooks",
             workflow=HOOKED,
+            input=1,
             others=[ada(HOOKED), Player("cancel", cancels, HOOKED)],
             is_parked=True,
             right=_ends(lambda records: [1 + (_answered(records, "ask") or 99)]),
@@ -218,6 +234,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="an answer to a wait that somebody is told of",
             workflow=TOLD,
+            input=1,
             others=[bob(TOLD, "told")],
             right=_ends(lambda records: [1 + (_answered(records, "told") or 99)]),
             answer=_by_hand("told"),
@@ -225,6 +242,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="an answer and its deadline",
             workflow=HURRY,
+            input=1,
             others=[bob(HURRY, "hurried")],
             is_parked=True,
             ticks=2,
@@ -234,6 +252,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="a branch that cannot decide, and a step that fails",
             workflow=BRANCH,
+            input=1,
             looks=4,
             ticks=2,
             right=_ends(_one_arm),
@@ -241,24 +260,34 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             name="a branch that cannot decide, and a cancel",
             workflow=BRANCH,
+            input=1,
             others=[Player("cancel", cancels, BRANCH)],
             right=_ends(_one_arm),
         ),
         Scenario(
             name="an event that comes when it likes",
             workflow=EVENT,
+            input=1,
             others=[_BANK],
-            topic=TOPIC,
             right=_ends(lambda records: [10, 20]),
+            answer=_event_by_hand,
+        ),
+        Scenario(
+            name="an event, and a step that has left a record before it waits",
+            workflow=HEARD,
+            input=1,
+            others=[Player("bank", sends(_sent("e-2", 20), here=True), HEARD, sends=(TOPIC, "e-2"))],
+            looks=1,
+            right=lambda head, _: head.output in (10, 20) or head.status is RunStatus.FAILED,
             answer=_event_by_hand,
         ),
         Scenario(
             name="two events for one wait",
             workflow=EVENT,
+            input=1,
             others=[_SHOP, _BANK],
             is_parked=True,
             looks=1,
-            topic=TOPIC,
             right=_ends(lambda records: [10, 20]),
             answer=_event_by_hand,
         ),
@@ -307,6 +336,37 @@ class LastWriterWins(MemoryStore):
         loaded = self.load(run, everything=True)
         standing = None if loaded is None else loaded[1].get(record.key)
         return super().commit(run, incarnation, record, standing)
+
+
+class JoinsByCounter(MemoryStore):
+    """Items that come home are counted, and not told apart."""
+
+    def join(self, run: RunRef, added: Join, **more: Any) -> Join | None:
+        """See ``Joins.join``."""
+        place = (added.key, added.chunk)
+        known = sum(len(join.done) for join in self.joins(run, added.incarnation) if (join.key, join.chunk) == place)
+        return super().join(run, replace(added, done=frozenset(range(known, known + len(added.done)))), **more)
+
+
+class EveryAnswerWins(MemoryStore):
+    """An answer is written whatever stands there, and its giver told that it was his."""
+
+    def resume(self, head: Head, record: StepRecord, *, version: int, prior: StepRecord, **more: Any) -> Any:
+        """See ``Store.resume``."""
+        with self._lock:
+            loaded = self.load(head.run, everything=True)
+            assert loaded is not None
+            standing, records = loaded
+            head = _onto(standing, head)
+            return super().resume(head, record, version=standing.version, prior=records[record.key], **more)
+
+
+class StateForgotten(MemoryStore):
+    """What steps have put into the state is gone when their worker gives the run back."""
+
+    def release(self, head: Head, *, epoch: int, version: int, **more: Any) -> Any:
+        """See ``Store.release``."""
+        return super().release(replace(head, state={}), epoch=epoch, version=version, **more)
 
 
 class ResumeLeavesHead(MemoryStore):

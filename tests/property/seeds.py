@@ -43,15 +43,16 @@ def bad_ones(
     seeds: Iterable[int], store: StoreName = "memory", durability: Durability = "step"
 ) -> dict[int, list[str]]:
     """What went wrong, by seed; seeds that fail are kept for good."""
-    with _on(store) as stores, _quiet():
-        bad = {seed: wrong for seed in seeds if (wrong := _wrong(seed, next(stores), durability))}
+    with _on(store) as stores, quiet():
+        bad = {seed: wrong for seed in seeds if (wrong := wrong_with(seed, next(stores), durability))}
     if fresh := {Kept(GENERATOR, store, seed) for seed in bad} - _kept():
         with KEPT.open("a", encoding="utf-8") as file:
             file.writelines(f"{kept.generator} {kept.store} {kept.seed}\n" for kept in sorted(fresh))
     return bad
 
 
-def _wrong(seed: int, store: Store | None, durability: Durability) -> list[str]:
+def wrong_with(seed: int, store: Store | None, durability: Durability = "step") -> list[str]:
+    """What went wrong with one seed over an empty store; None is memory."""
     try:
         return verdict(seed, store, durability)
     except Exception as error:  # noqa: BLE001  # whatever happens is a finding about this seed
@@ -86,7 +87,7 @@ def _on(store: StoreName) -> Iterator[Iterator[Store | None]]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Steps that fail on purpose fill no log."""
     logger = logging.getLogger("flowcore")
     was = logger.level

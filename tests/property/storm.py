@@ -113,17 +113,13 @@ class Storm:
         self.others = [self._app(timedelta(minutes=m)) for m in (-10, 10)] if self.weather.skewed else [self.app]
 
     def _app(self, offset: timedelta) -> LocalApp:
-        plain: Any = App(self.sample.workflow)
-        queue: Any = self.queue
-        scheduler: Any = self.scheduler
         clock: Any = ShiftedClock(self.clock, offset) if offset else self.clock
-        store: Any = FaultyStore(self.watched, self._script)
         app = LocalApp(
-            plain,
-            store=store,
+            App(self.sample.workflow),
+            store=FaultyStore(self.watched, self._script),
             clock=clock,
-            queue=queue,
-            scheduler=scheduler,
+            queue=self.queue,
+            scheduler=self.scheduler,
             ids=SeededIds(self.chance.randrange(10**6)),
             pace=Pace(lease=timedelta(minutes=2)),
         )

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -101,6 +101,7 @@ class Life(RuleBasedStateMachine):
     """What may happen to a run."""
 
     flow: ClassVar[Workflow[Any, Any]] = FLOW
+    table: ClassVar[type[MemoryStore]] = MemoryStore
     steps: ClassVar[Sequence[str]] = ("prepare", "approve", "nap.add", "each", "count")
     """Where another life of it, or a fork, may begin."""
     begun: ClassVar[int] = 0
@@ -111,7 +112,7 @@ class Life(RuleBasedStateMachine):
         type(self).begun += 1
         TO_FAIL.clear()
         self.clock = VirtualClock()
-        self.memory = WatchedStore(MemoryStore(), {self.flow.id: self.flow.compiled})
+        self.memory = WatchedStore(self.table(), {self.flow.id: self.flow.compiled})
         self.fault: tuple[int, Fault] | None = None
         """In how many writes what goes wrong."""
         self.ended: Head | None = None
@@ -228,7 +229,7 @@ class Life(RuleBasedStateMachine):
     @rule(which=st.integers(0, 9), with_input=st.booleans())
     def travel(self, which: int, with_input: bool) -> None:
         """By an operator; to a place where it was, or not."""
-        given = {"input": 2} if with_input else {}
+        given: dict[str, Any] = {"input": 2} if with_input else {}
         step = self.steps[which % len(self.steps)]
         self._lives_again(lambda: self.app.run("r").time_travel(step, **given))
 
@@ -341,8 +342,8 @@ class LifeOfMany(Life):
             assert self.paused[1] == ITEMS_RAN.count(REF.id)
 
 
-def lives(examples: int, steps: int, kind: type[Life] = Life) -> None:
-    """So many lives of so many events; the same each time."""
+def lives(examples: int, steps: int, kind: type[Life] = Life, *, is_made_small: bool = True) -> None:
+    """So many lives of so many events; the same each time. What fails is made small, which takes its time."""
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     found = settings(
         max_examples=examples,
@@ -350,6 +351,7 @@ def lives(examples: int, steps: int, kind: type[Life] = Life) -> None:
         deadline=None,
         derandomize=True,
         database=None,
+        phases=list(Phase) if is_made_small else [Phase.generate],
         suppress_health_check=checks,
     )
     logging.disable(logging.CRITICAL)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from flowcore.errors import (
     MalformedRequest,
     NotAnApprover,
     NotSuspended,
+    PayloadTooLarge,
     RequestError,
     RunFinished,
     RunNotFound,
@@ -965,6 +967,63 @@ def test_early_answer_and_its_question_find_each_other_whoever_comes_in_between(
         app.advance(minutes=1)
         assert {"success"} == {run.result().steps["other"].status}, f"at call {number}"
         assert 1 == verdicts(run).count("applied")
+
+
+@pytest.mark.parametrize("when", ["before the run goes on", "while it is at work"])
+def test_early_answer_is_taken_though_other_work_goes_on_past_the_deadline(when: str) -> None:
+    """The worker looks once more before the question lapses, also at what was kept after it has read the run."""
+    clock = VirtualClock()
+
+    @step(id="ask")
+    def ask(_: int, ctx: StepContext[Decision]) -> Any:
+        if ctx.resume_data is None and not ctx.timed_out:
+            ctx.suspend(timeout=HOUR)
+        return ctx.resume_data and ctx.resume_data.approved
+
+    @step(id="work")
+    def work(value: int) -> int:
+        if when == "while it is at work" and value == 1:
+            send()
+        clock.forward(hours=1)
+        return value + 1
+
+    def send() -> None:
+        data = {"approved": True}
+        resume = Resume(step="inner.ask", digest=digest(data))
+        assert "buffered" == app.engine.resume(RUN, data, resume, here=False, keep_for=9 * HOUR)[1].verdict
+
+    inner = workflow("inner", input=int).then(note).then(note.clone(id="again")).then(ask).commit()
+    busy = workflow("busy", input=int).dountil(work, lambda value: value > 5).commit()
+    flow = workflow("w", input=int).sleep(HOUR).parallel(inner, busy).commit()
+    app = LocalApp(App(flow), clock=clock)
+    run = app.workflow(flow).create_run("r")
+    run.start(1)
+    if when == "before the run goes on":
+        send()
+    app.advance(hours=1)
+    assert ("success", {"inner": True, "busy": 6}) == (run.result().status, run.result().output)
+
+
+def test_early_answer_that_is_too_large_beside_its_question_is_refused() -> None:
+    """It fitted alone; its run waits for another, and no worker stumbles over it."""
+    large = "".join(map(chr, Random(1).choices(range(0x800, 0xD7FF), k=118_000)))  # cannot be packed
+
+    @step(id="ask")
+    def ask(_: int, ctx: StepContext[Any, Any]) -> int:
+        return ctx.suspend(large) if ctx.resume_data is None else 1
+
+    flow = workflow("w", input=int).sleep(HOUR).then(ask).commit()
+    app = LocalApp(App(flow))
+    run: Any = app.workflow(flow).create_run("r")
+    run.start(1)
+    assert "buffered" == run.resume(large, step="ask", keep=2 * HOUR).receipt.verdict
+    app.advance(hours=1)
+    assert "suspended" == run.result().status
+    assert "payload-too-large" in [receipt.reason for receipt in run.receipts()]
+    with pytest.raises(PayloadTooLarge):
+        run.resume(large, idempotency_key="k")
+    assert ("k", "rejected") in [(receipt.idempotency_key, receipt.verdict) for receipt in run.receipts()]
+    assert "success" == run.resume(1).status
 
 
 def test_receipts_go_with_their_run() -> None:

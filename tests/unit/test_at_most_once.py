@@ -204,7 +204,7 @@ def test_whoever_finds_it_begun_by_a_straggler_does_not_begin_it() -> None:
 
 def test_a_step_that_has_begun_fits_a_step() -> None:
     """A deploy between the crash and the next worker changes nothing; a container of that id would."""
-    begun = a_run(a_record("pay", Outcome.START))
+    begun = a_run(a_record("pay", Outcome.START, attempt=0))
     assert conflict(a_graph(lambda w: w.then(a_step("pay"))), begun) is None
     nested = a_workflow(lambda w: w.then(a_step("x")), "pay")
     assert "another kind" in str(conflict(a_graph(lambda w: w.then(nested)), begun))

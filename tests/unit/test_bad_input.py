@@ -498,7 +498,8 @@ def test_a_loop_that_never_ends_is_ended(turn: int, kind: type) -> None:
     """After a million turns; whoever needs more has a workflow start the next one."""
     graph = workflow("flow").dowhile(same, lambda _: True).commit().compiled
     place = Place(key=StepKey("same"), node=graph.nodes[0], graph=graph, home=ROOT, init=1)
-    runner = Runner(VirtualClock(), SeededIds(), await_=asyncio.run)
+    clock = VirtualClock()
+    runner = Runner(clock, SeededIds(), await_=asyncio.run, run_time=clock.now)
     event = runner.perform(Advance(place, 1, turn), a_view())
     assert isinstance(event, kind)
     if isinstance(event, Failed):

@@ -11,10 +11,12 @@ import pytest
 from flowcore import otherwise
 from flowcore.core.compat import conflict, overtaken
 from flowcore.core.fan import opening
+from flowcore.keys import Scope
 from flowcore.model import Outcome, StepRecord
 from tests.builders import LATER, a_graph, a_record, a_run, a_started, a_step, a_workflow
 
-SUSP, SLP, SKIP, START, RETRY = Outcome.SUSP, Outcome.SLP, Outcome.SKIP, Outcome.START, Outcome.RETRY
+SUSP, RESU, SLP, SKIP = Outcome.SUSP, Outcome.RESU, Outcome.SLP, Outcome.SKIP
+START, RETRY = Outcome.START, Outcome.RETRY
 Build = Callable[[Any], Any]
 A, B, C, D = (a_step(id) for id in "abcd")
 HOUR = timedelta(hours=1)
@@ -34,6 +36,11 @@ def child(*steps: Any) -> Any:
 def truth(value: Any) -> bool:
     """A condition."""
     return bool(value)
+
+
+def a_turn(loop: str, turn: int) -> StepRecord:
+    """The record of a loop at this turn."""
+    return a_started(loop, opens=Scope(f"{loop}#{turn}"), count=turn)
 
 
 REACHED = [a_record("a"), a_record("b", SUSP)]
@@ -79,19 +86,39 @@ FITS: dict[str, tuple[list[StepRecord], Build, list[str]]] = {
     "in a finished nested workflow": ([a_record("child"), REACHED[1]], lambda w: w.then(child(A)).then(B), []),
     "in a nested workflow just opened": ([a_started("child")], lambda w: w.then(child(A, B)), []),
     "in a loop's body": (
-        [a_started("child", count=2), a_started("child#2"), a_record("child#2/b", SUSP)],
+        [a_turn("child", 2), a_record("child#2", START), a_record("child#2/b", SUSP)],
         lambda w: w.dountil(child(A, B), truth),
         ["child#2/a"],
     ),
-    "in a loop of a step": ([a_started("a", count=1), a_record("a#1", SUSP)], lambda w: w.dowhile(A, truth), []),
-    "in a loop without a count": (
-        [a_started("child"), a_record("child#1/b", SUSP)],
-        lambda w: w.dountil(child(A, B), truth),
-        ["child#1/a"],
+    "in a loop of a step": ([a_turn("a", 1), a_record("a#1", SUSP)], lambda w: w.dowhile(A, truth), []),
+    "in a loop of a step that may have begun": (
+        [a_turn("a", 1), a_record("a#1", START, attempt=0)],
+        lambda w: w.dowhile(A, truth),
+        [],
+    ),
+    "in a later try of it": (
+        [a_turn("a", 1), a_record("a#1", START, gen=1)],
+        lambda w: w.dowhile(A, truth),
+        [],
+    ),
+    "in a turn of a redriven loop": (
+        [a_turn("child", 1), a_record("child#1", START, gen=1), a_record("child#1/b", SUSP)],
+        lambda w: w.dountil(child(B), truth),
+        [],
+    ),
+    "in an arm of a parallel in a nested workflow": (
+        [a_started("child"), a_record("child/a", SUSP)],
+        lambda w: w.then(a_workflow(lambda v: v.parallel(A, B), "child")),
+        [],
+    ),
+    "in an arm of a branch in a nested workflow": (
+        [a_started("child"), a_record("child/br", output=["a"]), a_record("child/a", SUSP)],
+        lambda w: w.then(a_workflow(lambda v: v.branch((truth, A), id="br"), "child")),
+        [],
     ),
     "in the items of a foreach": (
         [
-            a_started("child"),
+            a_started("child", count=1),
             a_record("child[0]"),
             a_started("child[1]"),
             a_record("child[1]/b", SUSP),
@@ -101,7 +128,7 @@ FITS: dict[str, tuple[list[StepRecord], Build, list[str]]] = {
         ["child[1]/a"],
     ),
     "in a late item of a foreach": (
-        [a_started("child"), a_record("child[0]"), a_started("child[7]"), a_record("child[7]/b", SUSP)],
+        [a_started("child", count=9), a_record("child[0]"), a_started("child[7]"), a_record("child[7]/b", SUSP)],
         lambda w: w.foreach(child(A, B), concurrency=9),
         ["child[7]/a"],
     ),
@@ -115,7 +142,7 @@ FITS: dict[str, tuple[list[StepRecord], Build, list[str]]] = {
         lambda w: w.foreach(A, distributed=True),
         [],
     ),
-    "in a foreach of a step": ([a_started("a"), a_record("a[0]", SUSP)], lambda w: w.foreach(A), []),
+    "in a foreach of a step": ([a_started("a", count=1), a_record("a[0]", SUSP)], lambda w: w.foreach(A), []),
 }
 
 
@@ -158,6 +185,49 @@ CONFLICTS: dict[str, tuple[list[StepRecord], Build, str]] = {
         "'a' is a distributed foreach under way",
     ),
     "a step became a parallel": ([a_record("p")], lambda w: w.parallel(A, B, id="p"), CHANGED),
+    "a finished step became a branch": ([a_record("br", output=7)], lambda w: w.branch((truth, A), id="br"), CHANGED),
+    "a suspended step became the body of a loop": ([a_record("a", SUSP)], lambda w: w.dountil(A, truth), CHANGED),
+    "a resumed step became the body of a foreach": ([a_record("a", RESU)], lambda w: w.foreach(A), CHANGED),
+    "a step that may have begun became the body of a loop": (
+        [a_record("a", START, attempt=0)],
+        lambda w: w.dountil(A, truth),
+        CHANGED,
+    ),
+    "an open workflow became the body of a loop": (
+        [a_started("child")],
+        lambda w: w.dountil(child(A), truth),
+        CHANGED,
+    ),
+    "an open workflow became the body of a foreach": ([a_started("child")], lambda w: w.foreach(child(A)), CHANGED),
+    "an open loop became a foreach": ([a_turn("a", 1)], lambda w: w.foreach(A), CHANGED),
+    "an open loop became a step": ([a_turn("a", 1)], lambda w: w.then(A), CHANGED),
+    "an open foreach became a loop": ([a_started("a", count=1)], lambda w: w.dountil(A, truth), CHANGED),
+    "an open foreach became a workflow": ([a_started("child", count=1)], lambda w: w.then(child(A)), CHANGED),
+    "the workflow in a turn became a step": (
+        [a_turn("child", 1), a_record("child#1", START)],
+        lambda w: w.dountil(A, truth, id="child"),
+        CHANGED,
+    ),
+    "the step in a turn became a workflow": (
+        [a_turn("child", 1), a_record("child#1", START, attempt=0)],
+        lambda w: w.dountil(child(A), truth),
+        CHANGED,
+    ),
+    "the step of an item became a workflow": (
+        [a_started("child", count=1), a_record("child[0]", SUSP)],
+        lambda w: w.foreach(child(A)),
+        CHANGED,
+    ),
+    "a step became an arm of a branch": (
+        [a_record("a", SUSP)],
+        lambda w: w.branch((truth, A), id="br"),
+        "no arm of 'br'",
+    ),
+    "an arm of a parallel became one of a branch": (
+        [a_started("child"), a_record("child/a"), a_record("child/b", SUSP)],
+        lambda w: w.then(a_workflow(lambda v: v.branch((truth, A), (otherwise, B), id="br"), "child")),
+        "'child.a' was no arm of 'br' when this run reached it",
+    ),
 }
 
 
@@ -172,7 +242,6 @@ def test_a_definition_that_does_not_fit_is_named(records: list[StepRecord], buil
     [
         (lambda w: w.then(A), "a"),
         (lambda w: w.map(truth, id="a"), "a"),
-        (lambda w: w.branch((truth, B), id="a"), "a"),
         (lambda w: w.sleep(HOUR, id="a"), "a"),
         (lambda w: w.then(child(B)), "child"),
         (lambda w: w.dountil(A, truth), "a"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from flowcore import App, StepContext, step, workflow
+from flowcore import App, Backoff, StepContext, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.authoring.workflow import Workflow
 from flowcore.errors import AlreadyResumed, DefinitionChanged, InvalidPayload, RunFinished, RunNotFound
@@ -46,6 +46,20 @@ def fresh() -> None:
 def charge(amount: int) -> int:
     """Before the sleep."""
     RAN["charge"] += 1
+    return amount
+
+
+@step
+def ask(amount: int, ctx: StepContext[int]) -> int:
+    """Waits for a number."""
+    return ctx.suspend() if ctx.resume_data is None else amount
+
+
+@step(retries=1, backoff=Backoff(initial=DAY, maximum=DAY, jitter=False))
+def fails_once(amount: int, ctx: StepContext) -> int:
+    """The first try, that is."""
+    if ctx.attempt == 1:
+        raise ConnectionError
     return amount
 
 
@@ -472,6 +486,31 @@ def test_clock_is_off_by_ten_minutes(minutes: int) -> None:
         apps[turn % 2].look(REF)
     apps[0].resume("r", 5)
     assert (6, ONCE) == (run.result().output, RAN)
+
+
+WAITS: dict[str, Callable[[Any], Any]] = {
+    "a deadline": lambda flow: flow.then(approve),
+    "a sleep": lambda flow: flow.sleep(DAY),
+    "an event": lambda flow: flow.wait_for_event("paid", key="k", timeout=DAY, on_timeout=-1, model=int),
+    "a retry": lambda flow: flow.then(fails_once),
+}
+
+
+@pytest.mark.parametrize("kind", WAITS)
+def test_pause_is_not_too_short_where_another_clock_is_ahead(kind: str) -> None:
+    """By whose time the run goes on: a pause that begins after that is as long as it says, or longer, never over."""
+    clock, store = VirtualClock(), MemoryStore()
+    flow = WAITS[kind](workflow("order", input=int, output=int).then(ask)).commit()
+    fast: Any = ShiftedClock(clock, 2 * DAY)
+    LocalApp(App(flow), store=store, clock=fast).workflow("order").create_run("r").start(1)
+    app = LocalApp(App(flow), store=store, clock=clock)
+    app.resume("r", 1)
+    began = clock.now()
+    app.advance(hours=23)
+    assert app.run("r").result().status in ("suspended", "waiting")
+    app.advance(days=4)
+    assert "success" == app.run("r").result().status
+    assert app.run("r").result().updated_at - began >= DAY
 
 
 def test_clock_goes_back_under_a_worker() -> None:

@@ -252,6 +252,18 @@ MOVES: dict[str, tuple[Head, dict[str, Any]]] = {
         heads.queued(a_head(), NOW),
         {"status": RunStatus.RUNNING, "due": LATER, "owner": "w-1", "lease_until": LATER},
     ),
+    "queued after a block": (
+        heads.queued(a_head(status=RunStatus.BLOCKED, blocked="why"), NOW),
+        {"status": RunStatus.QUEUED, "blocked": None},
+    ),
+    "held after a block": (
+        heads.held(a_head(status=RunStatus.BLOCKED, blocked="why"), NOW, owner="w", lease_until=LATER),
+        {"status": RunStatus.RUNNING, "blocked": None},
+    ),
+    "handed on after something was done": (
+        heads.handed_on(a_head(hops=3), NOW, has_moved=True),
+        {"status": RunStatus.QUEUED, "hops": 1},
+    ),
     "queued while paused": (heads.queued(a_head(status=RunStatus.PAUSED), NOW), {"status": RunStatus.PAUSED}),
     "parked asleep": (
         heads.parked(a_head(hops=3), NOW, RunStatus.WAITING, LATER),

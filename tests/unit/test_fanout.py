@@ -181,8 +181,8 @@ def test_progress_is_that_of_the_turn_that_is_under_way() -> None:
             ctx.suspend()
         return number + 1
 
-    turn = workflow("turn", input=list[int], output=list[int])
-    turn = turn.foreach(ask_in_turn_twelve, id="fan", distributed=True).commit()
+    start: Any = workflow("turn", input=list[int], output=list[int])
+    turn: Any = start.foreach(ask_in_turn_twelve, id="fan", distributed=True).commit()
     flow = workflow("turns", input=list[int], output=Any).dountil(turn, lambda numbers: numbers[0] > 12).commit()
     _, _, result = ran(flow, [0, 0])
     assert {"turn.fan": Progress(done=0, failed=0, waiting=2, total=2)} == result.progress
@@ -1331,12 +1331,15 @@ def test_children_of_a_run_that_goes_in_circles_end_with_it() -> None:
 
     inner = workflow("inner", input=int, output=list[int]).map(lambda _: [0, 2], id="both")
     asking = inner.foreach(ask, id="fan", distributed=True).commit()
-    circle = workflow("circle", input=int, output=int).dountil(tick, lambda _: False, id="loop").commit()
-    flow = workflow("outer", input=int, output=dict[str, Any]).parallel(asking, circle).commit()
+    later = workflow("later", input=int, output=int).sleep(timedelta(hours=1)).then(tick).commit()
+    flow = workflow("outer", input=int, output=dict[str, Any]).parallel(asking, later).commit()
     clock = VirtualClock()
-    app = LocalApp(App(flow, pace=Pace(most_turns=1, most_hops=20)), clock=clock, queue=MemoryQueue(clock))
+    app = LocalApp(App(flow, pace=Pace(most_hops=0)), clock=clock, queue=MemoryQueue(clock))
     run = app.workflow(flow).create_run("r")
     run.start(0)
+    app.run_until_idle()
+    clock.forward(hours=1)
+    app.look(RunRef("default", "r"), deadline=clock.now() + timedelta(seconds=1))
     app.run_until_idle()
     error = run.result().error
     assert ("TooManyHops", {0: "CANCELED", 1: "CANCELED"}) == (error and error.type, children(app))

@@ -132,7 +132,7 @@ def test_run_deleted_under_a_worker_is_not_written_again() -> None:
         app.run("r").result()
 
 
-# -- and whoever still works at it --------------------------------------------------------------------------------------
+# -- and whoever still works at it ------------------------------------------------------------------------------------
 
 
 def deleted_at_work(*, distributed: bool) -> tuple[LocalApp, Any]:

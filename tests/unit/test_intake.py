@@ -53,6 +53,12 @@ def approve(value: int, ctx: StepContext[Decision]) -> bool:
 
 
 @step
+def anything(_: int, ctx: StepContext[Any]) -> Any:
+    """Asks for anything."""
+    return ctx.suspend() if ctx.resume_data is None else ctx.resume_data
+
+
+@step
 def book(paid: Paid) -> int:
     """Books it."""
     return paid.cents
@@ -111,6 +117,17 @@ def test_answer_that_fits_nothing_is_acknowledged_with_a_receipt() -> None:
     assert {"rejected", "stale"} >= {one.verdict for one in told}
     assert 3 == len(run.receipts())
     assert "suspended" == run.result().status
+
+
+def test_message_that_is_too_large_is_acknowledged() -> None:
+    """Another delivery would be as large: an answer has its receipt, an event is logged."""
+    build = workflow("any", input=int).then(anything).commit()
+    app = LocalApp(App(build))
+    run = app.workflow(build).create_run("r")
+    run.start(1)
+    assert "rejected" == send(app, {"run_id": "r", "data": "x" * 500_000}).verdict
+    assert ["payload-too-large"] == [receipt.reason for receipt in run.receipts()]
+    assert None is send(app, {"event": "paid", "key": "A-1", "data": "x" * 500_000})
 
 
 def test_answer_before_its_step_asks_is_kept_for_it() -> None:

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from flowcore import App, StepContext, otherwise, step, workflow
+from flowcore.adapters.blobs import MemoryBlobs
 from flowcore.adapters.memory import MemoryStore
+from flowcore.core.heads import removed
 from flowcore.keys import RunRef
 from flowcore.model import Head, Outcome, Receipt, RunStatus, StepFailure, Wait
-from flowcore.ports import Effects
-from flowcore.testing import Diverged, LocalApp, explore
+from flowcore.ports import Effects, Store
+from flowcore.testing import Diverged, FaultyStore, LaggingStore, LocalApp, VirtualClock, explore
 from flowcore.testing.contract import NOW, RUN, a_head, a_record, a_running_head, an_answer
+from flowcore.testing.faults import FaultyBlobs
 from flowcore.testing.invariants import (
     INVARIANTS,
     Violation,
@@ -32,6 +35,12 @@ from flowcore.testing.trial import Asked, Trial
 def charge(amount: int) -> int:
     """Some step."""
     return amount
+
+
+@step
+def same(text: str) -> str:
+    """Another one."""
+    return text
 
 
 @step
@@ -140,6 +149,8 @@ BREACHES: list[tuple[str, Callable[[], Iterable[str]]]] = [
     ("I8", lambda: head_violations(SUCCESS, replace(a_head(), version=2))),
     ("I8", lambda: head_violations(OWING, replace(OWING, version=2, output=2))),
     ("I8", lambda: head_violations(FAILED, replace(FAILED, version=2, failure=MAD))),
+    ("I8", lambda: head_violations(SUCCESS, replace(SUCCESS, version=2))),
+    ("I8", lambda: head_violations(SUCCESS, replace(removed(SUCCESS, NOW), output="other"))),
     ("I8", lambda: head_violations(FAILED, replace(SUCCESS, version=2, incarnation=2))),
     ("I9", lambda: head_violations(a_head(), a_running_head(version=3))),
     ("I9", lambda: head_violations(a_head(), replace(a_running_head(version=2), epoch=a_head().epoch))),
@@ -162,6 +173,7 @@ def test_a_head_that_says_what_its_records_say_breaks_no_rule() -> None:
     assert [] == list(at_rest(SUCCESS, *ALL))
     assert [] == list(at_rest(replace(FAILED, failure=failed.failure), *ALL[:-1], failed))
     assert [] == list(head_violations(OWING, replace(SUCCESS, version=2)))
+    assert [] == list(head_violations(SUCCESS, removed(SUCCESS, NOW)))
 
 
 def test_a_step_that_is_given_what_is_committed_breaks_no_rule() -> None:
@@ -176,21 +188,118 @@ def test_every_rule_can_be_broken() -> None:
     assert {*INVARIANTS} == {name for name, _ in BREACHES}
 
 
-def test_a_local_app_raises_where_a_rule_is_broken() -> None:
-    """Without being asked to: here an answer is stored that moves no head."""
+def fine(_: Any) -> None:
+    """A script without faults."""
+
+
+STORES: dict[str, Callable[[], dict[str, Any]]] = {
+    "plain": dict,
+    "faulty": lambda: {"store": FaultyStore(MemoryStore(), fine)},
+    "lagging": lambda: {"store": LaggingStore(MemoryStore(), clock := VirtualClock()), "clock": clock},
+    "twice": lambda: {"store": FaultyStore(FaultyStore(MemoryStore(), fine), fine)},
+    "with blobs": lambda: {"blobs": MemoryBlobs()},
+    "all of it": lambda: {"store": FaultyStore(MemoryStore(), fine), "blobs": MemoryBlobs()},
+}
+
+
+@pytest.mark.parametrize("given", STORES.values(), ids=STORES)
+def test_a_local_app_raises_where_a_rule_is_broken(given: Callable[[], dict[str, Any]]) -> None:
+    """Without being asked to, whatever wraps its store: here an answer is stored that moves no head."""
 
     def tampered() -> None:
         with audited():
-            app = LocalApp(App(workflow("w", input=int).then(ask).commit()))
+            app = LocalApp(App(workflow("w", input=int).then(ask).commit()), **given())
             app.workflow("w").create_run("r").start(1)
-            loaded = app.store.load(RunRef("default", "r"))
-            assert loaded is not None
-            record = next(iter(loaded[1].values()))
-            answered = replace(record, outcome=Outcome.RESU, gen=1, seq=9, answer=an_answer(1, wait="ask@0"))
-            app.engine.store.commit(loaded[0].run, 1, answered, record)
+            answer_without_a_move(app.engine.store)
 
     with pytest.raises(Violation, match="I5 SUSPENDED, but"):
         tampered()
+
+
+def answer_without_a_move(store: Store) -> None:
+    """Breaks I5, wherever it is watched."""
+    loaded = store.load(RunRef("default", "r"))
+    assert loaded is not None
+    record = next(iter(loaded[1].values()))
+    answered = replace(record, outcome=Outcome.RESU, gen=1, seq=9, answer=an_answer(1, wait="ask@0"))
+    store.commit(loaded[0].run, 1, answered, record)
+
+
+def test_a_store_is_watched_by_one_watcher_however_it_is_wrapped() -> None:
+    """Each LocalApp on it adds its workflows; a wrapper that has met it before is not wrapped once more."""
+    flow = workflow("w", input=int).then(ask).commit()
+    memory = MemoryStore()
+    wrapped = FaultyStore(memory, fine)
+    app = LocalApp(App(workflow("v", input=int).then(charge).commit()), store=wrapped)
+    watched = wrapped.inner
+    others = [LocalApp(App(flow), store=wrapped), LocalApp(App(flow), store=FaultyStore(memory, fine))]
+    assert isinstance(watched, WatchedStore)
+    assert (watched, memory, {"v", "w"}) == (wrapped.inner, watched.inner, {*watched.graphs})
+    others[1].workflow("w").create_run("r").start(1)
+    assert [RunRef("default", "r")] == [run for run, _, _ in watched.records]
+    assert app.store is wrapped
+
+
+def test_a_watcher_of_the_tests_own_is_left_as_it_is() -> None:
+    """It knows the workflows it was given."""
+    watched = WatchedStore(MemoryStore())
+    app = LocalApp(App(workflow("w", input=int).then(ask).commit()), store=FaultyStore(watched, fine))
+    app.workflow("w").create_run("r").start(1)
+    answer_without_a_move(app.store)
+    assert {} == watched.graphs
+
+
+class Plain(MemoryStore):
+    """A store of somebody's own: not watched."""
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_who_wraps_a_store_sees_no_call_of_its_watcher(size: int) -> None:
+    """Neither at the store nor at the blob store, however large the values are; and the run ends well."""
+
+    @step
+    def grow(n: int, ctx: StepContext[str, str]) -> str:
+        if ctx.resume_data is None:
+            ctx.suspend("p" * n)
+        ctx.set_state({"kept": ctx.resume_data})
+        return ctx.resume_data
+
+    def seen(memory: MemoryStore) -> tuple[list[str], list[str]]:
+        calls: list[str] = []
+        blobs = FaultyBlobs(MemoryBlobs())
+        store = FaultyStore(memory, lambda call: calls.append(call.verb))
+        flow = workflow("w", input=int, output=str, state=dict[str, str]).then(grow).then(same).commit()
+        run = LocalApp(App(flow), store=store, blobs=blobs).workflow("w").create_run("r")
+        run.start(size)
+        assert "a" * size == run.resume("a" * size).output
+        return calls, [verb for verb, _ in blobs.calls]
+
+    assert seen(Plain()) == seen(MemoryStore())
+
+
+class Passing:
+    """Passes everything on, what its store wraps included."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_a_wrapper_that_keeps_its_store_to_itself_is_left_as_it_is() -> None:
+    """Nothing can be put in between there."""
+    faulty = FaultyStore(MemoryStore(), fine)
+    passing: Any = Passing(faulty)
+    LocalApp(App(workflow("w", input=int).then(ask).commit()), store=passing)
+    assert ({"_store": faulty}, MemoryStore) == (vars(passing), type(faulty.inner))
+
+
+def test_a_store_of_somebodys_own_is_not_watched() -> None:
+    """It may count its calls, or wrap what cannot be told from here."""
+    store = FaultyStore(Plain(), fine)
+    app = LocalApp(App(workflow("w", input=int).then(ask).commit()), store=store)
+    assert [Plain, FaultyStore] == [type(store.inner), type(app.store)]
 
 
 def test_runs_are_audited_when_a_test_is_over() -> None:

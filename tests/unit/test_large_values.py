@@ -63,9 +63,9 @@ def look_back(size: int, ctx: StepContext) -> str:
         return "swallowed"
 
 
-def steps(*entries: Any, input: Any = int, output: Any = Any) -> Workflow[Any, Any]:
+def steps(*entries: Any, input: Any = int, output: Any = Any, state: Any = None) -> Workflow[Any, Any]:
     """One workflow of these, one after the other."""
-    made = workflow("flow", input=input, output=output)
+    made = workflow("flow", input=input, output=output, **({} if state is None else {"state": state}))
     for entry in entries:
         made = made.sleep(entry) if isinstance(entry, timedelta) else made.then(entry)
     return made.commit()
@@ -642,6 +642,23 @@ def test_input_is_put_once_however_often_the_run_is_started() -> None:
     world = World(steps(count, DAY, input=str))
     for _ in range(3):
         world.start("i" * 100 * KB)
+    assert ["put"] == [verb for verb in world.verbs() if verb == "put"]
+
+
+@pytest.mark.parametrize("what", ["state", "request_context"])
+def test_what_a_run_begins_with_is_put_once_however_often_its_head_is_written(what: str) -> None:
+    """A heartbeat prolongs the lease and puts nothing."""
+    clock = VirtualClock()
+
+    @step
+    def beating(text: str, ctx: StepContext[None, None]) -> str:
+        for _ in range(3):
+            clock.forward(seconds=15)
+            ctx.heartbeat()
+        return text
+
+    world = World(steps(beating, input=str, state=dict[str, str]), clock=clock)
+    world.start("small", "r-1", **{what: {"a": "x" * 100 * KB}})
     assert ["put"] == [verb for verb in world.verbs() if verb == "put"]
 
 

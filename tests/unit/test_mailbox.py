@@ -8,14 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
+from random import Random
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from flowcore import App, DefinitionError, RunResult, Start, StepContext, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
-from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, OutsideError
+from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, OutsideError, PayloadTooLarge
 from flowcore.keys import RunRef
 from flowcore.model import EventReceipt, Listener, Mail, Topic
 from flowcore.testing import LocalApp, VirtualClock
@@ -58,7 +59,7 @@ def local(*workflows: Any, like: LocalApp | None = None, **options: Any) -> Loca
     return LocalApp(App(*workflows), **{**shared, **options})
 
 
-def waiting(app: LocalApp, run_id: str = "r", given: str = "A-17") -> Any:
+def waiting(app: LocalApp, run_id: str = "r", given: Any = "A-17") -> Any:
     """A run of the first workflow, started; it waits."""
     run = app.workflow(next(iter(app.workflows))).create_run(run_id)
     run.start(given)
@@ -419,35 +420,100 @@ def test_event_and_wait_find_each_other_whatever_dies(order_: str, fault: Fault)
         assert ((), 1) == (played.mail.listeners, len(played.mail.events)), f"{fault} at call {number}"
 
 
+def late(told: str, **options: Any) -> Any:
+    """Waits for the payment with a step that has left a record before: a question, a failure, or that it has begun."""
+
+    @step(id="late", **options)
+    def late(order: str, ctx: StepContext[Any]) -> int:
+        if told == "failed" and ctx.attempt == 1 and ctx.resume_data is None:
+            raise ConnectionError
+        if told == "asked" and ctx.resume_data is None:
+            ctx.suspend(label="first")
+        if ctx.resume_data in (None, "go on"):
+            ctx.suspend(key=order, label="order.paid")
+        return Paid.model_validate(ctx.resume_data).cents
+
+    return workflow("order", input=str, output=int).then(late)
+
+
+WAITS: dict[str, Callable[[], Any]] = {
+    "its first record": order,
+    "after a question": lambda: late("asked"),
+    "after a failure": lambda: late("failed", retries=1, backoff=timedelta(milliseconds=100)),
+    "once it has begun": lambda: late("begun", semantics="at_most_once"),
+}
+
+
+def prepared(app: LocalApp, flow: str) -> None:
+    """The run that is to wait for its payment, as far as it comes before."""
+    if flow == "after a question":
+        app.workflow("order").create_run("r").start("A-17")
+
+
+def begin(app: LocalApp, flow: str) -> None:
+    """Have the run wait for its payment."""
+    if flow == "after a question":
+        app.run("r").resume("go on", label="first")
+    else:
+        app.workflow("order").create_run("r").start("A-17")
+
+
+@pytest.mark.parametrize("flow", WAITS)
 @pytest.mark.parametrize("inner", ["start", "send"])
-def test_event_and_wait_that_meet_half_way_find_each_other(inner: str) -> None:
+def test_event_and_wait_that_meet_half_way_find_each_other(inner: str, flow: str) -> None:
     """One of them happens in the middle of the other, at any of its calls to the store."""
     outer = "send" if inner == "start" else "start"
-    for number in range(1, len(play(outer + (" start" if outer == "send" else "")).calls) + 1):
-        assert 1 == meet(outer, inner, number).output, f"at call {number}"
+    number, is_met = 0, True
+    while is_met:
+        number += 1
+        result, is_met = meet(outer, inner, number, flow)
+        assert 1 == result.output, f"at call {number}"
+    assert number >= 4
 
 
-def meet(outer: str, inner: str, number: int) -> RunResult[Any]:
-    """``inner`` at the call of that number of ``outer``; after it, if there are not so many."""
-    watched, clock, done = WatchedStore(MemoryStore()), VirtualClock(), []
+def meet(outer: str, inner: str, number: int, flow: str) -> tuple[RunResult[Any], bool]:
+    """``inner`` at the call of that number of ``outer``; after it, if there are not so many, and that is told."""
+    watched, clock, done = WatchedStore(MemoryStore()), VirtualClock(), list[Any]()
+    calls = count(1)
 
-    def script(call: Call) -> None:
-        if call.number == number:
+    def script(_: Call) -> None:
+        if next(calls) == number and not done:
             done.append(acts(other)[inner]())
 
     def acts(app: LocalApp) -> dict[str, Callable[[], Any]]:
         return {
-            "start": lambda: app.workflow("order").create_run("r").start("A-17"),
+            "start": lambda: begin(app, flow),
             "send": lambda: app.send_event("order.paid", "A-17", {"cents": 1}),
         }
 
-    other = local(order(), store=watched, clock=clock)
-    app = local(order(), store=FaultyStore(watched, script), clock=clock)
+    other = local(WAITS[flow](), store=watched, clock=clock)
+    prepared(other, flow)
+    app = local(WAITS[flow](), store=FaultyStore(watched, script), clock=clock)
     acts(app)[outer]()
-    if not done:
-        acts(other)[inner]()
+    is_met = bool(done)
+    if not is_met:
+        done.append(acts(other)[inner]())
     app.advance(hours=1)
-    return other.run("r").result()
+    return other.run("r").result(), is_met
+
+
+@pytest.mark.parametrize("flow", WAITS)
+def test_event_that_comes_while_its_wait_is_written_leaves_the_listener(flow: str) -> None:
+    """Its worker has listened and not committed: whoever keeps the event must find it, and it the event."""
+    watched, clock, heard = WatchedStore(MemoryStore()), VirtualClock(), list[list[str]]()
+
+    def script(call: Call) -> None:
+        if call.verb == "commit" and listeners(other) and not heard:
+            assert "buffered" == other.send_event("order.paid", "A-17", {"cents": 1}).verdict
+            heard.append(listeners(other))
+
+    other = local(WAITS[flow](), store=watched, clock=clock)
+    app = local(WAITS[flow](), store=FaultyStore(watched, script), clock=clock)
+    prepared(other, flow)
+    begin(app, flow)
+    assert [["r"]] == heard
+    assert ("success", 1) == (other.run("r").result().status, other.run("r").result().output)
+    assert [] == listeners(other)
 
 
 @pytest.mark.parametrize("lacks", ["the step", "the workflow"])
@@ -484,6 +550,59 @@ def test_event_during_a_bad_deploy_has_the_item_looked_at_that_waits() -> None:
     bad.send_event("order.paid", "A-17", {"cents": 1})
     good.run_until_idle()
     assert ("success", [1]) == (run.result().status, run.result().output)
+
+
+def busy(clock: VirtualClock, hours: int) -> Any:
+    """An arm that is at work for so long, an hour at a time."""
+
+    @step(id="work")
+    def work(done: Any) -> int:
+        clock.forward(hours=1)
+        return done + 1 if isinstance(done, int) else 1
+
+    return workflow("busy", input=Any).dountil(work, lambda done: done >= hours).commit()
+
+
+@pytest.mark.parametrize("durability", ["step", "boundary"])
+def test_event_that_came_before_its_wait_is_taken_though_other_work_goes_on_past_the_deadline(durability: Any) -> None:
+    """The worker looks once more before the wait lapses."""
+    clock = VirtualClock()
+    wait = workflow("wait", input=str).wait_for_event("order.paid", key=lambda o: o, timeout=HOUR, on_timeout=None)
+    flow = workflow("order", input=str, durability=durability).parallel(wait.commit(), busy(clock, 5))
+    app = local(flow, clock=clock)
+    assert "buffered" == app.send_event("order.paid", "A-17", {"cents": 1}).verdict
+    assert {"wait": {"cents": 1}, "busy": 5} == waiting(app).result().output
+    assert [] == listeners(app)
+
+
+def test_event_during_a_bad_deploy_is_taken_though_its_deadline_has_passed_meanwhile() -> None:
+    """Whoever unblocks the run looks what has come."""
+    first = workflow("order", input=str).then(note)
+    app = local(first.wait_for_event("order.paid", key=lambda o: o, timeout=HOUR))
+    run = waiting(app)
+    bad = local(workflow("order", input=str).then(note.clone(id="other")), like=app)
+    assert "buffered" == bad.send_event("order.paid", "A-17", {"cents": 1}).verdict
+    bad.advance(hours=2)
+    assert run.result().blocked
+    assert ("success", {"cents": 1}) == (run.unblock().status, run.result().output)
+
+
+def test_event_whose_sender_died_before_the_second_look_is_taken_at_the_deadline() -> None:
+    """It was kept in time; nobody else would look for it."""
+    clock, watched = VirtualClock(), WatchedStore(MemoryStore())
+    app = local(order(timeout=HOUR), store=watched, clock=clock)
+
+    def script(call: Call) -> Fault | None:
+        if call.verb == "keep":
+            waiting(app)
+            return Fault.DIES_AFTER
+        return None
+
+    with pytest.raises(WorkerDied):
+        local(order(), store=FaultyStore(watched, script), clock=clock).send_event("order.paid", "A-17", {"cents": 1})
+    assert "suspended" == app.run("r").result().status
+    app.advance(hours=2)
+    assert ("success", 1) == (app.run("r").result().status, app.run("r").result().output)
 
 
 @step
@@ -540,6 +659,65 @@ def test_nobody_listens_for_a_wait_of_a_turn_that_is_over() -> None:
     assert "applied" == app.send_event("hear", "A-17", 2).verdict
     assert ["r"] == listeners(app, HEARD)
     assert "suspended" == run.result().status
+
+
+LARGE = "".join(map(chr, Random(1).choices(range(0x800, 0xD7FF), k=118_000)))
+"""Fits into a record alone, and not beside another such value; cannot be packed."""
+
+
+@step(id="ask")
+def asks(large: bool, ctx: StepContext[Any, Any]) -> int:
+    """Waits for an event, and may ask for it with a large value."""
+    return ctx.suspend(LARGE if large else None, key="A-17", label="order.paid") if ctx.resume_data is None else 1
+
+
+ASKS = workflow("order", input=bool, output=int).then(asks).commit()
+
+
+def test_event_that_is_too_large_beside_its_question_goes_to_another_wait() -> None:
+    """Or is refused, where there is none, and the run has the receipt."""
+    app = local(ASKS)
+    first: Any = waiting(app, "r-1", given=True)
+    with pytest.raises(PayloadTooLarge):
+        app.send_event("order.paid", "A-17", LARGE)
+    assert [("rejected", "payload-too-large")] == [(one.verdict, one.reason) for one in first.receipts()]
+    assert () == app.store.mail(PAID, app.clock.now()).events
+    app.clock.forward(hours=1)
+    second = waiting(app, "r-2", given=False)
+    assert "r-2" == app.send_event("order.paid", "A-17", LARGE).run_id
+    assert ("suspended", "success") == (first.result().status, second.result().status)
+
+
+def test_early_event_that_is_too_large_beside_its_question_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    """The run waits for the next one, and no worker stumbles over it."""
+    app = local(ASKS)
+    app.send_event("order.paid", "A-17", LARGE)
+    app.clock.forward(seconds=1)
+    run = waiting(app, given=True)
+    assert "suspended" == run.result().status
+    assert "passed over" in caplog.text
+    assert "applied" == app.send_event("order.paid", "A-17", 1).verdict
+
+
+def test_early_event_that_breaks_the_type_of_its_wait_is_passed_over() -> None:
+    """A validator may raise anything at what a stranger sends: it does not fit, like other data that does not."""
+
+    class Order(BaseModel):
+        cents: int
+
+        @model_validator(mode="before")
+        @classmethod
+        def of_pounds(cls, data: Any) -> Any:
+            return {"cents": 100 * data["pounds"]}
+
+    build = workflow("order", input=str).wait_for_event("order.paid", key=lambda o: o, model=Order)
+    app = local(build)
+    app.send_event("order.paid", "A-17", {})
+    run = waiting(app)
+    with pytest.raises(InvalidPayload, match="KeyError"):
+        app.send_event("order.paid", "A-17", {})
+    app.send_event("order.paid", "A-17", {"pounds": 2})
+    assert ("success", {"cents": 200}) == (run.result().status, run.result().output)
 
 
 def test_event_id_may_come_again_when_its_event_is_kept_no_longer() -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from flowcore import App, DefinitionError, Option, StepContext, create_step, migrate, workflow
 from flowcore.errors import InvalidPayload, NotBlocked
@@ -193,6 +193,27 @@ def test_answer_that_fits_neither_form_is_refused_as_ever() -> None:
     new = deployed(app, workflow("flow", input=Old).then(ask).commit())
 
     with pytest.raises(InvalidPayload, match="cents: Field required"):
+        new.run("r").resume({"dollars": 3})
+    assert "success" == new.run("r").resume({"cents": 3}).status
+
+
+def test_answer_that_breaks_the_type_of_today_is_refused() -> None:
+    """Whatever its validator raises, where an older form is looked for as well."""
+
+    class Picky(BaseModel):
+        cents: int
+
+        @model_validator(mode="before")
+        @classmethod
+        def look(cls, data: Any) -> Any:
+            return {"cents": data["cents"]}
+
+    app = suspended()
+    ask = asking(resume=Picky)
+    migrate(ask, "resume")(to_cents)
+    new = deployed(app, workflow("flow", input=Old).then(ask).commit())
+
+    with pytest.raises(InvalidPayload, match="KeyError"):
         new.run("r").resume({"dollars": 3})
     assert "success" == new.run("r").resume({"cents": 3}).status
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,10 +11,12 @@ import pytest
 from flowcore import App, StepContext, step, workflow
 from flowcore.adapters.memory import MemoryQueue
 from flowcore.core.decide import MOST_CLAIMS
-from flowcore.errors import NotFailed
+from flowcore.errors import InvariantError, NotFailed
 from flowcore.keys import RunRef
 from flowcore.testing import LocalApp, VirtualClock
+from tests.builders import an_app, pass_time
 
+REF = RunRef("default", "r")
 CALLS: list[str] = []
 
 
@@ -118,6 +122,32 @@ def test_clean_release_in_between_is_no_poison() -> None:
     app.advance(days=1)
 
     assert ("success", 4) == (run.result().status, run.result().output)
+
+
+def test_a_run_that_contradicts_itself_stands_still_in_the_end() -> None:
+    """Workers that find no meaning in a record fail loudly, but not for ever; who looks then finds the reason."""
+    before, after = (
+        workflow("flow", input=int, output=int).then(ask).commit(),
+        workflow("flow", input=int, output=int).dountil(ask, bool).commit(),
+    )
+    app = an_app(before)
+    app.workflow("flow").create_run("r").start(1)
+    head = app.store.peek(REF)
+    assert head is not None
+    lies = replace(head, definition=after.compiled.fingerprint, version=head.version + 1)
+    app.store.move(lies, version=head.version)
+    deployed = an_app(after, like=app)
+    for attempt in range(MOST_CLAIMS):
+        with pytest.raises(InvariantError, match="has no meaning where it stands"):
+            deployed.look(REF) if attempt else deployed.run("r").resume(1)
+        pass_time(deployed, timedelta(hours=1))
+    deployed.look(REF)
+
+    result = deployed.run("r").result()
+    assert ("paused", "record 'ask' with outcome 'resu' has no meaning where it stands") == (
+        result.status,
+        result.blocked,
+    )
 
 
 def test_only_the_first_ready_step_is_given_up() -> None:

@@ -68,11 +68,11 @@ def test_what_was_bad_stays_bad_until_the_source_is_another_one() -> None:
 def test_a_proof_with_too_few_or_something_bad_fails(tmp_path: Path) -> None:
     """It is no proof otherwise."""
     enough = {name: a_piece(row=name, count=row.long) for name, row in ROWS.items()}
-    worse = {"enough": {}, "few": {"lives": 4_999}, "none": {"lives": None}}
+    few = {**enough, "lives": replace(enough["lives"], count=4_999)}
+    none = {name: one for name, one in enough.items() if name != "lives"}
     codes = {}
-    for name, counts in worse.items():
-        rows = [replace(one, count=counts.get(row, one.count)) for row, one in enough.items()]
-        lines = [json.dumps(asdict(one)) for one in rows if one.count is not None]
+    for name, found in {"enough": enough, "few": few, "none": none}.items():
+        lines = [json.dumps(asdict(one)) for one in found.values()]
         codes[name] = main([str(a_file(tmp_path / name, lines))])
     bad = [replace(one, bad=int(row == "lives")) for row, one in enough.items()]
     codes["bad"] = main([str(a_file(tmp_path / "bad", [json.dumps(asdict(one)) for one in bad]))])

@@ -11,7 +11,8 @@ import pytest
 from flowcore import App, StepContext, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.authoring.graph import Backoff
-from flowcore.testing import LocalApp, VirtualClock
+from flowcore.ports import Hint
+from flowcore.testing import LocalApp, LossyQueue, Unruly, VirtualClock
 from flowcore.testing.pytest_plugin import local_app
 
 __all__ = ["local_app"]
@@ -199,3 +200,19 @@ def test_the_fixture_makes_local_apps_of_workflows(local_app: Callable[..., Loca
     assert "waiting" == local_app(REFUND).workflow("refund").create_run().start(7).status
     given: Any = App(REFUND)
     assert "waiting" == local_app(given).workflow("refund").create_run().start(7).status
+
+
+class Elsewhere:
+    """A queue whose hints nobody can take from here, as one of SQS is."""
+
+    max_delay_s = 900
+
+    def send(self, hint: Hint, *, delay_s: int) -> None:
+        """See ``Queue.send``."""
+
+
+def test_a_queue_whose_hints_cannot_be_taken_is_refused() -> None:
+    """Virtual time could bring none of them; also where it is wrapped."""
+    for queue in (Elsewhere(), LossyQueue(Elsewhere(), Unruly())):
+        with pytest.raises(TypeError, match=r"Elsewhere.*MemoryQueue"):
+            LocalApp(App(REFUND), queue=queue)

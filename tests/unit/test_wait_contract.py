@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +17,7 @@ from flowcore.adapters.memory import MemoryStore
 from flowcore.errors import AlreadyResumed, InvalidPayload, NotAnApprover, OutsideError
 from flowcore.keys import RunRef
 from flowcore.model import Outcome
-from flowcore.testing import LocalApp
+from flowcore.testing import LocalApp, VirtualClock
 from flowcore.testing.faults import Call, Fault, FaultyStore, WorkerDied, at_call
 from flowcore.testing.invariants import WatchedStore
 
@@ -26,6 +26,7 @@ ASKED: dict[str, Any] = {}
 CALLS: list[Any] = []
 TOLD: list[Wait[Any]] = []
 MOOD: list[str] = []
+TOLD_AT: list[Callable[[Wait[Any]], None]] = []
 
 
 class Ask(BaseModel):
@@ -42,6 +43,8 @@ class Decision(BaseModel):
 
 def tell(wait: Wait[Ask]) -> None:
     """Tells somebody, if the weather is good."""
+    for look in TOLD_AT:
+        look(wait)
     if MOOD and MOOD.pop(0) == "bad":
         raise RuntimeError("the mail server is down")
     TOLD.append(wait)
@@ -66,7 +69,7 @@ YES, NO = Decision(approved=True), Decision(approved=False)
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     yield
-    for seen in (CALLS, TOLD, MOOD):
+    for seen in (CALLS, TOLD, MOOD, TOLD_AT):
         seen.clear()
     ASKED.clear()
 
@@ -293,7 +296,7 @@ def test_reminders_come_at_their_time_and_say_which_they_are() -> None:
 
 def test_reminders_that_are_overdue_come_as_one() -> None:
     """Nobody wants four mails after an outage."""
-    MOOD[:] = ["bad"] * 3
+    MOOD[:] = ["bad"] * 2
     app = local()
     asked(app, notify=tell, remind=[HOUR, 2 * HOUR], timeout=9 * HOUR)
     app.clock.forward(hours=3)
@@ -311,6 +314,59 @@ def test_reminders_leave_the_deadline_alone() -> None:
     assert ([0, 1], ("ada",)) == ([wait.reminder for wait in TOLD], TOLD[-1].answered_by)
     app.advance(hours=1)
     assert "nobody minded" == run.result().output
+
+
+def beside(clock: VirtualClock, hours: int = 4, **options: Any) -> tuple[LocalApp, Any]:
+    """A run that suspends with these options beside work that takes so long, ten minutes at a time."""
+
+    @step(id="work")
+    def work(done: int) -> int:
+        clock.forward(minutes=10)
+        return done + 1
+
+    ASKED.update(options)
+    busy = workflow("busy", input=int).dountil(work, lambda done: done > 6 * hours).commit()
+    app = LocalApp(App(workflow("w", input=int).parallel(approve, busy).commit()), clock=clock)
+    return app, app.workflow("w").create_run("r")
+
+
+@pytest.mark.parametrize("mood", [[], ["bad"]])
+@pytest.mark.parametrize("key", [None, "A-17"])
+def test_whoever_must_answer_is_told_and_reminded_while_other_work_goes_on(key: str | None, mood: list[str]) -> None:
+    """In time, though the run is given back hours later; also where an event may answer, and where it failed once."""
+    clock, began, told = VirtualClock(), VirtualClock().now(), list[tuple[int, int]]()
+    MOOD[:] = mood
+    _, run = beside(clock, notify=tell, remind=[HOUR, 2 * HOUR], key=key)
+    TOLD_AT.append(lambda wait: told.append((wait.reminder, (clock.now() - began) // timedelta(minutes=10))))
+    assert "suspended" == run.start(1).status
+    assert [(0, 0)] * len(mood) + [(0, len(mood)), (1, 6), (2, 12)] == told
+
+
+def test_nobody_is_told_of_a_wait_that_an_event_has_answered_already() -> None:
+    """It came before, and is taken though other work goes on."""
+    app, run = beside(VirtualClock(), notify=tell, key="A-17")
+    app.send_event("approve", "A-17", YES)
+    assert ("success", []) == (run.start(1).status, TOLD)
+
+
+def test_reminder_comes_in_time_though_nobody_could_be_told_before() -> None:
+    """A call that failed does not put it off; and is not repeated at once when the run is given back."""
+    clock, called = VirtualClock(), list[int]()
+    MOOD[:] = ["bad"] * 99
+    app, began = LocalApp(App(FLOW), clock=clock), clock.now()
+    TOLD_AT.append(lambda _: called.append((clock.now() - began) // timedelta(minutes=1)))
+    asked(app, notify=tell, remind=[timedelta(minutes=5), timedelta(minutes=6)])
+    app.advance(minutes=7)
+    assert [0, 1, 2, 4, 5, 6] == called
+
+
+def test_reminder_that_would_come_after_the_last_year_there_is_never_comes() -> None:
+    """The run waits on, and can be answered."""
+    app = local()
+    run = asked(app, notify=tell, remind=[HOUR, timedelta(days=5_000_000)])
+    app.advance(days=2)
+    assert [0, 1] == [wait.reminder for wait in TOLD]
+    assert "success" == run.resume(YES).status
 
 
 @pytest.mark.parametrize("fault", list(Fault))
@@ -413,7 +469,7 @@ def test_suspend_with_what_cannot_be_meant_fails_the_step(options: dict[str, Any
 
 def test_notify_that_a_deploy_has_removed_is_tried_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The suspension stands; whoever knows of it can answer."""
-    MOOD[:] = ["bad", "bad"]
+    MOOD[:] = ["bad"]
     app = local()
     run = asked(app, notify=tell)
     with monkeypatch.context() as patch:

@@ -6,14 +6,13 @@ twice, or while another one still believes it holds the run. Time moves in steps
 reached, every rule of ``flowcore.testing.invariants`` holds, nobody is told what is not so, and if everybody dropped
 dead in it, the sweeper and those who answer would bring the run to its right end.
 
-``python -m tests.property.space`` searches all scenarios, and tells how many states there were. When a rule is broken
-the shortest way there is printed.
+When a rule is broken, the shortest way there is told. ``flowcore.testing.search`` aims this at a workflow of yours.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -23,19 +22,48 @@ from flowcore.adapters.memory import MemoryStore
 from flowcore.authoring.workflow import Workflow
 from flowcore.core import heads
 from flowcore.core.admit import open_waits
+from flowcore.core.alternatives import each
 from flowcore.core.evolve import fold
-from flowcore.model import Head, Mail, RunStatus, Topic
+from flowcore.engine import Engine
+from flowcore.keys import dotted
+from flowcore.model import (
+    Head,
+    Mail,
+    Outcome,
+    RunStatus,
+    StepRecord,
+    Topic,
+    Trace,
+    wait_id,
+    wait_place,
+    wait_whole,
+)
 from flowcore.ports import Claimed, Records, Store
+from flowcore.run import new_head
 from flowcore.testing.clock import VirtualClock
 from flowcore.testing.invariants import head_violations, record_violations, run_violations
-from tests.property.replay import RUN, Call, Heard, Over, Player, Script, ScriptedStore, looks
+from flowcore.testing.replay import (
+    MARKS,
+    RUN,
+    Call,
+    Heard,
+    Over,
+    Player,
+    Script,
+    ScriptedStore,
+    Unsteady,
+    looks,
+)
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 TICK = timedelta(seconds=130)
 """Longer than a lease, its slack and the grace behind it."""
 NOBODY, DEAD = 0, -1
 """Instead of a process: one that has not begun, one that has died."""
-_CURES = 12
+_CURES = 1_000
+"""Looks and answers before a run is held to go in circles."""
+_TAKEN_IN = ("applied", "buffered", "duplicate")
+"""What the sender of an event is told: it has settled a wait or will settle the next."""
 
 State: TypeAlias = tuple[int, int, tuple[int, ...], tuple[int, ...], int, int]
 """Ticks passed, what the store holds, workers (in no order), others, looks left, deaths left."""
@@ -47,25 +75,35 @@ class Scenario:
 
     name: str
     workflow: Workflow[Any, Any]
+    input: Any = None
+    state: Mapping[str, Any] | None = None
+    request_context: Mapping[str, Any] | None = None
     others: Sequence[Player] = ()
     """Each may begin once, at any time."""
     right: Callable[[Head, Records], bool]
-    """Whether a run may have ended like this."""
-    answer: Callable[[Any], str] | None = None
-    """Does what becomes of a suspension when those who could have answered it have died: somebody else does."""
-    topic: Topic | None = None
+    """Whether a run may have succeeded or failed like this."""
+    answer: Callable[[Engine], object] | None = None
+    """Does what becomes of a suspension when those who could have answered it have died: somebody else does. Gives
+    nothing where nobody can."""
     most_marks: int | None = None
-    """How many events there may be at ``topic``; None: as many as are sent."""
+    """How often ``leave_mark`` may be called; None: it is not."""
     is_parked: bool = False
     """Whether a worker has been there before it begins."""
     workers: int = 2
     looks: int = 2
     deaths: int = 1
     ticks: int = 1
+    tick: timedelta = TICK
     skew: timedelta = timedelta(0)
     """How far the clocks of workers are ahead of the others'."""
     store: Callable[[Script], ScriptedStore] = ScriptedStore
     table: Callable[[], MemoryStore] = MemoryStore
+
+    @property
+    def topics(self) -> Sequence[Topic]:
+        """Where events are sent."""
+        sent = dict.fromkeys(player.sends[0] for player in self.others if player.sends is not None)
+        return [*sent, *([] if self.most_marks is None else [MARKS])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +126,13 @@ class Disk:
         return store
 
     @classmethod
-    def of(cls, store: MemoryStore, topic: Topic | None) -> Disk:
-        """What ``store`` holds."""
+    def of(cls, store: MemoryStore, topics: Sequence[Topic]) -> Disk:
+        """What ``store`` holds of the run, and at these topics."""
         loaded = store.load(RUN, everything=True)
         assert loaded is not None
-        return cls(loaded[0], loaded[1], Mail() if topic is None else store.mail(topic, BEGIN))
+        mails = [store.mail(topic, BEGIN) for topic in topics]
+        listeners = tuple(one for mail in mails for one in mail.listeners)
+        return cls(*loaded, Mail(listeners=listeners, events=tuple(one for mail in mails for one in mail.events)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +140,17 @@ class Found:
     """What a search has come to."""
 
     scenario: str
+    """The name of what was searched."""
     states: int
+    """How many were looked at."""
     steps: int
+    """How many lead from one of them to another, or to the same."""
     violation: str | None = None
+    """What is wrong in the nearest state that must not be; None: there is none."""
     way: Sequence[str] = ()
+    """How it comes to that: who does what, when it is, and what the store holds then; a line for each step."""
     is_cut: bool = False
-    """Whether there are more states than were asked for."""
+    """Whether there may be more states than were asked for."""
 
     def __str__(self) -> str:
         counted = f"{self.scenario}: {self.states:,} states, {self.steps:,} steps{' and more' if self.is_cut else ''}"
@@ -163,14 +208,15 @@ class Space:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.graph = scenario.workflow.compiled
-        self.worker = Player("w", looks, scenario.workflow, scenario.store, scenario.skew)
+        self.topics = scenario.topics
+        self.worker = Player("(worker)", looks, scenario.workflow, scenario.store, scenario.skew)
         self.others = [replace(player, store=scenario.store) for player in scenario.others]
         self.disks = _Known()
         self.processes = _Known(None)
         self._after: dict[tuple[str, int], tuple[Any, str, int]] = {}
         self._told: dict[tuple[int, str, int], tuple[int, ...]] = {}
         self._begun: dict[tuple[str, int], tuple[int, ...]] = {}
-        self._cured: dict[int, BrokenRuleError | None] = {}
+        self._cured: dict[tuple[int, tuple[tuple[Topic, str], ...]], BrokenRuleError | None] = {}
 
     # -- the search -------------------------------------------------------------------------------------------------
 
@@ -247,7 +293,7 @@ class Space:
                 name, _ = names.pop(step.place)
                 names = sorted([*names, (name, step.number)], key=lambda one: one[1])
                 who = f"worker {name + 1}"
-            lines.append(f"{f'{who} {step.what}':<45} {self._told_of(BEGIN + after[0] * TICK, self.disks[after[1]])}")
+            lines.append(f"{f'{who} {step.what}':<45} {self._told_of(self._at(after[0]), self.disks[after[1]])}")
         return lines
 
     def _told_of(self, now: datetime, disk: Disk) -> str:
@@ -256,12 +302,15 @@ class Space:
         places = " ".join(f"{record.key}={record.outcome}@{record.gen}" for record in records)
         return f"{now:%H:%M:%S} {head.status} v{head.version} e{head.epoch}{due} [{places}]"
 
+    def _at(self, ticks: int) -> datetime:
+        return BEGIN + ticks * self.scenario.tick
+
     # -- steps ------------------------------------------------------------------------------------------------------
 
     def _beginning(self, player: Player, ticks: int) -> tuple[int, ...]:
         found = self._begun.get((player.name, ticks))
         if found is None:
-            found = self._begun[player.name, ticks] = self._processes(player, ((None, BEGIN + ticks * TICK),))
+            found = self._begun[player.name, ticks] = self._processes(player, ((None, self._at(ticks), ""),))
         return found
 
     def _steps(self, number: int, disk: int, ticks: int) -> list[tuple[str, int, int]]:
@@ -277,7 +326,7 @@ class Space:
         told = (number, text, ticks)
         found = self._told.get(told)
         if found is None:
-            heard = (*process.heard, (reply, BEGIN + ticks * TICK))
+            heard = (*process.heard, (reply, self._at(ticks), call.text))
             found = self._told[told] = self._processes(process.player, heard)
         return [(f"{call.verb}: {_short(reply)}", disk_after, after) for after in found]
 
@@ -285,11 +334,13 @@ class Space:
         """Where a process stands that has heard this; in several places where it may choose."""
         try:
             following, known = player.next(heard)
+        except Unsteady:
+            raise
         except Exception as error:  # whatever it is, no process may end like that
             raise BrokenRuleError(f"{player.name} breaks down: {type(error).__name__}: {error}") from error
         if isinstance(following, Call) and following.choices:
-            ways = range(following.choices)
-            return tuple(n for way in ways for n in self._processes(player, (*heard, (way, heard[-1][1]))))
+            ways, at, text = range(following.choices), heard[-1][1], following.text
+            return tuple(n for way in ways for n in self._processes(player, (*heard, (way, at, text))))
         return (self.processes.number(_Process(player, heard, following), known),)
 
     def _happen(self, call: Call, disk: int) -> tuple[Any, str, int]:
@@ -297,7 +348,7 @@ class Space:
         store = before.filled(self.scenario.table())
         assert call.happen is not None
         reply = call.happen(store)
-        after = Disk.of(store, self.scenario.topic)
+        after = Disk.of(store, self.topics)
         broken = list(self._violations(call, before, after))
         if broken:
             last = f"{f'... {call.verb}: {_short(reply)}':<45} {self._told_of(after.head.updated_at, after)}"
@@ -310,23 +361,23 @@ class Space:
 
     def _started(self) -> Disk:
         """The run as it begins."""
-        graph = self.graph
-        head = Head(
-            run=RUN,
-            workflow=graph.id,
-            definition=graph.fingerprint,
-            input=1,
-            input_hash="1",
-            status=RunStatus.QUEUED,
-            created_at=BEGIN,
-            updated_at=BEGIN,
-            due=BEGIN + heads.QUEUED_GRACE,
+        scenario = self.scenario
+        head = new_head(
+            RUN,
+            scenario.workflow,
+            scenario.input,
+            now=BEGIN,
+            resource_id=None,
+            state=scenario.state,
+            request_context=scenario.request_context,
+            trace=Trace(),
         )
+        head = replace(head, due=BEGIN + heads.QUEUED_GRACE)
         disk = Disk(head, {}, Mail())
-        if self.scenario.is_parked:
-            store = disk.filled(self.scenario.table())
+        if scenario.is_parked:
+            store = disk.filled(scenario.table())
             self.worker.engine(_Calm(VirtualClock(BEGIN)), store).look(RUN)
-            return Disk.of(store, self.scenario.topic)
+            return Disk.of(store, self.topics)
         return disk
 
     # -- rules ------------------------------------------------------------------------------------------------------
@@ -353,35 +404,42 @@ class Space:
 
     def _wrong_end(self, disk: Disk) -> Iterator[str]:
         if not self.scenario.right(disk.head, disk.records):
-            yield f"the run has ended {disk.head.status} with {disk.head.output!r} {disk.head.failure}"
+            failure = disk.head.failure
+            with_what = repr(disk.head.output) if failure is None else f"{failure.type}: {failure.message}"
+            yield f"the run has ended {disk.head.status} with {with_what}"
 
     def _judge(self, state: State) -> None:
         """What holds of a state as a whole: what people were told is so, and nothing is stuck."""
         _, disk, _, others, _, _ = state
-        records = self.disks[disk].records
-        stored = {record.answer.by for record in records.values() if record.answer and not record.answer.timed_out}
-        for number in others:
+        told = list[tuple[Topic, str]]()
+        for place, number in enumerate(others):
             if number > 0 and isinstance(end := self.processes[number].next, Over):
-                verdict, _, by = end.value.partition(" ")
-                if verdict in ("applied", "duplicate") and by and by not in stored:
+                if (stored := _other_than(end.value, self.disks[disk])) is not None:
                     raise BrokenRuleError(
-                        f"{by} was told {verdict!r}, but stored is the answer of {stored or 'nobody'}"
+                        f"I12 {self.others[place].name} was told {end.value!r}, but stored is {stored}"
                     )
-        told = any(n > 0 and isinstance(self.processes[n].next, Over) for n in others)
-        key = disk * 2 + told
+                if (sends := self.others[place].sends) is not None and end.value in _TAKEN_IN:
+                    told.append(sends)
+        key = disk, tuple(told)
         if key not in self._cured:
-            self._cured[key] = self._stuck(self.disks[disk], told=told)
+            self._cured[key] = self._stuck(*key)
         if (stuck := self._cured[key]) is not None:
             raise stuck
 
-    def _stuck(self, disk: Disk, *, told: bool) -> BrokenRuleError | None:
-        """What goes wrong when everybody is dead from here on but for the sweeper and who answers; None if nothing."""
+    def _stuck(self, number: int, told: Collection[tuple[Topic, str]]) -> BrokenRuleError | None:
+        """What goes wrong when everybody is dead from here on but for the sweeper and who answers; None if nothing.
+
+        Args:
+            number: of what the store holds.
+            told: the events whose senders know that they were taken in.
+        """
+        disk: Disk = self.disks[number]
         store = disk.filled(self.scenario.table())
         clock = VirtualClock(disk.head.updated_at)
         engine = self.worker.engine(_Calm(clock), store)
         way = ["everybody else is dead from here on"]
         for _ in range(_CURES):
-            now = Disk.of(store, self.scenario.topic)
+            now = Disk.of(store, self.topics)
             if now.head.is_terminal and not now.head.outbox:
                 broken = [] if now.head.status is RunStatus.CANCELED else list(self._wrong_end(now))
                 return BrokenRuleError("; ".join(broken), *way) if broken else None
@@ -389,22 +447,33 @@ class Space:
                 clock.wait_until(now.head.due + timedelta(milliseconds=1))
                 engine.look(RUN)
                 what = "the sweeper sends a worker"
-            elif (mute := self._mute(store, told=told)) is None and self.scenario.answer is not None:
-                self.scenario.answer(engine)
+            elif (mute := self._mute(store, told)) is not None:
+                return BrokenRuleError(mute, *way)
+            elif self.scenario.answer is not None and self.scenario.answer(engine):
                 what = "somebody answers"
             else:
-                return BrokenRuleError(mute or "nobody would ever look at it", *way)
-            way.append(f"{what:<45} {self._told_of(clock.now(), Disk.of(store, self.scenario.topic))}")
+                asked = ", ".join(repr(dotted(wait.key)) for wait in self._waits(store))
+                return BrokenRuleError(f"nobody answers {asked}", *way)
+            way.append(f"{what:<45} {self._told_of(clock.now(), Disk.of(store, self.topics))}")
         return BrokenRuleError("it goes in circles", *way[:6], "...")
 
-    def _mute(self, store: Store, *, told: bool) -> str | None:
+    def _mute(self, store: MemoryStore, told: Collection[tuple[Topic, str]]) -> str | None:
         """Why no answer can come; None when one can."""
-        loaded = store.load(RUN)
-        if loaded is None or not open_waits(fold(loaded[0], loaded[1].values())):
+        waits = self._waits(store)
+        if not waits:
             return "nobody would ever look at it, and nobody can answer"
-        if self.scenario.topic is not None and told:
-            return "an event was taken in, and its wait never gets it"
+        waiting = {Topic(RUN.tenant, *one.topic) for wait in waits for one in each(wait) if one.topic is not None}
+        open_ = {wait_id(wait, 1) for wait in waits}  # a run has one life here
+        kept = {(event.topic, event.id): event.taker for event in Disk.of(store, self.topics).mail.events}
+        for topic, id in told:
+            taker = kept.get((topic, id))
+            if topic in waiting and (taker is None or wait_whole(taker[1]) in open_):
+                return f"event {id!r} was taken in, and its wait never gets it"
         return None
+
+    def _waits(self, store: Store) -> Sequence[StepRecord]:
+        loaded = store.load(RUN)
+        return [] if loaded is None else open_waits(fold(loaded[0], loaded[1].values()))
 
 
 class _Calm(Script):
@@ -420,6 +489,28 @@ class _Calm(Script):
 
     def now(self) -> datetime:
         return self._clock.now()
+
+
+def _other_than(told: str, disk: Disk) -> str | None:
+    """Whose answer is stored, where somebody was told that it is his and it is not; None while that is so.
+
+    A step that has asked anew since has forgotten who answered before.
+    """
+    verdict, _, rest = told.partition(" ")
+    wait, _, by = rest.partition(" ")
+    if verdict not in ("applied", "counted", "duplicate") or not by:
+        return None
+    record = disk.records.get(wait_place(wait)[0])
+    if record is None:
+        return "nobody's"
+    answers = [answer for answer in (record.answer, *record.votes) if answer is not None and not answer.timed_out]
+    if any(answer.by == by for answer in answers):
+        return None
+    asked = {wait_id(record, disk.head.incarnation)} if record.outcome is Outcome.SUSP else set()
+    asked |= {answer.wait for answer in answers}
+    if asked and wait_whole(wait) not in {wait_whole(one) for one in asked}:
+        return None
+    return " and ".join(repr(answer.by) for answer in answers) or "nobody's"
 
 
 def _end(head: Head) -> tuple[RunStatus, Any, Any]:

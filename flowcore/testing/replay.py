@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias
 
+from pydantic import BaseModel
+
 from flowcore.authoring.workflow import Workflow
+from flowcore.codec import digest
 from flowcore.core.admit import Resume
 from flowcore.crew import Crew, EventLoop
 from flowcore.engine import Engine
@@ -56,8 +59,12 @@ class Over:
 
 
 Next: TypeAlias = Call | Over
-Heard: TypeAlias = tuple[Any, datetime]
-"""An answer, and what the clock of the process showed when it came."""
+Heard: TypeAlias = tuple[Any, datetime, str]
+"""An answer, what the clock of the process showed when it came, and the text of the call it is for."""
+
+
+class Unsteady(ValueError):  # it is named in tests as what it is
+    """A process that was told the same did not do the same again: nothing can be said about what it does next."""
 
 
 class _NoFurtherError(BaseException):
@@ -66,6 +73,16 @@ class _NoFurtherError(BaseException):
     def __init__(self, call: Call) -> None:
         super().__init__(call.verb)
         self.call = call
+
+
+class _OtherwiseError(BaseException):
+    """The process asks for what it did not ask for when it was told this before."""
+
+    def __init__(self, before: str, now: str) -> None:
+        super().__init__(before, now)
+        at = next((i for i, pair in enumerate(zip(before, now, strict=False)) if pair[0] != pair[1]), len(before))
+        shown = slice(max(0, at - 60), at + 60)
+        self.told = f"once it asked for ...{before[shown]!r}, then for ...{now[shown]!r}"
 
 
 class Script:
@@ -77,24 +94,30 @@ class Script:
         """The first entry of ``heard`` is no answer, but when the process began."""
         self._heard = heard
         self._position = 0
+        self._end: _NoFurtherError | None = None
         self._owner = owner
 
     def ask(self, verb: str, happen: Callable[[Store], Any], *given: Any) -> Any:
         """The answer to this call, if there is one."""
-        return self._answer(Call(verb, f"{verb}{given!r}", happen))
+        return self.answer_to(Call(verb, f"{verb}{given!r}", happen))
 
     def choose(self, count: int) -> int:
         """One of ``count`` ways to go on."""
         if count == 1:
             return 0
-        chosen: int = self._answer(Call("choose", f"choose({count})", None, count))
+        chosen: int = self.answer_to(Call("choose", f"choose({count})", None, count))
         return chosen
 
-    def _answer(self, call: Call) -> Any:
+    def answer_to(self, call: Call) -> Any:
+        """What was heard next; the process is thrown away where nothing was."""
+        if self._position + 1 == len(self._heard):
+            self._end = self._end or _NoFurtherError(call)
+            raise self._end  # again, where somebody cleans up on the way out
         self._position += 1
-        if self._position == len(self._heard):
-            raise _NoFurtherError(call)
-        return self._heard[self._position][0]
+        reply, _, text = self._heard[self._position]
+        if text != call.text:
+            raise _OtherwiseError(text, call.text)
+        return reply
 
     def now(self) -> datetime:
         """See ``Clock.now``: time passes while the world answers, never while the process thinks."""
@@ -173,6 +196,10 @@ class _ChoosingCrew(Crew[Any, Any]):
     def start_thread(self, key: Any, work: Callable[[], Any]) -> None:
         self.open.append((key, work))
 
+    def start_coroutine(self, key: Any, coroutine: Coroutine[Any, Any, Any]) -> None:
+        outcome = self._loop.wait_for(coroutine)  # now: one that never begins complains that nobody waits for it
+        self.open.append((key, lambda: outcome))
+
     def next(self, timeout_s: float | None) -> tuple[Any, Any] | None:
         del timeout_s
         key, work = self.open.pop(self._script.choose(len(self.open)))
@@ -185,7 +212,9 @@ class _ChoosingCrew(Crew[Any, Any]):
 class Deed(Protocol):
     """What a process is there for; what it comes to, as text."""
 
-    def __call__(self, engine: Engine) -> str: ...
+    def __call__(self, engine: Engine) -> str:
+        """Do it, and say what it came to. Raises: FlowcoreError, which is an end like any other."""
+        ...
 
 
 def looks(engine: Engine) -> str:
@@ -194,13 +223,12 @@ def looks(engine: Engine) -> str:
     return "done"
 
 
-def answers(data: Any, by: str, *, step: str = "ask", here: bool, key: str | None = None) -> Deed:
-    """Somebody who answers a suspension, and may drive on."""
+def answers(data: Any, by: str, *, step: str | None, here: bool) -> Deed:
+    """Somebody who answers a suspension, the only one where no ``step`` is named, and may drive on."""
 
     def deed(engine: Engine) -> str:
-        resume = Resume(step=step, digest=repr(data), by=by, idempotency_key=key)
-        _, receipt = engine.resume(RUN, data, resume, here=here)
-        return f"{receipt.verdict} {receipt.by}"
+        _, receipt = engine.resume(RUN, data, Resume(step=step, digest=digest(data), by=by), here=here)
+        return f"{receipt.verdict} {receipt.wait} {receipt.by}"
 
     return deed
 
@@ -225,16 +253,26 @@ class Player:
     store: Callable[[Script], ScriptedStore] = ScriptedStore
     skew: timedelta = timedelta(0)
     """How far its clock is ahead."""
+    sends: tuple[Topic, str] | None = None
+    """Where it sends an event, and the id of that."""
 
     def next(self, heard: Sequence[Heard]) -> tuple[Next, str]:
-        """What comes after ``heard``, and a text for what the process knows then: equal texts, equal futures."""
-        script = Script(self.name, [(answer, now + self.skew) for answer, now in heard])
+        """What comes after ``heard``, and a text for what the process knows then: equal texts, equal futures.
+
+        Raises: Unsteady.
+        """
+        script = Script(self.name, [(answer, now + self.skew, text) for answer, now, text in heard])
         engine = self.engine(script)
         _CURRENT.append(script)
         try:
             value = self.deed(engine)
         except _NoFurtherError as end:
             return end.call, f"{self.name} {end.call.text} {_known(end.__traceback__)}"
+        except _OtherwiseError as error:
+            raise Unsteady(
+                f"Workflow {self.workflow.id!r} does not do the same each time: {error.told}. Its steps, conditions "
+                "and hooks may depend on their input and context alone: no chance, no time of day, no counting."
+            ) from None
         except FlowcoreError as error:
             value = f"{type(error).__name__}: {error}"
         finally:
@@ -250,11 +288,14 @@ class Player:
             hints=Hints(script, None, script),
             clock=script,
             ids=script,
+            loop=_LOOP,
             pace=Pace(lease=LEASE, short_retry=timedelta(0)),
             crew=lambda loop: _ChoosingCrew(loop, script),
         )
 
 
+_LOOP = EventLoop()
+"""One for all; started when the first coroutine appears."""
 _CURRENT: list[Any] = []
 
 
@@ -300,7 +341,7 @@ def _locals(known: Mapping[str, Any]) -> str:
 
 
 def _session(session: Session) -> Any:
-    ledger, underway = session.ledger, session.underway
+    ledger, underway, notices = session.ledger, session.underway, session.notices
     crew: Any = underway.crew
     return (
         _plain(ledger.snapshot.head),
@@ -308,24 +349,35 @@ def _session(session: Session) -> Any:
         (ledger.snapshot.last_seq, ledger.last_seq, ledger.looked_at, ledger.is_lost, underway.turns),
         [(key, _plain(try_.prior)) for key, try_ in underway.tries.items()],
         [(try_.action.place.key, _plain(getattr(try_.action, "value", None))) for try_, _ in crew.open],
-        (_plain(underway.views.kept), sorted(session.notices.told)),
+        (_plain(underway.views.kept), sorted(notices.told)),
+        (_plain(notices.again), notices.look_at, sorted(notices.unseen)),
         (_plain(ledger.hold.standing), ledger.hold.has_moved, _plain(ledger.kept_back.batch())),
     )
 
 
 def _plain(value: Any) -> Any:
-    """The value as text, as far as it is data; the name of its type, where it is a thing."""
+    """The value as text, as far as it is data; the name of its type, where it is a thing.
+
+    What comes from outside this library is data as far as it says what it is: two values that look the same here are
+    the same to the search.
+    """
     if value is None or isinstance(value, (str, int, float, bool, datetime, timedelta, enum.Enum)):
         return repr(value)
     if isinstance(value, Mapping):
         return sorted((repr(key), _plain(one)) for key, one in value.items())
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(one) for one in value]
-    if dataclasses.is_dataclass(value) and type(value).__module__ in _DATA:
-        return (type(value).__name__, *(_plain(getattr(value, field.name)) for field in dataclasses.fields(value)))
-    return type(value).__name__
+    kind = type(value)
+    is_ours = kind.__module__.partition(".")[0] == "flowcore"
+    is_data = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    if is_data and (not is_ours or kind.__module__ in _DATA):
+        return (kind.__name__, *(_plain(getattr(value, field.name)) for field in dataclasses.fields(value)))
+    if isinstance(value, BaseModel):
+        return (kind.__name__, _plain(value.__dict__), _plain(value.__pydantic_extra__))
+    shown = kind.__name__ if is_ours else repr(value)
+    return kind.__name__ if " at 0x" in shown else shown  # an address says nothing: the next replay has another one
 
 
-_HEARERS = frozenset({Script._answer.__code__, Player.next.__code__})
+_HEARERS = frozenset({Script.answer_to.__code__, Player.next.__code__})
 """What they have in their hands is all that has been heard: of no consequence once the process has forgotten it."""
 _DATA = frozenset(f"flowcore.{module}" for module in ("model", "ports", "keys", "core.evolve", "core.admit"))
