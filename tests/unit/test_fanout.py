@@ -473,11 +473,12 @@ def test_children_of_a_canceled_run_never_begin() -> None:
 
 
 def test_children_show_in_no_listing_and_go_with_their_run() -> None:
-    """Nothing at all is left."""
+    """Nothing at all is left, once nobody can be at work any more."""
     app, run, _ = ran(fanned(ask), [0, 1], "queue")
     listed = [summary.run_id for summary in app.list_runs()]
     counted = sum(app.counts().values())
     run.delete()
+    app.advance(heads.REMOVAL_GRACE * 2)
     assert (["r"], 1, []) == (listed, counted, items(app))
 
 
