@@ -499,7 +499,8 @@ class Run(Generic[In, Out]):
 
         Derived from the run as it stands, so nothing is stored for it: a step that was rewritten since is told with
         its newest outcome and, before it, the last question and answer that led there. What items of a distributed
-        foreach have done comes in no order of offsets: ask for all of it, or ``watch``.
+        foreach have done comes in no order of offsets: ask for all of it, or ``watch``. Of more than a hundred of its
+        workers' shares that wait for answers, the first hundred are told of, the others as these are answered.
         """
         engine = self._app.engine
         graph, snapshot = engine.seen(engine.read(self._existing()))

@@ -1424,6 +1424,24 @@ def test_a_wait_of_any_item_is_found_at_one_read() -> None:
         asked(app, "r", wait)
 
 
+def test_receipts_are_of_every_child_that_asks() -> None:
+    """Also of a vote in one of which a result shows nothing yet."""
+
+    @step
+    def board(number: int, ctx: StepContext[int, int]) -> int:
+        if ctx.resume_data is None:
+            ctx.suspend(number, label=f"about-{number}", approvers=["ada", "bob"], quorum=2)
+        return number
+
+    flow, clock = fanned(board, shard=1), VirtualClock()
+    app = LocalApp(App(flow), clock=clock, queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start(list(range(MANY)))
+    app.run_until_idle()
+    run.resume(1, label=f"about-{MANY - 1}", by="ada")
+    assert ["counted"] == [receipt.verdict for receipt in run.receipts()]
+
+
 def test_an_inbox_that_is_searched_knows_every_item() -> None:
     """One that is not, shows the first hundred of a foreach; the others come up as these are answered."""
     app, _, run = asked_by(MANY)
