@@ -498,7 +498,9 @@ class Run(Generic[In, Out]):
         """What has happened to the run, in order, beyond the offset ``after``. Raises: RunNotFound.
 
         Derived from the run as it stands, so nothing is stored for it: a step that was rewritten since is told with
-        its newest outcome and, before it, the last question and answer that led there.
+        its newest outcome and, before it, the last question and answer that led there. What items of a distributed
+        foreach have done comes in no order of offsets: ask for all of it, or ``watch``. Of more than a hundred of its
+        workers' shares that wait for answers, the first hundred are told of, the others as these are answered.
         """
         engine = self._app.engine
         graph, snapshot = engine.seen(engine.read(self._existing()))

@@ -83,7 +83,10 @@ def draw_run(run_id: str, format: Drawing = "mermaid") -> Call[str]:
 
 
 def events(run_id: str, after: int = 0) -> Call[list[Event]]:
-    """What has happened to a run beyond the offset ``after``, in order. Raises: RunNotFound."""
+    """What has happened to a run beyond the offset ``after``, in order. Raises: RunNotFound.
+
+    What items of a distributed foreach have done comes in no order of offsets: ask from 0, or ``follow``.
+    """
     return Call(route="GET /v1/runs/{run}/events", names={"run": run_id}, query={"after": after}, read=answers.events)
 
 

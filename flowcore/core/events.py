@@ -4,7 +4,8 @@ An offset is Lamport order times ``_ROOM``, plus the event's place among those o
 (time travel) lies wholly beyond an earlier one. A fact keeps its offset as long as it is known, and a record's newest
 outcome has one beyond all it was decided upon, so whoever asks for what lies beyond the last offset seen misses no
 outcome. Of what it was before, a record still knows the last question and answer. Only what two workers write side by
-side may be stamped alike, or late by one that was given up; ``Run.watch`` compares events, so it misses not even that.
+side may be stamped alike, or late by one that was given up. Children number their records apart from one another, so
+outcomes of a distributed foreach come in no such order. ``Run.watch`` compares events, so it misses nothing of that.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ class Event:
     """
 
     offset: int
-    """Grows; ask for what lies beyond the last one seen."""
+    """Grows; ask for what lies beyond the last one seen, but of a run with a distributed foreach for all, from 0.
+
+    Items of such a foreach count apart from one another: what one has done later may lie before what another did.
+    """
     type: EventType
     at: datetime
     step: str | None = None

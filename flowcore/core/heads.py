@@ -88,9 +88,9 @@ def parked(
         hops=0,
         wake=wake,
         due=None if wake is None else wake + WAKE_GRACE,
-        blocked=None,
         waiting_since=min(since, default=None),
         deadline=min(deadlines, default=None),
+        blocked=None,
     )
 
 

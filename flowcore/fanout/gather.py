@@ -82,7 +82,9 @@ def gather(engine: Engine, snapshot: Snapshot, action: Gather, *, is_late: Calla
     if not missing(fan, last):
         snapshot = _with_items(engine, snapshot, key, left)
     elif engine.hints.queue is None:
-        children = [child_of(head, key, first) for first in unfinished(fan)]
+        end = fan.total if fan.begun is None else fan.begun
+        end = end if last is None else last
+        children = [child_of(head, key, first) for first in unfinished(fan) if first < end]
         standing = [store.peek(child) for child in children]
         wakes = [child.wake for child in standing if child is not None and child.wake is not None]
         fan = replace(fan, wake=min(wakes, default=None))

@@ -20,6 +20,7 @@ from flowcore.core.fan import (
     missing,
     shard_of,
     tolerated,
+    unfinished,
 )
 from flowcore.fanout.children import child_id, nests
 from flowcore.fanout.joins import NO_WAITS, Waits, hand_in, holding, is_of, items_of, settled_items, tell, waits_of
@@ -185,17 +186,20 @@ def _calls_for_a_look(engine: Engine, graph: Graph, snapshot: Snapshot, part: Pa
     if not grown:  # nothing is done, and nobody is asked; but no worker comes for a child where there is no queue
         return engine.hints.queue is None
     join, head = grown[0], snapshot.head
+    run = RunRef(head.run.tenant, part.run)
     stopped = any(not (joined.failed | joined.bailed).isdisjoint(range(part.first, part.stop)) for joined in grown)
     if stopped or any(is_at_rest(joined) or is_last_in_front(joined, part.first) for joined in grown):
-        run = RunRef(head.run.tenant, part.run)
         fan = fan_of(engine.store.joins(run, head.incarnation, part.key))
         last = decider(fan, tolerated(node, fan.total))
         if (last is not None and (stopped or not missing(fan, last))) or is_held(fan, missing(fan, None)):
             return True
     if (start.count or 1) >= join.total:
         return False
-    last_child = child_id(part.run, head.incarnation, part.key, first_items(fan_of([join]))[-1])
-    return engine.store.peek(RunRef(head.run.tenant, last_child)) is None
+    lasts = [*first_items(fan_of([join]))[-1:]]
+    if head.incarnation > 1:  # items that were done in a former life have no child
+        lasts = list(unfinished(fan_of(engine.store.joins(run, head.incarnation, part.key))))[-1:]
+    last_children = (child_id(run.id, head.incarnation, part.key, first) for first in lasts)
+    return any(engine.store.peek(RunRef(run.tenant, child)) is None for child in last_children)
 
 
 def _joins_of(part: Part, incarnation: int, start: StepRecord) -> list[Join]:

@@ -45,6 +45,7 @@ from flowcore.tracing import Tracing, from_traceparent
 LONGEST_WAIT = timedelta(seconds=25)
 """What ``Prefer: wait`` may ask for: the gateway itself gives up after 30 seconds."""
 
+_AFTER = "Events beyond this offset alone. Items of a distributed foreach come in no such order: ask for all of them."
 Picture = Literal["json", "mermaid", "svg"]
 Status = Literal["pending", "running", "waiting", "suspended", "paused", "success", "failed", "canceled"]
 
@@ -139,7 +140,9 @@ def _about_runs(router: Router, app: App) -> None:
 
     @router.get("/v1/runs/<run_id>/events")
     def list_events(
-        run_id: str, after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int | None, Query(ge=1)] = None
+        run_id: str,
+        after: Annotated[int, Query(ge=0, description=_AFTER)] = 0,
+        limit: Annotated[int | None, Query(ge=1)] = None,
     ) -> Response[str]:
         found = first_of(app.run(run_id).events(after), limit)
         return answer(HTTPStatus.OK, {"items": [event_json(event) for event in found]})

@@ -473,11 +473,12 @@ def test_children_of_a_canceled_run_never_begin() -> None:
 
 
 def test_children_show_in_no_listing_and_go_with_their_run() -> None:
-    """Nothing at all is left."""
+    """Nothing at all is left, once nobody can be at work any more."""
     app, run, _ = ran(fanned(ask), [0, 1], "queue")
     listed = [summary.run_id for summary in app.list_runs()]
     counted = sum(app.counts().values())
     run.delete()
+    app.advance(heads.REMOVAL_GRACE * 2)
     assert (["r"], 1, []) == (listed, counted, items(app))
 
 
@@ -735,6 +736,17 @@ def test_a_worker_that_has_lost_a_child_looks_at_its_head_alone() -> None:
     app.deliver("r")
     app.look(child)
     assert ["thaws", "peek", "peek"] == calls
+
+
+@pytest.mark.parametrize("count", [20, 40])
+def test_a_script_drives_only_children_that_were_begun(count: int) -> None:
+    """One item at a time: those behind it have no child yet, and nobody asks for them."""
+    claims: list[str] = []
+    store = FaultyStore(MemoryStore(), lambda call: claims.append(call.verb) if call.verb == "claim" else None)
+    flow = fanned(concurrency=1)
+    app = LocalApp(App(flow), store=store)
+    assert "success" == app.workflow(flow).create_run("r").start(list(range(count))).status
+    assert 3 * count >= len(claims)
 
 
 def test_concurrency_may_be_computed() -> None:
@@ -1137,6 +1149,38 @@ def test_a_child_of_a_new_life_that_was_canceled_by_hand_tells_its_run(verb: str
     assert ("failed", "ItemCanceled") == (result.status, result.error and result.error.type)
 
 
+def test_items_of_a_new_life_have_their_run_looked_at_only_for_something() -> None:
+    """Where the last item was done before, it never has a child; all are begun when the last that was left has one."""
+    failing, calls = set(range(9)), list[Call]()
+
+    @step
+    def shaky(number: int, ctx: StepContext[int, int]) -> int:
+        if number == 8 and ctx.resume_data is None:
+            ctx.suspend(number)  # the others are decided, and the last begun, before it fails
+        if number in failing:
+            raise ValueError("down")
+        return number
+
+    clock, flow = VirtualClock(), fanned(shaky, concurrency=9, tolerated_failures=8, shard=1)
+    app = LocalApp(App(flow), clock=clock, store=FaultyStore(MemoryStore(), calls.append), queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start(list(range(10)))
+    app.run_until_idle()
+    run.resume(1)
+    app.run_until_idle()
+    failing.clear()
+    assert "failed" == run.result().status
+    life = app.store.peek(RunRef("default", run.redrive().run_id))
+    assert life is not None
+    app.deliver("r")
+    calls.clear()
+    app.deliver(child_id("r", life.incarnation, StepKey("fan"), 0))
+    assert "join" in [call.verb for call in calls]
+    assert ("peek", RunRef("default", "r")) not in [(call.verb, call.run) for call in calls]
+    app.run_until_idle()
+    assert list(range(10)) == run.result().output
+
+
 def test_no_more_items_of_a_new_life_are_open_than_allowed() -> None:
     """Also where the last item was done in the former one."""
     failing = {0, 1, 2}
@@ -1378,6 +1422,24 @@ def test_a_wait_of_any_item_is_found_at_one_read() -> None:
     run.resume(1, wait=wait)
     with pytest.raises(AlreadyResumed):
         asked(app, "r", wait)
+
+
+def test_receipts_are_of_every_child_that_asks() -> None:
+    """Also of a vote in one of which a result shows nothing yet."""
+
+    @step
+    def board(number: int, ctx: StepContext[int, int]) -> int:
+        if ctx.resume_data is None:
+            ctx.suspend(number, label=f"about-{number}", approvers=["ada", "bob"], quorum=2)
+        return number
+
+    flow, clock = fanned(board, shard=1), VirtualClock()
+    app = LocalApp(App(flow), clock=clock, queue=MemoryQueue(clock))
+    run = app.workflow(flow).create_run("r")
+    run.start(list(range(MANY)))
+    app.run_until_idle()
+    run.resume(1, label=f"about-{MANY - 1}", by="ada")
+    assert ["counted"] == [receipt.verdict for receipt in run.receipts()]
 
 
 def test_an_inbox_that_is_searched_knows_every_item() -> None:

@@ -404,6 +404,7 @@ def test_a_new_life_that_came_to_nothing_leaves_nothing_behind() -> None:
     orphan = RunRef("default", child_id("r", 7, StepKey("fan"), 1))
     assert app.engine.store.scope(orphan, 7, Scope("fan"))
     run.delete()
+    app.advance(heads.REMOVAL_GRACE * 2)  # until then its head stays
     assert [] == partitions(app)
 
 
@@ -451,6 +452,7 @@ def test_a_fork_that_is_deleted_before_its_children_are_begun_leaves_nothing() -
     run = begun(app, 3)
     before = partitions(app)
     app.run(run.fork("count", run_id="other").run_id).delete()
+    app.advance(heads.REMOVAL_GRACE * 2)
     assert before == partitions(app)
     new = app.workflow("fanned").create_run("other")
     new.start([70, 80, 90])
@@ -510,6 +512,7 @@ def test_no_partition_is_looked_for_of_children_that_never_had_anything() -> Non
     counting = FaultyStore(app.store, lambda call: deleted.append(call.verb) if call.verb == "delete" else None)
     LocalApp(App(*app.workflows.values()), clock=app.clock, store=counting).run("r").delete()
     assert 50 + 1 + 1 == len(deleted)
+    app.advance(heads.REMOVAL_GRACE * 2)
     assert [] == partitions(app)
 
 
