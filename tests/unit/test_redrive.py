@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -513,6 +515,34 @@ def test_nobody_listens_for_a_life_that_came_to_nothing(verb: str) -> None:
     [wait] = run.result().waits
     listening = {listener.wait for listener in store.mail(Topic("default", "paid", "1"), now).listeners}
     assert {wait.id, "waiting/wait-for-paid@0"} == listening  # and that of the life that failed, until the next event
+
+
+class Met(FaultyStore):
+    """The first life that is brought has the number of another one, which has just been written."""
+
+    is_met = False
+
+    def bring(self, incarnation: int, records: Any, **others: Any) -> bool:
+        """See ``Store.bring``."""
+        if not self.is_met:
+            self.is_met = True
+            run, theirs = records[0]
+            assert self.inner.bring(incarnation, [(run, replace(theirs, output="theirs"))])
+        return super().bring(incarnation, records, **others)
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel", "fork"])
+def test_a_life_never_begins_with_what_another_of_its_number_has_written(verb: str) -> None:
+    """It is begun once more under another number, or refused; and can be asked for again."""
+    store = WatchedStore(MemoryStore())
+    failed(served(TWO, store=store), 1, 2)
+    app = served(TWO, store=Met(store, lambda _: None))
+    run: Any = app.run("r")
+    ask = run.redrive if verb == "redrive" else partial(getattr(run, verb), "second")
+    if verb != "redrive":
+        with pytest.raises(ConflictError, match="moved meanwhile"):
+            ask()
+    assert 3 == app.run(ask().run_id).result().output
 
 
 def test_nobody_listens_for_a_fork_whose_id_another_run_has_taken_meanwhile() -> None:
