@@ -119,7 +119,8 @@ def time_travel(
     records += [early for early in unasked(snapshot, now) if early.key not in {record.key for record in records}]
     moved = replace(heads.reborn(head, now, engine.next_life(head)), definition=graph.fingerprint)
     receipts.remember(engine, head, snapshot.records.values())
-    begin_life(engine, snapshot.with_head(moved), records)
+    if not begin_life(engine, snapshot.with_head(moved), records):
+        raise _moved_meanwhile(run)
     try:
         _refuse_heard(engine, graph, seen, now)
         _moved_to(engine, moved, version=head.version)
@@ -159,7 +160,8 @@ def fork(
         if not standing.is_expired(engine.clock.now()):
             raise RunExists(new.id, head.workflow)
         engine.remove(standing)
-    begin_life(engine, snapshot.with_head(head), records)
+    if not begin_life(engine, snapshot.with_head(head), records):
+        raise _moved_meanwhile(new)
     if engine.store.start(head) is not None:
         unlisten(engine, head, records)
         raise RunExists(new.id, head.workflow)

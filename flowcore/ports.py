@@ -231,6 +231,22 @@ class Store(Mailbox, Joins, Protocol):
         """
         ...
 
+    def bring(
+        self,
+        incarnation: int,
+        records: Sequence[tuple[RunRef, StepRecord]],
+        *,
+        joins: Sequence[tuple[RunRef, Join]] = (),
+        listeners: Sequence[Listener] = (),
+    ) -> bool:
+        """Write what a life begins with that no head tells of yet: ``joins``, then ``listeners``, then ``records``.
+
+        Joins and records only where nothing of that life stands; no place is there twice. Not all or nothing: where it
+        raises, or is False because something stood there, that life must not begin, and no other of its number.
+        Records may share an item, as with ``release``; a join is there before anything it tells of is.
+        """
+        ...
+
     def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
         """Bytes that ``record`` would take, judged without a request. Raises what writing it would raise."""
         ...

@@ -19,10 +19,10 @@ from flowcore.core.redrive import redriven
 from flowcore.errors import ConflictError, DefinitionChanged, NotFailed
 from flowcore.failures import Unfit, fitted
 from flowcore.fanout.children import home_of
-from flowcore.fanout.joins import open_joins, settled_items
+from flowcore.fanout.joins import knowing, settled_items
 from flowcore.keys import RunRef, StepKey, dotted, item_number, parent_of
 from flowcore.mailbox import listeners_of
-from flowcore.model import NO_CHANGE, Head, Outcome, RunStatus, Snapshot, StepRecord
+from flowcore.model import NO_CHANGE, Head, Join, Outcome, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
 from flowcore.ports import Written
 
@@ -47,15 +47,18 @@ def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | Non
         moved = heads.redriven(head, now, engine.next_life(head))
         receipts.remember(engine, head, snapshot.records.values())
         records = _entered(graph, redriven(graph, snapshot, now))
-        begin_life(engine, snapshot.with_head(moved), records)
+        if not begin_life(engine, snapshot.with_head(moved), records):
+            continue
         if isinstance(engine.store.move(moved, version=head.version), Written):
             return engine.looked_at(moved, here=here, deadline=deadline)
         unlisten(engine, moved, records)
     raise ConflictError(f"Run {run.id!r} moved {_MOST_TRIES} times while it was being redriven. Try again.")
 
 
-def begin_life(engine: Engine, snapshot: Snapshot, records: list[StepRecord]) -> None:
+def begin_life(engine: Engine, snapshot: Snapshot, records: list[StepRecord]) -> bool:
     """Write what a run begins its new life with, under the incarnation of ``snapshot``'s head.
+
+    False where another one has drawn the same number: that life must not begin.
 
     Suspensions have other ids in it, so who waits for an event listens anew. What was done in an item that is not done
     yet is written where the child will look that sees to the item; and first the joins, by which a child is found when
@@ -63,21 +66,24 @@ def begin_life(engine: Engine, snapshot: Snapshot, records: list[StepRecord]) ->
     """
     head, every = snapshot.head, {record.key: record for record in records}
     items: dict[StepKey, list[StepRecord]] = {}
+    joins: list[tuple[RunRef, Join]] = []
     for item in settled_items(records):
         items.setdefault(parent_of(item.key), []).append(item)
     for start in records:
         if (shard := shard_of(start)) is not None and (total := total_of(start)) is not None:
             home, _ = home_of(head, every, start.key)
-            joins = chunks(start.key, head.incarnation, total, shard)
-            open_joins(engine, home, joins, items.get(start.key, ()))
+            opened = knowing(chunks(start.key, head.incarnation, total, shard), items.get(start.key, ()))
+            joins += [(home, join) for join in opened]
+    brought: list[tuple[RunRef, StepRecord]] = []
     for record in records:
-        listen(engine, head, [record])
         home, child = home_of(head, every, record.key)
         # Which worker of another life or run wrote what says nothing about how those of this one will fare.
         own = replace(_in_order(record, every), epoch=0)
-        engine.store.commit(home, head.incarnation, own, None)
+        brought.append((home, own))
         if child is not None:  # it need not know what the item gave
-            engine.store.commit(child, head.incarnation, replace(own, output=None, delta=NO_CHANGE), None)
+            brought.append((child, replace(own, output=None, delta=NO_CHANGE)))
+    listeners = [listener for record in records for listener in listeners_of(head, record)]
+    return engine.store.bring(head.incarnation, brought, joins=joins, listeners=listeners)
 
 
 def _in_order(record: StepRecord, every: Mapping[StepKey, StepRecord]) -> StepRecord:

@@ -18,7 +18,7 @@ from typing import Any
 from flowcore.adapters.aws import ClientError, DynamoClient, Reply
 from flowcore.adapters.dynamodb_asking import Asking
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, instant_of, item_size, number, text
-from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch, encode_life, transactions
 from flowcore.adapters.dynamodb_dry import NotingClient
 from flowcore.adapters.dynamodb_effects import refused, typed
 from flowcore.adapters.dynamodb_expressions import (
@@ -295,6 +295,27 @@ class DynamoStore:
         except ClientError as error:
             return batch_refused(error, token)
         return Written()
+
+    def bring(
+        self,
+        incarnation: int,
+        records: Sequence[tuple[RunRef, StepRecord]],
+        *,
+        joins: Sequence[tuple[RunRef, Join]] = (),
+        listeners: Sequence[Listener] = (),
+    ) -> bool:
+        """See ``Store.bring``. Transactions of up to 100 items, each of which holds many small records."""
+        token = self._ids.fresh()
+        puts = [self._putting(encode_join(partition_of(run), join, token, SCHEMA), _ABSENT, {}) for run, join in joins]
+        puts += [{"TableName": self._table, "Item": encode_listener(listener, SCHEMA)} for listener in listeners]
+        puts += [self._putting(item, _ABSENT, {}) for _, _, item in encode_life(incarnation, records, token)]
+        for changes in transactions(puts):
+            try:
+                self._transact(self._ids.fresh(), changes)
+            except ClientError as error:
+                if not any(is_mine(reason.get("Item"), token) for reason in cancellations(error)):
+                    return False
+        return True
 
     def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
         """See ``Store.weigh``."""

@@ -16,7 +16,7 @@ from itertools import count
 from threading import RLock
 
 from flowcore.adapters.dynamodb_attributes import Item, instant_of, item_size, number, text
-from flowcore.adapters.dynamodb_batch import decode_all, encode_batch
+from flowcore.adapters.dynamodb_batch import decode_all, encode_batch, encode_life
 from flowcore.adapters.dynamodb_heads import (
     Change,
     canceling,
@@ -192,6 +192,31 @@ class MemoryStore:
             for record_item, record, _ in items:
                 self._scope_of(head.run, head.incarnation, record)[record_item["sk"]["S"]] = record_item
             return Written()
+
+    def bring(
+        self,
+        incarnation: int,
+        records: Sequence[tuple[RunRef, StepRecord]],
+        *,
+        joins: Sequence[tuple[RunRef, Join]] = (),
+        listeners: Sequence[Listener] = (),
+    ) -> bool:
+        """See ``Store.bring``."""
+        with self._lock:
+            token = next(self._tokens)
+            opened = [encode_join(partition_of(run), join, token, SCHEMA) for run, join in joins]
+            written = encode_life(incarnation, records, token)
+            places = [
+                *((self._joins.setdefault(item["pk"]["S"], {}), item) for item in opened),
+                *((self._scope_of(run, incarnation, record), item) for run, record, item in written),
+            ]
+            if any(item["sk"]["S"] in place for place, item in places):
+                return False
+            for listener in listeners:
+                self.listen(listener)
+            for place, item in places:
+                place[item["sk"]["S"]] = item
+            return True
 
     def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
         """See ``Store.weigh``."""

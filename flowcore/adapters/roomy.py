@@ -202,6 +202,26 @@ class RoomyStore:
             return RecordMoved(self._record(head.run, reply.record))
         return self._moved(reply)
 
+    def bring(
+        self,
+        incarnation: int,
+        records: Sequence[tuple[RunRef, StepRecord]],
+        *,
+        joins: Sequence[tuple[RunRef, Join]] = (),
+        listeners: Sequence[Listener] = (),
+    ) -> bool:
+        """See ``Store.bring``. Joins go before any blob as well: by them a child is found whose blobs are to go."""
+        large = [self._large(record, run, record.key, _OF_RECORD) for run, record in records]
+        if any(large) or any(parcels_in(record) for _, record in records):
+            if not self.inner.bring(incarnation, (), joins=joins, listeners=listeners):
+                return False
+            joins, listeners = (), ()
+        packed = [
+            (run, self._with(record, run, record.key, _OF_RECORD, written))
+            for (run, record), written in zip(records, large, strict=True)
+        ]
+        return self.inner.bring(incarnation, packed, joins=joins, listeners=listeners)
+
     def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
         """See ``Store.weigh``: what the item takes, where what is too large for it is a parcel."""
         large = self._large(record, run, record.key, _OF_RECORD)

@@ -52,9 +52,16 @@ def tell(engine: Engine, run: RunRef, join: Join, done: list[StepRecord], waits:
 
 def open_joins(engine: Engine, run: RunRef, joins: Iterable[Join], known: Iterable[StepRecord]) -> None:
     """Put the joins of a foreach that are missing, with what ``known`` records of a former life tell of its items."""
-    done = list(settled_items(known))
-    for join in joins:
-        engine.store.open_join(run, holding(join, [record for record in done if is_of(join, record)]))
+    for join in knowing(joins, known):
+        engine.store.open_join(run, join)
+
+
+def knowing(joins: Iterable[Join], known: Iterable[StepRecord]) -> list[Join]:
+    """The same joins, with what ``known`` records tell of the items of their foreach."""
+    done: dict[int, list[StepRecord]] = {}
+    for record in settled_items(known):
+        done.setdefault(chunk_of(item_number(record.key) or 0), []).append(record)
+    return [holding(join, done.get(join.chunk, [])) for join in joins]
 
 
 def holding(join: Join, records: list[StepRecord]) -> Join:

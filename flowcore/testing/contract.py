@@ -31,12 +31,13 @@ from flowcore.errors import (
     MalformedRequest,
     PayloadTooLarge,
 )
-from flowcore.keys import RunRef, Scope, StepKey
+from flowcore.keys import ROOT, RunRef, Scope, StepKey
 from flowcore.model import (
     TERMINAL,
     Answer,
     Delta,
     Head,
+    Join,
     Json,
     Listener,
     Mail,
@@ -492,6 +493,65 @@ class StoreContract(JoinContract):
         loaded = store.load(RUN)
         assert loaded is not None
         assert {"a1", "b1", "a2", "b2", "a3", "b3", "c"} == loaded[1].keys()
+
+    def test_bring_writes_what_a_life_begins_with(self, store: Store) -> None:
+        """Of several runs, under a number of its own: what is settled, and what may still change, also over it."""
+        store.start(a_head())
+        other, join = RunRef(RUN.tenant, "part-1"), Join(key=StepKey("fan"), incarnation=7, chunk=0, total=2, shard=1)
+        mine = keyed(
+            a_record("a", output={"deep": [1, None]}, delta=Delta(state={"n": (1, 2)})),
+            a_record("b", Outcome.ERR, failure=StepFailure(type="E", message="m")),
+            a_record("c", Outcome.SLP, until=NOW + SECOND),
+            a_record("a!beat@", output=5, gen=3),
+            a_record("ask", Outcome.SUSP, payload={"why": 1}, label="boss"),
+            a_record("retry", Outcome.RETRY, attempt=2, until=NOW),
+            a_started("poll", "poll#3", count=3),
+            a_record("poll#3/x", output="x"),
+            a_record("poll#3/y", output=noise(200_000)),
+        )
+        closed, theirs = keyed(a_record("done/x"), a_record("done/y")), keyed(a_record("fan[0]"), a_record("fan[1]"))
+        brought = [(RUN, record) for record in {**mine, **closed}.values()]
+        brought += [(other, record) for record in theirs.values()]
+        assert store.bring(7, brought, joins=[(RUN, join)], listeners=[a_listener()])
+        life = a_head(incarnation=7)
+        assert store.load(RUN, life) == (life, mine)
+        assert store.load(RUN, life, everything=True) == (life, {**mine, **closed})
+        assert store.load(RUN) == (a_head(), {})
+        assert store.scope(other, 7, Scope("fan")) == theirs
+        assert [join] == list(store.joins(RUN))
+        assert (a_listener(),) == store.mail(a_listener().topic, NOW).listeners
+        beat, asked = mine[StepKey("a!beat@")], mine[StepKey("ask")]
+        for prior, record in (beat, replace(beat, gen=4)), (asked, replace(asked, outcome=Outcome.RESU)):
+            assert store.commit(RUN, 7, record, prior) == Written()
+
+    def test_bring_writes_nothing_over_what_stands_there(self, store: Store) -> None:
+        """Somebody else has drawn the same number: neither a join nor a record of his is lost."""
+        join = Join(key=StepKey("fan"), incarnation=7, chunk=0, total=2, shard=1)
+        first = a_record("ask", Outcome.SUSP, label="first")
+        assert store.bring(7, [(RUN, first)], joins=[(RUN, replace(join, done=frozenset({1})))])
+        assert not store.bring(7, [(RUN, replace(first, label="second"))])
+        assert not store.bring(7, [(RUN, a_record("b"))], joins=[(RUN, join)])
+        assert {first.key: first} == store.scope(RUN, 7, ROOT)
+        assert [replace(join, done=frozenset({1}))] == list(store.joins(RUN))
+        assert store.bring(8, [(RUN, first)], joins=[(RUN, replace(join, incarnation=8))])
+        assert store.bring(9, [])
+
+    def test_bring_writes_very_many_records_of_one_order(self, store: Store) -> None:
+        """More than one item holds, of one scope and of one time, and more than one transaction does."""
+        records = keyed(*[a_record(f"s{number}", output=noise(1_000)) for number in range(400)])
+        children = [RunRef(RUN.tenant, f"part-{number}") for number in range(120)]
+        assert store.bring(
+            7, [*((RUN, record) for record in records.values()), *((run, a_record()) for run in children)]
+        )
+        assert store.scope(RUN, 7, ROOT) == records
+        assert all(store.scope(run, 7, ROOT) == keyed(a_record()) for run in children)
+        assert not store.bring(7, [(RUN, record) for record in records.values()])
+
+    def test_bring_of_what_cannot_be_written_writes_nothing(self, store: Store) -> None:
+        """It is seen before the first write."""
+        with pytest.raises(InvalidPayload):
+            store.bring(7, [(RUN, a_record("a")), (RUN, a_record("b", output=float("nan")))])
+        assert store.scope(RUN, 7, ROOT) == {}
 
     def test_a_run_is_deleted_with_its_batches(self, store: Store) -> None:
         """A new run of that id finds nothing of them."""

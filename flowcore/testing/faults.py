@@ -56,7 +56,7 @@ T = TypeVar("T")
 WRITES = frozenset(
     {
         *("start", "start_with", "claim", "commit", "commit_with", "release", "move", "delete", "resume", "cancel"),
-        *("listen", "unlisten", "keep", "note", "open_join", "join"),
+        *("listen", "unlisten", "keep", "note", "open_join", "join", "bring"),
     }
 )
 """The store's calls that change something."""
@@ -96,7 +96,7 @@ class Call:
     record: StepRecord | None = None
     """What a commit or a resume is about to write."""
     batch: Sequence[StepRecord] = ()
-    """What a release is about to write beside the head."""
+    """What a release is about to write beside the head, or what is brought to a life that begins."""
 
 
 Script: TypeAlias = Callable[[Call], Fault | None]
@@ -195,6 +195,22 @@ class FaultyStore:
             lambda: self.inner.release(head, epoch=epoch, version=version, **written),
             head.run,
             batch=[record for record, _ in batch],
+        )
+
+    def bring(
+        self,
+        incarnation: int,
+        records: Sequence[tuple[RunRef, StepRecord]],
+        *,
+        joins: Sequence[tuple[RunRef, Join]] = (),
+        listeners: Sequence[Listener] = (),
+    ) -> bool:
+        """See ``Store.bring``."""
+        return self._call(
+            "bring",
+            lambda: self.inner.bring(incarnation, records, joins=joins, listeners=listeners),
+            next((run for run, _ in (*records, *joins)), None),
+            batch=[record for _, record in records],
         )
 
     def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:

@@ -316,6 +316,22 @@ class WatchedStore:
                 self._judge(head.run, self._noted(head.run, head.incarnation, record, prior, skips=True))
             return reply
 
+    def bring(
+        self,
+        incarnation: int,
+        records: Sequence[tuple[RunRef, StepRecord]],
+        *,
+        joins: Sequence[tuple[RunRef, Join]] = (),
+        listeners: Sequence[Listener] = (),
+    ) -> bool:
+        """See ``Store.bring``."""
+        with self._lock:
+            is_there = self._surely(lambda: self.inner.bring(incarnation, records, joins=joins, listeners=listeners))
+            self.is_sure = self.is_sure and is_there
+            for run, record in records if is_there else ():
+                self._judge(run, self._noted(run, incarnation, record, None))
+            return is_there
+
     def weigh(self, run: RunRef, incarnation: int, record: StepRecord) -> int:
         """See ``Store.weigh``."""
         return self.inner.weigh(run, incarnation, record)

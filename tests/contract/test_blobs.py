@@ -23,12 +23,14 @@ from flowcore.adapters.memory import MemoryStore
 from flowcore.adapters.roomy import RoomyStore
 from flowcore.adapters.s3 import S3Blobs
 from flowcore.errors import BlobsUnavailable, InvalidPayload, PayloadTooLarge
-from flowcore.model import Alternative, Delta, Lapse, Terms
+from flowcore.keys import RunRef, Scope, StepKey
+from flowcore.model import Alternative, Delta, Join, Lapse, Terms
 from flowcore.parcels import parcels_in
 from flowcore.ports import Blobs, Store, Written
 from flowcore.testing import SeededIds
 from flowcore.testing.contract import RUN, StoreContract, a_head, a_record, a_suspension, an_answer
 from flowcore.testing.contract_blobs import BlobsContract, put
+from flowcore.testing.faults import BlobFault, FaultyBlobs
 from flowcore.testing.moto import REGION
 
 
@@ -104,6 +106,27 @@ class TestRoomyStore(StoreContract):
         with pytest.raises(InvalidPayload):
             small.weigh(RUN, 1, a_record(output=float("nan")))
         assert {} == blobs.kept
+
+
+def test_a_child_can_be_found_before_any_blob_is_brought_to_it() -> None:
+    """Whoever deletes the run finds it by the join; and what was too large in its run is in its place."""
+    memory, child = MemoryStore(), RunRef(RUN.tenant, "part-1")
+    join = Join(key=StepKey("fan"), incarnation=7, chunk=0, total=2, shard=2)
+    blobs = FaultyBlobs(MemoryBlobs(), lambda *_: BlobFault.FAILS)
+    large = a_record("fan[0]", output="x" * 300_000)
+    with pytest.raises(BlobsUnavailable):
+        RoomyStore(memory, blobs, SeededIds()).bring(7, [(child, large)], joins=[(RUN, join)])
+    assert [join] == list(memory.joins(RUN))
+    assert {} == memory.scope(child, 7, Scope("fan"))
+    roomy = RoomyStore(memory, MemoryBlobs(), SeededIds())
+    assert not roomy.bring(7, [(child, large)], joins=[(RUN, join)])
+    assert roomy.bring(8, [(child, large)], joins=[(RUN, replace(join, incarnation=8))])
+    [found] = roomy.scope(child, 8, Scope("fan")).values()
+    assert ["part-1"] == [parcel.key.split("/r-")[1].split("/")[0] for parcel in parcels_in(found).values()]
+    assert roomy.bring(9, [(RUN, found)])
+    [copied] = roomy.scope(RUN, 9, Scope("fan")).values()
+    assert ["r-1"] == [parcel.key.split("/r-")[1].split("/")[0] for parcel in parcels_in(copied).values()]
+    assert large == copied
 
 
 def test_what_is_large_is_so_in_a_transaction_of_ones_own_as_well() -> None:

@@ -26,6 +26,7 @@ from flowcore.testing.contract import (
     SECOND,
     StoreContract,
     a_head,
+    a_listener,
     a_record,
     a_running_head,
     a_started,
@@ -105,6 +106,10 @@ def _start(store: Store) -> Any:
     return store.start(a_head())
 
 
+def _bring(store: Store) -> Any:
+    return store.bring(1, [(RUN, a_record("a")), (RUN, a_record("b"))], listeners=[a_listener()])
+
+
 def _claim(store: Store) -> Any:
     return claim(store, NOW)
 
@@ -150,9 +155,13 @@ def _resume(store: Store) -> Any:
         (suspend, _rewrite),
         (lambda store: store.start(a_running_head()), _release),
         (lambda store: store.start(a_running_head()), _release_batch),
+        (lambda store: store.start(a_head()), _bring),
         (suspend, _resume),
     ],
-    ids=["start", "claim", "claim behind", "cancel", "commit", "rewrite", "release", "release with a batch", "resume"],
+    ids=[
+        *("start", "claim", "claim behind", "cancel", "commit", "rewrite", "release", "release with a batch"),
+        *("bring", "resume"),
+    ],
 )
 def test_a_write_whose_reply_was_lost_is_known_again(
     client: Any, table: str, prepare: Callable[[Store], Any], write: Callable[[Store], Any]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -443,7 +445,16 @@ def test_a_wait_for_an_event_is_told_of_it_in_the_new_life(verb: str) -> None:
     assert {"second": 2, "waiting": 5} == app.run(again.run_id).result().output
 
 
-@pytest.mark.parametrize("instant", ["listen", "commit", "head", "worker"])
+class Piecemeal(FaultyStore):
+    """Brings joins, listeners and records one after the other, as a store does that has to bring very many."""
+
+    def bring(self, incarnation: int, records: Any, *, joins: Any = (), listeners: Any = ()) -> bool:
+        """See ``Store.bring``."""
+        is_new = super().bring(incarnation, (), joins=joins) and super().bring(incarnation, (), listeners=listeners)
+        return is_new and super().bring(incarnation, records)
+
+
+@pytest.mark.parametrize("instant", ["listeners", "records", "head", "worker"])
 @pytest.mark.parametrize("how", [None, {}, {"distributed": True}], ids=["arms", "items", "distributed"])
 @pytest.mark.parametrize("verb", ["redrive", "time_travel", "fork"])
 def test_an_event_that_comes_while_a_life_begins_leaves_the_other_waits_listening(
@@ -465,13 +476,14 @@ def test_an_event_that_comes_while_a_life_begins_leaves_the_other_waits_listenin
     other.run_until_idle()
     assert "failed" == run.result().status
     BROKEN.clear()
+    parts = iter(["joins", "listeners", "records"])
 
     def comes(call: Call) -> None:
-        verb_ = {"move": "head", "start": "head"}.get(call.verb, call.verb)
-        if verb_ == instant and not told:
+        part = next(parts) if call.verb == "bring" else {"move": "head", "start": "head"}.get(call.verb, call.verb)
+        if part == instant and not told:
             told.append(other.send_event("paid", "1", 5).verdict)
 
-    app = served(flow, store=FaultyStore(store, comes), clock=clock, queue=queue)
+    app = served(flow, store=Piecemeal(store, comes), clock=clock, queue=queue)
     old = app.run("r")
     again = old.redrive() if verb == "redrive" else getattr(old, verb)("second")
     if not told:
@@ -504,6 +516,34 @@ def test_nobody_listens_for_a_life_that_came_to_nothing(verb: str) -> None:
     [wait] = run.result().waits
     listening = {listener.wait for listener in store.mail(Topic("default", "paid", "1"), now).listeners}
     assert {wait.id, "waiting/wait-for-paid@0"} == listening  # and that of the life that failed, until the next event
+
+
+class Met(FaultyStore):
+    """The first life that is brought has the number of another one, which has just been written."""
+
+    is_met = False
+
+    def bring(self, incarnation: int, records: Any, **others: Any) -> bool:
+        """See ``Store.bring``."""
+        if not self.is_met:
+            self.is_met = True
+            run, theirs = records[0]
+            assert self.inner.bring(incarnation, [(run, replace(theirs, output="theirs"))])
+        return super().bring(incarnation, records, **others)
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel", "fork"])
+def test_a_life_never_begins_with_what_another_of_its_number_has_written(verb: str) -> None:
+    """It is begun once more under another number, or refused; and can be asked for again."""
+    store = WatchedStore(MemoryStore())
+    failed(served(TWO, store=store), 1, 2)
+    app = served(TWO, store=Met(store, lambda _: None))
+    run: Any = app.run("r")
+    ask = run.redrive if verb == "redrive" else partial(getattr(run, verb), "second")
+    if verb != "redrive":
+        with pytest.raises(ConflictError, match="moved meanwhile"):
+            ask()
+    assert 3 == app.run(ask().run_id).result().output
 
 
 def test_nobody_listens_for_a_fork_whose_id_another_run_has_taken_meanwhile() -> None:
