@@ -8,7 +8,7 @@ begins nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from threading import Lock, RLock
@@ -203,7 +203,8 @@ class Ledger:
                 self._happened(event, after)
                 self._notices.tell_of(self.snapshot, record)
                 if prior is not None and record.outcome is not Outcome.SUSP:
-                    self._stop_listening(prior)
+                    self._stop_listening([prior])
+                self._stop_listening(_left_waiting(event, self.snapshot))
             case RecordMoved(standing):
                 if standing is None:
                     raise Fenced
@@ -235,11 +236,12 @@ class Ledger:
         if self._stretch is not None:
             self._stretch.step(self.graph, event, after, self.engine.clock.now())
 
-    def _stop_listening(self, prior: StepRecord) -> None:
-        """A suspension is over by its deadline; a listener that stays behind is dropped by the next event."""
+    def _stop_listening(self, records: Iterable[StepRecord]) -> None:
+        """Their suspensions are over without an event; a listener that stays behind is dropped by the next one."""
         with suppress(OutsideError):
-            for listener in listeners_of(self.snapshot.head, prior):
-                self.engine.store.unlisten(listener)
+            for record in records:
+                for listener in listeners_of(self.snapshot.head, record):
+                    self.engine.store.unlisten(listener)
 
     def numbered(self, make: Callable[[Snapshot], StepRecord]) -> StepRecord:
         """What ``make`` makes of the snapshot as its next record: numbered behind all that this worker has stored."""
@@ -314,6 +316,8 @@ class Ledger:
             case Written():
                 self.kept_back.clear()
                 self.snapshot = self.snapshot.with_head(head)
+                if head.is_terminal and head.part is None:
+                    self._stop_listening(self.snapshot.records.values())
                 if hint and (head.wake is not None or head.status is RunStatus.QUEUED):
                     self.engine.hints.send(head.run, at=head.wake or self.now(), version=head.version)
                 if head.outbox:
@@ -339,6 +343,15 @@ class Ledger:
         """Give the run back to stand still until somebody has mended what ``reason`` says; see ``release``."""
         _LOGGER.error("run is blocked", extra={"run_id": self.snapshot.head.run.id, "reason": reason})
         return self.release(heads.blocked(self.snapshot.head, self.now(), reason))
+
+
+def _left_waiting(event: StepEvent, snapshot: Snapshot) -> Iterator[StepRecord]:
+    """What lies in a container that has failed, or was bailed out of, whatever it still waits for."""
+    if not isinstance(event, (Failed, Succeeded)) or event.closes is None:
+        return
+    if isinstance(event, Failed) or event.bailed:
+        inside = (f"{event.key}/", f"{event.key}[", f"{event.key}#")
+        yield from (record for key, record in snapshot.records.items() if key.startswith(inside))
 
 
 def key_of(event: StepEvent) -> StepKey:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, model_validator
 
-from flowcore import App, DefinitionError, RunResult, Start, StepContext, step, workflow
+from flowcore import App, DefinitionError, RunResult, Start, StepContext, create_step, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, OutsideError, PayloadTooLarge
 from flowcore.keys import RunRef
@@ -225,6 +225,26 @@ def test_canceled_run_listens_no_more() -> None:
     run = waiting(app)
     assert ["r"] == listeners(app)
     run.cancel()
+    assert [] == listeners(app)
+
+
+def fail(value: Any) -> Any:
+    """Fails."""
+    raise ValueError(value)
+
+
+@pytest.mark.parametrize("around", ["run", "nested", "item"])
+def test_run_listens_no_more_for_what_it_leaves_waiting(around: str) -> None:
+    """Beside a step that fails: of an order that is past no event would ever come to drop the listener."""
+    inner = workflow("inner", input=str).wait_for_event("order.paid", key="A-17").commit()
+    both = workflow("both", input=Any).parallel(inner, create_step(id="fail", execute=fail)).commit()
+    flow: Any = workflow("w", input=Any)
+    if around == "item":
+        flow = flow.map(lambda value: [value]).foreach(both, tolerated_failures=1).sleep(HOUR)
+    else:
+        flow = flow.then(both) if around == "nested" else both
+    app = local(flow)
+    waiting(app)
     assert [] == listeners(app)
 
 
@@ -635,11 +655,19 @@ OVER: dict[str, Any] = {
 @pytest.mark.parametrize("how", [{}, {"distributed": True}], ids=["plain", "distributed"])
 @pytest.mark.parametrize("kind", ["item failed", "list ended"])
 def test_nobody_listens_for_a_wait_in_what_is_over(kind: str, how: Any) -> None:
-    """Though its run goes on and its own record was never settled: the next event removes the listener."""
+    """Though its run goes on and its own record was never settled; the next event drops a listener that stays."""
     build, given = OVER[kind]
-    flow = workflow("order", input=list[str]).then(build(**how).commit())
-    app = local(flow.wait_for_event("last", key=lambda _: "x", id="last"))
+    order = workflow("order", input=list[str]).then(build(**how).commit())
+    flow = order.wait_for_event("last", key=lambda _: "x", id="last").commit()
+    app = local(flow)
+    assert [["last"]] == waiting(app, given=given).result().suspended
+    assert [] == listeners(app, HEARD)
+
+    faults: list[Fault | None] = [Fault.FAILS]
+    store = FaultyStore(MemoryStore(), lambda call: faults[0] if call.verb == "unlisten" else None)
+    app = local(flow, store=store)
     run = waiting(app, given=given)
+    faults[0] = None
     assert [["last"]] == run.result().suspended
     assert ["r"] == listeners(app, HEARD)
     assert "buffered" == app.send_event("hear", "A-17", 1).verdict
