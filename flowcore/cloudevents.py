@@ -139,6 +139,7 @@ def refuse_strangers(what: str, kinds: Iterable[str]) -> None:
 
 
 def _changes(before: Head | None, after: Head | None) -> Iterator[tuple[Kind, Head]]:
+    before, after = _unless_gone(before), _unless_gone(after)
     if before is not None and (after is None or after.created_at != before.created_at):
         yield "run-deleted", before
         before = None
@@ -150,6 +151,11 @@ def _changes(before: Head | None, after: Head | None) -> Iterator[tuple[Kind, He
         yield "run-restarted", after
     elif after.public_status != before.public_status:
         yield _became(before, after), after
+
+
+def _unless_gone(head: Head | None) -> Head | None:
+    """A run that is being removed is gone, though its head may stand for a while."""
+    return None if head is None or head.is_expired(head.updated_at) else head
 
 
 def _became(before: Head, after: Head) -> Kind:

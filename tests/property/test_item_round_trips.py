@@ -274,7 +274,8 @@ def test_a_replaced_head_is_the_new_one(before: Head, after: Head) -> None:
     assert encode_head(expected, "t").keys() == changed.keys()
 
 
-FIXED = ("run", "workflow", "input", "input_hash", "created_at", "resource_id", "started_by", "trace", "part")
+KEPT_FOR_LIFE = ("workflow", "input", "input_hash", "created_at", "resource_id", "started_by", "trace", "part")
+FIXED = ("run", *KEPT_FOR_LIFE, "state", "request_context")
 
 
 @given(st.integers(1, 12_000), keys)

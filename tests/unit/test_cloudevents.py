@@ -15,6 +15,7 @@ from flowcore.adapters.dynamodb_heads import decode_head, encode_head
 from flowcore.adapters.memory import MemoryStore
 from flowcore.adapters.streams import change_of, place_of
 from flowcore.cloudevents import MOST_BYTES, RUN_KINDS, CloudEvent, HeadChange, Kind, Telling, told
+from flowcore.core.heads import buried, removed
 from flowcore.errors import SettingsError
 from flowcore.keys import RunRef
 from flowcore.model import Head, RunStatus, StepFailure, Trace
@@ -90,6 +91,9 @@ ROWS: dict[str, tuple[Head | None, Head | None, list[Kind]]] = {
     "redriven": (head(S.FAILED), head(S.QUEUED, incarnation=2), ["run-restarted"]),
     "sent back while it ran": (head(), head(S.QUEUED, incarnation=2), ["run-restarted"]),
     "deleted": (head(S.SUCCESS), None, ["run-deleted"]),
+    "is being removed": (head(S.SUCCESS), removed(head(S.SUCCESS), NOW), ["run-deleted"]),
+    "has been removed but for its head": (removed(head(S.SUCCESS), NOW), buried(head(S.SUCCESS), NOW), []),
+    "is gone for good": (buried(head(S.SUCCESS), NOW), None, []),
     "another run of that id": (head(S.SUCCESS), head(created_at=NOW), ["run-deleted", "run-started"]),
 }
 

@@ -515,7 +515,7 @@ def test_nobody_listens_for_a_life_that_came_to_nothing(verb: str) -> None:
     now = clock.now()
     [wait] = run.result().waits
     listening = {listener.wait for listener in store.mail(Topic("default", "paid", "1"), now).listeners}
-    assert {wait.id, "waiting/wait-for-paid@0"} == listening  # and that of the life that failed, until the next event
+    assert {wait.id} == listening
 
 
 class Met(FaultyStore):
@@ -560,8 +560,7 @@ def test_nobody_listens_for_a_fork_whose_id_another_run_has_taken_meanwhile() ->
     slow: Any = served(flow, store=FaultyStore(store, overtakes), clock=clock).run("r")
     with pytest.raises(RunExists):
         slow.fork("second", run_id="f")
-    listening = store.mail(Topic("default", "paid", "1"), clock.now()).listeners
-    assert {"r"} == {listener.run.id for listener in listening}
+    assert not store.mail(Topic("default", "paid", "1"), clock.now()).listeners
 
 
 def waiting() -> Any:
