@@ -12,12 +12,15 @@ import pytest
 
 from flowcore import App, RunResult, StepContext, Workflow, create_step, otherwise, workflow
 from flowcore.adapters.memory import MemoryStore
+from flowcore.authoring.graph import Backoff
 from flowcore.errors import DefinitionChanged
 from flowcore.ops import check
 from flowcore.testing import LocalApp, VirtualClock
 
 HOUR = timedelta(hours=1)
 ANSWER = 7
+LATER = Backoff(initial=HOUR, jitter=False)
+"""A pause drawn at random may be so short that it is over at once."""
 CALLS: list[str] = []
 
 
@@ -65,7 +68,7 @@ def inner(state: str, id: str) -> Any:
         case "asks":
             return create_step(id=id, execute=asks, input=Any, output=Any)
         case "fails":
-            return create_step(id=id, execute=fails_once, input=Any, output=Any, retries=3, backoff=HOUR)
+            return create_step(id=id, execute=fails_once, input=Any, output=Any, retries=3, backoff=LATER)
         case "dies":
             return create_step(id=id, execute=dies, input=Any, output=Any)
         case _:
