@@ -226,7 +226,8 @@ class Space:
         workers, others = (NOBODY,) * scenario.workers, (NOBODY,) * len(scenario.others)
         first: State = (0, self._disk(self._started()), workers, others, scenario.looks, scenario.deaths)
         ways: dict[State, State | None] = {first: None}
-        todo, steps = deque([first]), 0
+        todo: deque[State] = deque([first])
+        steps = 0
         while todo:
             state = todo.popleft()
             try:
