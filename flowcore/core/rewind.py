@@ -79,7 +79,9 @@ class _Rewind:
                 yield from self._at(node, home, path, value, whole)
                 return
             yield from self._in_front(node, home)
-            _, value = passed_on(node, home, value, snapshot)
+            has_passed, given = passed_on(node, home, value, snapshot)
+            if has_passed:  # what has no record is skipped, and lets pass what stands before it
+                value = given
         raise UnknownStep(whole, [dotted(inside(home, id)) for id in graph.by_id], known=True)
 
     def _in_front(self, node: Node, home: Scope) -> Iterator[StepRecord]:

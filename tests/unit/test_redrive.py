@@ -609,3 +609,13 @@ def test_an_answer_is_told_once_however_often_its_run_is_redriven() -> None:
     for _ in range(3):
         assert "failed" == run.redrive().status
     assert [("applied", "ada", 1)] == [(one.verdict, one.by, one.times) for one in run.receipts()]
+
+
+def test_a_nested_workflow_that_time_travel_enters_has_what_it_lets_pass_for_its_input() -> None:
+    """What stands in front of it has no output, and is skipped: it lets pass what stands before that."""
+    inner = workflow("inner", input=int, output=int).then(first.clone(id="inside")).then(ask).commit()
+    app = served(workflow("flow", input=int).then(first).then(inner).commit())
+    run = failed(app)
+    for given in ({"input": 5}, {}):
+        assert "suspended" == run.time_travel("inner.ask", **given).status
+    assert 8 == run.resume(7).output
