@@ -1020,7 +1020,8 @@ def test_early_answer_is_taken_though_other_work_goes_on_past_the_deadline(when:
     def send() -> None:
         data = {"approved": True}
         resume = Resume(step="inner.ask", digest=digest(data))
-        assert "buffered" == app.engine.resume(RUN, data, resume, here=False, keep_for=9 * HOUR)[1].verdict
+        verdict = app.engine.resume(RUN, data, resume, here=False, keep_for=9 * HOUR)[1].verdict
+        assert verdict in ("buffered", "applied")  # as the other thread was slower, or faster, to ask
 
     inner = workflow("inner", input=int).then(note).then(note.clone(id="again")).then(ask).commit()
     busy = workflow("busy", input=int).dountil(work, lambda value: value > 5).commit()
