@@ -360,9 +360,10 @@ class NotRecorded(RequestError):
 
     def __init__(self, step: str, missing: Iterable[str]) -> None:
         self.missing = list(missing)
+        have, their = ("has", "its output") if len(self.missing) == 1 else ("have", "their outputs")
         super().__init__(
-            f"Cannot begin at step {step!r}: {_listed(self.missing)} in front of it have no output in this run. "
-            "Give their outputs, or an input for the step."
+            f"Cannot begin at step {step!r}: {_listed(self.missing)} in front of it {have} no output in this run. "
+            f"Give {their}, or an input for the step."
         )
 
     def details(self) -> Mapping[str, Any]:

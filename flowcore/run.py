@@ -371,7 +371,8 @@ class Run(Generic[In, Out]):
         Args:
             step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow. A foreach that has failed
                 goes on where it failed: its finished items are not repeated, unless ``context`` is given.
-            input: of that step; left out, what stands before it. Entries in front without an output are skipped then.
+            input: of that step; left out, what stands before it. Entries in front without an output are skipped when it
+                is given; behind a skipped one it, or its ``context``, has to be given again.
             context: outputs of entries in front of it, by dotted id.
             per_step: run that one step, then pause.
         Raises: RunNotFound, PartOfRun, UnknownStep, NotRecorded, InvalidPayload; StillRunning while a worker has the

@@ -6,7 +6,7 @@ keeps its outcome, its changes of state and its order. What is not kept was neve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +18,7 @@ from flowcore.authoring.graph import (
     NestedNode,
     Node,
     ParallelNode,
+    SleepNode,
     StepNode,
 )
 from flowcore.core.fan import opening, shard_size
@@ -39,6 +40,17 @@ class Given:
     value: Json
 
 
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """What stands before an entry."""
+
+    value: Json
+    skipped: Sequence[str] = ()
+    """Where the entry just in front was skipped, or arms of it: what it lets pass is not what the next one takes."""
+    is_told: bool = False
+    """Whether its output is one that was given along."""
+
+
 def rewound(
     graph: Graph, snapshot: Snapshot, step: str, *, given: Given | None, outputs: Mapping[str, Json], now: datetime
 ) -> list[StepRecord]:
@@ -51,8 +63,8 @@ def rewound(
         step: dotted id; ``child.q`` goes into a nested workflow.
         given: the step's input; entries in front of it that have no record are skipped then.
         outputs: of entries in front of it, by dotted id: instead of, or in place of missing, records.
-    Raises: UnknownStep; NotRecorded when entries in front of the step have no output; InvalidPayload when an input
-        is given to an entry that takes none.
+    Raises: UnknownStep; NotRecorded when entries in front of the step have no output, or the one just before it was
+        skipped; InvalidPayload when an input is given to an entry that takes none.
     """
     rewind = _Rewind(snapshot, given, outputs, now)
     kept = list(rewind.scope(graph, ROOT, step.split("."), snapshot.head.input, step))
@@ -73,15 +85,23 @@ class _Rewind:
 
     def scope(self, graph: Graph, home: Scope, path: list[str], value: Json, whole: str) -> Iterator[StepRecord]:
         """The records kept of one workflow: all in front of the entry that ``path`` begins with."""
-        snapshot = self.snapshot
+        snapshot, reached = self.snapshot, _Reached(value)
         for node in graph.nodes:
             if _holds(node, path[0]):
-                yield from self._at(node, home, path, value, whole)
+                yield from self._at(node, home, path, reached, whole)
                 return
-            yield from self._in_front(node, home)
-            has_passed, given = passed_on(node, home, value, snapshot)
-            if has_passed:  # what has no record is skipped, and lets pass what stands before it
-                value = given
+            kept = {record.key: record for record in self._in_front(node, home)}
+            yield from kept.values()
+            if isinstance(node, SleepNode):
+                continue
+            here = [key for id in graph.by_id if (key := inside(home, id)) in kept]
+            skipped = [dotted(key) for key in here if kept[key].outcome is Outcome.SKIP]
+            told = [key for key in here if dotted(key) in self.outputs]
+            for key in told:
+                snapshot = replace(snapshot, records=snapshot.records.set(key, kept[key]))
+            has_passed, given = passed_on(node, home, reached.value, snapshot)
+            # what has no record is skipped, and lets pass what stands before it
+            reached = _Reached(given if has_passed else reached.value, skipped, is_told=bool(told))
         raise UnknownStep(whole, [dotted(inside(home, id)) for id in graph.by_id], known=True)
 
     def _in_front(self, node: Node, home: Scope) -> Iterator[StepRecord]:
@@ -106,7 +126,7 @@ class _Rewind:
         else:
             self.missing.append(dotted(key))
 
-    def _at(self, node: Node, home: Scope, path: list[str], value: Json, whole: str) -> Iterator[StepRecord]:
+    def _at(self, node: Node, home: Scope, path: list[str], reached: _Reached, whole: str) -> Iterator[StepRecord]:
         """The entry itself, or the one around it: an arm's siblings stay as they are, a branch takes this arm."""
         if isinstance(node, (ParallelNode, BranchNode)) and node.id != path[0]:
             if isinstance(node, BranchNode):
@@ -116,15 +136,20 @@ class _Rewind:
                     yield from self._as_it_is(inside(home, arm.id))
             arms = node.arms if isinstance(node, ParallelNode) else node.nodes
             target = next(arm for arm in arms if arm.id == path[0])
-            yield from self._at(target, home, path, value, whole)
+            yield from self._at(target, home, path, reached, whole)
+        elif len(path) == 1 and self.given is None and reached.skipped:
+            self.missing += reached.skipped
         elif len(path) == 1 and isinstance(node, ForeachNode) and self._is_to_go_on(inside(home, node.id)):
-            yield from self._going_on(node, inside(home, node.id), value)
+            yield from self._going_on(node, inside(home, node.id), reached.value)
         elif len(path) == 1:
             yield from self._beginning(node, inside(home, node.id), whole)
         elif isinstance(node, NestedNode):
             key = inside(home, node.id)
-            before = self.snapshot.records.get(key)
-            entered, given = value if before is None else entered_with(before, value), before and before.given
+            before = None if reached.is_told else self.snapshot.records.get(key)
+            entered = reached.value if before is None else entered_with(before, reached.value)
+            given = before and before.given
+            if self.given is None and not given and (before is None or before.outcome is not Outcome.START):
+                self.missing += reached.skipped
             yield self._made(key, Outcome.START, output=entered, opens=Scope(key), given=given)
             yield from self.scope(node.graph, Scope(key), path[1:], entered, whole)
         else:

@@ -750,7 +750,7 @@ def test_the_key_of_a_start_is_text(key: Any) -> None:
         ("same[0]", {}, UnknownStep, "Known here"),
         ("same.deeper", {}, UnknownStep, "No step 'same.deeper'"),
         ("a/b", {}, UnknownStep, "Known here"),
-        ("last", {}, NotRecorded, "'ask' in front of it have no output in this run"),
+        ("last", {}, NotRecorded, "'ask' in front of it has no output in this run"),
         (3, {}, MalformedRequest, "3 names no step"),
         ("same", {"input": object()}, InvalidPayload, "(object) cannot be stored"),
         ("same", {"input": CYCLE}, InvalidPayload, "in a circle"),

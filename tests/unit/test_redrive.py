@@ -13,7 +13,15 @@ import pytest
 from flowcore import App, StepContext, create_step, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.core.redrive import redriven
-from flowcore.errors import ConflictError, DefinitionChanged, NotFailed, RunExists, RunFinished, RunNotFound
+from flowcore.errors import (
+    ConflictError,
+    DefinitionChanged,
+    NotFailed,
+    NotRecorded,
+    RunExists,
+    RunFinished,
+    RunNotFound,
+)
 from flowcore.keys import RunRef
 from flowcore.model import Outcome, RunStatus, Topic
 from flowcore.pace import Pace
@@ -616,6 +624,54 @@ def test_a_nested_workflow_that_time_travel_enters_has_what_it_lets_pass_for_its
     inner = workflow("inner", input=int, output=int).then(first.clone(id="inside")).then(ask).commit()
     app = served(workflow("flow", input=int).then(first).then(inner).commit())
     run = failed(app)
-    for given in ({"input": 5}, {}):
-        assert "suspended" == run.time_travel("inner.ask", **given).status
-    assert 8 == run.resume(7).output
+    for given in ({"input": 5}, {"context": {"inner.inside": 5}}):
+        went = run.time_travel("inner.ask", **given)
+        assert ("suspended", 1) == (went.status, went.steps["inner.inside"].input)
+    assert 36 == run.resume(7).output
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_what_was_skipped_gives_the_step_behind_it_no_input(verb: str) -> None:
+    """Whoever went there before gave one; the steps in front have no output still, and what they let pass is not it."""
+    start: Any = workflow("flow", input=int).then(first).parallel(second.clone(id="arm"), second.clone(id="beside"))
+    flow = start.map(lambda found: found["arm"], id="sum").sleep(timedelta(hours=1)).then(second).commit()
+    app = served(flow)
+    run = failed(app)
+    BROKEN.add(70)
+    assert "failed" == run.time_travel("second", input=70).status
+    BROKEN.clear()
+    before = app.engine.read(run._existing())
+
+    for place, missing in (("second", ["sum"]), ("sum", ["arm", "beside"]), ("arm", ["first"])):
+        with pytest.raises(NotRecorded) as refused:
+            getattr(run, verb)(place)
+        assert missing == refused.value.details()["missing"]
+    assert before == app.engine.read(run._existing())
+    if verb == "time_travel":
+        assert 71 == run.redrive().output
+    assert 6 == getattr(run, verb)("second", context={"sum": 5}).output
+    assert 2 == getattr(run, verb)("first").steps["first"].output
+
+
+def test_a_step_behind_a_skipped_nested_workflow_is_given_no_input_by_it() -> None:
+    """Nor is one inside a nested workflow that was never entered, unless it is told what stands in front of that."""
+    inner = workflow("inner", input=int, output=int).then(first.clone(id="inside")).then(second).commit()
+    app = served(workflow("flow", input=int).then(first).then(inner).then(pay).commit())
+    run = failed(app)
+    BROKEN.add("all")
+    assert "failed" == run.time_travel("pay", input=70).status
+    BROKEN.clear()
+
+    for place, missing in (
+        ("pay", ["inner"]),
+        ("inner.inside", ["first"]),
+        ("inner.second", ["first", "inner.inside"]),
+    ):
+        with pytest.raises(NotRecorded) as refused:
+            run.time_travel(place)
+        assert missing == refused.value.details()["missing"]
+    for before in (5, 6):
+        went = run.time_travel("inner.second", context={"first": before, "inner.inside": 3})
+        assert ("success", before, 4) == (went.status, went.steps["inner.inside"].input, went.steps["inner"].output)
+    assert 8 == run.time_travel("inner.inside").steps["inner"].output
+    assert "success" == run.time_travel("inner.second", input=3).status
