@@ -165,7 +165,7 @@ def search(
         ticks=ticks,
         tick=tick,
     )
-    with _quiet():
+    with quiet():
         found = Space(scenario).search(most)
     if found.violation is not None:
         raise Trouble(found)
@@ -216,8 +216,8 @@ def _done_again(engine: Engine, part: Part, player: Player) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """A step that fails does so some thousand times, and nobody reads a log of that."""
+def quiet() -> Iterator[None]:
+    """No log of steps that fail: they do so some thousand times, and nobody reads it."""
     logger = logging.getLogger("flowcore")
     was = logger.level
     logger.setLevel(logging.CRITICAL + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from flowcore.authoring.graph import Durability
 from flowcore.ports import Store
 from flowcore.testing import SeededIds
 from flowcore.testing.generate import GENERATOR
+from flowcore.testing.search import quiet
 from tests.property.storm import verdict
 
 KEPT = Path(__file__).with_name("seeds.txt")
@@ -84,15 +84,3 @@ def _on(store: StoreName) -> Iterator[Iterator[Store | None]]:
     with locked_moto(), closing(stores()) as made:
         client = StrictClient(dynamo_client(region=REGION))
         yield made
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Steps that fail on purpose fill no log."""
-    logger = logging.getLogger("flowcore")
-    was = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(was)

@@ -15,6 +15,7 @@ from schemathesis.generation import GenerationMode
 from flowcore.adapters.memory import MemoryStore
 from flowcore.ports import Store
 from flowcore.testing.invariants import Violation
+from flowcore.testing.search import quiet
 from tests.property.fuzz import Served, fuzz
 from tests.property.join_storm import JoinStorm
 from tests.property.scenarios import (
@@ -27,7 +28,7 @@ from tests.property.scenarios import (
     ResumeLeavesHead,
     StateForgotten,
 )
-from tests.property.seeds import quiet, wrong_with
+from tests.property.seeds import wrong_with
 from tests.property.test_racing_resumes import bad_rounds
 from tests.property.test_state_machine import Life, LifeOfMany, lives
 
