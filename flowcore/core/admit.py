@@ -120,6 +120,22 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime) -> Ve
     return verdict
 
 
+def judged_by_key(first: Receipt, records: Mapping[StepKey, StepRecord], resume: Resume) -> Repeated | Refused:
+    """What an answer is told under whose key another one counted that the run's records know no more.
+
+    Args:
+        first: the other one's receipt.
+        records: that knew it, as far as they are to be had; where they are not, any data is taken for the same.
+    """
+    place, _ = wait_place(first.wait)
+    known = (answer for key, answer in _under_key(records, resume.idempotency_key) if key == place)
+    told = Answer(wait=first.wait, data=None, digest=resume.digest, at=first.at, by=first.by, via=first.via)
+    answer = next(known, replace(told, idempotency_key=first.idempotency_key, on_behalf_of=first.on_behalf_of))
+    if (how := _is_no_copy(place, answer, resume)) is not None:
+        return Refused(IdempotencyKeyReused(resume.idempotency_key or "", how))
+    return Repeated(receipt_of(answer, verdict="duplicate"))
+
+
 def settles(record: StepRecord, answer: Answer) -> bool:
     """Whether a suspension is over with this answer, or waits for those of others as well."""
     terms = record.terms or Terms()
@@ -236,14 +252,14 @@ def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplic
 
 def _had(snapshot: Snapshot, resume: Resume) -> tuple[StepKey, Answer] | None:
     """The answer that came under this key before, and where."""
-    under_key = _under_key(snapshot, resume.idempotency_key)
+    under_key = _under_key(snapshot.records, resume.idempotency_key)
     return next((had for had in under_key if not resume.of_several or had[1].wait == resume.wait), None)
 
 
-def _under_key(snapshot: Snapshot, key: str | None) -> Iterator[tuple[StepKey, Answer]]:
+def _under_key(records: Mapping[StepKey, StepRecord], key: str | None) -> Iterator[tuple[StepKey, Answer]]:
     if key is None:
         return
-    for record in snapshot.records.values():
+    for record in records.values():
         votes = (vote for one in each(record) for vote in one.votes)
         for answer in (record.answer, *votes, *record.spent):
             if answer is not None and answer.idempotency_key == key:
@@ -282,7 +298,7 @@ def _left(snapshot: Snapshot, resume: Resume) -> tuple[StepRecord, ...]:
     """
     if resume.wait is not None:
         return ()
-    meant = {wait for _, had in _under_key(snapshot, resume.idempotency_key) for wait in had.among}
+    meant = {wait for _, had in _under_key(snapshot.records, resume.idempotency_key) for wait in had.among}
     if not meant:
         return ()
     return tuple(one for one in open_waits(snapshot) if wait_id(one, snapshot.head.incarnation) in meant)
