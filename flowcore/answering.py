@@ -155,10 +155,10 @@ def _judged_once(engine: Engine, run: RunRef, resume: Resume) -> tuple[Graph, Sn
         which: Which = "few" if resume.idempotency_key is None else "all"
         graph, snapshot = engine.loaded(run, everything=True, which=which)
         verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
-    return graph, snapshot, _told_before(engine, snapshot.head, resume, verdict) or verdict
+    return graph, snapshot, _told_before(engine, graph, snapshot.head, resume, verdict) or verdict
 
 
-def _told_before(engine: Engine, head: Head, resume: Resume, verdict: Verdict) -> Verdict | None:
+def _told_before(engine: Engine, graph: Graph, head: Head, resume: Resume, verdict: Verdict) -> Verdict | None:
     """What a copy is told of an answer that no record knows: a second vote, or one in an earlier life of the run.
 
     The step may have asked again since, or not have come to it. In a first life only what would be taken is looked for,
@@ -176,7 +176,7 @@ def _told_before(engine: Engine, head: Head, resume: Resume, verdict: Verdict) -
     if counted:
         first = min(counted, key=lambda one: (one.at, one.wait))
         place, life = wait_place(first.wait)
-        return judged_by_key(first, engine.store.scope(head.run, life, scope_of(place)), resume)
+        return judged_by_key(graph, first, engine.store.scope(head.run, life, scope_of(place)), resume)
     return next((Repeated(one) for one in notes if one.verdict == "duplicate" and resume.by is not None), None)
 
 

@@ -111,7 +111,7 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime) -> Ve
     enough to take a good answer.
     """
     if (had := _had(snapshot, resume)) is not None:
-        return _repeated(snapshot, resume, *had, now)
+        return _repeated(graph, snapshot, resume, *had, now)
     if resume.version not in (None, snapshot.head.version):
         return Refused(VersionMismatch(resume.version, snapshot.head.version))
     verdict = _meant(graph, snapshot, resume)
@@ -120,7 +120,9 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime) -> Ve
     return verdict
 
 
-def judged_by_key(first: Receipt, records: Mapping[StepKey, StepRecord], resume: Resume) -> Repeated | Refused:
+def judged_by_key(
+    graph: Graph, first: Receipt, records: Mapping[StepKey, StepRecord], resume: Resume
+) -> Repeated | Refused:
     """What an answer is told under whose key another one counted that the run's records know no more.
 
     Args:
@@ -131,7 +133,7 @@ def judged_by_key(first: Receipt, records: Mapping[StepKey, StepRecord], resume:
     known = (answer for key, answer in _under_key(records, resume.idempotency_key) if key == place)
     told = Answer(wait=first.wait, data=None, digest=resume.digest, at=first.at, by=first.by, via=first.via)
     answer = next(known, replace(told, idempotency_key=first.idempotency_key, on_behalf_of=first.on_behalf_of))
-    if (how := _is_no_copy(place, answer, resume)) is not None:
+    if (how := _is_no_copy(graph, place, answer, resume)) is not None:
         return Refused(IdempotencyKeyReused(resume.idempotency_key or "", how))
     return Repeated(receipt_of(answer, verdict="duplicate"))
 
@@ -266,12 +268,14 @@ def _under_key(records: Mapping[StepKey, StepRecord], key: str | None) -> Iterat
                 yield record.key, answer
 
 
-def _repeated(snapshot: Snapshot, resume: Resume, place: StepKey, first: Answer, now: datetime) -> Verdict:
+def _repeated(
+    graph: Graph, snapshot: Snapshot, resume: Resume, place: StepKey, first: Answer, now: datetime
+) -> Verdict:
     """A copy is told what the first one was; one for several items is for those as well that the first never reached.
 
     Whoever brought that one may have died behind the first item.
     """
-    if (how := _is_no_copy(place, first, resume)) is not None:
+    if (how := _is_no_copy(graph, place, first, resume)) is not None:
         return Refused(IdempotencyKeyReused(first.idempotency_key or "", how))
     if left := _left(snapshot, resume):
         verdict = _seated(snapshot, left, resume, now)
@@ -280,14 +284,15 @@ def _repeated(snapshot: Snapshot, resume: Resume, place: StepKey, first: Answer,
     return Repeated(receipt_of(first, verdict="duplicate"))
 
 
-def _is_no_copy(place: StepKey, first: Answer, resume: Resume) -> str | None:
+def _is_no_copy(graph: Graph, place: StepKey, first: Answer, resume: Resume) -> str | None:
     """How an answer differs from the one that came under its key; None when it may be the same once more."""
     if first.digest != resume.digest:
         return "with other data"
     if None not in (first.by, resume.by) and first.by != resume.by:
         return "by somebody else"
     wait = wait_whole(first.wait)
-    is_there = resume.step is None or any(fits(place, resume.step) for fits in _FITS)
+    names = () if resume.step is None else (resume.step, graph.called_here(resume.step))
+    is_there = not names or any(fits(place, name) for fits in _FITS for name in names)
     return None if is_there and (resume.wait is None or wait_whole(resume.wait) == wait) else f"to answer {wait!r}"
 
 
