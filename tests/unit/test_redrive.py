@@ -12,7 +12,9 @@ import pytest
 
 from flowcore import App, StepContext, create_step, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
+from flowcore.core.evolve import fold
 from flowcore.core.redrive import redriven
+from flowcore.core.rewind import rewound
 from flowcore.errors import (
     ConflictError,
     DefinitionChanged,
@@ -198,6 +200,31 @@ def test_redrive_asks_anew_where_nobody_answered_in_time() -> None:
     assert app.clock.now() + timedelta(hours=1) == new.deadline
     assert old.id != new.id
     assert 3 == run.resume(2, wait=new.id).output
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel"])
+def test_what_nobody_could_answer_in_time_is_asked_with_all_its_time_again(verb: str) -> None:
+    """Its deadline passed while the run had ended; one that passed before, or is still to come, stays what it was."""
+    hour, graph = timedelta(hours=1), a_graph(lambda w: w.parallel(ask, pay, second, first))
+    waits = {"ask": -hour, "pay": -3 * hour, "second": hour}
+    records = [a_record(key, Outcome.SUSP, until=NOW + until, at=NOW - 9 * hour) for key, until in waits.items()]
+    head = replace(a_run(status=RunStatus.FAILED).head, updated_at=NOW - 2 * hour)
+    run = fold(head, [*records, a_record("first", Outcome.ERR)])
+    every = redriven(graph, run, NOW)
+    if verb != "redrive":
+        every = rewound(graph, run, "first", given=None, outputs={}, now=NOW)
+    standing = {record.key: (record.at, record.until) for record in every if record.outcome is Outcome.SUSP}
+
+    assert {**{r.key: (r.at, r.until) for r in records}, "ask": (NOW, NOW + 8 * hour)} == standing
+
+
+def test_deadline_of_a_run_that_has_not_ended_passes_though_it_travels_in_time() -> None:
+    """Who was asked could have answered."""
+    graph = a_graph(lambda w: w.parallel(ask, first))
+    asked = a_record("ask", Outcome.SUSP, until=NOW, at=NOW - timedelta(hours=9))
+
+    (kept,) = rewound(graph, a_run(asked), "first", given=None, outputs={}, now=NOW)
+    assert (asked.at, NOW) == (kept.at, kept.until)
 
 
 def test_redrive_repeats_every_arm_that_failed() -> None:
