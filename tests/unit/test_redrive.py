@@ -692,6 +692,36 @@ def test_an_answer_is_told_once_however_often_its_run_is_redriven() -> None:
     assert [("applied", "ada", 1)] == [(one.verdict, one.by, one.times) for one in run.receipts()]
 
 
+def test_a_deadline_and_a_vote_handed_over_are_told_once_however_many_lives_a_run_has() -> None:
+    """Under the id of the suspension that they befell, while it waits and afterwards."""
+
+    @step
+    def vote(value: int, ctx: StepContext[int]) -> int:
+        if ctx.resume_data is None:
+            ctx.suspend(timeout=timedelta(hours=1), on_timeout=7, approvers=["ada", "bob"], quorum=2)
+        return value
+
+    start: Any = workflow("flow", input=int)
+    waiting_ = start.wait_for_event("paid", key=str, timeout=timedelta(hours=1), on_timeout=0)
+    flow = waiting_.parallel(vote, ask.clone(id="beside")).map(lambda found: found["beside"], id="one").then(pay)
+    app = served(flow.commit())
+    run = app.workflow("flow").create_run("r")
+    run.start(1)
+    app.advance(hours=1)
+    run.delegate(by="bob", to="carl", step="vote")
+    told = [("wait-for-paid@0", "timeout", None), ("vote@0", "python", "carl")]
+    for _ in range(2):
+        run.time_travel("beside")
+        assert told == [(one.wait, one.via, one.to) for one in run.receipts()]
+    life = run.result().waits[0].id.partition("~")[2]
+    app.advance(hours=1)
+    BROKEN.add("all")
+    run.time_travel("pay", context={"beside": 1, "one": 1})
+    for _ in range(2):
+        assert "failed" == run.redrive().status
+        assert [*told, (f"vote@0~{life}", "timeout", None)] == [(one.wait, one.via, one.to) for one in run.receipts()]
+
+
 def test_a_nested_workflow_that_time_travel_enters_has_what_it_lets_pass_for_its_input() -> None:
     """What stands in front of it has no output, and is skipped: it lets pass what stands before that."""
     inner = workflow("inner", input=int, output=int).then(first.clone(id="inside")).then(ask).commit()
