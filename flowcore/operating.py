@@ -132,7 +132,8 @@ def time_travel(
     except (ConflictError, StillRunning):
         unlisten(engine, moved, records)
         raise
-    if graph.fans_out:  # no other life names them again; whoever dies here leaves children that nobody listens to
+    if graph.fans_out or engine.may_have_had_children(head):
+        # No other life names them again. Whoever dies here leaves children that nobody listens to.
         cancel_children(engine, head)
     return engine.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
 

@@ -535,3 +535,17 @@ def test_items_have_changed_the_state_one_after_the_other_in_the_next_life_as_we
     run = begun(app, 3)
     result = again(run, app)
     assert ("success", 2) == (result.status, result.state["last"])
+
+
+def test_a_life_under_code_that_has_removed_a_fan_leaves_no_child_of_it_waiting() -> None:
+    """No later life would name it again."""
+    start: Any = workflow("fanned", input=list[int], output=Any).then(count)
+    old = start.map(lambda number: list(range(number)), id="all").foreach(asking, id="fan", distributed=True).commit()
+    new = start.removed("all").removed("fan").commit()
+    app = LocalApp(App(old))
+    begun(app, 1)
+    child = RunRef("default", child_id("r", 1, StepKey("fan"), 0))
+    assert "SUSPENDED" == app.store.peek(child).status  # type: ignore[union-attr]  # it is there
+
+    assert 1 == LocalApp(App(new), store=app.store, clock=app.clock).run("r").time_travel("count").output
+    assert "CANCELED" == app.store.peek(child).status  # type: ignore[union-attr]
