@@ -161,7 +161,8 @@ def fork(
     _refuse_unfit(graph, snapshot, records)
     # A life of its own, so that what it brings to children is told from what an earlier run of its id has left.
     born = replace(heads.reborn(snapshot.head, now, engine.next_life(snapshot.head)), effects=1)
-    head = replace(born, run=new, created_at=now, version=1, epoch=0)
+    # The other run was the first that held its input: a worker of this one is the second, and may be of another deploy.
+    head = replace(born, run=new, created_at=now, version=1, epoch=1)
     standing = engine.store.peek(new)
     if standing is not None:
         if not standing.is_expired(engine.clock.now()):

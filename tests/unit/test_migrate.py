@@ -122,6 +122,17 @@ def test_unblocking_under_code_that_still_does_not_fit_says_so_again() -> None:
     assert {"euros": 1.5} == deployed(app, napping(a_price(Old, None), pay_of(Old))).run("r").unblock().output
 
 
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_life_that_begins_with_an_input_that_fits_no_more_waits_as_every_run(verb: str) -> None:
+    """It is not the author's mistake: an earlier life, or another run, has begun with it."""
+    old = LocalApp(App(workflow("flow", input=Old).then(pay_of(Old)).commit()))
+    assert "success" == old.workflow("flow").create_run("r").start(Old(euros=1)).status
+    new = deployed(old, workflow("flow", input=New).then(pay_of(New)).commit())
+
+    went = getattr(new.run("r"), verb)("pay")
+    assert ("paused", True) == (went.status, "cents: Field required" in (went.blocked or ""))
+
+
 def test_unblock_of_a_run_that_is_not_blocked_is_refused() -> None:
     """One that somebody has paused is unpaused."""
     app = asleep()
