@@ -16,6 +16,7 @@ from flowcore.core.admit import open_waits
 from flowcore.core.compat import conflict
 from flowcore.core.early import unasked
 from flowcore.core.receipts import of_run
+from flowcore.core.rename import taken_along
 from flowcore.core.rewind import Given, rewound
 from flowcore.errors import ConflictError, DefinitionChanged, NotActive, NotBlocked, RunExists, StillRunning
 from flowcore.fanout.children import cancel_children, open_children, take_up_children
@@ -121,9 +122,10 @@ def time_travel(
     records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
     records += [early for early in unasked(snapshot, now) if early.key not in {record.key for record in records}]
     _refuse_unfit(graph, snapshot, records)
+    records += taken_along(seen, snapshot, records, step)
     head = told_first(engine, head, here=here, deadline=deadline)
     moved = heads.reborn(head, now, engine.next_life(head))
-    receipts.remember(engine, head, snapshot.records.values())
+    receipts.remember(engine, head, seen.records.values())
     if not begin_life(engine, snapshot.with_head(moved), records):
         raise _moved_meanwhile(run)
     try:
@@ -153,12 +155,13 @@ def fork(
 
     Raises: RunNotFound, PartOfRun, RunExists, UnknownStep, NotRecorded, InvalidPayload, DefinitionChanged.
     """
-    snapshot = engine.read(run, which="unfinished")
-    engine.whole_run(snapshot.head)
-    (graph, snapshot), now = engine.met(snapshot), engine.time_of(snapshot)
+    seen = engine.read(run, which="unfinished")
+    engine.whole_run(seen.head)
+    (graph, snapshot), now = engine.met(seen), engine.time_of(seen)
     step, outputs = _called_here(graph, step, outputs)
     records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
     _refuse_unfit(graph, snapshot, records)
+    records += taken_along(seen, snapshot, records, step)
     # A life of its own, so that what it brings to children is told from what an earlier run of its id has left.
     born = replace(heads.reborn(snapshot.head, now, engine.next_life(snapshot.head)), effects=1)
     # The other run was the first that held its input: a worker of this one is the second, and may be of another deploy.

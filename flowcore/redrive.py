@@ -16,6 +16,7 @@ from flowcore.core import heads
 from flowcore.core.compat import conflict
 from flowcore.core.fan import chunks, delivered, shard_of, total_of
 from flowcore.core.redrive import redriven
+from flowcore.core.rename import taken_along
 from flowcore.errors import ConflictError, DefinitionChanged, NotFailed
 from flowcore.failures import Unfit, fitted
 from flowcore.fanout.children import home_of
@@ -41,18 +42,19 @@ def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | Non
         meanwhile, or its end has to be told first.
     """
     for _ in range(_MOST_TRIES):
-        snapshot = engine.read(run, which="unfinished")
-        head, now = engine.whole_run(snapshot.head), engine.time_of(snapshot)
+        seen = engine.read(run, which="unfinished")
+        head, now = engine.whole_run(seen.head), engine.time_of(seen)
         if head.status is not RunStatus.FAILED:
             raise NotFailed(run.id, head.public_status)
-        graph, snapshot = engine.met(snapshot)
+        graph, snapshot = engine.met(seen)
         reason = conflict(graph, snapshot)
         if reason is not None:
             raise DefinitionChanged(run.id, reason)
         head = told_first(engine, head, here=here, deadline=deadline)
         moved = heads.redriven(head, now, engine.next_life(head))
-        receipts.remember(engine, head, snapshot.records.values())
+        receipts.remember(engine, head, seen.records.values())
         records = _entered(graph, redriven(graph, snapshot, now))
+        records += taken_along(seen, snapshot, records)
         if not begin_life(engine, snapshot.with_head(moved), records):
             continue
         if isinstance(engine.store.move(moved, version=head.version), Written):

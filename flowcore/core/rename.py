@@ -7,7 +7,7 @@ not seen any more. Pure, and free for workflows of which nothing was renamed or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -24,7 +24,7 @@ from flowcore.authoring.graph import (
     entries,
 )
 from flowcore.errors import BlobLost
-from flowcore.keys import StepKey, dotted, is_early, is_pass, parent_of, parents_of, step_of, turn_of_pass
+from flowcore.keys import StepKey, dotted, is_early, is_pass, parent_of, parents_of, scope_of, step_of, turn_of_pass
 from flowcore.model import Outcome, Snapshot, StepRecord
 from flowcore.pmap import PMap
 
@@ -37,6 +37,34 @@ def as_met(graph: Graph, snapshot: Snapshot) -> tuple[Graph, Snapshot]:
     if len(kept) < len(snapshot.records):
         snapshot = replace(snapshot, records=PMap(kept))
     return _named(graph, frozenset(_met(graph, snapshot)), ""), snapshot
+
+
+def taken_along(
+    snapshot: Snapshot, met: Snapshot, kept: Iterable[StepRecord], step: str | None = None
+) -> list[StepRecord]:
+    """What of a run was declared to be removed and a new life keeps for the changes of state that were made there.
+
+    Args:
+        snapshot: as it stands in the store.
+        met: the same as the workflow of today sees it.
+        kept: what the new life begins with of that.
+        step: where it begins, by dotted id; None where what has failed goes on. What was removed has no place any more,
+            but what came behind the step was written after it.
+    """
+    if len(met.records) == len(snapshot.records):
+        return []
+    ids = [] if step is None else step.split(".")
+    places = [StepKey("/".join(ids[:depth])) for depth in range(1, len(ids) + 1)]
+    begun = {scope_of(key): met.records[key] for key in places if key in met.records}
+    stays = {record.key for record in kept}
+
+    def lasts(record: StepRecord) -> bool:
+        beginning = begun.get(scope_of(record.key))
+        is_behind = beginning is not None and beginning.is_settled and beginning.seq < record.seq
+        return not is_behind and all(container in stays for container in parents_of(record.key))
+
+    gone = (record for key, record in snapshot.records.items() if key not in met.records)
+    return [record for record in gone if record.is_settled and record.delta and lasts(record)]
 
 
 @lru_cache(maxsize=256)

@@ -423,7 +423,7 @@ def test_copy_of_an_answer_to_an_earlier_life_is_none_to_the_next_one() -> None:
 def test_key_of_an_earlier_life_is_good_for_no_other_step() -> None:
     """As within one life: told that it was taken, its sender would never send it again."""
     both = workflow("both", input=int).parallel(approve, approve.clone(id="other")).commit()
-    run = local(both).workflow(both).create_run("r")
+    run: Any = local(both).workflow(both).create_run("r")
     run.start(1)
     run.resume(YES, step="approve", by="ada", idempotency_key="k-1")
     run.time_travel("approve")

@@ -506,7 +506,8 @@ def test_an_end_is_told_before_a_new_life_begins(verb: str) -> None:
     app = served(plain(**ALL))
     owing(app, -1)
     standing = app.engine.read(REF)
-    begins = {"redrive": app.run("r").redrive, "time_travel": lambda: app.run("r").time_travel("work")}[verb]
+    run: Any = app.run("r")
+    begins: Any = {"redrive": run.redrive, "time_travel": lambda: run.time_travel("work")}[verb]
     with pytest.raises(ConflictError, match="on_error, on_finish"):
         begins()
     assert (standing, []) == (app.engine.read(REF), told("on_error"))

@@ -213,9 +213,10 @@ def test_what_nobody_could_answer_in_time_is_asked_with_all_its_time_again(verb:
     every = redriven(graph, run, NOW)
     if verb != "redrive":
         every = rewound(graph, run, "first", given=None, outputs={}, now=NOW)
-    standing = {record.key: (record.at, record.until) for record in every if record.outcome is Outcome.SUSP}
+    standing: Any = {record.key: (record.at, record.until) for record in every if record.outcome is Outcome.SUSP}
+    before: Any = {record.key: (record.at, record.until) for record in records}
 
-    assert {**{r.key: (r.at, r.until) for r in records}, "ask": (NOW, NOW + 8 * hour)} == standing
+    assert {**before, "ask": (NOW, NOW + 8 * hour)} == standing
 
 
 def test_deadline_of_a_run_that_has_not_ended_passes_though_it_travels_in_time() -> None:

@@ -86,7 +86,9 @@ def test_copy_of_an_answer_to_a_step_that_was_renamed_is_one(name: str, travels:
         old.run("r").time_travel("ask")
     new = serve(lambda w: w.then(NEW).then(ask("hold")).renamed("ask", to="approve"), old)
 
-    assert "duplicate" == new.run("r").resume(2, step=name, idempotency_key="k").receipt.verdict
+    receipt = new.run("r").resume(2, step=name, idempotency_key="k").receipt
+    assert receipt is not None
+    assert "duplicate" == receipt.verdict
 
 
 def test_a_new_run_knows_the_new_name_only() -> None:
@@ -409,6 +411,59 @@ def test_step_removed_from_a_nested_workflow_is_passed_over() -> None:
     old, _ = waiting(lambda w: w.parallel(kid, ask("other")))
     new = serve(lambda w: w.parallel(plus("one"), ask("other"), id="both").removed("kid"), old)
     assert {"one": 2, "other": 6} == new.run("r").resume(5).output
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel", "fork"])
+def test_what_a_removed_step_has_changed_and_was_told_lasts_in_a_new_life(verb: str) -> None:
+    """As in the life that met it: its values are in the state, its answer among the receipts."""
+    broken = [True]
+
+    def sets(id: str) -> Any:
+        def execute(value: int, ctx: StepContext[int]) -> int:
+            if ctx.resume_data is None and id != "end":
+                ctx.suspend()
+            if id == "end" and broken:
+                raise ValueError("down")
+            ctx.set_state({id: value})
+            return value
+
+        return create_step(id=id, execute=execute)
+
+    old, _ = waiting(lambda w: w.then(sets("gone")).then(kid_of(sets("inside"), sets("hold"))).then(sets("end")))
+    for by in ("ada", "bob"):
+        old.run("r").resume(5, by=by)
+    old.run("r").resume(6, by="cara")
+    new = serve(lambda w: w.then(kid_of(sets("hold"), gone="inside")).then(sets("end")).removed("gone"), old)
+    assert ("failed", ["gone", "hold", "inside"]) == ((failed := new.run("r").result()).status, sorted(failed.state))
+    broken.clear()
+
+    went = new.run("r").redrive() if verb == "redrive" else getattr(new.run("r"), verb)("end")
+    assert ("success", ["end", "gone", "hold", "inside"]) == (went.status, sorted(went.state))
+    if verb != "fork":
+        assert ["ada", "bob", "cara"] == [receipt.by for receipt in new.run("r").receipts()]
+    for place, lasts in (("kid.hold", ["inside"]), ("kid", [])):
+        run = new.run(went.run_id)
+        assert ("suspended", ["gone"]) == ((again := run.time_travel(place)).status, sorted(again.state))
+        assert ["end", "gone", "hold", *lasts] == sorted(run.resume(6, by="cara").state)
+
+
+def kid_of(*steps: Any, gone: str | None = None) -> Any:
+    """A nested workflow of these steps."""
+    flow: Any = workflow("kid")
+    for each in steps:
+        flow = flow.then(each)
+    return (flow if gone is None else flow.removed(gone)).commit()
+
+
+def test_what_a_removed_step_has_changed_behind_the_beginning_of_a_new_life_was_never_so() -> None:
+    """It stood behind the step that is done again."""
+    sets = create_step(id="sets", execute=lambda value, ctx: ctx.set_state({"seen": value}) or value)
+    old = serve(lambda w: w.then(plus("first")).then(sets).then(plus("last")))
+    assert {"seen": 2} == old.workflow("flow").create_run("r").start(1).state
+    new = serve(lambda w: w.then(plus("first")).then(plus("last")).removed("sets"), old)
+
+    assert {"seen": 2} == new.run("r").time_travel("last").state
+    assert {} == new.run("r").time_travel("first").state
 
 
 # -- mistakes ---------------------------------------------------------------------------------------------------------
