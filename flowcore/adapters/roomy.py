@@ -325,9 +325,9 @@ class RoomyStore:
         """See ``Mailbox.keep``. Events lie in no run, so they stay as small as an item."""
         return self.inner.keep(sent)
 
-    def mail(self, topic: Topic, now: datetime) -> Mail:
+    def mail(self, topic: Topic, now: datetime, *, event_id: str | None = None, listeners: bool = True) -> Mail:
         """See ``Mailbox.mail``."""
-        return self.inner.mail(topic, now)
+        return self.inner.mail(topic, now, event_id=event_id, listeners=listeners)
 
     # -- there --
 

@@ -626,6 +626,19 @@ class StoreContract(JoinContract):
         assert store.keep(first) is None
         assert store.mail(TOPIC, NOW) == Mail(listeners=(early, late), events=(first, second))
 
+    def test_mail_tells_no_more_than_is_asked_for(self, store: Store) -> None:
+        """One event by its id, if it is still kept; or the events, without those who listen."""
+        listening, first, second = a_listener(), a_sent("e-1"), a_sent("e-10", at=NOW + SECOND)
+        store.listen(listening)
+        for sent in (first, second):
+            store.keep(sent)
+        everything = Mail(listeners=(listening,), events=(first, second))
+        assert store.mail(TOPIC, NOW, event_id="e-1") == replace(everything, events=(first,))
+        assert store.mail(TOPIC, NOW, event_id="e-0") == replace(everything, events=())
+        assert store.mail(TOPIC, first.until, event_id="e-1") == replace(everything, events=())
+        assert store.mail(TOPIC, NOW, listeners=False) == replace(everything, listeners=())
+        assert store.mail(TOPIC, NOW, event_id="e-10", listeners=False) == Mail(events=(second,))
+
     def test_unlisten_removes_one_listener(self, store: Store) -> None:
         """Whether it is there or not."""
         store.listen(a_listener("approve@0"))

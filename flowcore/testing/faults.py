@@ -263,9 +263,9 @@ class FaultyStore:
         """See ``Mailbox.keep``."""
         return self._call("keep", lambda: self.inner.keep(sent))
 
-    def mail(self, topic: Topic, now: datetime) -> Mail:
+    def mail(self, topic: Topic, now: datetime, *, event_id: str | None = None, listeners: bool = True) -> Mail:
         """See ``Mailbox.mail``."""
-        return self._call("mail", lambda: self.inner.mail(topic, now))
+        return self._call("mail", lambda: self.inner.mail(topic, now, event_id=event_id, listeners=listeners))
 
     def move(self, head: Head, *, version: int) -> Written | HeadMoved:
         """See ``Store.move``."""

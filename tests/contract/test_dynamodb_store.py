@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from flowcore.testing.contract import (
     a_listener,
     a_record,
     a_running_head,
+    a_sent,
     a_started,
     a_suspended_head,
     a_suspension,
@@ -502,3 +504,39 @@ def test_placeholders_must_match(expression: str, passes: bool) -> None:
     else:
         with pytest.raises(ValueError, match="Placeholders"):
             check_placeholders(checked)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("event_id", ["e-1", None])
+def test_who_listened_before_an_event_was_kept_is_told_beside_it(
+    client: Any, table: str, event_id: str | None, number: int
+) -> None:
+    """Wherever between the requests of one reader both happen: he need not look again who listens."""
+    other = a_store(client, table)
+
+    def meanwhile() -> None:
+        other.listen(a_listener())
+        other.keep(a_sent("e-1"))
+
+    mail = a_store(Interrupted(client, meanwhile, number), table).mail(a_listener().topic, NOW, event_id=event_id)
+    assert (a_listener(),) == mail.listeners
+    assert number == 2 or (a_sent("e-1"),) == mail.events
+
+
+class Interrupted:
+    """A client before whose request of that number, from 1, somebody else is let do something."""
+
+    def __init__(self, client: Any, act: Callable[[], None], number: int) -> None:
+        self._client = client
+        self._act = act
+        self._left = number
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        return partial(self._asked, found) if name in ("get_item", "query") else found
+
+    def _asked(self, operation: Callable[..., Any], **request: Any) -> Any:
+        self._left -= 1
+        if self._left == 0:
+            self._act()
+        return operation(**request)
