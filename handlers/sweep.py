@@ -8,10 +8,11 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from flowcore.settings import Settings
 from handlers.bootstrap import hints_lost, served_app
 
 logger = Logger(service="flowcore-sweep")
-metrics = Metrics(namespace="flowcore", service="flowcore-sweep")
+metrics = Metrics(namespace=Settings.read().metrics_namespace, service="flowcore-sweep")
 app = served_app()
 
 
