@@ -6,7 +6,7 @@ keeps its outcome, its changes of state and its order. What is not kept was neve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,8 +29,10 @@ from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, parent_of, scope
 from flowcore.model import Json, Outcome, Snapshot, StepRecord
 from flowcore.parcels import replace
 
-_OVER = frozenset({Outcome.OK, Outcome.BAIL, Outcome.SKIP, Outcome.SLP})
+_OVER = frozenset({Outcome.OK, Outcome.SKIP, Outcome.SLP})
 """Outcomes that an entry in front of the step may keep; a sleep that still lasts ends now."""
+_ARM_OVER = _OVER | {Outcome.BAIL}
+"""Those of an arm: what it bailed with is its output. An entry that has bailed has ended its workflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +106,23 @@ class _Rewind:
             reached = _Reached(given if has_passed else reached.value, skipped, is_told=bool(told))
         raise UnknownStep(whole, [dotted(inside(home, id)) for id in graph.by_id], known=True)
 
-    def _in_front(self, node: Node, home: Scope) -> Iterator[StepRecord]:
+    def _in_front(self, node: Node, home: Scope, over: Set[Outcome] = _OVER) -> Iterator[StepRecord]:
         """An entry that is over: with its output as it was, as it is given, or skipped."""
         if isinstance(node, ParallelNode):
             for arm in node.arms:
-                yield from self._in_front(arm, home)
+                yield from self._in_front(arm, home, _ARM_OVER)
             return
         key = inside(home, node.id)
         record = self.snapshot.records.get(key)
         if dotted(key) in self.outputs:
             yield self._made(key, Outcome.OK, output=self.outputs[dotted(key)])
-        elif record is not None and record.outcome in _OVER:
+        elif record is not None and record.outcome in over:
             yield replace(record, until=min(record.until, self.now)) if record.until else record
             yield from self._below(key)
             if isinstance(node, BranchNode):
                 for arm in node.nodes:
                     if arm.id in (record.output or ()):
-                        yield from self._in_front(arm, home)
+                        yield from self._in_front(arm, home, _ARM_OVER)
         elif self.given is not None:
             yield self._made(key, Outcome.SKIP)
         else:
