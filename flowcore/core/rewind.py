@@ -186,7 +186,8 @@ class _Rewind:
         slots = records[key].count or 1
         if node.distributed and value:
             held = opening(shard_size(node.shard, len(value), slots), len(value))
-            yield self._made(key, Outcome.START, output=held, count=slots)
+            # Items change the state in their turn behind it, those that are done as well: it stays behind what is in front.
+            yield replace(self._made(key, Outcome.START, output=held, count=slots), seq=records[key].seq)
         else:
             yield self._made(key, Outcome.START, opens=Scope(key), count=slots)
         for item in records.values():
