@@ -22,7 +22,7 @@ from flowcore.keys import RunRef
 from flowcore.model import Head, Json, Outcome, Receipt, RunStatus, Snapshot, wait_id
 from flowcore.parcels import replace
 from flowcore.ports import Written
-from flowcore.redrive import begin_life, listen, unlisten
+from flowcore.redrive import begin_life, listen, taken, unlisten
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -115,7 +115,8 @@ def time_travel(
     _refuse_driven(engine, head, now)
     graph, snapshot = engine.met(snapshot)
     step, outputs = _called_here(graph, step, outputs)
-    records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
+    given = _accepted(graph, step, given)
+    records = rewound(graph, snapshot, step, given=given, outputs=outputs, now=now, taking=taken)
     records += [early for early in unasked(snapshot, now) if early.key not in {record.key for record in records}]
     moved = replace(heads.reborn(head, now, engine.next_life(head)), definition=graph.fingerprint)
     receipts.remember(engine, head, snapshot.records.values())
@@ -151,7 +152,8 @@ def fork(
     engine.whole_run(snapshot.head)
     (graph, snapshot), now = engine.met(snapshot), engine.time_of(snapshot)
     step, outputs = _called_here(graph, step, outputs)
-    records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
+    given = _accepted(graph, step, given)
+    records = rewound(graph, snapshot, step, given=given, outputs=outputs, now=now, taking=taken)
     # A life of its own, so that what it brings to children is told from what an earlier run of its id has left.
     born = replace(heads.reborn(snapshot.head, now, engine.next_life(snapshot.head)), effects=1)
     head = replace(born, run=new, created_at=now, version=1, epoch=0, definition=graph.fingerprint)

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from flowcore import App, StepContext, create_step, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
@@ -675,3 +676,41 @@ def test_a_step_behind_a_skipped_nested_workflow_is_given_no_input_by_it() -> No
         assert ("success", before, 4) == (went.status, went.steps["inner.inside"].input, went.steps["inner"].output)
     assert 8 == run.time_travel("inner.inside").steps["inner"].output
     assert "success" == run.time_travel("inner.second", input=3).status
+
+
+class Inner(BaseModel):
+    """What a nested workflow takes."""
+
+    value: int
+    more: int = 5
+
+
+class Outer(BaseModel):
+    """What the one around it takes: all of it, once defaults are filled in."""
+
+    value: int
+    more: int = 7
+
+
+@step
+def telling(given: dict[str, Any]) -> int:
+    """Works with what its workflow was given."""
+    CALLS.append(given)
+    if BROKEN:
+        raise ValueError("broken")
+    return int(given["more"])
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork", "redrive"])
+@pytest.mark.parametrize("is_deep", [False, True])
+def test_a_nested_workflow_of_a_new_life_has_its_input_with_defaults(is_deep: bool, verb: str) -> None:
+    """However deep it lies, and whoever brings the run into the middle of it."""
+    inner = workflow("inner", input=Inner).then(telling).commit()
+    flow: Any = workflow("flow", input=int).map(lambda value: {"value": value}, id="plain")
+    flow = flow.then(workflow("outer", input=Outer).then(inner).commit()) if is_deep else flow.then(inner)
+    run = failed(served(flow.commit()), 1, "all")
+
+    place, more = ("outer.inner.telling", 7) if is_deep else ("inner.telling", 5)
+    went = getattr(run, verb)(*(() if verb == "redrive" else (place,)))
+
+    assert (more, {"value": 1, "more": more}) == (went.output, CALLS[-1])
