@@ -415,6 +415,52 @@ def test_redrive_takes_over_steps_that_a_deploy_has_inserted() -> None:
     assert (4, "skipped", [2, 3]) == (result.output, result.steps["pay"].status, CALLS)
 
 
+def behind_another(*steps: Any) -> Any:
+    """A workflow of these steps next to another one, all of it in ``flow``."""
+    return a_workflow(lambda w: w.parallel(first, a_workflow(lambda inner: _then(inner, *steps), "inner")), "flow")
+
+
+def _then(flow: Any, *steps: Any) -> Any:
+    for each in steps:
+        flow = flow.then(each)
+    return flow
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_going_back_takes_over_steps_that_a_deploy_has_inserted(verb: str) -> None:
+    """In front of what a sibling has reached they are skipped, as in every run that goes on."""
+    app = served(behind_another(second, ask))
+    run = app.workflow("flow").create_run("r")
+    run.start(1)
+    CALLS.clear()
+    later = LocalApp(App(behind_another(second, pay, ask)), store=app.store, clock=app.clock)
+
+    went = getattr(later.run("r"), verb)("first")
+    result = later.run(went.run_id).resume(7)
+
+    assert ("success", {"first": 2, "inner": 15}, [1, 14]) == (result.status, result.output, CALLS)
+    assert "skipped" == result.steps["inner.pay"].status
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+@pytest.mark.parametrize("ended", [False, True])
+def test_going_back_under_code_that_does_not_fit_is_refused(verb: str, ended: bool) -> None:
+    """Nobody asks a sibling's question any more, or what stands in front is of another kind: the run is untouched."""
+    before = a_workflow(lambda w: w.sleep(timedelta(0), id="pause").then(first), "flow")
+    after = a_workflow(lambda w: w.then(second, id="pause").then(first), "flow")
+    changed = (before, after) if ended else (behind_another(second, ask), behind_another(second, pay))
+    app = served(changed[0])
+    app.workflow("flow").create_run("r").start(1)
+    standing = app.engine.read(RunRef("default", "r"))
+    CALLS.clear()
+    other = LocalApp(App(changed[1]), store=app.store, clock=app.clock)
+
+    with pytest.raises(DefinitionChanged, match="'pause' was of another kind" if ended else "'inner.ask'"):
+        getattr(other.run("r"), verb)("first")
+    assert ([], standing) == (CALLS, app.engine.read(RunRef("default", "r")))
+    assert ["r"] == [each.run_id for each in app.list_runs()]
+
+
 def test_redrive_of_no_run_says_so() -> None:
     """As every verb does."""
     with pytest.raises(RunNotFound):
