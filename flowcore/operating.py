@@ -24,7 +24,8 @@ from flowcore.model import Head, Json, Outcome, Receipt, RunStatus, Snapshot, St
 from flowcore.parcels import replace
 from flowcore.pmap import PMap
 from flowcore.ports import Written
-from flowcore.redrive import begin_life, listen, taken, unlisten
+from flowcore.redrive import as_of_today, begin_life, listen, taken, unlisten
+from flowcore.renewal import renewed_where_possible
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -117,7 +118,7 @@ def time_travel(
     _refuse_driven(engine, head, now)
     graph, snapshot = engine.met(snapshot)
     step, outputs = _called_here(graph, step, outputs)
-    given = _accepted(graph, step, given)
+    given, snapshot = _accepted(graph, step, given), renewed_where_possible(graph, snapshot)
     records = rewound(graph, snapshot, step, given=given, outputs=outputs, now=now, taking=taken)
     records += [early for early in unasked(snapshot, now) if early.key not in {record.key for record in records}]
     _refuse_unfit(graph, snapshot, records)
@@ -155,7 +156,7 @@ def fork(
     engine.whole_run(snapshot.head)
     (graph, snapshot), now = engine.met(snapshot), engine.time_of(snapshot)
     step, outputs = _called_here(graph, step, outputs)
-    given = _accepted(graph, step, given)
+    given, snapshot = _accepted(graph, step, given), renewed_where_possible(graph, snapshot)
     records = rewound(graph, snapshot, step, given=given, outputs=outputs, now=now, taking=taken)
     _refuse_unfit(graph, snapshot, records)
     # A life of its own, so that what it brings to children is told from what an earlier run of its id has left.
@@ -191,6 +192,7 @@ def _refuse_unfit(graph: Graph, snapshot: Snapshot, records: Iterable[StepRecord
     beginning = replace(snapshot, records=PMap({record.key: record for record in records}))
     if (reason := conflict(graph, beginning)) is not None:
         raise DefinitionChanged(snapshot.head.run.id, reason)
+    as_of_today(graph, beginning)
 
 
 def _moved_to(engine: Engine, moved: Head, *, version: int) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from flowcore import receipts
-from flowcore.authoring.graph import NestedNode
+from flowcore.authoring.graph import Graph, NestedNode
 from flowcore.core import heads
 from flowcore.core.compat import conflict
 from flowcore.core.fan import chunks, delivered, shard_of, total_of
@@ -25,6 +25,7 @@ from flowcore.mailbox import listeners_of
 from flowcore.model import NO_CHANGE, Head, Join, Json, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
 from flowcore.ports import Written
+from flowcore.renewal import Outdated, renewed_snapshot
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -44,6 +45,7 @@ def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | Non
         reason = conflict(graph, snapshot)
         if reason is not None:
             raise DefinitionChanged(run.id, reason)
+        snapshot = as_of_today(graph, snapshot)
         moved = heads.redriven(head, now, engine.next_life(head))
         receipts.remember(engine, head, snapshot.records.values())
         records = redriven(graph, snapshot, now, taken)
@@ -53,6 +55,14 @@ def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | Non
             return engine.looked_at(moved, here=here, deadline=deadline)
         unlisten(engine, moved, records)
     raise ConflictError(f"Run {run.id!r} moved {_MOST_TRIES} times while it was being redriven. Try again.")
+
+
+def as_of_today(graph: Graph, snapshot: Snapshot) -> Snapshot:
+    """What a new life begins with, as today's types take it. Raises: DefinitionChanged."""
+    try:
+        return renewed_snapshot(graph, snapshot)
+    except Outdated as outdated:
+        raise DefinitionChanged(snapshot.head.run.id, str(outdated)) from None
 
 
 def begin_life(engine: Engine, snapshot: Snapshot, records: list[StepRecord]) -> bool:
