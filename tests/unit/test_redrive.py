@@ -760,3 +760,31 @@ def test_a_nested_workflow_of_a_new_life_has_its_input_with_defaults(is_deep: bo
     went = getattr(run, verb)(*(() if verb == "redrive" else (place,)))
 
     assert (more, {"value": 1, "more": more}) == (went.output, CALLS[-1])
+
+
+def test_an_arm_that_was_skipped_gives_a_redriven_run_what_it_lets_pass() -> None:
+    """As it gave the run itself: an arm that a deploy has inserted, once the run was past it."""
+
+    @step
+    def keeping(given: dict[str, int]) -> dict[str, int]:
+        if BROKEN:
+            raise ValueError("broken")
+        return given
+
+    child = workflow("child", input=dict[str, int], output=dict[str, int]).then(keeping).commit()
+
+    def flow(*arms: Any) -> Any:
+        return workflow("flow", input=int).parallel(*arms).sleep(timedelta(hours=1), id="nap").then(child).commit()
+
+    before = served(flow(first, second))
+    before.workflow("flow").create_run("r").start(1)
+    app = served(flow(first, second, second.clone(id="new")), store=before.store, clock=before.clock)
+    BROKEN.add("all")
+    app.advance(timedelta(hours=1))
+    run = app.run("r")
+    assert ("failed", "skipped") == ((result := run.result()).status, result.steps["new"].status)
+    BROKEN.clear()
+
+    went = run.redrive()
+
+    assert {"first": 2, "second": 2, "new": 1} == went.output == result.steps["child"].input
