@@ -94,7 +94,7 @@ class _Walk:
 
     def _begin_anew(self, node: Node, record: StepRecord) -> None:
         del self.kept[record.key]
-        if isinstance(node, StepNode):
+        if isinstance(node, StepNode) or record.instead is not None:  # of an event: a step that runs in its place
             self.kept[record.key] = due_again(replace(record, attempt=0), self.now)
 
     def _nested(self, node: NestedNode, record: StepRecord, value: Json) -> None:
