@@ -399,6 +399,8 @@ class Head:
     """Of an ended run: when it counts as gone."""
     outbox: tuple[str, ...] = ()
     """Hooks that are owed for the outcome this head is; ``due`` then is when whoever was to call them is given up."""
+    told_of: int = 0
+    """The number of the last thing that had happened when ``on_suspend`` was called; 0: never in this life."""
     part: Part | None = None
     """Of a child: which items of which run's foreach it sees to; kept for life. No listing shows it."""
 
