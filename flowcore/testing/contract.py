@@ -1036,6 +1036,21 @@ class StoreContract(JoinContract):
             assert head is not None
             assert (None, None) == (head.waiting_since, head.deadline)
 
+    def test_what_was_told_of_stays_until_the_run_is_written_without_it(self, store: Store) -> None:
+        """A claim and a cancel know nothing of it."""
+        other = RunRef("acme", "r-2")
+        for run in (RUN, other):
+            store.start(a_suspended_head(run, wake=NOW, told_of=7))
+        claimed, canceled = claim(store, NOW).head, store.cancel(other, now=NOW)
+        assert canceled is not None
+        assert (7, 7) == (claimed.told_of, canceled.told_of)
+        assert Written() == store.move(
+            replace(claimed, version=claimed.version + 1, told_of=0), version=claimed.version
+        )
+        again = store.peek(RUN)
+        assert again is not None
+        assert 0 == again.told_of
+
     def test_a_run_keeps_its_trace_for_life(self, store: Store) -> None:
         """Whatever a later head says; what it goes on under may change."""
         first = Trace(trace_id="t-1", parent_span_id="p-1", tags=("a",), metadata={"m": 1}, context_keys=("k",))
