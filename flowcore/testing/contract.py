@@ -139,6 +139,11 @@ def noise(size: int) -> str:
     return random.Random(size).randbytes(size // 2).hex()
 
 
+def dense(size: int) -> str:
+    """The same of all characters that JSON writes as they are: compressed it is five sixths as long."""
+    return "".join(random.Random(size).choices([chr(code) for code in range(35, 127) if code != ord("\\")], k=size))
+
+
 @contextmanager
 def racing(contenders: int) -> Iterator[Callable[[Sequence[Callable[[], Any]]], list[Any]]]:
     """A function that makes that many calls at once, each on a thread of its own, and gives their answers in order."""
@@ -1244,6 +1249,17 @@ class StoreContract(JoinContract):
         with pytest.raises(PayloadTooLarge):
             store.resume(head, replace(record, payload=huge), version=3, prior=a_suspension())
         assert store.load(RUN) == (a_suspended_head(), keyed(a_suspension()))
+
+    def test_an_end_too_large_beside_what_the_run_began_with_is_refused(self, store: Store) -> None:
+        """An update writes none of that, but it stays in the item, which has to hold both."""
+        begun = a_running_head(input=dense(60_000), state={"a": dense(60_001)}, request_context={"a": dense(60_002)})
+        store.start(begun)
+        failure = StepFailure(type="E", message=dense(340_000))
+        ended = replace(begun, status=RunStatus.FAILED, version=2, owner=None, lease_until=None, due=None)
+        with pytest.raises(PayloadTooLarge, match="'r-1'"):
+            store.release(replace(ended, failure=failure), epoch=1, version=1)
+        assert store.peek(RUN) == begun
+        assert store.release(replace(ended, failure=replace(failure, message="m")), epoch=1, version=1) == Written()
 
     def test_nobody_shares_a_value_with_the_store(self, store: Store) -> None:
         """What a caller does to its value afterwards, or to one it was given, changes nothing stored."""
