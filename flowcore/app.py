@@ -394,7 +394,7 @@ class App:
             key: what it is about; must be the key that the wait was given.
             data: must fit the model of the wait.
             event_id: a second event of the same id, name and key is the same event, and is told what became of it.
-            keep: how long the event waits for somebody, and its copies are known.
+            keep: how long the event waits for somebody, and its copies are known; at most a century.
             start_if_absent: when nobody waits and there is no run of that id, start it and keep the event in one
                 transaction: both happen, or neither. A run that exists, ended or not, is left alone.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
