@@ -137,6 +137,8 @@ class Answer:
     timed_out: bool = False
     among: tuple[str, ...] = ()
     """The ids of all suspensions that the same answer was for when it came, this one included; kept with the first."""
+    counted: bool = False
+    """Of an answer to an earlier suspension: that it was a vote, and another one settled it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -447,7 +447,10 @@ class Scheduler(Protocol):
         ...
 
     def unschedule(self, run: RunRef, *, version: int) -> None:
-        """Forget a schedule made by ``schedule``, if it is still there; best effort."""
+        """Forget a schedule made by ``schedule``, if it is still there; one that stays does no harm.
+
+        Raises: SchedulerUnavailable.
+        """
         ...
 
 

@@ -376,8 +376,9 @@ class Run(Generic[In, Out]):
             context: outputs of entries in front of it, by dotted id.
             per_step: run that one step, then pause.
         Raises: RunNotFound, PartOfRun, UnknownStep, NotRecorded, InvalidPayload; StillRunning while a worker has the
-            run, or a child of it, in hand; ConflictError when it has moved, or somebody was heard in it, meanwhile. The
-            run is untouched then.
+            run, or a child of it, in hand; DefinitionChanged when the code at hand does not fit what stands in front of
+            the step or beside it; ConflictError when the run has moved, or somebody was heard in it, meanwhile. The run
+            is untouched then.
         """
         here, deadline = self._pace(None)
         snapshot = operating.time_travel(
@@ -419,7 +420,8 @@ class Run(Generic[In, Out]):
     ) -> RunResult[Out]:
         """Begin another run at ``step`` with what this one has done before it; this one is left alone.
 
-        Raises: RunNotFound, PartOfRun, RunExists, UnknownStep, NotRecorded, InvalidPayload, MalformedRequest.
+        Raises: RunNotFound, PartOfRun, RunExists, UnknownStep, NotRecorded, InvalidPayload, MalformedRequest;
+            DefinitionChanged when the code at hand does not fit what stands in front of the step or beside it.
         """
         if run_id is not None and not is_run_id(run_id):
             raise MalformedRequest(f"{run_id!r} cannot be a run id; use 1-128 letters, digits and ._:@-")

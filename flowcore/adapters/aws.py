@@ -75,8 +75,11 @@ class SchedulerClient(Protocol):
 
 
 def dynamo_client(*, region: str | None = None, endpoint: str | None = None) -> DynamoClient:
-    """A client for ``DynamoStore``; without arguments, what the Lambda environment says."""
-    return cast("DynamoClient", _client("dynamodb", region, endpoint))
+    """A client for ``DynamoStore``; without arguments, what the Lambda environment says.
+
+    It tries once: whoever asks tries again, for as long as a caller has time. Tries of both would be multiplied.
+    """
+    return cast("DynamoClient", _client("dynamodb", region, endpoint, tries=1))
 
 
 def sqs_client(*, region: str | None = None, endpoint: str | None = None) -> SqsClient:
@@ -119,11 +122,11 @@ def is_silence(error: Exception) -> bool:
     return isinstance(error, BotoCoreError)
 
 
-def _client(service: str, region: str | None, endpoint: str | None) -> Any:
+def _client(service: str, region: str | None, endpoint: str | None, *, tries: int = 3) -> Any:
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
-        retries={"mode": "standard", "total_max_attempts": 3},
+        retries={"mode": "standard", "total_max_attempts": tries},
         user_agent_extra="flowcore",
     )
     return boto3.client(service, region_name=region, endpoint_url=endpoint, config=config)

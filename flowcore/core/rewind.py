@@ -22,15 +22,17 @@ from flowcore.authoring.graph import (
     StepNode,
 )
 from flowcore.core.fan import opening, shard_size
-from flowcore.core.redrive import due_again, entered_with
+from flowcore.core.redrive import Taking, as_it_is, due_again, entered_with
 from flowcore.core.view import passed_on
 from flowcore.errors import InvalidPayload, NotRecorded, UnknownStep
 from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, parent_of, scope_of, turn_of
 from flowcore.model import Json, Outcome, Snapshot, StepRecord
 from flowcore.parcels import replace
 
-_OVER = frozenset({Outcome.OK, Outcome.BAIL, Outcome.SKIP, Outcome.SLP})
+_OVER = frozenset({Outcome.OK, Outcome.SKIP, Outcome.SLP})
 """Outcomes that an entry in front of the step may keep; a sleep that still lasts ends now."""
+_ARM_OVER = _OVER | {Outcome.BAIL}
+"""Those of an arm: what it bailed with is its output. An entry that has bailed has ended its workflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,14 @@ class _Reached:
 
 
 def rewound(
-    graph: Graph, snapshot: Snapshot, step: str, *, given: Given | None, outputs: Mapping[str, Json], now: datetime
+    graph: Graph,
+    snapshot: Snapshot,
+    step: str,
+    *,
+    given: Given | None,
+    outputs: Mapping[str, Json],
+    now: datetime,
+    taking: Taking = as_it_is,
 ) -> list[StepRecord]:
     """The records a run keeps that begins anew at ``step``.
 
@@ -63,10 +72,11 @@ def rewound(
         step: dotted id; ``child.q`` goes into a nested workflow.
         given: the step's input; entries in front of it that have no record are skipped then.
         outputs: of entries in front of it, by dotted id: instead of, or in place of missing, records.
+        taking: what makes an input of the value before a nested workflow around the step.
     Raises: UnknownStep; NotRecorded when entries in front of the step have no output, or the one just before it was
         skipped; InvalidPayload when an input is given to an entry that takes none.
     """
-    rewind = _Rewind(snapshot, given, outputs, now)
+    rewind = _Rewind(snapshot, given, outputs, now, taking)
     kept = list(rewind.scope(graph, ROOT, step.split("."), snapshot.head.input, step))
     if rewind.missing:
         raise NotRecorded(step, rewind.missing)
@@ -76,11 +86,14 @@ def rewound(
 class _Rewind:
     """One walk to the step; ``missing`` collects what stands before it without an output."""
 
-    def __init__(self, snapshot: Snapshot, given: Given | None, outputs: Mapping[str, Json], now: datetime) -> None:
+    def __init__(
+        self, snapshot: Snapshot, given: Given | None, outputs: Mapping[str, Json], now: datetime, taking: Taking
+    ) -> None:
         self.snapshot = snapshot
         self.given = given
         self.outputs = outputs
         self.now = now
+        self.taking = taking
         self.missing: list[str] = []
 
     def scope(self, graph: Graph, home: Scope, path: list[str], value: Json, whole: str) -> Iterator[StepRecord]:
@@ -104,23 +117,23 @@ class _Rewind:
             reached = _Reached(given if has_passed else reached.value, skipped, is_told=bool(told))
         raise UnknownStep(whole, [dotted(inside(home, id)) for id in graph.by_id], known=True)
 
-    def _in_front(self, node: Node, home: Scope) -> Iterator[StepRecord]:
+    def _in_front(self, node: Node, home: Scope, over: frozenset[Outcome] = _OVER) -> Iterator[StepRecord]:
         """An entry that is over: with its output as it was, as it is given, or skipped."""
         if isinstance(node, ParallelNode):
             for arm in node.arms:
-                yield from self._in_front(arm, home)
+                yield from self._in_front(arm, home, _ARM_OVER)
             return
         key = inside(home, node.id)
         record = self.snapshot.records.get(key)
         if dotted(key) in self.outputs:
             yield self._made(key, Outcome.OK, output=self.outputs[dotted(key)])
-        elif record is not None and record.outcome in _OVER:
+        elif record is not None and record.outcome in over:
             yield replace(record, until=min(record.until, self.now)) if record.until else record
             yield from self._below(key)
             if isinstance(node, BranchNode):
                 for arm in node.nodes:
                     if arm.id in (record.output or ()):
-                        yield from self._in_front(arm, home)
+                        yield from self._in_front(arm, home, _ARM_OVER)
         elif self.given is not None:
             yield self._made(key, Outcome.SKIP)
         else:
@@ -146,7 +159,7 @@ class _Rewind:
         elif isinstance(node, NestedNode):
             key = inside(home, node.id)
             before = None if reached.is_told else self.snapshot.records.get(key)
-            entered = reached.value if before is None else entered_with(before, reached.value)
+            entered = self.taking(node, reached.value if before is None else entered_with(before, reached.value))
             given = before and before.given
             if self.given is None and not given and (before is None or before.outcome is not Outcome.START):
                 self.missing += reached.skipped
@@ -184,7 +197,8 @@ class _Rewind:
         slots = records[key].count or 1
         if node.distributed and value:
             held = opening(shard_size(node.shard, len(value), slots), len(value))
-            yield self._made(key, Outcome.START, output=held, count=slots)
+            # Its items, those that are done as well, change the state in their turn behind it: as late as they did.
+            yield replace(self._made(key, Outcome.START, output=held, count=slots), seq=records[key].seq)
         else:
             yield self._made(key, Outcome.START, opens=Scope(key), count=slots)
         for item in records.values():

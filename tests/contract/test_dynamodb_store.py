@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
-from flowcore.adapters.aws import ClientError, DynamoClient
+from flowcore.adapters.aws import ClientError, DynamoClient, dynamo_client
 from flowcore.adapters.dynamodb import DynamoStore
+from flowcore.adapters.dynamodb_deliveries import DynamoDeliveries
 from flowcore.adapters.dynamodb_heads import encode_head
 from flowcore.adapters.dynamodb_keys import DUE_INDEX, LIST_INDEX
 from flowcore.adapters.dynamodb_records import encode_record
@@ -40,7 +42,7 @@ from flowcore.testing.contract import (
     suspend,
 )
 from flowcore.testing.meter import Metered
-from flowcore.testing.moto import check_placeholders, fresh_table
+from flowcore.testing.moto import REGION, check_placeholders, fresh_table
 
 WRITES = ("put_item", "update_item", "transact_write_items")
 
@@ -222,11 +224,39 @@ def test_anothers_write_is_not_taken_for_ones_own(client: Any, table: str) -> No
     ids=lambda trouble: type(trouble).__name__,
 )
 def test_silence_ends_as_store_unavailable(client: Any, table: str, trouble: Exception) -> None:
-    """After two tries, with the endpoint's name."""
+    """After four tries, with the endpoint's name."""
     troubled = Troubled(client, [trouble] * 9, after=False)
     with pytest.raises(StoreUnavailable, match=r"dynamodb\.eu-central-1\.amazonaws\.com"):
         a_store(troubled, table).peek(RUN)
-    assert 2 == troubled.calls
+    assert 4 == troubled.calls
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "requests", "error"),
+    [(400, "ThrottlingException", 8, Throttled), (500, "InternalServerError", 4, StoreUnavailable)],
+)
+def test_tries_are_ours_alone(aws: None, status: int, code: str, requests: int, error: type[Exception]) -> None:
+    """The client adds none, whose pauses nobody reckons with: a caller at the HTTP API has 29 seconds in all."""
+    sent: list[Any] = []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        sent.append(request)
+        response = AWSResponse(request.url, status, {}, None)
+        response._content = f'{{"__type":"com.amazonaws#{code}","message":"no"}}'.encode()
+        return response
+
+    real, pauses = dynamo_client(region=REGION), [0.0]
+    real.meta.events.register_first("before-send.dynamodb.*", answer)
+    for ask in (
+        lambda: a_store(real, "t", pauses).peek(RUN),
+        lambda: DynamoDeliveries(real, "t", SystemIds(), pause=pauses.append).delivery("acme", "shop", "d-1"),
+    ):
+        sent.clear()
+        pauses.clear()
+        with pytest.raises(error):
+            ask()
+        assert (requests, requests - 1) == (len(sent), len(pauses))
+        assert sum(pauses) < 4
 
 
 @pytest.mark.parametrize(

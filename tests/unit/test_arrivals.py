@@ -398,6 +398,47 @@ def test_row_time_travel_makes_old_links_stale() -> None:
     assert [("applied", old, "ada"), ("stale", old, "bob"), ("applied", new, "bob")] == told
 
 
+def test_copy_of_an_answer_to_an_earlier_life_is_none_to_the_next_one() -> None:
+    """It is told what the first one was, whether the step asks again by then or not; what is no copy is refused."""
+    AGAIN[:] = [{"quorum": 2}]
+    app = local()
+    run = asked(app)
+    sent = {"by": "ada", "idempotency_key": "k-1"}
+    told = run.resume(YES, **sent).receipt
+    assert "counted" == run.resume(YES, by="bob", idempotency_key="k-2").receipt.verdict
+    for _ in range(2):
+        app.clock.forward(hours=1)
+        assert "suspended" == run.time_travel("approve").status
+        for named in ({"step": "approve"}, {}):
+            copy = run.resume(YES, **named, **sent).receipt
+            assert ("duplicate", told.wait, told.at) == (copy.verdict, copy.wait, copy.at)
+        assert "duplicate" == run.resume(YES, by="bob", idempotency_key="k-2").receipt.verdict
+        for data, by in ((NO, "ada"), (YES, "eve")):
+            refused(IdempotencyKeyReused, lambda: run.resume(data, by=by, idempotency_key="k-1"))  # noqa: B023
+    assert "True" == run.resume(YES, by="ada", idempotency_key="k-3").output
+    assert "duplicate" == run.resume(YES, **sent).receipt.verdict
+    assert "duplicate" == run.resume(YES, **sent, keep=HOUR, step="approve").receipt.verdict
+
+
+def test_key_of_an_earlier_life_is_good_for_no_other_step() -> None:
+    """As within one life: told that it was taken, its sender would never send it again."""
+    both = workflow("both", input=int).parallel(approve, approve.clone(id="other")).commit()
+    run = local(both).workflow(both).create_run("r")
+    run.start(1)
+    run.resume(YES, step="approve", by="ada", idempotency_key="k-1")
+    run.time_travel("approve")
+    refused(IdempotencyKeyReused, lambda: run.resume(YES, step="other", by="ada", idempotency_key="k-1"))
+    assert "duplicate" == run.resume(YES, step="approve", idempotency_key="k-1").receipt.verdict
+
+
+def test_answer_with_a_key_costs_no_look_at_earlier_lives_in_the_first_one() -> None:
+    """There are none."""
+    calls: list[Call] = []
+    run = asked(local(store=FaultyStore(MemoryStore(), calls.append)))
+    run.resume(YES, idempotency_key="k-1")
+    assert "notes" not in {call.verb for call in calls}
+
+
 def test_row_fork_has_waits_of_its_own() -> None:
     """An answer to one is none to the other."""
     app = local()

@@ -15,11 +15,11 @@ import pytest
 from pydantic import BaseModel, model_validator
 
 from flowcore import App, DefinitionError, RunResult, Start, StepContext, create_step, step, workflow
-from flowcore.adapters.memory import MemoryQueue, MemoryStore
+from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, OutsideError, PayloadTooLarge
 from flowcore.keys import RunRef
 from flowcore.model import EventReceipt, Listener, Mail, Topic
-from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing import LocalApp, LossyScheduler, Unruly, VirtualClock
 from flowcore.testing.faults import Call, Fault, FaultyStore, Script, WorkerDied, at_call
 from flowcore.testing.invariants import WatchedStore
 
@@ -226,6 +226,22 @@ def test_canceled_run_listens_no_more() -> None:
     assert ["r"] == listeners(app)
     run.cancel()
     assert [] == listeners(app)
+
+
+@pytest.mark.parametrize("end", ["cancel", "delete"])
+def test_end_of_a_run_does_not_depend_on_its_schedule(end: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the scheduler keeps it, all else is done: nobody listens, and a deleted run is gone. The log says so."""
+    unruly = Unruly()
+    app = local(order(timeout=timedelta(days=3)), scheduler=LossyScheduler(MemoryScheduler(), unruly))
+    run = waiting(app)
+    unruly.failing = 1.0
+    with caplog.at_level(logging.WARNING, "flowcore.hints"):
+        getattr(run, end)()
+    assert {"schedule kept, it will find nothing"} == {line.message for line in caplog.records}
+    assert [] == listeners(app)
+    unruly.failing = 0.0
+    app.advance(days=4)
+    assert ["canceled"][: end == "cancel"] == [one.status for one in app.list_runs()]
 
 
 def fail(value: Any) -> Any:

@@ -54,6 +54,18 @@ def last(value: int) -> int:
     return value * 2
 
 
+@step
+def stop(value: Any, ctx: StepContext) -> Any:
+    """Ends its workflow with what it was given."""
+    ctx.bail(value)
+
+
+@step
+def count(values: dict[str, Any]) -> int:
+    """How many arms gave something."""
+    return len(values)
+
+
 ASKING = workflow("asking", input=int, output=int).then(first).then(ask).then(last).commit()
 CHILD = workflow("child", input=int, output=int).then(first).then(last).commit()
 NESTING = workflow("nesting", input=int, output=int).then(last, id="before").then(CHILD).then(last, id="after").commit()
@@ -103,6 +115,39 @@ def test_time_travel_with_an_input_skips_what_was_never_done() -> None:
     result = run.time_travel("last", input=7)
 
     assert (14, "skipped") == (result.output, result.steps["ask"].status)
+
+
+@pytest.mark.parametrize("kind", ["step", "foreach", "nested"])
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_going_back_behind_what_has_bailed_goes_on_with_the_input_that_is_given(verb: str, kind: str) -> None:
+    """What has bailed has ended its workflow, and has no output for the step behind it: it is skipped, or missing."""
+    start: Any = workflow("flow", input=int).then(first)
+    flow, entry = {
+        "step": lambda: (start.then(stop).then(last), "stop"),
+        "foreach": lambda: (start.map(lambda value: [value], id="list").foreach(stop).then(last), "stop"),
+        "nested": lambda: (start.then(workflow("child", input=int).then(stop).then(last).commit()), "child.stop"),
+    }[kind]()
+    run = served(flow.commit()).workflow("flow").create_run("r")
+    assert ("success", 2, ["first"]) == ((result := run.start(1)).status, result.output, CALLS)
+    target = entry.replace("stop", "last")
+
+    with pytest.raises(NotRecorded) as refused:
+        getattr(run, verb)(target)
+    assert [entry] == refused.value.details()["missing"]
+    went = getattr(run, verb)(target, input=7)
+
+    assert (14, "skipped", ["first", "last"]) == (went.output, went.steps[entry].status, CALLS)
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_going_back_behind_an_arm_that_has_bailed_keeps_what_it_gave(verb: str) -> None:
+    """Of an arm that is its output like any other."""
+    flow: Any = workflow("flow", input=int).parallel(first, stop).branch((lambda both: True, stop.clone(id="taken")))
+    run = served(flow.then(count).commit()).workflow("flow").create_run("r")
+    assert 1 == run.start(1).output
+
+    assert 1 == getattr(run, verb)("count").output
+    assert ["first"] == CALLS
 
 
 def test_time_travel_before_a_suspension_suspends_anew_and_old_waits_answer_no_more() -> None:

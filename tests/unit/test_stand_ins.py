@@ -153,6 +153,34 @@ def test_stand_in_that_fails_fails_its_place() -> None:
     assert ["give_up", "give_up"] == [call[0] for call in CALLS[2:]]
 
 
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_stand_in_of_an_event_that_has_failed_is_called_again(is_asked: bool) -> None:
+    """In a redriven run, as one of a step is: the event has not come, and what the stand-in was answered was for it."""
+
+    @step
+    def beg(order: str, ctx: StepContext[int]) -> int:
+        CALLS.append(ctx.resume_data)
+        if is_asked and ctx.resume_data is None:
+            ctx.suspend()
+        if MOODS and MOODS.pop() == "bad":
+            raise ConnectionError("try again")
+        return ctx.resume_data or 0
+
+    MOODS.append("bad")
+    app = local(paid(on_timeout=beg).commit())
+    run = begun(app)
+    app.advance(hours=2)
+    if is_asked:
+        run.resume(5, by="ada")
+    assert "failed" == run.result().status
+    CALLS.clear()
+
+    went = run.redrive()
+
+    given = 5 if is_asked else None
+    assert ("success", given or 0, [given]) == (went.status, went.output, CALLS)
+
+
 def test_answer_to_the_step_that_was_replaced_is_stale() -> None:
     """Nobody answered it in time; the answer must fit whoever runs there now."""
     app = local()
