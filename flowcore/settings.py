@@ -118,7 +118,7 @@ def _malformed(found: Mapping[str, str]) -> list[str]:
         "FLOWCORE_AUTH": (r"(?i:none|iam|jwt)", "NONE, IAM or JWT"),
         "FLOWCORE_PUBLIC_URL": (r"https?://[^\s/?#]+(/[^\s?#]*)?", "an http address"),
         "FLOWCORE_BUCKET": (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of an S3 bucket"),
-        "FLOWCORE_RETENTION_DAYS": (r"\d+(\.\d+)?", "a number of days, 0 to keep runs for ever"),
+        "FLOWCORE_RETENTION_DAYS": (r"\d{1,5}(\.\d+)?", "a number of days, 0 to keep runs for ever"),
         "FLOWCORE_SWAGGER": (r"(?i:true|false)", "true or false"),
         "FLOWCORE_RESUMES_A_MINUTE": (r"\d{1,9}", "a whole number, 0 for no limit"),
         "FLOWCORE_CLOCK_OFFSET": (r"-?\d+(\.\d+)?", "a number of seconds"),

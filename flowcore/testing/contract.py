@@ -1047,11 +1047,11 @@ class StoreContract(JoinContract):
         for run in (RUN, other):
             store.start(a_suspended_head(run, wake=NOW, told_of=7))
         claimed, canceled = claim(store, NOW).head, store.cancel(other, now=NOW)
+        assert claimed is not None
         assert canceled is not None
         assert (7, 7) == (claimed.told_of, canceled.told_of)
-        assert Written() == store.move(
-            replace(claimed, version=claimed.version + 1, told_of=0), version=claimed.version
-        )
+        untold = replace(claimed, version=claimed.version + 1, told_of=0)
+        assert Written() == store.move(untold, version=claimed.version)
         again = store.peek(RUN)
         assert again is not None
         assert 0 == again.told_of

@@ -199,6 +199,7 @@ HEAD: dict[str, Any] = {
     "deadline": maybe_instants,
     "expires_at": maybe_instants,
     "outbox": st.lists(st.sampled_from(("on_suspend", "on_error", "on_finish")), unique=True).map(tuple),
+    "told_of": counts,
     "part": st.none() | st.builds(Part, **PART),
 }
 heads = st.builds(Head, **HEAD)

@@ -389,10 +389,10 @@ def _is_end_of(call: Call, step: str) -> bool:
     return call.record is not None and (call.record.key, call.record.outcome) == (step, Outcome.OK)
 
 
-@pytest.mark.parametrize("heartbeat", [timedelta(0), 30, timedelta(milliseconds=5)])
+@pytest.mark.parametrize("heartbeat", [timedelta(0), 30, timedelta(milliseconds=5), timedelta.max])
 def test_a_promise_must_be_a_pause(heartbeat: Any) -> None:
     """The author learns what to give."""
-    with pytest.raises(DefinitionError, match="is no pause; give a timedelta from 1 second"):
+    with pytest.raises(DefinitionError, match="is no pause; give a timedelta from 1 second to a century"):
         create_step(id="x", execute=lambda v: v, heartbeat=heartbeat)
 
 

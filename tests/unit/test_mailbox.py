@@ -423,6 +423,7 @@ def test_listener_without_a_wait_is_left_alone() -> None:
         ("paid", "\ud800", {}, "cannot be the key"),
         ("paid", "k", {"event_id": "a/b"}, "cannot be the id"),
         ("paid", "k", {"keep": timedelta(0)}, "keeps nothing"),
+        ("paid", "k", {"keep": timedelta.max}, "above 0, at most a century"),
     ],
 )
 def test_event_that_cannot_be_sent(name: str, key: str, options: dict[str, Any], message: str) -> None:

@@ -83,6 +83,7 @@ def test_every_missing_setting_is_named_at_once() -> None:
         ("FLOWCORE_SCHEDULE_ROLE_ARN", "schedules"),
         ("FLOWCORE_CLOCK_OFFSET", "an hour"),
         ("FLOWCORE_SWAGGER", "yes"),
+        ("FLOWCORE_RETENTION_DAYS", "999999999999"),
         ("FLOWCORE_RESUMES_A_MINUTE", "many"),
     ],
 )

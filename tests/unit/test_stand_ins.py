@@ -195,6 +195,34 @@ def test_answer_to_the_step_that_was_replaced_is_stale() -> None:
         run.resume(True, wait="clerk@2")
 
 
+def test_stand_in_has_heartbeat_details_of_its_own() -> None:
+    """What the first step told last is not how far the second is; each has its own after a failure."""
+    found: list[Any] = []
+
+    @step(retries=1)
+    def deputy(order: str, ctx: StepContext) -> str:
+        found.append(("deputy", ctx.heartbeat_details))
+        if ctx.attempt == 1:
+            ctx.heartbeat({"page": 1})
+            ctx.heartbeat({"page": 2})
+            raise ConnectionError("try again")
+        return order
+
+    @step(stand_ins=[deputy], retries=1)
+    def first(order: str, ctx: StepContext[int]) -> str:
+        found.append(("first", ctx.heartbeat_details))
+        ctx.heartbeat(5 if ctx.heartbeat_details is None else 6)
+        if ctx.attempt == 1:
+            raise ConnectionError("try again")
+        ctx.suspend(timeout=HOUR, on_timeout=deputy)
+
+    app = local(workflow("w", input=str, output=str).then(first).commit(), store=WatchedStore(MemoryStore()))
+    run = begun(app)
+    app.advance(hours=3)
+    assert "success" == run.result().status
+    assert [("first", None), ("first", 5), ("deputy", None), ("deputy", {"page": 2})] == found
+
+
 def test_stand_in_follows_one_of_several_options() -> None:
     """The deadline is one for all of them."""
 

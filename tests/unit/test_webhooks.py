@@ -330,6 +330,7 @@ def test_slack_button_and_address_check_are_answered_as_slack_wants() -> None:
         ({"keep": timedelta(0), "scheme": GitHub()}, "above 0:00:00"),
         ({"keep": timedelta(0), "scheme": Hmac(header="x-mark")}, "above 0:00:00"),
         ({"keep": timedelta(minutes=1), "scheme": Hmac(header="x-mark", time_header="x-time")}, "above 0:10:00"),
+        ({"keep": timedelta.max}, "above a century"),
         ({"name": "a/b"}, "address"),
         ({"name": "a:b"}, "address"),
         ({"secret": SECRET}, "names no place"),
