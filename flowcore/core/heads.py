@@ -139,13 +139,14 @@ def blocked(head: Head, now: datetime, reason: str) -> Head:
 
 
 def paused(head: Head, now: datetime) -> Head:
-    """An operator, or a debugger, stops the run; whoever drives it is fenced off."""
-    epoch = head.epoch + (head.status is RunStatus.RUNNING)
+    """An operator, or a debugger, stops the run; whoever drives it stores what he has in hand, and begins nothing more.
+
+    Hence no new epoch: nobody else has the run, and what lives would be taken for dead. Whoever takes it up brings one.
+    """
     return _moved(
         head,
         RunStatus.PAUSED,
         now,
-        epoch=epoch,
         owner=None,
         lease_until=None,
         attempts=0,
