@@ -172,7 +172,7 @@ class Terms:
     quorum: int = 1
     """How many different people must answer before the step goes on."""
     veto: str | None = None
-    """Name of a field of the answer: where it is false, empty or missing, that answer settles it alone."""
+    """Key in the answer as it is stored: where it is false, empty or missing, that answer settles it alone."""
     lapse: Lapse | None = None
     """None: the step starts again at the deadline."""
     listens: tuple[str, str] | None = None

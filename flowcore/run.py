@@ -331,7 +331,12 @@ class Run(Generic[In, Out]):
         return self._seen(operating.restart(self._app.engine, self._existing(), here=here, deadline=deadline))
 
     def pause(self) -> RunResult[Out]:
-        """Stop the run until ``unpause``; answers that come meanwhile are kept. Raises: RunNotFound, NotActive."""
+        """Stop the run until ``unpause``; answers that come meanwhile are kept. Raises: RunNotFound, NotActive.
+
+        A step at work is not interrupted: what it comes to is stored, and nothing more is begun. Unpause after that: a
+        worker that takes up the run before does not know that the step is at work. Where outcomes are kept back
+        (``durability="boundary"``) only those of steps that run at most once are stored.
+        """
         operating.pause(self._app.engine, self._existing())
         return self.result()
 

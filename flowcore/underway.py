@@ -66,14 +66,14 @@ class Underway:
         self.turns += bool(fresh)
         self._fit_lease(fresh)
         if len(fresh) == 1 and not self.tries and not is_async(fresh[0]) and time_for(fresh[0]) is None:
-            self._ledger.look_up()
+            self._ledger.look_up(begins=True)
             action = self._begun(fresh[0])
             if action is not None:
                 prior = self._ledger.snapshot.records.get(action.place.key)
                 self._commit(self._runner.perform(action, self.views.view(action)), prior, action)
             return
         for candidate in fresh:
-            self._ledger.look_up()
+            self._ledger.look_up(begins=True)
             action = self._begun(candidate)
             if action is not None:
                 self._start(action)

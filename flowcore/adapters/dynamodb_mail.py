@@ -22,6 +22,7 @@ from flowcore.adapters.dynamodb_attributes import (
     text,
     value_of,
 )
+from flowcore.core.heads import later
 from flowcore.errors import PayloadTooLarge
 from flowcore.keys import RunRef
 from flowcore.model import Listener, Mail, Sent, Topic
@@ -58,7 +59,7 @@ def encode_listener(listener: Listener, schema: int) -> Item:
     """A listener as an item."""
     item = {**listener_key(listener), "v": number(schema), "at": instant(listener.at)}
     if listener.until is not None:
-        item |= {"u": instant(listener.until), "ttl": _ttl(listener.until + _KEPT_AFTER_DEADLINE)}
+        item |= {"u": instant(listener.until), "ttl": _ttl(later(listener.until, _KEPT_AFTER_DEADLINE))}
     return item
 
 

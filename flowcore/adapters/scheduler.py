@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from flowcore.adapters.aws import AwsError, SchedulerClient, code_of
 from flowcore.adapters.dynamodb_keys import partition_of
 from flowcore.adapters.sqs import encode_hint
+from flowcore.core.heads import later
 from flowcore.errors import SchedulerUnavailable
 from flowcore.keys import RunRef
 from flowcore.ports import Clock, Hint
@@ -67,4 +68,4 @@ class EventBridgeScheduler:
 def _whole_second(instant: datetime) -> datetime:
     """``instant``, or the next whole second: a schedule has no fraction, and one cut off would fire too early."""
     cut = instant.replace(microsecond=0)
-    return cut if cut == instant else cut + timedelta(seconds=1)
+    return cut if cut == instant else later(cut, timedelta(seconds=1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flowcore.authoring.graph import Hooks
@@ -24,10 +24,18 @@ WAKE_GRACE = timedelta(seconds=90)
 LEASE_GRACE = timedelta(seconds=30)
 """How long after a lease has run out the sweeper takes its holder for dead."""
 
+LATEST = datetime.max.replace(microsecond=999_000, tzinfo=UTC)
+"""Where the calendar ends, in whole milliseconds."""
+
 CHILDREN = "children"
 """Stands in the outbox for the children that have to be canceled."""
 REMOVAL_GRACE = timedelta(minutes=15)
 """How long removing an expired run may take before another worker does it: no worker lives longer."""
+
+
+def later(instant: datetime, by: timedelta) -> datetime:
+    """``instant`` and so much more, but no later than the calendar: who sleeps until its end means for ever."""
+    return instant + min(by, LATEST - instant)
 
 
 def queued(head: Head, now: datetime) -> Head:
@@ -87,7 +95,7 @@ def parked(
         attempts=0,
         hops=0,
         wake=wake,
-        due=None if wake is None else wake + WAKE_GRACE,
+        due=None if wake is None else later(wake, WAKE_GRACE),
         waiting_since=min(since, default=None),
         deadline=min(deadlines, default=None),
         blocked=None,
@@ -139,13 +147,14 @@ def blocked(head: Head, now: datetime, reason: str) -> Head:
 
 
 def paused(head: Head, now: datetime) -> Head:
-    """An operator, or a debugger, stops the run; whoever drives it is fenced off."""
-    epoch = head.epoch + (head.status is RunStatus.RUNNING)
+    """An operator, or a debugger, stops the run; whoever drives it stores what he has in hand, and begins nothing more.
+
+    Hence no new epoch: nobody else has the run, and what lives would be taken for dead. Whoever takes it up brings one.
+    """
     return _moved(
         head,
         RunStatus.PAUSED,
         now,
-        epoch=epoch,
         owner=None,
         lease_until=None,
         attempts=0,
@@ -228,7 +237,7 @@ def owing_children(head: Head, until: datetime) -> Head:
 
 def taken_up(head: Head, until: datetime) -> Head:
     """Another worker will call the hooks that are owed, and is given up ``until``."""
-    wake = until if head.wake is None else head.wake + WAKE_GRACE
+    wake = until if head.wake is None else later(head.wake, WAKE_GRACE)
     return replace(head, version=head.version + 1, due=min(until, wake))
 
 
@@ -237,7 +246,7 @@ def told(head: Head, last: int | None = None) -> Head:
 
     ``last``: of a suspension, the number of the last thing that had happened; see ``owing``.
     """
-    due = head.expires_at if head.wake is None else head.wake + WAKE_GRACE
+    due = head.expires_at if head.wake is None else later(head.wake, WAKE_GRACE)
     told_of = head.told_of if last is None else max(head.told_of, last)
     return replace(head, version=head.version + 1, outbox=(), due=due, told_of=told_of)
 

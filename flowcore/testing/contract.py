@@ -644,6 +644,12 @@ class StoreContract(JoinContract):
         assert store.mail(TOPIC, NOW, listeners=False) == replace(everything, listeners=())
         assert store.mail(TOPIC, NOW, event_id="e-10", listeners=False) == Mail(events=(second,))
 
+    def test_a_listener_may_wait_until_the_calendar_ends(self, store: Store) -> None:
+        """Though it is kept for a while behind its deadline."""
+        listener = a_listener("approve@0", until=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+        store.listen(listener)
+        assert store.mail(TOPIC, NOW) == Mail(listeners=(listener,))
+
     def test_unlisten_removes_one_listener(self, store: Store) -> None:
         """Whether it is there or not."""
         store.listen(a_listener("approve@0"))

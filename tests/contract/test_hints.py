@@ -136,10 +136,11 @@ class TestEventBridgeScheduler(SchedulerContract):
             (datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC), "at(2026-03-04T05:06:07)"),
             (datetime(2026, 3, 4, 5, 6, 7, 1_000, tzinfo=UTC), "at(2026-03-04T05:06:08)"),
             (datetime(2026, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC), "at(2027-01-01T00:00:00)"),
+            (datetime(9999, 12, 31, 23, 59, 59, 1_000, tzinfo=UTC), "at(9999-12-31T23:59:59)"),
             (NOW - SECOND, "at(2026-03-01T12:01:01)"),
             (NOW + SOONEST, "at(2026-03-01T12:01:01)"),
         ],
-        ids=["whole", "rounded up", "over midnight", "past", "soonest"],
+        ids=["whole", "rounded up", "over midnight", "the last there is", "past", "soonest"],
     )
     def test_a_schedule_fires_once_and_not_too_early(
         self, scheduler: EventBridgeScheduler, at: datetime, expression: str

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from flowcore import App, StepContext, otherwise, step, workflow
-from flowcore.adapters.memory import MemoryQueue
+from flowcore import App, StepContext, create_step, otherwise, step, workflow
+from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.errors import (
     AlreadyResumed,
     InvalidPayload,
@@ -20,7 +21,9 @@ from flowcore.errors import (
     StillRunning,
     UnknownStep,
 )
-from flowcore.testing import LocalApp, VirtualClock
+from flowcore.model import Outcome
+from flowcore.testing import FaultyStore, LocalApp, VirtualClock
+from flowcore.testing.faults import Call
 
 CALLS: list[str] = []
 
@@ -447,6 +450,112 @@ def test_pause_of_a_sleeper_lasts_and_unpause_lets_it_sleep_on() -> None:
 
     assert "paused" == run.result().status
     assert "success" == run.unpause().status
+
+
+def paused_at_work(app: LocalApp) -> None:
+    """An operator pauses run "r" while its step works on for some seconds."""
+    app.clock.forward(seconds=5)
+    app.run("r").pause()
+    app.clock.forward(seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("semantics", "durability", "calls"),
+    [
+        ("at_least_once", "step", ["work", "last"]),
+        ("at_most_once", "step", ["work", "last"]),
+        ("at_most_once", "boundary", ["work", "last"]),
+        ("at_least_once", "boundary", ["work", "work", "last"]),  # not stored yet, as if its worker had died
+    ],
+)
+def test_pause_keeps_what_the_step_at_work_comes_to(semantics: Any, durability: Any, calls: list[str]) -> None:
+    """It is stored, and nothing more is begun until the run is unpaused."""
+
+    def work(value: int) -> int:
+        CALLS.append("work")
+        if len(CALLS) == 1:
+            paused_at_work(app)
+        return value + 1
+
+    working = create_step(id="work", execute=work, semantics=semantics)
+    flow = workflow("working", input=int, output=int, durability=durability).then(working).then(last).commit()
+    app = served(flow)
+    run = app.workflow("working").create_run("r")
+
+    assert ("paused", ["work"]) == (run.start(1).status, CALLS)
+    assert 4 == run.unpause().output
+    assert calls == CALLS
+
+
+def test_pause_keeps_what_several_steps_at_work_come_to() -> None:
+    """Also of one that works on when the first has come back."""
+    has_come_back = threading.Event()
+
+    @step(semantics="at_most_once")
+    def quick(value: int) -> int:
+        CALLS.append("quick")
+        paused_at_work(app)
+        return value
+
+    @step(semantics="at_most_once")
+    def slow(value: int) -> int:
+        CALLS.append("slow")
+        assert has_come_back.wait(10)
+        return value
+
+    def script(call: Call) -> None:
+        if call.record is not None and call.record.key == "line/quick" and call.record.outcome is Outcome.OK:
+            has_come_back.set()
+
+    line = workflow("line", input=int, output=int).then(quick).then(last).commit()
+    flow = workflow("sides", input=int).parallel(line, slow).commit()
+    app = LocalApp(App(flow), store=FaultyStore(MemoryStore(), script))
+    run = app.workflow("sides").create_run("r")
+
+    assert ("paused", {"quick", "slow"}) == (run.start(1).status, set(CALLS))
+    assert {"line": 2, "slow": 1} == run.unpause().output
+    assert 3 == len(CALLS)
+
+
+def test_pause_does_not_tell_a_step_at_work_to_stop() -> None:
+    """Neither its heartbeats nor ``cancelled``; a try that fails counts, and what it has told is there for the next."""
+    seen: list[Any] = []
+
+    @step(retries=1, backoff=timedelta(hours=1), heartbeat=timedelta(seconds=30))
+    def count(value: int, ctx: StepContext) -> int:
+        seen.append((ctx.attempt, ctx.heartbeat_details))
+        if ctx.attempt == 1:
+            paused_at_work(app)
+            app.clock.forward(seconds=20)
+            seen.append((ctx.heartbeat("half"), ctx.cancelled.is_set()))
+            raise ConnectionError
+        return value
+
+    app = served(workflow("counting", input=int, output=int).then(count).commit())
+    run = app.workflow("counting").create_run("r")
+
+    assert "paused" == run.start(1).status
+    run.unpause()
+    app.advance(hours=1)
+    assert [(1, None), (True, False), (2, "half")] == seen
+    assert 1 == run.result().output
+
+
+def test_worker_of_a_paused_run_that_another_has_taken_over_writes_nothing() -> None:
+    """The run was unpaused while its step was still at work: the one that took it up has told how it ended."""
+
+    @step(semantics="at_most_once")
+    def work(value: int) -> int:
+        CALLS.append("work")
+        paused_at_work(app)
+        app.run("r").unpause()
+        return value
+
+    app = served(workflow("working", input=int, output=int).then(work).commit())
+    run = app.workflow("working").create_run("r")
+
+    assert ("failed", ["work"]) == (run.start(1).status, CALLS)
+    assert "MayHaveRun" == run.result().error.type
 
 
 def test_per_step_runs_one_step_and_pauses() -> None:
