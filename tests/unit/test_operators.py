@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -348,6 +349,58 @@ def test_time_travel_that_cannot_be_leaves_the_run_alone(target: str, options: A
         run.time_travel(target, **options)
 
     assert before == run.result()
+
+
+CONTEXTS: list[tuple[str, str, type[Exception], str]] = [
+    ("frist", "child", UnknownStep, "No step 'frist' in this workflow. Known here: 'ask', 'high', 'sum'"),
+    ("child", "child", InvalidPayload, "- child: is not read in front of 'child'; there are 'ask', 'high', 'sum'"),
+    ("after", "child", InvalidPayload, "- after: is not read in front of 'child'"),
+    ("child.first", "after", InvalidPayload, "- child.first: is not read in front of 'after'"),
+    ("child", "child.last", InvalidPayload, "- child: is not read in front of 'child.last'"),
+    ("low", "child", InvalidPayload, "- low: is not read in front of 'child'"),
+    ("branch", "child", InvalidPayload, "- branch: a branch has no output of its own; give those of its arms"),
+    ("nap", "child", InvalidPayload, "- nap: a sleep has no output"),
+]
+TAKING = (
+    workflow("taking", input=int)
+    .then(ask)
+    .branch((lambda value: value > 0, last.clone(id="high")), (otherwise, last.clone(id="low")), id="branch")
+    .map(lambda arms: sum(arms.values()), id="sum")
+    .sleep(timedelta(0), id="nap")
+    .then(CHILD)
+    .then(last, id="after")
+    .commit()
+)
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+@pytest.mark.parametrize(("named", "target", "error", "message"), CONTEXTS)
+def test_going_back_with_an_output_that_nobody_reads_is_refused(
+    verb: str, named: str, target: str, error: type[Exception], message: str
+) -> None:
+    """A name that is wrong, or of what does not stand in front, would leave the run with what it had."""
+    run = served(TAKING).workflow("taking").create_run("r")
+    run.start(1)
+    run.resume(2)
+    before = run.result()
+
+    with pytest.raises(error, match=re.escape(message)):
+        getattr(run, verb)(target, context={named: 5})
+
+    assert ("success", before) == (before.status, run.result())
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_outputs_given_for_all_in_front_need_none_of_a_branch_or_a_sleep(verb: str) -> None:
+    """A branch that was never met takes the arms of which there is one."""
+    run = served(TAKING).workflow("taking").create_run("r")
+    run.start(1)
+
+    with pytest.raises(NotRecorded, match="'branch', 'sum' in front of it have no output"):
+        getattr(run, verb)("child", context={"ask": 1})
+    went = getattr(run, verb)("child", context={"ask": 1, "high": 4, "sum": 5})
+
+    assert ("success", 24, {"high": 4}) == (went.status, went.output, {"high": went.steps["sum"].input["high"]})
 
 
 def test_run_that_is_driven_cannot_travel() -> None:
