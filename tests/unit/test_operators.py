@@ -430,6 +430,24 @@ def test_fork_begins_another_run_and_leaves_the_first_alone() -> None:
         run.fork("ask", run_id="f")
 
 
+def test_fork_takes_no_answer_that_came_early_to_the_other_run() -> None:
+    """Whoever gave it, gave it there; the run itself has it in a later life as well."""
+    child = workflow("child", input=int).sleep(timedelta(hours=1), id="nap").then(ask).commit()
+    app = served(workflow("beside", input=int).parallel(first, child).commit())
+    run = app.workflow("beside").create_run("r")
+    run.start(1)
+    early = run.resume(42, step="child.ask", by="ada", keep=timedelta(hours=2))
+    assert early.receipt is not None
+    assert "buffered" == early.receipt.verdict
+
+    forked = app.run(run.fork("first", run_id="other").run_id)
+    run.time_travel("first")
+    app.advance(hours=1)
+
+    assert ("suspended", []) == (forked.result().status, forked.receipts())
+    assert {"first": 2, "child": 43} == run.result().output
+
+
 def test_restart_fences_a_worker_off_and_goes_on_from_the_records() -> None:
     """Finished steps are not repeated, and nobody waits for the lease."""
     app = served(ASKING)
