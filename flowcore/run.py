@@ -370,7 +370,8 @@ class Run(Generic[In, Out]):
 
         Args:
             step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow. A foreach that has failed
-                goes on where it failed: its finished items are not repeated, unless ``context`` is given.
+                goes on where it failed: its finished items are not repeated, unless ``context`` is given. Beside an arm
+                the others stay as they are; of a branch those that it chose, and none if it had not chosen this one.
             input: of that step; left out, what stands before it. Entries in front without an output are skipped when it
                 is given; behind a skipped one it, or its ``context``, has to be given again.
             context: outputs of entries in front of it, and of arms beside it, by dotted id. Of a branch that was never

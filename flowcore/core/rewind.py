@@ -168,14 +168,22 @@ class _Rewind:
             self.missing.append(dotted(key))
 
     def _at(self, node: Node, home: Scope, path: list[str], reached: _Reached, whole: str) -> Iterator[StepRecord]:
-        """The entry itself, or the one around it: an arm's siblings stay as they are, a branch takes this arm."""
+        """The entry itself, or the one around it: an arm's siblings stay as they are, a branch takes this arm.
+
+        One that had chosen it keeps the other arms that it chose; else it takes this one alone.
+        """
         if isinstance(node, (ParallelNode, BranchNode)) and node.id != path[0]:
+            arms = node.arms if isinstance(node, ParallelNode) else node.nodes
             if isinstance(node, BranchNode):
-                yield self._made(inside(home, node.id), Outcome.OK, output=[path[0]])
-            for arm in node.arms if isinstance(node, ParallelNode) else ():
+                key = inside(home, node.id)
+                before = self.snapshot.records.get(key)
+                if before is None or before.outcome is not Outcome.OK or path[0] not in before.output:
+                    before = self._made(key, Outcome.OK, output=[path[0]])
+                yield before
+                arms = tuple(arm for arm in arms if arm.id in before.output)
+            for arm in arms:
                 if arm.id != path[0]:
                     yield from self._as_it_is(arm, inside(home, arm.id))
-            arms = node.arms if isinstance(node, ParallelNode) else node.nodes
             target = next(arm for arm in arms if arm.id == path[0])
             yield from self._at(target, home, path, reached, whole)
         elif len(path) == 1 and self.given is None and reached.skipped:

@@ -214,6 +214,28 @@ def test_time_travel_to_an_untaken_arm_takes_it() -> None:
     assert "low" not in result.steps
 
 
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_going_back_to_a_chosen_arm_keeps_the_others_that_were_chosen(verb: str) -> None:
+    """As a parallel keeps its arms: with output and state, or with the question that is open in them."""
+    choosing: Any = workflow("choosing", input=int).branch(
+        (lambda _: True, last),
+        (lambda _: True, first),
+        (lambda _: True, ask),
+        (lambda _: False, first.clone(id="never")),
+    )
+    app = served(choosing.commit())
+    run = app.workflow("choosing").create_run("r")
+    assert "suspended" == run.start(1).status
+    CALLS.clear()
+
+    went = app.run(getattr(run, verb)("last").run_id)
+
+    assert (["last"], {"first": 1}) == (CALLS, went.result().state)
+    assert {"last": 2, "first": 2, "ask": 4} == went.resume(3).output
+    assert {"last": 2, "first": 9, "ask": 4} == went.time_travel("last", context={"first": 9}).output
+    assert {"never": 8} == went.time_travel("never", input=7).output
+
+
 BRANCHING = (
     workflow("branching", input=int, output=int)
     .parallel(first, last)
