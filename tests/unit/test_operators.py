@@ -123,11 +123,13 @@ def test_time_travel_with_an_input_skips_what_was_never_done() -> None:
 def test_going_back_behind_what_has_bailed_goes_on_with_the_input_that_is_given(verb: str, kind: str) -> None:
     """What has bailed has ended its workflow, and has no output for the step behind it: it is skipped, or missing."""
     start: Any = workflow("flow", input=int).then(first)
-    flow, entry = {
-        "step": lambda: (start.then(stop).then(last), "stop"),
-        "foreach": lambda: (start.map(lambda value: [value], id="list").foreach(stop).then(last), "stop"),
-        "nested": lambda: (start.then(workflow("child", input=int).then(stop).then(last).commit()), "child.stop"),
-    }[kind]()
+    match kind:
+        case "step":
+            flow, entry = start.then(stop).then(last), "stop"
+        case "foreach":
+            flow, entry = start.map(lambda value: [value], id="list").foreach(stop).then(last), "stop"
+        case _:
+            flow, entry = start.then(workflow("child", input=int).then(stop).then(last).commit()), "child.stop"
     run = served(flow.commit()).workflow("flow").create_run("r")
     assert ("success", 2, ["first"]) == ((result := run.start(1)).status, result.output, CALLS)
     target = entry.replace("stop", "last")
