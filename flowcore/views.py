@@ -18,8 +18,8 @@ from flowcore.codec import Shape, digest
 from flowcore.contexts import View
 from flowcore.core.actions import Action, Place
 from flowcore.core.evolve import beaten, context_at, kept, state_at
-from flowcore.errors import BlobLost, OutsideError
-from flowcore.keys import StepKey, beat_of, emit_of, inside, once_of, step_of
+from flowcore.errors import BlobLost, OutsideError, PayloadTooLarge
+from flowcore.keys import StepKey, beat_of, dotted, emit_of, inside, once_of, step_of
 from flowcore.ledger import Ledger
 from flowcore.model import Head, Json, Outcome, Snapshot, StepRecord
 from flowcore.parcels import brought, replace
@@ -176,7 +176,11 @@ class Views:
         return self._details.get(step, None if stored is None else stored.output)
 
     def keep_details(self, step: StepKey) -> None:
-        """Store what a step has told last, if it is not stored yet; if the store does not answer, it is told again."""
+        """Store what a step has told last, if it is not stored yet; if the store does not answer, it is told again.
+
+        Raises: PayloadTooLarge for what can never be stored; it is forgotten then, so that the next try finds here
+            what it would find in any other worker.
+        """
         key = beat_of(step)
         prior = self._known(key)
         details = self._details.get(step, None if prior is None else prior.output)
@@ -193,6 +197,10 @@ class Views:
                 "the details of a heartbeat are not stored", extra={"run_id": head.run.id, "error": str(error)}
             )
             return
+        except PayloadTooLarge as error:
+            self._details.pop(step, None)
+            subject = f"What step {dotted(step)!r} told with its heartbeat"
+            raise PayloadTooLarge(subject, error.size, error.limit) from error
         if isinstance(written, Written):
             self.kept[key] = record
 

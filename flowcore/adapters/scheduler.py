@@ -56,7 +56,7 @@ class EventBridgeScheduler:
                 raise SchedulerUnavailable(f"Schedule group {self._group!r} took no schedule: {error}") from error
 
     def unschedule(self, run: RunRef, *, version: int) -> None:
-        """See ``Scheduler.unschedule``. Best effort: a schedule that stays fires into nothing."""
+        """See ``Scheduler.unschedule``."""
         try:
             self._client.delete_schedule(Name=schedule_name(run, version), GroupName=self._group)
         except AwsError as error:

@@ -478,7 +478,8 @@ def workflow(
             workflow keeps its own two settings.
         on_start: called with a ``StartRecord`` before a run is written for the first time; what it raises refuses the
             start, and the run stays startable. Of two starts that race for one run id both may call it.
-        on_suspend: called with the ``RunResult`` each time a run becomes suspended.
+        on_suspend: called with the ``RunResult`` each time a run becomes suspended after something has happened in it;
+            that somebody was reminded, or the run paused meanwhile, is nothing.
         on_finish: called with the ``RunResult`` when a run has succeeded, failed or been canceled.
         on_error: called with the ``RunResult`` when a run has failed; ``on_finish`` is called as well, after it.
         retention: how long a run is kept after it has ended; then it counts as gone and is removed. Left out: as the

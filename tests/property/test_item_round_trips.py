@@ -82,6 +82,7 @@ ANSWER: dict[str, Any] = {
     "on_behalf_of": st.none() | texts,
     "timed_out": st.booleans(),
     "among": st.lists(texts, max_size=3).map(tuple),
+    "counted": st.booleans(),
 }
 answers = st.builds(Answer, **ANSWER)
 DELTA: dict[str, Any] = {
