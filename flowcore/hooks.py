@@ -20,7 +20,7 @@ from flowcore.authoring.graph import Graph
 from flowcore.core import heads, view
 from flowcore.core.evolve import fold
 from flowcore.core.rename import as_met
-from flowcore.errors import BlobLost, OutsideError
+from flowcore.errors import BlobLost, ConflictError, OutsideError
 from flowcore.fanout.children import cancel_children
 from flowcore.keys import is_once
 from flowcore.model import Head, Json, Snapshot
@@ -88,6 +88,27 @@ def take_over(engine: Engine, head: Head, deadline: datetime | None) -> Head:
         return taken
     loaded = engine.store.load(taken.run, taken, everything=True)
     return taken if loaded is None else tell(engine, graph, fold(taken, loaded[1].values())).head
+
+
+def told_first(engine: Engine, head: Head, *, here: bool, deadline: datetime | None) -> Head:
+    """The head of a run that a new life takes the place of, once those have been told who are to hear how it ended.
+
+    A suspension is no end: what is asked anew is told anew. Where they cannot be told now the new life begins all the
+    same; it may be the cure.
+
+    Args:
+        here: call the hooks in this process, if it is somebody's turn; otherwise a worker is asked to.
+    Raises: ConflictError while somebody else may be calling them.
+    """
+    owed = [name for name in head.outbox if name != heads.CHILDREN]
+    if not head.is_terminal or not owed:
+        return head
+    tried = take_over(engine, head, deadline) if here else head
+    if tried is head:
+        if head.due is not None and head.due <= engine.clock.now():
+            engine.hints.send(head.run, at=engine.clock.now(), version=head.version)
+        raise ConflictError(f"Run {head.run.id!r} has ended, and {', '.join(owed)} has to be called first. Try again.")
+    return tried
 
 
 def tell(engine: Engine, graph: Graph, snapshot: Snapshot) -> Snapshot:

@@ -651,6 +651,12 @@ def wait_whole(wait: str) -> str:
     return f"{key}@{occurrence.partition(':')[0]}"
 
 
+def wait_in_any_life(wait: str) -> str:
+    """The same for the suspension and what a later life of its run has made of it."""
+    choice = wait_choice(wait)
+    return f"{wait.rpartition('@')[0]}@{wait_number(wait)}{'' if choice is None else f':{choice}'}"
+
+
 def wait_choice(wait: str) -> str | None:
     """The name of the alternative that has this id; None when it is a suspension without any, or the whole one."""
     return wait.rpartition("@")[2].partition(":")[2] or None

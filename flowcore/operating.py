@@ -19,6 +19,7 @@ from flowcore.core.receipts import of_run
 from flowcore.core.rewind import Given, rewound
 from flowcore.errors import ConflictError, DefinitionChanged, NotActive, NotBlocked, RunExists, StillRunning
 from flowcore.fanout.children import cancel_children, open_children, take_up_children
+from flowcore.hooks import told_first
 from flowcore.keys import RunRef, is_early
 from flowcore.model import Head, Json, Outcome, Receipt, RunStatus, Snapshot, StepRecord, wait_id
 from flowcore.parcels import replace
@@ -111,7 +112,7 @@ def time_travel(
     One that is written between this look and the head is lost with the old life.
 
     Raises: RunNotFound, PartOfRun, StillRunning, UnknownStep, NotRecorded, InvalidPayload, DefinitionChanged;
-        ConflictError when the run has moved meanwhile. The run is untouched then.
+        ConflictError when the run has moved meanwhile, or its end has to be told first. It is as it was then.
     """
     seen = snapshot = engine.read(run, which="unfinished")
     head, now = engine.whole_run(snapshot.head), engine.time_of(snapshot)
@@ -122,6 +123,7 @@ def time_travel(
     records = rewound(graph, snapshot, step, given=given, outputs=outputs, now=now, taking=taken)
     records += [early for early in unasked(snapshot, now) if early.key not in {record.key for record in records}]
     _refuse_unfit(graph, snapshot, records)
+    head = told_first(engine, head, here=here, deadline=deadline)
     moved = heads.reborn(head, now, engine.next_life(head))
     receipts.remember(engine, head, snapshot.records.values())
     if not begin_life(engine, snapshot.with_head(moved), records):
@@ -132,7 +134,8 @@ def time_travel(
     except (ConflictError, StillRunning):
         unlisten(engine, moved, records)
         raise
-    if graph.fans_out:  # no other life names them again; whoever dies here leaves children that nobody listens to
+    if graph.fans_out or engine.may_have_had_children(head):
+        # No other life names them again. Whoever dies here leaves children that nobody listens to.
         cancel_children(engine, head)
     return engine.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
 

@@ -20,6 +20,7 @@ from flowcore.errors import ConflictError, DefinitionChanged, NotFailed
 from flowcore.failures import Unfit, fitted
 from flowcore.fanout.children import home_of
 from flowcore.fanout.joins import knowing, settled_items
+from flowcore.hooks import told_first
 from flowcore.keys import RunRef, StepKey, item_number, parent_of
 from flowcore.mailbox import listeners_of
 from flowcore.model import NO_CHANGE, Head, Join, Json, RunStatus, Snapshot, StepRecord
@@ -35,7 +36,11 @@ _MOST_TRIES = 5
 
 
 def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
-    """Have a failed run go on. Raises: RunNotFound, PartOfRun, WorkflowNotFound, NotFailed, DefinitionChanged."""
+    """Have a failed run go on.
+
+    Raises: RunNotFound, PartOfRun, WorkflowNotFound, NotFailed, DefinitionChanged; ConflictError when it has moved
+        meanwhile, or its end has to be told first.
+    """
     for _ in range(_MOST_TRIES):
         snapshot = engine.read(run, which="unfinished")
         head, now = engine.whole_run(snapshot.head), engine.time_of(snapshot)
@@ -46,6 +51,7 @@ def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | Non
         if reason is not None:
             raise DefinitionChanged(run.id, reason)
         snapshot = as_of_today(graph, snapshot)
+        head = told_first(engine, head, here=here, deadline=deadline)
         moved = heads.redriven(head, now, engine.next_life(head))
         receipts.remember(engine, head, snapshot.records.values())
         records = redriven(graph, snapshot, now, taken)

@@ -379,8 +379,8 @@ class Run(Generic[In, Out]):
             per_step: run that one step, then pause.
         Raises: RunNotFound, PartOfRun, UnknownStep, NotRecorded, InvalidPayload; StillRunning while a worker has the
             run, or a child of it, in hand; DefinitionChanged when the code at hand does not fit what stands in front of
-            the step or beside it; ConflictError when the run has moved, or somebody was heard in it, meanwhile. The run
-            is untouched then.
+            the step or beside it; ConflictError when the run has moved, or somebody was heard in it, meanwhile, and
+            while ``on_error`` or ``on_finish`` is still to be told of its end. The run is untouched then.
         """
         here, deadline = self._pace(None)
         snapshot = operating.time_travel(
@@ -407,7 +407,8 @@ class Run(Generic[In, Out]):
         one that was handed on too often goes on; one whose failure could not be stored calls that step again.
 
         Raises: RunNotFound, PartOfRun; NotFailed, also when the same was asked for twice and the other was faster;
-            DefinitionChanged when the code at hand does not fit what the run has done. The run is untouched then.
+            DefinitionChanged when the code at hand does not fit what the run has done; ConflictError while ``on_error``
+            or ``on_finish`` is still to be told of its failure. The run is untouched then.
         """
         here, deadline = self._pace(None)
         return self._seen(redrive(self._app.engine, self._existing(), here=here, deadline=deadline))

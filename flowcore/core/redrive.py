@@ -15,7 +15,7 @@ from flowcore.authoring.graph import BranchNode, ForeachNode, Graph, LoopNode, N
 from flowcore.core.fan import opening, shard_size
 from flowcore.core.view import passed_on
 from flowcore.keys import ROOT, Scope, StepKey, inside, is_early, item_of, parents_of, scope_of, turn_of
-from flowcore.model import Json, Outcome, Snapshot, StepRecord
+from flowcore.model import Head, Json, Outcome, Snapshot, StepRecord
 from flowcore.parcels import replace
 
 Taking: TypeAlias = Callable[[NestedNode, Json], Json]
@@ -50,8 +50,7 @@ class _Walk:
         self.now = now
         self.taking = taking
         self.kept: dict[StepKey, StepRecord] = {
-            key: due_again(record, now) if record.outcome is Outcome.RESU else record
-            for key, record in snapshot.records.items()
+            key: taken_over(record, snapshot.head, now) for key, record in snapshot.records.items()
         }
         self.entered = {container for key in snapshot.records if not is_early(key) for container in parents_of(key)}
         """Where something was done inside: an item given up with its child has a record that does not tell."""
@@ -132,6 +131,20 @@ def entered_with(record: StepRecord, value: Json) -> Json:
     if record.outcome is Outcome.START:
         return record.output
     return record.given[0] if record.given else value
+
+
+def taken_over(record: StepRecord, head: Head, now: datetime) -> StepRecord:
+    """A record that stays, as the life that follows ``head``'s has it.
+
+    A deadline that passed while the run had ended is counted anew: nobody could answer, and who is asked now has not
+    been asked for this suspension before.
+    """
+    if record.outcome is Outcome.RESU:
+        return due_again(record, now)
+    if record.outcome is not Outcome.SUSP or record.until is None or not head.is_terminal:
+        return record
+    has_passed = head.updated_at < record.until <= now
+    return replace(record, at=now, until=now + (record.until - record.at)) if has_passed else record
 
 
 def due_again(record: StepRecord, now: datetime) -> StepRecord:

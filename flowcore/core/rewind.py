@@ -22,7 +22,7 @@ from flowcore.authoring.graph import (
     StepNode,
 )
 from flowcore.core.fan import opening, shard_size
-from flowcore.core.redrive import Taking, as_it_is, due_again, entered_with
+from flowcore.core.redrive import Taking, as_it_is, entered_with, taken_over
 from flowcore.core.view import passed_on
 from flowcore.errors import InvalidPayload, NotRecorded, UnknownStep
 from flowcore.keys import ROOT, Scope, StepKey, dotted, inside, parent_of, scope_of, turn_of
@@ -81,7 +81,7 @@ def rewound(
     rewind.refuse_unread(graph, step)
     if rewind.missing:
         raise NotRecorded(step, rewind.missing)
-    return [due_again(record, now) if record.outcome is Outcome.RESU else record for record in kept]
+    return [taken_over(record, snapshot.head, now) for record in kept]
 
 
 class _Rewind:

@@ -562,3 +562,17 @@ def test_what_finished_items_changed_in_the_state_is_newer_than_what_stands_in_f
     BROKEN.clear()
     result = getattr(run, verb)(*(() if verb == "redrive" else ("fan",)))
     assert ("success", 0) == (result.status, result.state["last"])
+
+
+def test_a_life_under_code_that_has_removed_a_fan_leaves_no_child_of_it_waiting() -> None:
+    """No later life would name it again."""
+    start: Any = workflow("fanned", input=list[int], output=Any).then(count)
+    old = start.map(lambda number: list(range(number)), id="all").foreach(asking, id="fan", distributed=True).commit()
+    new = start.removed("all").removed("fan").commit()
+    app = LocalApp(App(old))
+    begun(app, 1)
+    child = RunRef("default", child_id("r", 1, StepKey("fan"), 0))
+    assert "SUSPENDED" == app.store.peek(child).status  # type: ignore[union-attr]  # it is there
+
+    assert 1 == LocalApp(App(new), store=app.store, clock=app.clock).run("r").time_travel("count").output
+    assert "CANCELED" == app.store.peek(child).status  # type: ignore[union-attr]

@@ -13,7 +13,7 @@ import pytest
 
 from flowcore import App, RunResult, StepContext, Wait, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
-from flowcore.errors import OutsideError
+from flowcore.errors import ConflictError, OutsideError
 from flowcore.hooks import StartRecord
 from flowcore.keys import RunRef
 from flowcore.model import RunStatus
@@ -462,15 +462,15 @@ def test_a_worker_that_dies_before_the_outcome_leaves_it_to_the_next_one() -> No
     assert ["success"] == told("on_finish")
 
 
-def owing(app: LocalApp) -> None:
-    """A run that has ended under a worker that died before it told anybody."""
+def owing(app: LocalApp, value: int = 1, *, workflow: str = "plain") -> None:
+    """A run that rests, ended or asking, under a worker that died before it told anybody."""
 
     def dead(call: Call) -> Fault | None:
         return Fault.DIES_AFTER if call.verb == "release" else None
 
     doomed = App(*app.workflows.values(), store=FaultyStore(app.store, dead), clock=app.clock)
     with pytest.raises(WorkerDied):
-        doomed.workflow("plain").create_run("r").start(1)
+        doomed.workflow(workflow).create_run("r").start(value)
 
 
 def test_of_two_workers_that_race_for_one_outbox_one_tells() -> None:
@@ -562,6 +562,47 @@ def test_time_travel_begins_a_life_with_an_end_of_its_own() -> None:
     run.time_travel("work")
 
     assert ["success"] * 2 == told("on_finish")
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel"])
+def test_an_end_is_told_before_a_new_life_begins(verb: str) -> None:
+    """Whoever was to tell it died: by the caller once nobody else may be at it, and until then he is refused."""
+    app = served(plain(**ALL))
+    owing(app, -1)
+    standing = app.engine.read(REF)
+    begins = {"redrive": app.run("r").redrive, "time_travel": lambda: app.run("r").time_travel("work")}[verb]
+    with pytest.raises(ConflictError, match="on_error, on_finish"):
+        begins()
+    assert (standing, []) == (app.engine.read(REF), told("on_error"))
+    app.clock.forward(minutes=16)
+
+    assert "failed" == begins().status
+    assert [["failed"] * 2] * 2 == [told("on_error"), told("on_finish")]
+
+
+def test_an_end_is_told_by_a_worker_where_there_are_workers() -> None:
+    """The operator has one look at the run, and comes again."""
+    clock = VirtualClock()
+    app = served(plain(**ALL), clock=clock, queue=MemoryQueue(clock))
+    run = app.workflow("plain").create_run("r")
+    run.start(1)
+    run.cancel()
+    with pytest.raises(ConflictError, match="on_finish"):
+        run.time_travel("work", input=2)
+    assert [] == told("on_finish")
+    app.run_until_idle()
+    assert ["canceled"] == told("on_finish")
+
+    assert "running" == run.time_travel("work", input=2).status
+
+
+def test_a_suspension_that_nobody_was_told_of_keeps_no_new_life_from_beginning() -> None:
+    """It is no end, and what is asked anew is told."""
+    app = served(asking(**ALL))
+    owing(app, workflow="asking")
+    app.run("r").time_travel("ask")
+
+    assert ["suspended"] == told("on_suspend")
 
 
 @pytest.mark.parametrize("hooks", [{}, {"on_suspend": note("on_suspend")}, {"on_error": note("on_error")}])

@@ -13,7 +13,9 @@ from pydantic import BaseModel
 
 from flowcore import App, StepContext, create_step, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
+from flowcore.core.evolve import fold
 from flowcore.core.redrive import redriven
+from flowcore.core.rewind import rewound
 from flowcore.errors import (
     ConflictError,
     DefinitionChanged,
@@ -199,6 +201,31 @@ def test_redrive_asks_anew_where_nobody_answered_in_time() -> None:
     assert app.clock.now() + timedelta(hours=1) == new.deadline
     assert old.id != new.id
     assert 3 == run.resume(2, wait=new.id).output
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel"])
+def test_what_nobody_could_answer_in_time_is_asked_with_all_its_time_again(verb: str) -> None:
+    """Its deadline passed while the run had ended; one that passed before, or is still to come, stays what it was."""
+    hour, graph = timedelta(hours=1), a_graph(lambda w: w.parallel(ask, pay, second, first))
+    waits = {"ask": -hour, "pay": -3 * hour, "second": hour}
+    records = [a_record(key, Outcome.SUSP, until=NOW + until, at=NOW - 9 * hour) for key, until in waits.items()]
+    head = replace(a_run(status=RunStatus.FAILED).head, updated_at=NOW - 2 * hour)
+    run = fold(head, [*records, a_record("first", Outcome.ERR)])
+    every = redriven(graph, run, NOW)
+    if verb != "redrive":
+        every = rewound(graph, run, "first", given=None, outputs={}, now=NOW)
+    standing = {record.key: (record.at, record.until) for record in every if record.outcome is Outcome.SUSP}
+
+    assert {**{r.key: (r.at, r.until) for r in records}, "ask": (NOW, NOW + 8 * hour)} == standing
+
+
+def test_deadline_of_a_run_that_has_not_ended_passes_though_it_travels_in_time() -> None:
+    """Who was asked could have answered."""
+    graph = a_graph(lambda w: w.parallel(ask, first))
+    asked = a_record("ask", Outcome.SUSP, until=NOW, at=NOW - timedelta(hours=9))
+
+    (kept,) = rewound(graph, a_run(asked), "first", given=None, outputs={}, now=NOW)
+    assert (asked.at, NOW) == (kept.at, kept.until)
 
 
 def test_redrive_repeats_every_arm_that_failed() -> None:
@@ -664,6 +691,36 @@ def test_an_answer_is_told_once_however_often_its_run_is_redriven() -> None:
     for _ in range(3):
         assert "failed" == run.redrive().status
     assert [("applied", "ada", 1)] == [(one.verdict, one.by, one.times) for one in run.receipts()]
+
+
+def test_a_deadline_and_a_vote_handed_over_are_told_once_however_many_lives_a_run_has() -> None:
+    """Under the id of the suspension that they befell, while it waits and afterwards."""
+
+    @step
+    def vote(value: int, ctx: StepContext[int]) -> int:
+        if ctx.resume_data is None:
+            ctx.suspend(timeout=timedelta(hours=1), on_timeout=7, approvers=["ada", "bob"], quorum=2)
+        return value
+
+    start: Any = workflow("flow", input=int)
+    waiting_ = start.wait_for_event("paid", key=str, timeout=timedelta(hours=1), on_timeout=0)
+    flow = waiting_.parallel(vote, ask.clone(id="beside")).map(lambda found: found["beside"], id="one").then(pay)
+    app = served(flow.commit())
+    run = app.workflow("flow").create_run("r")
+    run.start(1)
+    app.advance(hours=1)
+    run.delegate(by="bob", to="carl", step="vote")
+    told = [("wait-for-paid@0", "timeout", None), ("vote@0", "python", "carl")]
+    for _ in range(2):
+        run.time_travel("beside")
+        assert told == [(one.wait, one.via, one.to) for one in run.receipts()]
+    life = run.result().waits[0].id.partition("~")[2]
+    app.advance(hours=1)
+    BROKEN.add("all")
+    run.time_travel("pay", context={"beside": 1, "one": 1})
+    for _ in range(2):
+        assert "failed" == run.redrive().status
+        assert [*told, (f"vote@0~{life}", "timeout", None)] == [(one.wait, one.via, one.to) for one in run.receipts()]
 
 
 def test_a_nested_workflow_that_time_travel_enters_has_what_it_lets_pass_for_its_input() -> None:
