@@ -20,7 +20,7 @@ from flowcore.core.rewind import Given, rewound
 from flowcore.errors import ConflictError, DefinitionChanged, NotActive, NotBlocked, RunExists, StillRunning
 from flowcore.fanout.children import cancel_children, open_children, take_up_children
 from flowcore.hooks import told_first
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, is_early
 from flowcore.model import Head, Json, Outcome, Receipt, RunStatus, Snapshot, StepRecord, wait_id
 from flowcore.parcels import replace
 from flowcore.pmap import PMap
@@ -160,7 +160,8 @@ def fork(
     (graph, snapshot), now = engine.met(snapshot), engine.time_of(snapshot)
     step, outputs = _called_here(graph, step, outputs)
     given, snapshot = _accepted(graph, step, given), renewed_where_possible(graph, snapshot)
-    records = rewound(graph, snapshot, step, given=given, outputs=outputs, now=now, taking=taken)
+    kept = rewound(graph, snapshot, step, given=given, outputs=outputs, now=now, taking=taken)
+    records = [record for record in kept if not is_early(record.key)]  # whoever gave those gave them to the other run
     _refuse_unfit(graph, snapshot, records)
     # A life of its own, so that what it brings to children is told from what an earlier run of its id has left.
     born = replace(heads.reborn(snapshot.head, now, engine.next_life(snapshot.head)), effects=1)

@@ -613,6 +613,11 @@ def test_worker_stands_still_when_another_was_faster_with_what_it_cannot_read() 
     assert ("paused", True) == (result.status, "'work.price'" in (result.blocked or ""))
 
 
+def from_pounds(old: dict[str, Any]) -> dict[str, Any]:
+    """A migration from another age: it does not take euros."""
+    return {"cents": old["pounds"] * 100}
+
+
 def entering(price: Any, type_: Any, then: Any) -> Any:
     """A workflow that sleeps between an output and a nested workflow that takes it."""
     child = workflow("child", input=type_).then(then).commit()
@@ -648,7 +653,7 @@ def test_a_new_life_has_what_was_stored_in_its_new_form(verb: str) -> None:
 def test_a_new_life_with_what_no_migration_takes_is_refused(verb: str) -> None:
     """The run is untouched. A life that leaves it behind can begin."""
     price = a_price(New, New(cents=7))
-    migrate(price, "output")(lambda old: {"cents": old["pounds"]})
+    migrate(price, "output")(from_pounds)
     new = deployed(has_failed_inside(), entering(price, New, pay_of(New)))
     run = new.run("r")
     before = new.engine.read(run._existing())
