@@ -446,7 +446,7 @@ class Scheduler(Protocol):
     """Fires a hint into the work queue at an instant, at least once, perhaps late."""
 
     def schedule(self, hint: Hint, *, version: int) -> None:
-        """Fire once at ``hint.at``; a second call for the same run and version changes nothing.
+        """Fire once at ``hint.at``; a second call for the same run, version and instant changes nothing.
 
         Raises: SchedulerUnavailable.
         """

@@ -1313,10 +1313,10 @@ class SchedulerContract:
         raise NotImplementedError
 
     def test_a_schedule_stands_once(self, scheduler: Scheduler) -> None:
-        """The second call for one run and version changes nothing."""
+        """The second call for one run, version and instant changes nothing."""
         first = Hint(run=RUN, at=self.later)
-        scheduler.schedule(first, version=3)
-        scheduler.schedule(Hint(run=RUN, at=self.later + SECOND), version=3)
+        for _ in range(2):
+            scheduler.schedule(first, version=3)
         assert self.standing(scheduler) == [first]
 
     def test_each_run_and_version_has_its_own(self, scheduler: Scheduler) -> None:
