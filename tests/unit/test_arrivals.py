@@ -428,7 +428,8 @@ def test_key_of_an_earlier_life_is_good_for_no_other_step() -> None:
     run.resume(YES, step="approve", by="ada", idempotency_key="k-1")
     run.time_travel("approve")
     refused(IdempotencyKeyReused, lambda: run.resume(YES, step="other", by="ada", idempotency_key="k-1"))
-    assert "duplicate" == run.resume(YES, step="approve", idempotency_key="k-1").receipt.verdict
+    copy: Any = run.resume(YES, step="approve", idempotency_key="k-1").receipt
+    assert "duplicate" == copy.verdict
 
 
 def test_answer_with_a_key_costs_no_look_at_earlier_lives_in_the_first_one() -> None:

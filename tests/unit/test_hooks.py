@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -570,7 +571,8 @@ def test_an_end_is_told_before_a_new_life_begins(verb: str) -> None:
     app = served(plain(**ALL))
     owing(app, -1)
     standing = app.engine.read(REF)
-    begins = {"redrive": app.run("r").redrive, "time_travel": lambda: app.run("r").time_travel("work")}[verb]
+    run: Any = app.run("r")
+    begins = run.redrive if verb == "redrive" else partial(run.time_travel, "work")
     with pytest.raises(ConflictError, match="on_error, on_finish"):
         begins()
     assert (standing, []) == (app.engine.read(REF), told("on_error"))
