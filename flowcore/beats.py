@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from flowcore.errors import OutsideError
 from flowcore.hold import Hold
-from flowcore.ports import Written
+from flowcore.ports import HeadMoved
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from flowcore.engine import Engine
+    from flowcore.model import Head
 
 _LOGGER = logging.getLogger("flowcore.session")
 
@@ -76,12 +77,17 @@ class Beats:
             self._renew()
             return
         head = self._engine.store.peek(standing.run)  # the lease is as long as it can be: look whether it is ours
-        self.is_lost = self.is_lost or not self._hold.is_ours(head)
+        self.is_lost = self.is_lost or not self._is_left_alone(head)
 
     def _renew(self) -> None:
         now = self._engine.clock.now()
         written = self._hold.renew(max(now, self._hold.standing.updated_at), lease_until=self._until(now))
-        self.is_lost = self.is_lost or not isinstance(written, Written)
+        if isinstance(written, HeadMoved):
+            self.is_lost = self.is_lost or not self._is_left_alone(written.head)
+
+    def _is_left_alone(self, head: Head | None) -> bool:
+        """Whether a step at work may go on: what it comes to is stored also where the run was paused meanwhile."""
+        return self._hold.is_ours(head) or self._hold.halts(head)
 
     def _until(self, now: datetime) -> datetime:
         longest = self._engine.lease_until(now, self._deadline)

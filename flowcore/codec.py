@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import CoreConfig, SchemaSerializer, from_json
 
 from flowcore.errors import InvalidPayload
@@ -153,6 +154,26 @@ class Shape(Generic[T]):
         """The JSON Schema of what this door accepts."""
         return self.adapter.json_schema()
 
+    def key_of(self, field: str) -> str | None:
+        """By which key ``field``, named as in the type or as in JSON, is found in what ``encode`` gives.
+
+        Of a union any part may have it. None where nothing that fits the type has such a field.
+        """
+        keys, is_open = self._keys
+        return keys.get(field, field if is_open or field in keys.values() else None)
+
+    @cached_property
+    def _keys(self) -> tuple[Mapping[str, str], bool]:
+        """The key of each field by its name, and whether there may be others beside these."""
+        try:
+            named, written = (self.adapter.json_schema(mode="serialization", by_alias=alias) for alias in (False, True))
+        except (PydanticInvalidForJsonSchema, PydanticUserError):
+            return {}, True  # of a type that cannot be described nothing can be said
+        keys: dict[str, str] = {}
+        for by_name, by_key in zip(_parts(named, named), _parts(written, written), strict=True):
+            keys |= zip(by_name.get("properties", ()), by_key.get("properties", ()), strict=False)
+        return keys, any(part.get("additionalProperties") or "type" not in part for part in _parts(written, written))
+
 
 class Unchecked(Shape[T]):
     """A door that checks nothing and fills in nothing: plain JSON passes as it is.
@@ -170,6 +191,10 @@ class Unchecked(Shape[T]):
         except Exception:  # noqa: BLE001  # validators are the author's; what they refuse is not refused here
             return copied(value)  # type: ignore[no-any-return]  # whatever came
         return copied(value) if _is_plain(built) else built
+
+    def key_of(self, field: str) -> str:
+        """The same, or ``field`` itself: what comes may have it, whatever is declared."""
+        return super().key_of(field) or field
 
     def encode(self, value: Any) -> Json:
         """Plain JSON of any value that has some. Raises: NotJsonError."""
@@ -198,6 +223,17 @@ def field_errors(error: ValidationError) -> Sequence[Mapping[str, Any]]:
     if (left := error.error_count() - len(rows)) > 0:
         rows.append({"path": "", "message": f"and {left} more errors", "type": "too-many-errors"})
     return rows
+
+
+def _parts(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What a value may be by ``schema``, a part of ``whole``: itself, or each of several."""
+    if "$ref" in schema:
+        yield from _parts(whole["$defs"][schema["$ref"].removeprefix("#/$defs/")], whole)
+    elif several := [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())]:
+        for one in several:
+            yield from _parts(one, whole)
+    else:
+        yield schema
 
 
 @lru_cache(maxsize=4096)

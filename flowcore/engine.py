@@ -206,8 +206,7 @@ class Engine:
         if head is None or head.is_expired(self.clock.now()):
             raise RunNotFound(run.id)
         if head.status is RunStatus.CANCELED:
-            if self.hints.scheduler is not None:
-                self.hints.scheduler.unschedule(run, version=head.version - 1)
+            self.hints.forget(run, version=head.version - 1)
             with suppress(OutsideError, BlobLost):  # it is canceled; who listens in vain is dropped by the next event
                 stop_listening(self.store, head)
             if self.may_have_had_children(head):

@@ -32,6 +32,8 @@ class Hold:
         self.standing = head
         self.has_moved = False
         """Whether somebody else has written the head since the records were read."""
+        self.is_halted = False
+        """Whether the run is known to have been stopped; see ``halts``."""
         self._store = store
         self._lock = Lock()
 
@@ -57,6 +59,16 @@ class Hold:
     def is_ours(self, head: Head | None) -> bool:
         """Whether whoever wrote ``head`` has left the run to this worker."""
         return head is not None and (head.epoch, head.status) == (self.standing.epoch, RunStatus.RUNNING)
+
+    def halts(self, head: Head | None) -> bool:
+        """Whether whoever wrote ``head`` has stopped the run and given it to nobody else; that is not forgotten.
+
+        What this worker has in hand is stored then, and nothing more is begun.
+        """
+        is_lost = head is None or head.is_terminal or head.epoch != self.standing.epoch
+        halts = not is_lost and not self.is_ours(head)
+        self.is_halted = self.is_halted or halts
+        return halts
 
     def read_under(self, head: Head) -> None:
         """The records have been read anew, under ``head``."""

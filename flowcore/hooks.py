@@ -22,6 +22,7 @@ from flowcore.core.evolve import fold
 from flowcore.core.rename import as_met
 from flowcore.errors import BlobLost, ConflictError, OutsideError
 from flowcore.fanout.children import cancel_children
+from flowcore.keys import is_once
 from flowcore.model import Head, Json, Snapshot
 from flowcore.parcels import replace
 from flowcore.ports import Written
@@ -132,13 +133,24 @@ def tell(engine: Engine, graph: Graph, snapshot: Snapshot) -> Snapshot:
             frames = "".join(traceback.format_tb(error.__traceback__))
             seen = {"hook": name, "error_type": type(error).__name__, "stack": frames}
             _LOGGER.error("a hook failed", extra={**_extra(head), **seen})  # noqa: TRY400  # its message is payload
-    told = heads.told(head)
+    told = heads.told(head, last_of(graph, snapshot) if "on_suspend" in head.outbox else None)
     try:
         written = engine.store.move(told, version=head.version)
     except OutsideError as error:
         _LOGGER.warning("hooks will be called again", extra={**_extra(head), "error": str(error)})
         return snapshot
     return snapshot.with_head(told) if isinstance(written, Written) else snapshot
+
+
+def last_of(graph: Graph, snapshot: Snapshot) -> int | None:
+    """The number of the last thing that has happened in a run; None where no suspension is told of, or it has children.
+
+    These do not tell the run of all that happens in them. What was only noted beside the steps does not count: who was
+    reminded, how far a step is, what came early.
+    """
+    if graph.hooks.on_suspend is None or snapshot.fans:
+        return None
+    return max((record.seq for key, record in snapshot.records.items() if not is_once(key)), default=0)
 
 
 def _result(engine: Engine, graph: Graph, snapshot: Snapshot) -> RunResult[Any]:

@@ -23,14 +23,14 @@ from flowcore.errors import EffectRefused, OutsideError
 from flowcore.fanout.children import close
 from flowcore.fanout.share import deliver
 from flowcore.hold import Hold, KeptBack
-from flowcore.hooks import lease, tell
+from flowcore.hooks import last_of, lease, tell
 from flowcore.keys import StepKey, dotted, parents_of
 from flowcore.mailbox import listeners_of
 from flowcore.model import Head, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.notices import Notices
 from flowcore.parcels import replace
 from flowcore.pmap import PMap
-from flowcore.ports import EffectMoved, Effects, HeadMoved, RecordMoved, Written
+from flowcore.ports import Batch, EffectMoved, Effects, HeadMoved, RecordMoved, Written
 from flowcore.receipts import remember
 from flowcore.renewal import Outdated, renewed_snapshot
 from flowcore.spans import Stretch
@@ -46,6 +46,10 @@ class Fenced(BaseException):
 
     A ``BaseException``: inside a step it is no failure of the step, nor for it to catch.
     """
+
+
+class Halted(Fenced):
+    """Somebody has paused the run: what is under way is still to be stored, and nothing more is begun."""
 
 
 class Ledger:
@@ -99,14 +103,19 @@ class Ledger:
             return self.engine.pace.lease
         return self._deadline - self.engine.clock.now()
 
-    def look_up(self) -> None:
-        """Read the head, at most once a ``peek``, to notice a cancel or a new holder. Raises: Fenced.
+    def look_up(self, *, begins: bool = False) -> None:
+        """Read the head, at most once a ``peek``, to notice a cancel, a new holder or a pause. Raises: Fenced; Halted.
 
         Asked before an outcome is written, and before a step is begun: a worker that was frozen past its lease must
         not repeat what another one has done since.
+
+        Args:
+            begins: something is to be begun, which it is not in a paused run: ``Halted`` is raised then.
         """
         if self.is_lost:
             raise Fenced
+        if begins and self.hold.is_halted:
+            raise Halted
         now = self.engine.clock.now()
         if self.looked_at is not None and now - self.looked_at < self.engine.pace.peek:
             return
@@ -115,6 +124,8 @@ class Ledger:
         if head is None or head.epoch != self.snapshot.head.epoch:
             self.is_lost = True
             raise Fenced
+        if self.hold.halts(head) and begins:
+            raise Halted
 
     def is_set(self) -> bool:
         """Whether the run was taken from this worker: the ``cancelled`` flag a step can look at."""
@@ -140,7 +151,7 @@ class Ledger:
         """Load again under the head that stands there now. Raises: Fenced if it is no longer ours."""
         held = self.snapshot.head
         if moved is None or not self.hold.is_ours(moved):
-            raise Fenced
+            raise Halted if self.hold.halts(moved) else Fenced
         if self.kept_back:
             self.hold.standing, self.hold.has_moved = moved, True
             self.flush()
@@ -223,9 +234,8 @@ class Ledger:
         epoch = head.epoch if prior is None and self.graph.durability == "boundary" else None
         written = store.commit_with(head.run, head.incarnation, record, prior, effects, epoch=epoch)
         match written:
-            case HeadMoved():
-                self.is_lost = True
-                raise Fenced
+            case HeadMoved(moved):
+                raise self._given_up(moved)
             case EffectMoved():
                 raise _refusal(record.key, effects, written)
             case _:
@@ -273,13 +283,35 @@ class Ledger:
                 self.catch_up()
                 for record, _ in batch:
                     self._notices.tell_of(self.snapshot, record)
-            case HeadMoved():
-                self.is_lost = True
-                raise Fenced
+            case HeadMoved(moved):
+                given_up = self._given_up(moved)
+                if isinstance(given_up, Halted):
+                    self._keep_what_runs_once(batch)
+                raise given_up
             case RecordMoved():
                 self._start_over()
             case _:
                 assert_never(written)
+
+    def _given_up(self, moved: Head | None) -> Fenced:
+        """What to raise where the head that stands there now is not one under which this worker drives the run."""
+        if self.hold.halts(moved):
+            return Halted()
+        self.is_lost = True
+        return Fenced()
+
+    def _keep_what_runs_once(self, batch: Batch) -> None:
+        """Store, of what is kept back in a paused run, how steps have ended that run at most once; the rest is lost.
+
+        As after a crash. Nothing that such an end rests on is lost with it, for all was stored when the step began; and
+        a record of that stands there, so that nobody has folded another end with others, which a condition on the
+        record alone would not see.
+        """
+        self.kept_back.clear()
+        head = self.snapshot.head
+        for record, prior in batch:
+            if record.key in self.at_once and prior is not None:
+                self.engine.store.commit(head.run, head.incarnation, record, prior)
 
     def flush_around(self, key: StepKey) -> None:
         """See that what is stored at ``key`` will be found: a container that is kept back opens no scope."""
@@ -302,13 +334,14 @@ class Ledger:
         held = self.snapshot.head
         if head.part is None:
             head = heads.kept_for(head, self.engine.retention_of(head.workflow))
-            head = heads.owing(head, self.graph.hooks, lease(self.engine, self.now(), self._deadline))
+            until = lease(self.engine, self.now(), self._deadline)
+            head = heads.owing(head, self.graph.hooks, until, last_of(self.graph, self.snapshot))
         else:
             if self.kept_back:  # what is handed in must not be more than what is stored
                 self.flush()
                 return False
             self.looked_at = None
-            self.look_up()
+            self.look_up(begins=True)
             deliver(self.engine, self.graph, self.snapshot, head)
         batch = {"batch": self.kept_back.batch()} if self.kept_back else {}
         written = self.engine.store.release(head, epoch=held.epoch, version=held.version, **batch)

@@ -16,6 +16,7 @@ from hmac import compare_digest, new
 from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
+from flowcore.core.heads import later
 from flowcore.errors import LinkExpired, LinkUnknown, SettingsError
 from flowcore.model import Wait
 
@@ -217,7 +218,7 @@ class TenantLinks:
         if valid_for is not None:
             until = since + valid_for
         else:
-            until = since + LONGEST if wait.deadline is None else wait.deadline + _TOLD_AFTERWARDS
+            until = since + LONGEST if wait.deadline is None else later(wait.deadline, _TOLD_AFTERWARDS)
         return self.links.url(
             Grant(
                 tenant=self.tenant,

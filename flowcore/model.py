@@ -137,6 +137,8 @@ class Answer:
     timed_out: bool = False
     among: tuple[str, ...] = ()
     """The ids of all suspensions that the same answer was for when it came, this one included; kept with the first."""
+    counted: bool = False
+    """Of an answer to an earlier suspension: that it was a vote, and another one settled it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +172,7 @@ class Terms:
     quorum: int = 1
     """How many different people must answer before the step goes on."""
     veto: str | None = None
-    """Name of a field of the answer: where it is false, empty or missing, that answer settles it alone."""
+    """Key in the answer as it is stored: where it is false, empty or missing, that answer settles it alone."""
     lapse: Lapse | None = None
     """None: the step starts again at the deadline."""
     listens: tuple[str, str] | None = None
@@ -397,6 +399,8 @@ class Head:
     """Of an ended run: when it counts as gone."""
     outbox: tuple[str, ...] = ()
     """Hooks that are owed for the outcome this head is; ``due`` then is when whoever was to call them is given up."""
+    told_of: int = 0
+    """The number of the last thing that had happened when ``on_suspend`` was called; 0: never in this life."""
     part: Part | None = None
     """Of a child: which items of which run's foreach it sees to; kept for life. No listing shows it."""
 

@@ -21,12 +21,13 @@ from flowcore.core.rewind import Given, rewound
 from flowcore.errors import ConflictError, DefinitionChanged, NotActive, NotBlocked, RunExists, StillRunning
 from flowcore.fanout.children import cancel_children, open_children, take_up_children
 from flowcore.hooks import told_first
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, is_early
 from flowcore.model import Head, Json, Outcome, Receipt, RunStatus, Snapshot, StepRecord, wait_id
 from flowcore.parcels import replace
 from flowcore.pmap import PMap
 from flowcore.ports import Written
-from flowcore.redrive import begin_life, listen, unlisten
+from flowcore.redrive import as_of_today, begin_life, listen, taken, unlisten
+from flowcore.renewal import renewed_where_possible
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -119,7 +120,8 @@ def time_travel(
     _refuse_driven(engine, head, now)
     graph, snapshot = engine.met(snapshot)
     step, outputs = _called_here(graph, step, outputs)
-    records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
+    given, snapshot = _accepted(graph, step, given), renewed_where_possible(graph, snapshot)
+    records = rewound(graph, snapshot, step, given=given, outputs=outputs, now=now, taking=taken)
     records += [early for early in unasked(snapshot, now) if early.key not in {record.key for record in records}]
     _refuse_unfit(graph, snapshot, records)
     records += taken_along(seen, snapshot, records, step)
@@ -159,7 +161,9 @@ def fork(
     engine.whole_run(seen.head)
     (graph, snapshot), now = engine.met(seen), engine.time_of(seen)
     step, outputs = _called_here(graph, step, outputs)
-    records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
+    given, snapshot = _accepted(graph, step, given), renewed_where_possible(graph, snapshot)
+    kept = rewound(graph, snapshot, step, given=given, outputs=outputs, now=now, taking=taken)
+    records = [record for record in kept if not is_early(record.key)]  # whoever gave those gave them to the other run
     _refuse_unfit(graph, snapshot, records)
     records += taken_along(seen, snapshot, records, step)
     # A life of its own, so that what it brings to children is told from what an earlier run of its id has left.
@@ -196,6 +200,7 @@ def _refuse_unfit(graph: Graph, snapshot: Snapshot, records: Iterable[StepRecord
     beginning = replace(snapshot, records=PMap({record.key: record for record in records}))
     if (reason := conflict(graph, beginning)) is not None:
         raise DefinitionChanged(snapshot.head.run.id, reason)
+    as_of_today(graph, beginning)
 
 
 def _moved_to(engine: Engine, moved: Head, *, version: int) -> None:

@@ -42,8 +42,13 @@ def alternatives_of(node: StepNode, signal: SuspendSignal, started_by: str | Non
 
 def answer_shape(node: StepNode, record: StepRecord | None) -> Shape[Any]:
     """What an answer to a suspension must fit: the step's resume type, or the one arm of it that was asked for."""
+    chosen = record.alternatives if record is not None else ()
+    return _narrowed(node, chosen[0].resume if len(chosen) == 1 else None)
+
+
+def _narrowed(node: StepNode, name: str | None) -> Shape[Any]:
+    """The arm of that name of a step's resume type; all of it without one, or where a deploy has removed it."""
     shape = node.step.resume
-    name = record.alternatives[0].resume if record is not None and len(record.alternatives) == 1 else None
     arm = None if name is None else _arms(shape.type).get(name)
     if arm is None:
         return shape
@@ -78,11 +83,12 @@ def _alternative(node: StepNode, option: Option[Any], started_by: str | None) ->
         allow_self=option.allow_self,
         escalate={} if option.escalate is None else option.escalate,
     )
+    arm = _arm(node, option.resume, where)
     return Alternative(
         name=option.name,
         payload=_payload(node, option),
-        resume=_arm(node, option.resume, where),
-        terms=terms_of(node, asked, option.event or option.name, where, started_by),
+        resume=arm,
+        terms=terms_of(node, asked, _narrowed(node, arm), option.event or option.name, where, started_by),
     )
 
 

@@ -331,7 +331,12 @@ class Run(Generic[In, Out]):
         return self._seen(operating.restart(self._app.engine, self._existing(), here=here, deadline=deadline))
 
     def pause(self) -> RunResult[Out]:
-        """Stop the run until ``unpause``; answers that come meanwhile are kept. Raises: RunNotFound, NotActive."""
+        """Stop the run until ``unpause``; answers that come meanwhile are kept. Raises: RunNotFound, NotActive.
+
+        A step at work is not interrupted: what it comes to is stored, and nothing more is begun. Unpause after that: a
+        worker that takes up the run before does not know that the step is at work. Where outcomes are kept back
+        (``durability="boundary"``) only those of steps that run at most once are stored.
+        """
         operating.pause(self._app.engine, self._existing())
         return self.result()
 
@@ -370,10 +375,12 @@ class Run(Generic[In, Out]):
 
         Args:
             step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow. A foreach that has failed
-                goes on where it failed: its finished items are not repeated, unless ``context`` is given.
+                goes on where it failed: its finished items are not repeated, unless ``context`` is given. Beside an arm
+                the others stay as they are; of a branch those that it chose, and none if it had not chosen this one.
             input: of that step; left out, what stands before it. Entries in front without an output are skipped when it
                 is given; behind a skipped one it, or its ``context``, has to be given again.
-            context: outputs of entries in front of it, by dotted id.
+            context: outputs of entries in front of it, and of arms beside it, by dotted id. Of a branch that was never
+                met those arms are taken for which there is one. A sleep has none: one that was never met is skipped.
             per_step: run that one step, then pause.
         Raises: RunNotFound, PartOfRun, UnknownStep, NotRecorded, InvalidPayload; StillRunning while a worker has the
             run, or a child of it, in hand; DefinitionChanged when the code at hand does not fit what stands in front of
@@ -421,6 +428,9 @@ class Run(Generic[In, Out]):
     ) -> RunResult[Out]:
         """Begin another run at ``step`` with what this one has done before it; this one is left alone.
 
+        Args:
+            step: as for ``time_travel``, and so are ``input`` and ``context``.
+            run_id: of the new run; left out, one that nobody has.
         Raises: RunNotFound, PartOfRun, RunExists, UnknownStep, NotRecorded, InvalidPayload, MalformedRequest;
             DefinitionChanged when the code at hand does not fit what stands in front of the step or beside it.
         """

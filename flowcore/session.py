@@ -8,6 +8,7 @@ performed and what becomes of them in underway.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, assert_never
 
@@ -35,12 +36,13 @@ from flowcore.core.compat import overtaken
 from flowcore.core.decide import MOST_CLAIMS, decide
 from flowcore.core.evolve import Skipped, evolve
 from flowcore.errors import BlobLost, InvalidPayload, InvariantError, PayloadTooLarge
+from flowcore.failures import outlined
 from flowcore.fanout.children import close, closing_fans
 from flowcore.fanout.gather import gather, patience
 from flowcore.fanout.share import unpark
 from flowcore.fanout.whole import waits_in_children
 from flowcore.keys import RunRef, StepKey
-from flowcore.ledger import Fenced, Ledger
+from flowcore.ledger import Fenced, Halted, Ledger
 from flowcore.mailbox import look_back
 from flowcore.model import Head, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
 from flowcore.notices import Notices
@@ -102,8 +104,7 @@ class Session:
         try:
             unpark(self.engine, self.ledger.snapshot)
             self._adopt_definition()
-            while not self._turn():
-                pass
+            self._drive()
         except Fenced:
             return self._fenced()
         except BlobLost as lost:
@@ -120,6 +121,17 @@ class Session:
             self.underway.dismiss()
         self._tell_of_stretch(self.ledger.snapshot.head.public_status)
         return self.ledger.snapshot
+
+    def _drive(self) -> None:
+        """Turn after turn. Raises: Fenced, of a paused run once what is under way has come back and is stored."""
+        try:
+            while not self._turn():
+                pass
+        except Halted:
+            while self.underway:
+                with suppress(Halted):
+                    self.underway.collect(None)
+            raise
 
     def _fenced(self) -> Snapshot:
         """The run as whoever holds it now has left it."""
@@ -280,7 +292,7 @@ class Session:
             ledger.flush()
             return False
         for action in gathers:
-            ledger.look_up()
+            ledger.look_up(begins=True)
             gathered = gather(self.engine, ledger.snapshot, action, is_late=self._must_stop)
             ledger.snapshot = gathered.snapshot
             self.children += gathered.children
@@ -292,7 +304,7 @@ class Session:
 
     def _must_stop(self) -> bool:
         """Whether there is no time left to begin children. Raises: Fenced when the run is over, or somebody else's."""
-        self.ledger.look_up()
+        self.ledger.look_up(begins=True)
         return self._is_out_of_time()
 
     def _leaves_questions(self, decision: Decision) -> bool:
@@ -378,14 +390,12 @@ class Session:
             close(self.engine, self.graph, ledger.snapshot, None)
         if head.part is not None:
             return ledger.release(heads.finished(head, now))
-        if isinstance(result, Broken):
-            return ledger.release(heads.finished(head, now, failure=result.failure))
-        output, failure = conclude(self.graph, result)
+        output, failure = (None, result.failure) if isinstance(result, Broken) else conclude(self.graph, result)
         try:
             return ledger.release(heads.finished(head, now, output=output, failure=failure))
         except (PayloadTooLarge, InvalidPayload) as error:
-            failure = StepFailure(type=type(error).__name__, message=str(error))
-            return ledger.release(heads.finished(head, now, failure=failure))
+            said = StepFailure(type=type(error).__name__, message=str(error)) if failure is None else outlined(failure)
+            return ledger.release(heads.finished(head, now, failure=said))
 
     def _hand_on(self) -> bool:
         ledger, head = self.ledger, self.ledger.snapshot.head

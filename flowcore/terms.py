@@ -15,6 +15,7 @@ from typing import Any
 from flowcore.authoring.context import Asked, SuspendSignal
 from flowcore.authoring.graph import StepNode
 from flowcore.authoring.step import FAIL, Step
+from flowcore.codec import Shape
 from flowcore.failures import encoded
 from flowcore.keys import event_mistake, key_mistake
 from flowcore.model import Lapse, Terms
@@ -31,15 +32,16 @@ def agreed(node: StepNode, signal: SuspendSignal, started_by: str | None) -> Ter
     where = f"step {node.id!r} suspends with"
     if signal.asked.on_timeout is not None and signal.timeout is None:
         raise ValueError(f"{where} on_timeout= and without timeout=; say when it is to happen")
-    found = terms_of(node, signal.asked, signal.label or node.id, where, started_by)
+    found = terms_of(node, signal.asked, node.step.resume, signal.label or node.id, where, started_by)
     terms = replace(found, lapse=_lapse(node, signal.asked.on_timeout))
     return None if terms == Terms() else terms
 
 
-def terms_of(node: StepNode, asked: Asked, event: str, where: str, started_by: str | None) -> Terms:
+def terms_of(node: StepNode, asked: Asked, answer: Shape[Any], event: str, where: str, started_by: str | None) -> Terms:
     """What is asked of those who may answer.
 
     Args:
+        answer: what they may answer.
         event: the name under which an event answers, if ``asked`` has a key.
         where: how an error begins.
         started_by: who started the run, and may not answer without ``allow_self``.
@@ -65,12 +67,10 @@ def terms_of(node: StepNode, asked: Asked, event: str, where: str, started_by: s
         raise ValueError(
             f"{where} key= together with approvers=, quorum= or allow_self=; an event has no name: choose one"
         )
-    if asked.veto is not None and not isinstance(asked.veto, str):
-        raise TypeError(f"{where} veto={asked.veto!r}; give the name of a field of the answer")
     return Terms(
         approvers=approvers,
         quorum=quorum,
-        veto=asked.veto,
+        veto=None if asked.veto is None else _veto(asked.veto, answer, where),
         allow_self=asked.allow_self,
         listens=None if asked.key is None else _listens(event, asked.key, where),
         notify=None if asked.notify is None else _name_of(node, asked.notify, where),
@@ -86,6 +86,17 @@ def notifier(node: StepNode, name: str) -> Callable[..., Any]:
         raise LookupError(f"step {node.id!r} wants {name!r} to be called, which its module no longer has")
     call: Callable[..., Any] = found
     return call
+
+
+def _veto(veto: Any, answer: Shape[Any], where: str) -> str:
+    """The key of the field in an answer as it is stored."""
+    if not isinstance(veto, str):
+        raise TypeError(f"{where} veto={veto!r}; give the name of a field of the answer")
+    key = answer.key_of(veto)
+    if key is None:
+        type_ = getattr(answer.type, "__name__", answer.type)
+        raise ValueError(f"{where} veto={veto!r}; an answer to it ({type_}) has no such field, give one that it has")
+    return key
 
 
 def _approvers(approvers: Any, where: str) -> tuple[str, ...]:

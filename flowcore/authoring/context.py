@@ -267,7 +267,7 @@ class StepContext(Generic[Resume, Suspend, State]):
             approvers: who may answer, by the name that ``resume(by=)`` gives; empty: anybody.
             quorum: how many different people must answer; ``votes`` holds what all of them said.
             veto: name of a field of the answer. One in which it is false, empty or missing settles the suspension
-                alone, whatever the quorum.
+                alone, whatever the quorum. The step fails where no answer of the declared type can have that field.
             allow_self: False: whoever started the run (``start(by=)``) may not answer; nobody may where that is not
                 known, nor may an answer without a name.
         Raises: TypeError for an argument of the wrong type.

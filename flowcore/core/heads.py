@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flowcore.authoring.graph import Hooks
@@ -24,10 +24,18 @@ WAKE_GRACE = timedelta(seconds=90)
 LEASE_GRACE = timedelta(seconds=30)
 """How long after a lease has run out the sweeper takes its holder for dead."""
 
+LATEST = datetime.max.replace(microsecond=999_000, tzinfo=UTC)
+"""Where the calendar ends, in whole milliseconds."""
+
 CHILDREN = "children"
 """Stands in the outbox for the children that have to be canceled."""
 REMOVAL_GRACE = timedelta(minutes=15)
 """How long removing an expired run may take before another worker does it: no worker lives longer."""
+
+
+def later(instant: datetime, by: timedelta) -> datetime:
+    """``instant`` and so much more, but no later than the calendar: who sleeps until its end means for ever."""
+    return instant + min(by, LATEST - instant)
 
 
 def queued(head: Head, now: datetime) -> Head:
@@ -87,7 +95,7 @@ def parked(
         attempts=0,
         hops=0,
         wake=wake,
-        due=None if wake is None else wake + WAKE_GRACE,
+        due=None if wake is None else later(wake, WAKE_GRACE),
         waiting_since=min(since, default=None),
         deadline=min(deadlines, default=None),
         blocked=None,
@@ -139,13 +147,14 @@ def blocked(head: Head, now: datetime, reason: str) -> Head:
 
 
 def paused(head: Head, now: datetime) -> Head:
-    """An operator, or a debugger, stops the run; whoever drives it is fenced off."""
-    epoch = head.epoch + (head.status is RunStatus.RUNNING)
+    """An operator, or a debugger, stops the run; whoever drives it stores what he has in hand, and begins nothing more.
+
+    Hence no new epoch: nobody else has the run, and what lives would be taken for dead. Whoever takes it up brings one.
+    """
     return _moved(
         head,
         RunStatus.PAUSED,
         now,
-        epoch=epoch,
         owner=None,
         lease_until=None,
         attempts=0,
@@ -179,6 +188,7 @@ def reborn(head: Head, now: datetime, incarnation: int) -> Head:
         deadline=None,
         expires_at=None,
         outbox=(),
+        told_of=0,
     )
 
 
@@ -202,15 +212,21 @@ def canceled(head: Head, now: datetime, by: str | None = None) -> Head:
     )
 
 
-def owing(head: Head, hooks: Hooks, until: datetime) -> Head:
-    """The same outcome with the hooks it calls for; whoever writes it calls them, and is given up ``until``."""
+def owing(head: Head, hooks: Hooks, until: datetime, last: int | None = None) -> Head:
+    """The same outcome with the hooks it calls for; whoever writes it calls them, and is given up ``until``.
+
+    ``last`` is the number of the last thing that has happened, None where that is not known: a run that is parked again
+    and to which nothing has happened since it was told of, because only a reminder was due, has no other outcome.
+    """
     wanted = {
         RunStatus.SUSPENDED: ("on_suspend",),
         RunStatus.FAILED: ("on_error", "on_finish"),
         RunStatus.SUCCESS: ("on_finish",),
         RunStatus.CANCELED: ("on_finish",),
     }
-    owed = tuple(name for name in wanted.get(head.status, ()) if getattr(hooks, name) is not None)
+    is_told = head.status is RunStatus.SUSPENDED and last is not None and last <= head.told_of
+    names = () if is_told else wanted.get(head.status, ())
+    owed = tuple(name for name in names if getattr(hooks, name) is not None)
     return replace(head, outbox=owed, due=min(until, head.due or until)) if owed else head
 
 
@@ -221,14 +237,18 @@ def owing_children(head: Head, until: datetime) -> Head:
 
 def taken_up(head: Head, until: datetime) -> Head:
     """Another worker will call the hooks that are owed, and is given up ``until``."""
-    wake = until if head.wake is None else head.wake + WAKE_GRACE
+    wake = until if head.wake is None else later(head.wake, WAKE_GRACE)
     return replace(head, version=head.version + 1, due=min(until, wake))
 
 
-def told(head: Head) -> Head:
-    """The hooks have been called: nobody need look again, but for a suspension's deadline, or when the run expires."""
-    due = head.expires_at if head.wake is None else head.wake + WAKE_GRACE
-    return replace(head, version=head.version + 1, outbox=(), due=due)
+def told(head: Head, last: int | None = None) -> Head:
+    """The hooks have been called: nobody need look again, but for a suspension's deadline, or when the run expires.
+
+    ``last``: of a suspension, the number of the last thing that had happened; see ``owing``.
+    """
+    due = head.expires_at if head.wake is None else later(head.wake, WAKE_GRACE)
+    told_of = head.told_of if last is None else max(head.told_of, last)
+    return replace(head, version=head.version + 1, outbox=(), due=due, told_of=told_of)
 
 
 def kept_for(head: Head, retention: timedelta | None) -> Head:

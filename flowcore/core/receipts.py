@@ -64,7 +64,7 @@ def of_run(snapshot: Snapshot) -> list[Receipt]:
 
 def of_record(record: StepRecord, incarnation: int) -> Iterator[Receipt]:
     """The receipts of all answers that one record knows: those to its last suspension, and earlier ones with a key."""
-    yield from (receipt_of(answer) for answer in record.spent)
+    yield from (receipt_of(answer, verdict="counted" if answer.counted else "applied") for answer in record.spent)
     lapsed = lapse_of(record, incarnation)
     for one in each(record):
         standing = one if lapsed is None else replace(one, began=int(wait_number(lapsed.wait)))

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary, ref
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.app import App
 from flowcore.authoring.graph import Graph
+from flowcore.core.heads import later
 from flowcore.engine import Engine
 from flowcore.keys import RunRef, StepKey, dotted, is_once
 from flowcore.model import Snapshot
@@ -205,7 +206,7 @@ class LocalApp(App):
         dues = [head.due for head in heads if head is not None and head.due is not None]
         if not dues:
             return None
-        earliest = min(dues) + _MS
+        earliest = later(min(dues), _MS)
         return earliest if self._swept_at is None else max(earliest, self._swept_at + SWEEP_EVERY)
 
     def _crash(self, call: Call) -> Fault | None:

@@ -351,7 +351,7 @@ def _session(session: Session) -> Any:
         [(try_.action.place.key, _plain(getattr(try_.action, "value", None))) for try_, _ in crew.open],
         (_plain(underway.views.kept), sorted(notices.told)),
         (_plain(notices.again), notices.look_at, sorted(notices.unseen)),
-        (_plain(ledger.hold.standing), ledger.hold.has_moved, _plain(ledger.kept_back.batch())),
+        (_plain(ledger.hold.standing), ledger.hold.has_moved, ledger.hold.is_halted, _plain(ledger.kept_back.batch())),
     )
 
 

@@ -136,10 +136,11 @@ class TestEventBridgeScheduler(SchedulerContract):
             (datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC), "at(2026-03-04T05:06:07)"),
             (datetime(2026, 3, 4, 5, 6, 7, 1_000, tzinfo=UTC), "at(2026-03-04T05:06:08)"),
             (datetime(2026, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC), "at(2027-01-01T00:00:00)"),
+            (datetime(9999, 12, 31, 23, 59, 59, 1_000, tzinfo=UTC), "at(9999-12-31T23:59:59)"),
             (NOW - SECOND, "at(2026-03-01T12:01:01)"),
             (NOW + SOONEST, "at(2026-03-01T12:01:01)"),
         ],
-        ids=["whole", "rounded up", "over midnight", "past", "soonest"],
+        ids=["whole", "rounded up", "over midnight", "the last there is", "past", "soonest"],
     )
     def test_a_schedule_fires_once_and_not_too_early(
         self, scheduler: EventBridgeScheduler, at: datetime, expression: str
@@ -152,12 +153,24 @@ class TestEventBridgeScheduler(SchedulerContract):
         assert {"Mode": "OFF"} == made["FlexibleTimeWindow"]
         assert (QUEUE, ROLE) == (made["Target"]["Arn"], made["Target"]["RoleArn"])
 
+    def test_a_schedule_that_an_earlier_run_has_left_is_moved(self, scheduler: EventBridgeScheduler) -> None:
+        """A wait of it was answered early; the later run of that id has come to the same version, and sleeps longer."""
+        for days in (3, 7):
+            scheduler.schedule(Hint(run=RUN, at=NOW + timedelta(days=days)), version=3)
+        assert [Hint(run=RUN, at=NOW + timedelta(days=7))] == self.standing(scheduler)
+        made = self.api.get_schedule(GroupName="hints", Name=schedule_name(RUN, 3))
+        assert f"at({NOW + timedelta(days=7, seconds=1):%Y-%m-%dT%H:%M:%S})" == made["ScheduleExpression"]
+        assert ("UTC", "DELETE") == (made["ScheduleExpressionTimezone"], made["ActionAfterCompletion"])
+
     def test_a_missing_group_is_unavailable(self, client: Any) -> None:
         """And named."""
 
         class NoGroup:
             def create_schedule(self, **request: Any) -> Any:
                 raise ClientError({"Error": {"Code": "ResourceNotFoundException"}}, "CreateSchedule")
+
+            def update_schedule(self, **request: Any) -> Any:
+                raise ClientError({"Error": {"Code": "ResourceNotFoundException"}}, "UpdateSchedule")
 
             def delete_schedule(self, **request: Any) -> Any:
                 raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "DeleteSchedule")

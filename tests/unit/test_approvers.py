@@ -440,6 +440,21 @@ def inbox(app: LocalApp) -> list[str]:
     return [who for who in ("ada", "bob", "eve", "mia", "sam") if list(app.waits(assignee=who))]
 
 
+def test_a_fork_tells_votes_from_the_answers_that_settled_what_was_asked_before() -> None:
+    """It knows of them what the step's record knows, and nothing is written down beside it."""
+    ASKED.update(approvers=("ada", "bob"), quorum=2)
+    AGAIN.append({})
+    app = LocalApp(App(workflow("w", input=int).then(approve).map(len, id="votes").commit()))
+    run: Any = app.workflow("w").create_run("r")
+    run.start(1)
+    run.resume(True, by="bob", idempotency_key="k-1")
+    run.resume(True, by="ada", idempotency_key="k-2")
+    run.resume(True, by="eve", idempotency_key="k-3")
+
+    told = [(receipt.verdict, receipt.by) for receipt in app.run(run.fork("votes").run_id).receipts()]
+    assert [("counted", "bob"), ("applied", "ada"), ("applied", "eve")] == told
+
+
 def test_inbox_of_a_person_is_what_he_may_answer_now() -> None:
     """Not before a reminder has added him, not when he has answered, nor when he has handed his vote over."""
     app = local()

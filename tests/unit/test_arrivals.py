@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from flowcore import App, StepContext, Wait, step, workflow
+from flowcore import App, Option, StepContext, Wait, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.arrivals import LONGEST_KEEP, arrive
 from flowcore.codec import digest
@@ -428,7 +428,8 @@ def test_key_of_an_earlier_life_is_good_for_no_other_step() -> None:
     run.resume(YES, step="approve", by="ada", idempotency_key="k-1")
     run.time_travel("approve")
     refused(IdempotencyKeyReused, lambda: run.resume(YES, step="other", by="ada", idempotency_key="k-1"))
-    assert "duplicate" == run.resume(YES, step="approve", idempotency_key="k-1").receipt.verdict
+    copy: Any = run.resume(YES, step="approve", idempotency_key="k-1").receipt
+    assert "duplicate" == copy.verdict
 
 
 def test_answer_with_a_key_costs_no_look_at_earlier_lives_in_the_first_one() -> None:
@@ -1097,6 +1098,41 @@ def test_early_answer_that_is_too_large_beside_its_question_is_refused() -> None
         run.resume(large, idempotency_key="k")
     assert ("k", "rejected") in [(receipt.idempotency_key, receipt.verdict) for receipt in run.receipts()]
     assert "success" == run.resume(1).status
+
+
+@pytest.mark.parametrize("durability", ["step", "boundary"])
+@pytest.mark.parametrize(
+    ("options", "output", "told"),
+    [
+        (1, "o0: True", [("applied", None)]),
+        (2, "o1: False", [("rejected", "ambiguous-wait"), ("applied", None)]),
+    ],
+)
+def test_early_answer_to_options_is_taken_where_there_is_one(
+    durability: Any, options: int, output: str, told: list[tuple[str, str | None]]
+) -> None:
+    """It cannot say which of several it is for: that has a receipt, once, and whoever answers then says it."""
+
+    @step
+    def offer(_: int, ctx: StepContext[Decision]) -> str:
+        if ctx.resume_data is None:
+            ctx.suspend_any([Option(f"o{number}") for number in range(options)])
+        assert ctx.resume_data is not None
+        return f"{ctx.chosen}: {ctx.resume_data.approved}"
+
+    flow = workflow("w", input=int, durability=durability).sleep(HOUR).then(offer).commit()
+    app = local(flow)
+    run: Any = app.workflow(flow).create_run("r")
+    run.start(1)
+    assert "buffered" == run.resume(YES, step="offer", by="ada", keep=2 * HOUR).receipt.verdict
+    app.advance(minutes=90)
+    if options > 1:
+        assert ["offer@0:o0", "offer@0:o1"] == [wait.id for wait in run.result().waits]
+        run.resume(NO, label="o1", by="ada")
+    assert ("success", output) == (run.result().status, run.result().output)
+    receipts = [receipt for receipt in run.receipts() if receipt.verdict != "buffered"]
+    assert told == [(receipt.verdict, receipt.reason) for receipt in receipts]
+    assert ["ada"] * len(told) == [receipt.by for receipt in receipts]
 
 
 def test_receipts_go_with_their_run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -9,9 +10,9 @@ from typing import Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_serializer
 
-from flowcore.codec import NotJsonError, Shape, digest, dumps, loads
+from flowcore.codec import NotJsonError, Shape, Unchecked, digest, dumps, loads
 from flowcore.errors import InvalidPayload
 from flowcore.model import Json
 
@@ -236,3 +237,52 @@ def test_two_shapes_of_one_type_share_their_adapter() -> None:
 def test_schema_is_that_of_the_type() -> None:
     """Forms and documentation are made of it."""
     assert "integer" == Shape(int).schema()["type"]
+
+
+class Chain(BaseModel):
+    """A model that may hold its like."""
+
+    link: int = Field(alias="theLink")
+    rest: Chain | None = None
+
+
+class Written(BaseModel):
+    """A model that is written as something else."""
+
+    number: int
+
+    @model_serializer
+    def _as_it_likes(self) -> dict[str, Any]:
+        return {"n": self.number}
+
+
+class Callback(BaseModel):
+    """A model that has no schema."""
+
+    call: Callable[[], int]
+
+
+@pytest.mark.parametrize(
+    ("shape", "field", "key"),
+    [
+        (Shape(Order), "amount", "amount"),
+        (Shape(Order), "note", "remark"),
+        (Shape(Order), "remark", "remark"),
+        (Shape(Order), "notes", None),
+        (Shape(Order | Strict | None), "note", "remark"),
+        (Shape(Order | Strict | None), "colour", "colour"),
+        (Shape(Order | Strict | None), "color", None),
+        (Shape(Order | dict[str, int]), "color", "color"),
+        (Shape(Chain), "link", "theLink"),
+        (Shape(list[Order]), "amount", None),
+        (Shape(bool), "amount", None),
+        (Shape(Any), "amount", "amount"),
+        (Shape(Written), "n", "n"),
+        (Shape(Callback), "anything", "anything"),
+        (Unchecked(Order), "note", "remark"),
+        (Unchecked(bool), "amount", "amount"),
+    ],
+)
+def test_key_of_a_field_is_the_one_that_it_is_written_under(shape: Shape[Any], field: str, key: str | None) -> None:
+    """Where the type does not say what there may be, any; None where there can be no such field."""
+    assert key == shape.key_of(field)

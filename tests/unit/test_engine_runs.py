@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -307,6 +307,18 @@ def test_a_sleep_of_any_length_is_slept_once() -> None:
     assert before.version == version(app)
     pass_time(app, DAY)
     assert ("success", 1) == ((done := app.run("r-1").result()).status, done.output)
+
+
+def test_a_sleep_and_a_deadline_may_last_until_the_calendar_ends() -> None:
+    """Some say "never" that way."""
+    never = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    app = started(
+        a_workflow(lambda w: w.parallel(asks(timeout=never - NOW), a_workflow(lambda w: w.sleep_until(never))))
+    )
+    pass_time(app, 400 * DAY)
+    result = app.run("r-1").result()
+    assert ("waiting", [never]) == (result.status, [wait.deadline for wait in result.waits])
+    assert "waiting" == app.run("r-1").resume(1, step="approve").status
 
 
 @pytest.mark.parametrize("pause", [timedelta(0), -DAY])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -33,6 +35,8 @@ from flowcore.model import RUN_CHANGES, STEP_CHANGES, TERMINAL, Delta, Head, Out
 from tests.builders import BEFORE, BROKEN, LATER, NOW, a_head, a_record, a_run, an_answer
 
 X = StepKey("x")
+NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""What some mean by it."""
 
 EVENTS: dict[Outcome, StepEvent] = {
     Outcome.OK: Succeeded(key=X, output=5, started_at=BEFORE),
@@ -332,3 +336,16 @@ def test_only_the_rows_of_the_table_of_runs_happen(status: RunStatus, target: Ru
     else:
         with pytest.raises(InvariantError, match="'r-1' at version 2"):
             heads._moved(head, target, NOW)
+
+
+@pytest.mark.parametrize(
+    ("move", "due"),
+    [
+        (lambda: heads.parked(a_head(), NOW, RunStatus.WAITING, NEVER), heads.LATEST),
+        (lambda: heads.told(a_head(status=RunStatus.SUSPENDED, wake=NEVER)), heads.LATEST),
+        (lambda: heads.taken_up(a_head(status=RunStatus.SUSPENDED, wake=NEVER), LATER), LATER),
+    ],
+)
+def test_due_is_no_later_than_the_calendar(move: Callable[[], Head], due: datetime) -> None:
+    """A run may sleep until its end, and there is no grace behind that."""
+    assert (NEVER, due) == (move().wake, move().due)

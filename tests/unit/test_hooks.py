@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from typing import Any
 
 import pytest
 
-from flowcore import App, RunResult, StepContext, step, workflow
+from flowcore import App, RunResult, StepContext, Wait, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.errors import ConflictError, OutsideError
 from flowcore.hooks import StartRecord
@@ -176,6 +177,70 @@ def test_each_suspension_is_told_and_no_suspension_is_an_end() -> None:
     assert [] == told("on_finish")
     run.resume(1)
     assert ["success"] == told("on_finish")
+
+
+def mail(wait: Wait[Any]) -> None:
+    """Tells whoever must answer; not the first time where that shall fail."""
+    TOLD.append(("mail", str(wait.reminder)))
+    if wait.payload == "unreachable" and len(told("mail")) == 1:
+        raise ConnectionError("no mail today")
+
+
+@step
+def remind(payload: str, ctx: StepContext[bool, str]) -> str:
+    """Asks, and asks again each day."""
+    if ctx.resume_data is None:
+        ctx.suspend(payload, notify=mail, remind=[timedelta(days=1), timedelta(days=2)])
+    return payload
+
+
+def reminding(store: Any = None) -> LocalApp:
+    """A question with reminders beside another one."""
+    inner = workflow("inner", input=str, output=str).then(remind, id="late").then(remind, id="later").commit()
+    flow = workflow("reminding", input=str, **ALL).parallel(remind, inner).commit()
+    options = {} if store is None else {"store": store}
+    return LocalApp(App(flow), **{"store": WatchedStore(MemoryStore()), **options})
+
+
+@pytest.mark.parametrize("payload", ["reachable", "unreachable"])
+def test_a_reminder_of_a_suspension_is_no_other_outcome(payload: str) -> None:
+    """Nor is a call of ``notify`` that is repeated because it failed, nor a pause; an answer to one of two is."""
+    app = reminding()
+    run: Any = app.workflow("reminding").create_run("r")
+    run.start(payload)
+    app.advance(days=3)
+    run.pause()
+    run.unpause()
+    assert 6 + (payload == "unreachable") == len(told("mail"))
+    assert ["suspended"] == told("on_suspend")
+    run.resume(True, step="inner.late")
+    assert ["suspended"] * 2 == told("on_suspend")
+    app.advance(days=3)
+    assert ["suspended"] * 2 == told("on_suspend")
+    run.resume(True, step="remind")
+    assert ["suspended"] * 3 == told("on_suspend")
+    assert [["inner", "later"]] == SEEN[-1].suspended
+    run.time_travel("inner.late")
+    assert ["suspended"] * 4 == told("on_suspend")
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_a_suspension_is_told_though_the_worker_dies_or_a_reminder_comes_first(fault: Fault) -> None:
+    """What is not known to have been told is told with the next outcome."""
+    struck: list[str] = []
+
+    def strike(call: Call) -> Fault | None:
+        is_emptied = call.verb == "move" and not struck
+        struck.extend([call.verb] if is_emptied else [])
+        return fault if is_emptied else None
+
+    memory = WatchedStore(MemoryStore())
+    app = reminding(FaultyStore(memory, strike))
+    with suppress(WorkerDied, OutsideError):
+        app.workflow("reminding").create_run("r").start("reachable")
+    app.advance(days=3)
+    is_written = fault in (Fault.DIES_AFTER, Fault.REPLY_LOST, Fault.CONFLICT)
+    assert ["suspended"] * (1 if is_written else 2) == told("on_suspend")
 
 
 def test_a_timeout_finds_its_way_although_a_hook_was_owed() -> None:
@@ -507,7 +572,7 @@ def test_an_end_is_told_before_a_new_life_begins(verb: str) -> None:
     owing(app, -1)
     standing = app.engine.read(REF)
     run: Any = app.run("r")
-    begins: Any = {"redrive": run.redrive, "time_travel": lambda: run.time_travel("work")}[verb]
+    begins = run.redrive if verb == "redrive" else partial(run.time_travel, "work")
     with pytest.raises(ConflictError, match="on_error, on_finish"):
         begins()
     assert (standing, []) == (app.engine.read(REF), told("on_error"))

@@ -10,6 +10,7 @@ import pytest
 
 from flowcore.errors import LinkExpired, LinkUnknown, SettingsError
 from flowcore.links import Grant, Links, pairs_of
+from flowcore.model import Wait
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OLD, NEW = "o" * 32, "n" * 32
@@ -157,3 +158,12 @@ def test_pages_without_what_draws_them_say_what_to_install(monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "flowcore.console.pages", raising=False)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'flowcore\[console\]'"):
         importlib.import_module("flowcore.console.pages")
+
+
+def test_link_to_a_wait_without_end_is_good_until_the_calendar_ends() -> None:
+    """There are no thirty days behind its deadline."""
+    never = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    made = links()
+    wait: Wait[Any] = Wait(id="approve@0", run_id="r-1", path=["approve"], payload=None, since=NOON, deadline=never)
+    url = made.for_tenant("default").url(wait, "a", actor=None, valid_for=None)
+    assert made.read(url.rsplit("/", 1)[1], "a", NOON).until == never

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from flowcore import App, StepContext, create_step, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
@@ -24,7 +25,7 @@ from flowcore.errors import (
     RunFinished,
     RunNotFound,
 )
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, StepKey
 from flowcore.model import Outcome, RunStatus, Topic
 from flowcore.pace import Pace
 from flowcore.testing import LocalApp, VirtualClock
@@ -213,10 +214,10 @@ def test_what_nobody_could_answer_in_time_is_asked_with_all_its_time_again(verb:
     every = redriven(graph, run, NOW)
     if verb != "redrive":
         every = rewound(graph, run, "first", given=None, outputs={}, now=NOW)
-    standing: Any = {record.key: (record.at, record.until) for record in every if record.outcome is Outcome.SUSP}
-    before: Any = {record.key: (record.at, record.until) for record in records}
+    standing = {record.key: (record.at, record.until) for record in every if record.outcome is Outcome.SUSP}
 
-    assert {**before, "ask": (NOW, NOW + 8 * hour)} == standing
+    kept = {record.key: (record.at, record.until) for record in records}
+    assert {**kept, StepKey("ask"): (NOW, NOW + 8 * hour)} == standing
 
 
 def test_deadline_of_a_run_that_has_not_ended_passes_though_it_travels_in_time() -> None:
@@ -779,3 +780,69 @@ def test_a_step_behind_a_skipped_nested_workflow_is_given_no_input_by_it() -> No
         assert ("success", before, 4) == (went.status, went.steps["inner.inside"].input, went.steps["inner"].output)
     assert 8 == run.time_travel("inner.inside").steps["inner"].output
     assert "success" == run.time_travel("inner.second", input=3).status
+
+
+class Inner(BaseModel):
+    """What a nested workflow takes."""
+
+    value: int
+    more: int = 5
+
+
+class Outer(BaseModel):
+    """What the one around it takes: all of it, once defaults are filled in."""
+
+    value: int
+    more: int = 7
+
+
+@step
+def telling(given: dict[str, Any]) -> int:
+    """Works with what its workflow was given."""
+    CALLS.append(given)
+    if BROKEN:
+        raise ValueError("broken")
+    return int(given["more"])
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork", "redrive"])
+@pytest.mark.parametrize("is_deep", [False, True])
+def test_a_nested_workflow_of_a_new_life_has_its_input_with_defaults(is_deep: bool, verb: str) -> None:
+    """However deep it lies, and whoever brings the run into the middle of it."""
+    inner = workflow("inner", input=Inner).then(telling).commit()
+    flow: Any = workflow("flow", input=int).map(lambda value: {"value": value}, id="plain")
+    flow = flow.then(workflow("outer", input=Outer).then(inner).commit()) if is_deep else flow.then(inner)
+    run = failed(served(flow.commit()), 1, "all")
+
+    place, more = ("outer.inner.telling", 7) if is_deep else ("inner.telling", 5)
+    went = getattr(run, verb)(*(() if verb == "redrive" else (place,)))
+
+    assert (more, {"value": 1, "more": more}) == (went.output, CALLS[-1])
+
+
+def test_an_arm_that_was_skipped_gives_a_redriven_run_what_it_lets_pass() -> None:
+    """As it gave the run itself: an arm that a deploy has inserted, once the run was past it."""
+
+    @step
+    def keeping(given: dict[str, int]) -> dict[str, int]:
+        if BROKEN:
+            raise ValueError("broken")
+        return given
+
+    child = workflow("child", input=dict[str, int], output=dict[str, int]).then(keeping).commit()
+
+    def flow(*arms: Any) -> Any:
+        return workflow("flow", input=int).parallel(*arms).sleep(timedelta(hours=1), id="nap").then(child).commit()
+
+    before = served(flow(first, second))
+    before.workflow("flow").create_run("r").start(1)
+    app = served(flow(first, second, second.clone(id="new")), store=before.store, clock=before.clock)
+    BROKEN.add("all")
+    app.advance(timedelta(hours=1))
+    run = app.run("r")
+    assert ("failed", "skipped") == ((result := run.result()).status, result.steps["new"].status)
+    BROKEN.clear()
+
+    went = run.redrive()
+
+    assert {"first": 2, "second": 2, "new": 1} == went.output == result.steps["child"].input

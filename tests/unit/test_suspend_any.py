@@ -261,6 +261,12 @@ def test_veto_of_an_option_settles_alone() -> None:
     assert "board: approved=False['ann']" == run.resume({"approved": False}, label="board", by="ann").output
 
 
+def test_veto_of_an_option_names_a_field_of_its_own_answers() -> None:
+    """One that only the answers to another option have is refused."""
+    run = waiting(local(), Option("board", resume=Paid, quorum=3, veto="approved"), SHOP)
+    assert "no such field" in run.result().error.message
+
+
 def test_receipts_tell_every_vote() -> None:
     """Of each option, then what settled one of them."""
     run = waiting(local(), Option("board", quorum=2), Option("staff", quorum=2))

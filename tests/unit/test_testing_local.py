@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -50,6 +50,16 @@ REFUND = workflow("refund", input=int, output=str).sleep(timedelta(days=3)).then
 def app() -> LocalApp:
     """A LocalApp that serves the refund."""
     return LocalApp(App(REFUND))
+
+
+def test_time_passes_beside_a_run_that_sleeps_until_the_calendar_ends() -> None:
+    """There is no moment after that at which a sweeper would come."""
+    flow = workflow("w", input=int).sleep_until(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)).commit()
+    app = LocalApp(App(flow))
+    run = app.workflow(flow).create_run()
+    run.start(1)
+    app.advance(days=400)
+    assert "waiting" == run.result().status
 
 
 def test_a_run_sleeps_three_days_and_times_out_two_days_later(app: LocalApp) -> None:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from flowcore import App, StepContext, Wait, step, workflow
 from flowcore.adapters.memory import MemoryStore
@@ -60,6 +60,27 @@ def approve(value: int, ctx: StepContext[Decision, Ask]) -> str:
         ctx.suspend(Ask(why=f"{value}"), **ASKED)
     said = [f"{vote.by}:{vote.data.approved}" for vote in ctx.votes]
     return f"{ctx.resume_data.approved} of {said}"
+
+
+class Ballot(BaseModel):
+    """An answer with a field that is written under another name."""
+
+    agreed: bool = Field(alias="isAgreed")
+
+
+def ballot(answer: Any, veto: str) -> Any:
+    """A run that asks two people for answers of a type, one of whom can stop it."""
+
+    @step(id="vote")
+    def vote(value: int, ctx: StepContext[answer]) -> str:
+        if ctx.resume_data is None:
+            ctx.suspend(quorum=2, veto=veto)
+        return " ".join(f"{vote.by}:{vote.data}" for vote in ctx.votes)
+
+    flow = workflow("ballot", input=int, output=str).then(vote).commit()
+    run = LocalApp(App(flow)).workflow(flow).create_run("r")
+    run.start(1)
+    return run
 
 
 FLOW = workflow("w", input=int, output=str).then(approve).commit()
@@ -197,6 +218,30 @@ def test_veto_settles_alone() -> None:
     assert "counted" == run.resume(YES, by="ada").receipt.verdict
     vetoed = run.resume(NO, by="grace")
     assert ("applied", "False of ['ada:True', 'grace:False']") == (vetoed.receipt.verdict, vetoed.output)
+
+
+@pytest.mark.parametrize("veto", ["agreed", "isAgreed"])
+def test_veto_names_a_field_or_what_it_is_written_as(veto: str) -> None:
+    """An answer that agrees is counted, one that does not settles alone."""
+    run = ballot(Ballot, veto)
+    assert "counted" == run.resume({"isAgreed": True}, by="ada").receipt.verdict
+    assert "ada:agreed=True bob:agreed=False" == run.resume({"isAgreed": False}, by="bob").output
+
+
+@pytest.mark.parametrize("answer", [Any, dict, dict[str, bool], Ballot | dict[str, bool]])
+def test_veto_may_name_anything_where_an_answer_may_hold_anything(answer: Any) -> None:
+    """One that has no such field settles alone: nobody has agreed in it."""
+    run = ballot(answer, "fine")
+    assert "counted" == run.resume({"fine": True}, by="ada").receipt.verdict
+    assert "ada:{'fine': True} bob:{'else': True}" == run.resume({"else": True}, by="bob").output
+
+
+@pytest.mark.parametrize("answer", [bool, str, list[str], Ballot, Ballot | None])
+def test_veto_that_names_no_field_of_an_answer_fails_the_step(answer: Any) -> None:
+    """Each answer would settle alone, whatever it says."""
+    error = ballot(answer, "aggreed").result().error
+    assert "veto='aggreed'" in error.message
+    assert "no such field" in error.message
 
 
 def test_vote_that_does_not_fit_is_not_counted() -> None:
