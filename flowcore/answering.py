@@ -14,12 +14,20 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import heads
-from flowcore.core.admit import Meant, Refused, Repeated, Resume, Verdict, admit, receipt_of, settles
+from flowcore.core.admit import Meant, Refused, Repeated, Resume, Verdict, admit, judged_by_key, receipt_of, settles
 from flowcore.core.evolve import Answered, Changes, Counted, Received, evolve
-from flowcore.errors import CapacityError, ConflictError, InvalidPayload, RequestError, RunNotFound, VersionMismatch
+from flowcore.errors import (
+    CapacityError,
+    ConflictError,
+    IdempotencyKeyReused,
+    InvalidPayload,
+    RequestError,
+    RunNotFound,
+    VersionMismatch,
+)
 from flowcore.fanout.children import child_at
 from flowcore.fanout.whole import Which
-from flowcore.keys import RunRef, StepKey, dotted
+from flowcore.keys import RunRef, StepKey, dotted, scope_of
 from flowcore.mailbox import EventGone, listeners_of
 from flowcore.model import (
     Answer,
@@ -147,18 +155,29 @@ def _judged_once(engine: Engine, run: RunRef, resume: Resume) -> tuple[Graph, Sn
         which: Which = "few" if resume.idempotency_key is None else "all"
         graph, snapshot = engine.loaded(run, everything=True, which=which)
         verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
-    if isinstance(verdict, Meant) and (told := _told_before(engine, snapshot.head, resume)) is not None:
-        verdict = Repeated(told)
-    return graph, snapshot, verdict
+    return graph, snapshot, _told_before(engine, graph, snapshot.head, resume, verdict) or verdict
 
 
-def _told_before(engine: Engine, head: Head, resume: Resume) -> Receipt | None:
-    """What a copy of a second vote was told: no record knows that vote, and the step may have asked again since."""
-    if not _needs_all(resume) or resume.by is None:
+def _told_before(engine: Engine, graph: Graph, head: Head, resume: Resume, verdict: Verdict) -> Verdict | None:
+    """What a copy is told of an answer that no record knows: a second vote, or one in an earlier life of the run.
+
+    The step may have asked again since, or not have come to it. In a first life only what would be taken is looked for,
+    and only of those who can have had a second vote.
+    """
+    is_first, is_taken = head.incarnation == 1, isinstance(verdict, Meant)
+    is_known = isinstance(verdict, Repeated) or (
+        isinstance(verdict, Refused) and isinstance(verdict.error, IdempotencyKeyReused)
+    )
+    if not _needs_all(resume) or is_known or (is_first and (resume.by is None or not is_taken)):
         return None
-    notes = engine.store.notes(head.run, head.created_at)
-    told = (note for note in notes if (note.verdict, note.idempotency_key) == ("duplicate", resume.idempotency_key))
-    return next(told, None)
+    key = resume.idempotency_key
+    notes = [one for one in engine.store.notes(head.run, head.created_at) if one.idempotency_key == key]
+    counted = [one for one in notes if one.verdict in ("applied", "counted")]
+    if counted:
+        first = min(counted, key=lambda one: (one.at, one.wait))
+        place, life = wait_place(first.wait)
+        return judged_by_key(graph, first, engine.store.scope(head.run, life, scope_of(place)), resume)
+    return next((Repeated(one) for one in notes if one.verdict == "duplicate" and resume.by is not None), None)
 
 
 def _needs_all(resume: Resume) -> bool:

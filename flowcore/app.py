@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, overload
 
+from flowcore.authoring.graph import CENTURY
 from flowcore.authoring.step import Step
 from flowcore.authoring.workflow import Workflow, WorkflowBuilder
 from flowcore.buses import Source
@@ -393,7 +394,7 @@ class App:
             key: what it is about; must be the key that the wait was given.
             data: must fit the model of the wait.
             event_id: a second event of the same id, name and key is the same event, and is told what became of it.
-            keep: how long the event waits for somebody, and its copies are known.
+            keep: how long the event waits for somebody, and its copies are known; at most a century.
             start_if_absent: when nobody waits and there is no run of that id, start it and keep the event in one
                 transaction: both happen, or neither. A run that exists, ended or not, is left alone.
             drive: with a queue, drive the run here for at most this long instead of leaving it to a worker.
@@ -596,8 +597,9 @@ def _refuse_namesakes(told: Sequence[Webhook | Source]) -> None:
 
 
 def _positive(retention: timedelta | None) -> timedelta | None:
-    if retention is not None and retention <= timedelta(0):
-        raise SettingsError(f"retention={retention} is not positive; leave it out to keep runs for ever")
+    if retention is not None and not timedelta(0) < retention <= CENTURY:
+        what = "is not positive, or above a century; leave it out to keep runs for ever"
+        raise SettingsError(f"retention={retention} {what}")
     return retention
 
 
@@ -620,7 +622,10 @@ def _with_room(store: Store, blobs: Blobs | None, ids: Ids, largest: int | None)
 def _event_id_mistake(event_id: str | None, keep: timedelta) -> str | None:
     if event_id is not None and not is_run_id(event_id):
         return f"{event_id!r} cannot be the id of an event; use 1-128 letters, digits and ._:@-"
-    return None if keep > timedelta(0) else f"keep={keep} keeps nothing; give a timedelta above 0"
+    if timedelta(0) < keep <= CENTURY:
+        return None
+    what = "keeps nothing" if keep <= timedelta(0) else "cannot be reckoned with"
+    return f"keep={keep} {what}; give a timedelta above 0, at most a century"
 
 
 def _committed(given: Any) -> Workflow[Any, Any]:

@@ -32,7 +32,7 @@ from flowcore.errors import (
     WorkflowNotFound,
 )
 from flowcore.keys import RunRef, StepKey
-from flowcore.model import Json, Receipt, RunStatus, Snapshot, StepRecord, wait_id
+from flowcore.model import Json, Receipt, RunStatus, Snapshot, wait_id, wait_whole
 from flowcore.ports import Written
 
 if TYPE_CHECKING:
@@ -138,8 +138,7 @@ def look_back(engine: Engine, snapshot: Snapshot) -> bool:
 
     The waits are stored: it is judged like any answer, by what others see of the run.
     """
-    for record, early in _kept_for_waits(engine, snapshot):
-        wait = wait_id(record, snapshot.head.incarnation)
+    for wait, early in _kept_for_waits(engine, snapshot):
         resume = replace(early.resume, step=None, wait=wait, idempotency_key=early.name)
         try:
             _, told = take(engine, snapshot.head.run, early.data, resume, here=False)
@@ -152,14 +151,20 @@ def look_back(engine: Engine, snapshot: Snapshot) -> bool:
     return False
 
 
-def _kept_for_waits(engine: Engine, snapshot: Snapshot) -> Iterator[tuple[StepRecord, Early]]:
+def _kept_for_waits(engine: Engine, snapshot: Snapshot) -> Iterator[tuple[str, Early]]:
+    """What is kept, with the id of the suspension that it is for.
+
+    Of one that waits for several things that is the id of the whole: an answer kept for its step says for none of them.
+    """
     kept = of_snapshot(snapshot)
     if not kept:
         return
     now = engine.time_of(snapshot)
-    for record in open_waits(snapshot):
-        if not record.alternatives:
-            yield from ((record, early) for early in early_of(kept, record, now))
+    suspensions = {wait_whole(wait_id(record, snapshot.head.incarnation)): record for record in open_waits(snapshot)}
+    for whole, record in suspensions.items():
+        is_one_of_several = len(snapshot.records[record.key].alternatives) > 1
+        wait = whole if is_one_of_several else wait_id(record, snapshot.head.incarnation)
+        yield from ((wait, early) for early in early_of(kept, record, now))
 
 
 def _place(graph: Graph, snapshot: Snapshot, resume: Resume) -> StepKey | None:

@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl
 
+from flowcore.authoring.graph import CENTURY
 from flowcore.delivery_log import Delivery
 from flowcore.errors import (
     CapacityError,
@@ -97,6 +98,8 @@ class Webhook:
         faults += mistakes(self)
         if self.keep <= (window := 2 * window_of(self.scheme)):
             faults.append(f"keep={self.keep} is not above {window}, in which a copy of a delivery can still come")
+        elif self.keep > CENTURY:
+            faults.append(f"keep={self.keep} is above a century")
         if faults:
             raise SettingsError(f"Webhook {self.name!r}: " + "; ".join(faults))
 

@@ -206,11 +206,10 @@ class Engine:
         if head is None or head.is_expired(self.clock.now()):
             raise RunNotFound(run.id)
         if head.status is RunStatus.CANCELED:
-            if self.hints.scheduler is not None:
-                self.hints.scheduler.unschedule(run, version=head.version - 1)
+            self.hints.forget(run, version=head.version - 1)
             with suppress(OutsideError, BlobLost):  # it is canceled; who listens in vain is dropped by the next event
                 stop_listening(self.store, head)
-            if self._may_have_had_children(head):
+            if self.may_have_had_children(head):
                 cancel_children(self, head)
             if head.part is not None:
                 touch(self, RunRef(run.tenant, head.part.run))
@@ -405,7 +404,7 @@ class Engine:
             return moved
         raise ConflictError(f"Run {run.id!r} moved {MOST_TRIES} times while it was being canceled. Try again.")
 
-    def _may_have_had_children(self, head: Head) -> bool:
+    def may_have_had_children(self, head: Head) -> bool:
         """Whether a run may have children that the workflow at hand does not know of: it is gone, or was another."""
         graph = self.graphs.get(head.workflow)
         return graph is None or not (graph.fans_out or head.definition == graph.fingerprint)

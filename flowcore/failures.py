@@ -103,6 +103,11 @@ def failure_of(error: BaseException, step: str | None = None, depth: int = 0) ->
     )
 
 
+def outlined(failure: StepFailure) -> StepFailure:
+    """What can be said where a failure is too large: its type, the beginning of its message, and whose it is."""
+    return StepFailure(type=failure.type, message=_shortened(failure.message), step=failure.step)
+
+
 def _asked(read: Callable[[], T], otherwise: T) -> T:
     """What the author's exception says of itself; saying it is the author's code, too, and may go wrong."""
     try:

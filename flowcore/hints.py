@@ -1,7 +1,7 @@
 """Asking somebody to look at a run, now or later. A hint carries no truth; a lost one is found by the sweeper.
 
-Hints are made after the write they belong to. One that cannot be sent is logged and counted, never an error: ``due``
-on the head is the promise, the hint is only its fast lane.
+Hints are made after the write they belong to. One that cannot be sent is logged and counted, and one that cannot be
+taken back is logged, never an error: ``due`` on the head is the promise, the hint is only its fast lane.
 """
 
 from __future__ import annotations
@@ -71,6 +71,18 @@ class Hints:
             _LOGGER.warning("hint lost, the sweeper will find the run", extra={"run_id": run.id, "error": str(error)})
             return False
         return True
+
+    def forget(self, run: RunRef, *, version: int) -> None:
+        """Take back what ``send`` has scheduled for ``version``, if it is still there and the scheduler answers.
+
+        Never an error: a schedule that stays fires at a run that has moved on, which costs one look.
+        """
+        if self.scheduler is None:
+            return
+        try:
+            self.scheduler.unschedule(run, version=version)
+        except OutsideError as error:
+            _LOGGER.warning("schedule kept, it will find nothing", extra={"run_id": run.id, "error": str(error)})
 
 
 def sweep(store: Store, hints: Hints, now: datetime, *, limit: int = 1000) -> int:

@@ -20,8 +20,9 @@ from flowcore.authoring.graph import Graph
 from flowcore.core import heads, view
 from flowcore.core.evolve import fold
 from flowcore.core.rename import as_met
-from flowcore.errors import BlobLost, OutsideError
+from flowcore.errors import BlobLost, ConflictError, OutsideError
 from flowcore.fanout.children import cancel_children
+from flowcore.keys import is_once
 from flowcore.model import Head, Json, Snapshot
 from flowcore.parcels import replace
 from flowcore.ports import Written
@@ -89,6 +90,27 @@ def take_over(engine: Engine, head: Head, deadline: datetime | None) -> Head:
     return taken if loaded is None else tell(engine, graph, fold(taken, loaded[1].values())).head
 
 
+def told_first(engine: Engine, head: Head, *, here: bool, deadline: datetime | None) -> Head:
+    """The head of a run that a new life takes the place of, once those have been told who are to hear how it ended.
+
+    A suspension is no end: what is asked anew is told anew. Where they cannot be told now the new life begins all the
+    same; it may be the cure.
+
+    Args:
+        here: call the hooks in this process, if it is somebody's turn; otherwise a worker is asked to.
+    Raises: ConflictError while somebody else may be calling them.
+    """
+    owed = [name for name in head.outbox if name != heads.CHILDREN]
+    if not head.is_terminal or not owed:
+        return head
+    tried = take_over(engine, head, deadline) if here else head
+    if tried is head:
+        if head.due is not None and head.due <= engine.clock.now():
+            engine.hints.send(head.run, at=engine.clock.now(), version=head.version)
+        raise ConflictError(f"Run {head.run.id!r} has ended, and {', '.join(owed)} has to be called first. Try again.")
+    return tried
+
+
 def tell(engine: Engine, graph: Graph, snapshot: Snapshot) -> Snapshot:
     """Call the hooks that a run owes and that this worker has taken; then owe them no more."""
     head = snapshot.head
@@ -111,13 +133,24 @@ def tell(engine: Engine, graph: Graph, snapshot: Snapshot) -> Snapshot:
             frames = "".join(traceback.format_tb(error.__traceback__))
             seen = {"hook": name, "error_type": type(error).__name__, "stack": frames}
             _LOGGER.error("a hook failed", extra={**_extra(head), **seen})  # noqa: TRY400  # its message is payload
-    told = heads.told(head)
+    told = heads.told(head, last_of(graph, snapshot) if "on_suspend" in head.outbox else None)
     try:
         written = engine.store.move(told, version=head.version)
     except OutsideError as error:
         _LOGGER.warning("hooks will be called again", extra={**_extra(head), "error": str(error)})
         return snapshot
     return snapshot.with_head(told) if isinstance(written, Written) else snapshot
+
+
+def last_of(graph: Graph, snapshot: Snapshot) -> int | None:
+    """The number of the last thing that has happened in a run; None where no suspension is told of, or it has children.
+
+    These do not tell the run of all that happens in them. What was only noted beside the steps does not count: who was
+    reminded, how far a step is, what came early.
+    """
+    if graph.hooks.on_suspend is None or snapshot.fans:
+        return None
+    return max((record.seq for key, record in snapshot.records.items() if not is_once(key)), default=0)
 
 
 def _result(engine: Engine, graph: Graph, snapshot: Snapshot) -> RunResult[Any]:

@@ -113,14 +113,14 @@ def told_of(key: StepKey, occurrence: str) -> StepKey:
     return StepKey(f"{key}!told@{occurrence}")
 
 
-def beat_of(key: StepKey) -> StepKey:
-    """The key of what the step at ``key`` last told with its heartbeat."""
-    return StepKey(f"{key}!beat@")
+def beat_of(key: StepKey, behind: str = "") -> StepKey:
+    """The key of what a step last told with its heartbeat; ``behind``: which stand-in is at work there, and a ``:``."""
+    return StepKey(f"{key}!{behind}beat@")
 
 
 def is_beat(key: StepKey) -> bool:
-    """Whether ``key`` holds what a step told with its heartbeat."""
-    return key.endswith("!beat@")
+    """Whether ``key`` holds what a step told with its heartbeat; no name given to ``once`` has ``@``."""
+    return key.endswith("beat@")
 
 
 def early_key(key: StepKey, name: str) -> StepKey:

@@ -23,7 +23,7 @@ from flowcore.errors import EffectRefused, OutsideError
 from flowcore.fanout.children import close
 from flowcore.fanout.share import deliver
 from flowcore.hold import Hold, KeptBack
-from flowcore.hooks import lease, tell
+from flowcore.hooks import last_of, lease, tell
 from flowcore.keys import StepKey, dotted, parents_of
 from flowcore.mailbox import listeners_of
 from flowcore.model import Head, Outcome, RunStatus, Snapshot, StepFailure, StepRecord
@@ -334,7 +334,8 @@ class Ledger:
         held = self.snapshot.head
         if head.part is None:
             head = heads.kept_for(head, self.engine.retention_of(head.workflow))
-            head = heads.owing(head, self.graph.hooks, lease(self.engine, self.now(), self._deadline))
+            until = lease(self.engine, self.now(), self._deadline)
+            head = heads.owing(head, self.graph.hooks, until, last_of(self.graph, self.snapshot))
         else:
             if self.kept_back:  # what is handed in must not be more than what is stored
                 self.flush()

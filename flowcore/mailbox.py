@@ -32,7 +32,7 @@ from flowcore.errors import (
 )
 from flowcore.fanout.children import child_at
 from flowcore.fanout.share import touch
-from flowcore.keys import RunRef, StepKey, dotted
+from flowcore.keys import RunRef, StepKey, dotted, is_run_id
 from flowcore.model import (
     EventReceipt,
     Head,
@@ -76,8 +76,9 @@ def send(
     began: str | None = None
     came = sent.at  # by which the store judges, too, whether an event of this id is still kept
     for _ in range(_MOST_TRIES):
-        mail = engine.store.mail(sent.topic, came)
-        standing = next((event for event in mail.events if event.id == sent.id), None)
+        # Who listens is read after the event: where it is kept already, whoever has looked for it in vain is found.
+        mail = engine.store.mail(sent.topic, came, event_id=sent.id)
+        standing = next(iter(mail.events), None)
         if standing is not None:
             if standing.digest != sent.digest:
                 raise IdempotencyKeyReused(sent.id)
@@ -153,7 +154,7 @@ def _listening(snapshot: Snapshot, at: Container[StepKey] | None) -> Iterator[Li
 
 def _taken_for(engine: Engine, snapshot: Snapshot, listener: Listener) -> bool:
     """Whether the wait has moved: by the oldest event that fits, or by somebody else meanwhile."""
-    for sent in engine.store.mail(listener.topic, engine.time_of(snapshot)).events:
+    for sent in engine.store.mail(listener.topic, engine.time_of(snapshot), listeners=False).events:
         if sent.taker is not None:
             continue
         try:
@@ -339,16 +340,17 @@ def _repeat(engine: Engine, head: Head, standing: Sent, wait: str) -> None:
 
 def receipt_of(engine: Engine, topic: Topic, event_id: str) -> EventReceipt:
     """What has become of an event. Raises: EventNotFound."""
-    for sent in engine.store.mail(topic, engine.clock.now()).events:
-        if sent.id == event_id:
-            run_id, wait = sent.taker or (sent.starts, None)
-            verdict: Literal["applied", "started", "buffered"] = "buffered"
-            if run_id is not None:
-                verdict = "started" if wait is None else "applied"
-            return EventReceipt(
-                event_id=event_id, verdict=verdict, run_id=run_id, wait=wait, at=sent.at, until=sent.until
-            )
-    raise EventNotFound(topic.event, topic.key, event_id)
+    if not is_run_id(event_id):  # nor can it be asked for: an id may be too long for a key of the table
+        raise EventNotFound(topic.event, topic.key, event_id)
+    mail = engine.store.mail(topic, engine.clock.now(), event_id=event_id, listeners=False)
+    if not mail.events:
+        raise EventNotFound(topic.event, topic.key, event_id)
+    (sent,) = mail.events
+    run_id, wait = sent.taker or (sent.starts, None)
+    verdict: Literal["applied", "started", "buffered"] = "buffered"
+    if run_id is not None:
+        verdict = "started" if wait is None else "applied"
+    return EventReceipt(event_id=event_id, verdict=verdict, run_id=run_id, wait=wait, at=sent.at, until=sent.until)
 
 
 def _of_started(id: str, began: str, taker: tuple[str | None, str | None] | None) -> EventReceipt:

@@ -137,6 +137,8 @@ class Answer:
     timed_out: bool = False
     among: tuple[str, ...] = ()
     """The ids of all suspensions that the same answer was for when it came, this one included; kept with the first."""
+    counted: bool = False
+    """Of an answer to an earlier suspension: that it was a vote, and another one settled it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,6 +399,8 @@ class Head:
     """Of an ended run: when it counts as gone."""
     outbox: tuple[str, ...] = ()
     """Hooks that are owed for the outcome this head is; ``due`` then is when whoever was to call them is given up."""
+    told_of: int = 0
+    """The number of the last thing that had happened when ``on_suspend`` was called; 0: never in this life."""
     part: Part | None = None
     """Of a child: which items of which run's foreach it sees to; kept for life. No listing shows it."""
 
@@ -645,6 +649,12 @@ def wait_whole(wait: str) -> str:
     """The id of the whole suspension, whichever of its alternatives ``wait`` is for."""
     key, _, occurrence = wait.rpartition("@")
     return f"{key}@{occurrence.partition(':')[0]}"
+
+
+def wait_in_any_life(wait: str) -> str:
+    """The same for the suspension and what a later life of its run has made of it."""
+    choice = wait_choice(wait)
+    return f"{wait.rpartition('@')[0]}@{wait_number(wait)}{'' if choice is None else f':{choice}'}"
 
 
 def wait_choice(wait: str) -> str | None:

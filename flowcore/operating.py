@@ -5,7 +5,7 @@ Each reads the run as it stands, and writes what is wanted on condition that nob
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -13,16 +13,20 @@ from flowcore import receipts
 from flowcore.authoring.graph import Graph
 from flowcore.core import heads
 from flowcore.core.admit import open_waits
+from flowcore.core.compat import conflict
 from flowcore.core.early import unasked
 from flowcore.core.receipts import of_run
 from flowcore.core.rewind import Given, rewound
-from flowcore.errors import ConflictError, NotActive, NotBlocked, RunExists, StillRunning
+from flowcore.errors import ConflictError, DefinitionChanged, NotActive, NotBlocked, RunExists, StillRunning
 from flowcore.fanout.children import cancel_children, open_children, take_up_children
-from flowcore.keys import RunRef
-from flowcore.model import Head, Json, Outcome, Receipt, RunStatus, Snapshot, wait_id
+from flowcore.hooks import told_first
+from flowcore.keys import RunRef, is_early
+from flowcore.model import Head, Json, Outcome, Receipt, RunStatus, Snapshot, StepRecord, wait_id
 from flowcore.parcels import replace
+from flowcore.pmap import PMap
 from flowcore.ports import Written
-from flowcore.redrive import begin_life, listen, unlisten
+from flowcore.redrive import as_of_today, begin_life, listen, taken, unlisten
+from flowcore.renewal import renewed_where_possible
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -107,17 +111,20 @@ def time_travel(
     looked whether anybody was heard since the run was read: a vote, and an answer to a child, move no head of the run.
     One that is written between this look and the head is lost with the old life.
 
-    Raises: RunNotFound, PartOfRun, StillRunning, UnknownStep, NotRecorded, InvalidPayload; ConflictError when the run
-        has moved meanwhile. The run is untouched then.
+    Raises: RunNotFound, PartOfRun, StillRunning, UnknownStep, NotRecorded, InvalidPayload, DefinitionChanged;
+        ConflictError when the run has moved meanwhile, or its end has to be told first. It is as it was then.
     """
     seen = snapshot = engine.read(run, which="unfinished")
     head, now = engine.whole_run(snapshot.head), engine.time_of(snapshot)
     _refuse_driven(engine, head, now)
     graph, snapshot = engine.met(snapshot)
     step, outputs = _called_here(graph, step, outputs)
-    records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
+    given, snapshot = _accepted(graph, step, given), renewed_where_possible(graph, snapshot)
+    records = rewound(graph, snapshot, step, given=given, outputs=outputs, now=now, taking=taken)
     records += [early for early in unasked(snapshot, now) if early.key not in {record.key for record in records}]
-    moved = replace(heads.reborn(head, now, engine.next_life(head)), definition=graph.fingerprint)
+    _refuse_unfit(graph, snapshot, records)
+    head = told_first(engine, head, here=here, deadline=deadline)
+    moved = heads.reborn(head, now, engine.next_life(head))
     receipts.remember(engine, head, snapshot.records.values())
     if not begin_life(engine, snapshot.with_head(moved), records):
         raise _moved_meanwhile(run)
@@ -127,7 +134,8 @@ def time_travel(
     except (ConflictError, StillRunning):
         unlisten(engine, moved, records)
         raise
-    if graph.fans_out:  # no other life names them again; whoever dies here leaves children that nobody listens to
+    if graph.fans_out or engine.may_have_had_children(head):
+        # No other life names them again. Whoever dies here leaves children that nobody listens to.
         cancel_children(engine, head)
     return engine.looked_at(moved, here=here, deadline=deadline, per_step=per_step)
 
@@ -145,16 +153,19 @@ def fork(
 ) -> Snapshot:
     """Begin a new run with the records that stand in front of ``step`` in another; the other is left alone.
 
-    Raises: RunNotFound, PartOfRun, RunExists, UnknownStep, NotRecorded, InvalidPayload.
+    Raises: RunNotFound, PartOfRun, RunExists, UnknownStep, NotRecorded, InvalidPayload, DefinitionChanged.
     """
     snapshot = engine.read(run, which="unfinished")
     engine.whole_run(snapshot.head)
     (graph, snapshot), now = engine.met(snapshot), engine.time_of(snapshot)
     step, outputs = _called_here(graph, step, outputs)
-    records = rewound(graph, snapshot, step, given=_accepted(graph, step, given), outputs=outputs, now=now)
+    given, snapshot = _accepted(graph, step, given), renewed_where_possible(graph, snapshot)
+    kept = rewound(graph, snapshot, step, given=given, outputs=outputs, now=now, taking=taken)
+    records = [record for record in kept if not is_early(record.key)]  # whoever gave those gave them to the other run
+    _refuse_unfit(graph, snapshot, records)
     # A life of its own, so that what it brings to children is told from what an earlier run of its id has left.
     born = replace(heads.reborn(snapshot.head, now, engine.next_life(snapshot.head)), effects=1)
-    head = replace(born, run=new, created_at=now, version=1, epoch=0, definition=graph.fingerprint)
+    head = replace(born, run=new, created_at=now, version=1, epoch=0)
     standing = engine.store.peek(new)
     if standing is not None:
         if not standing.is_expired(engine.clock.now()):
@@ -175,6 +186,17 @@ def _accepted(graph: Graph, step: str, given: Given | None) -> Given | None:
     if given is None or node is None:
         return given
     return Given(node.takes.accept(f"input of step {step!r}", given.value))
+
+
+def _refuse_unfit(graph: Graph, snapshot: Snapshot, records: Iterable[StepRecord]) -> None:
+    """Raises: DefinitionChanged when the code at hand does not fit what a new life of the run begins with.
+
+    That life goes on as having met no other definition than the one before: steps that were inserted are skipped in it.
+    """
+    beginning = replace(snapshot, records=PMap({record.key: record for record in records}))
+    if (reason := conflict(graph, beginning)) is not None:
+        raise DefinitionChanged(snapshot.head.run.id, reason)
+    as_of_today(graph, beginning)
 
 
 def _moved_to(engine: Engine, moved: Head, *, version: int) -> None:

@@ -109,8 +109,14 @@ class Mailbox(Protocol):
         """Put an event if none of its id is kept at its topic when it comes; None when put, else the one that is."""
         ...
 
-    def mail(self, topic: Topic, now: datetime) -> Mail:
-        """Who listens at ``topic`` and which events are kept there ``now``, taken ones included, the oldest first."""
+    def mail(self, topic: Topic, now: datetime, *, event_id: str | None = None, listeners: bool = True) -> Mail:
+        """Who listens at ``topic`` and which events are kept there ``now``, taken ones included, the oldest first.
+
+        With ``event_id`` only the event of that id, without ``listeners`` nobody who listens; the rest is not read.
+
+        Listeners are read after the events: whoever had begun to listen when an event that is told was kept is told,
+        too, unless he has stopped. So a sender who finds his event kept need not read again.
+        """
         ...
 
 
@@ -440,14 +446,17 @@ class Scheduler(Protocol):
     """Fires a hint into the work queue at an instant, at least once, perhaps late."""
 
     def schedule(self, hint: Hint, *, version: int) -> None:
-        """Fire once at ``hint.at``; a second call for the same run and version changes nothing.
+        """Fire once at ``hint.at``; a second call for the same run, version and instant changes nothing.
 
         Raises: SchedulerUnavailable.
         """
         ...
 
     def unschedule(self, run: RunRef, *, version: int) -> None:
-        """Forget a schedule made by ``schedule``, if it is still there; best effort."""
+        """Forget a schedule made by ``schedule``, if it is still there; one that stays does no harm.
+
+        Raises: SchedulerUnavailable.
+        """
         ...
 
 

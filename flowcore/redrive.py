@@ -6,7 +6,7 @@ dies in between leaves a failed run, and records that nobody will read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,13 @@ from flowcore.errors import ConflictError, DefinitionChanged, NotFailed
 from flowcore.failures import Unfit, fitted
 from flowcore.fanout.children import home_of
 from flowcore.fanout.joins import knowing, settled_items
-from flowcore.keys import RunRef, StepKey, dotted, item_number, parent_of
+from flowcore.hooks import told_first
+from flowcore.keys import RunRef, StepKey, item_number, parent_of
 from flowcore.mailbox import listeners_of
-from flowcore.model import NO_CHANGE, Head, Join, Outcome, RunStatus, Snapshot, StepRecord
+from flowcore.model import NO_CHANGE, Head, Join, Json, RunStatus, Snapshot, StepRecord
 from flowcore.parcels import replace
 from flowcore.ports import Written
+from flowcore.renewal import Outdated, renewed_snapshot
 
 if TYPE_CHECKING:
     from flowcore.engine import Engine
@@ -34,7 +36,11 @@ _MOST_TRIES = 5
 
 
 def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | None = None) -> Snapshot:
-    """Have a failed run go on. Raises: RunNotFound, PartOfRun, WorkflowNotFound, NotFailed, DefinitionChanged."""
+    """Have a failed run go on.
+
+    Raises: RunNotFound, PartOfRun, WorkflowNotFound, NotFailed, DefinitionChanged; ConflictError when it has moved
+        meanwhile, or its end has to be told first.
+    """
     for _ in range(_MOST_TRIES):
         snapshot = engine.read(run, which="unfinished")
         head, now = engine.whole_run(snapshot.head), engine.time_of(snapshot)
@@ -44,15 +50,25 @@ def redrive(engine: Engine, run: RunRef, *, here: bool, deadline: datetime | Non
         reason = conflict(graph, snapshot)
         if reason is not None:
             raise DefinitionChanged(run.id, reason)
+        snapshot = as_of_today(graph, snapshot)
+        head = told_first(engine, head, here=here, deadline=deadline)
         moved = heads.redriven(head, now, engine.next_life(head))
         receipts.remember(engine, head, snapshot.records.values())
-        records = _entered(graph, redriven(graph, snapshot, now))
+        records = redriven(graph, snapshot, now, taken)
         if not begin_life(engine, snapshot.with_head(moved), records):
             continue
         if isinstance(engine.store.move(moved, version=head.version), Written):
             return engine.looked_at(moved, here=here, deadline=deadline)
         unlisten(engine, moved, records)
     raise ConflictError(f"Run {run.id!r} moved {_MOST_TRIES} times while it was being redriven. Try again.")
+
+
+def as_of_today(graph: Graph, snapshot: Snapshot) -> Snapshot:
+    """What a new life begins with, as today's types take it. Raises: DefinitionChanged."""
+    try:
+        return renewed_snapshot(graph, snapshot)
+    except Outdated as outdated:
+        raise DefinitionChanged(snapshot.head.run.id, str(outdated)) from None
 
 
 def begin_life(engine: Engine, snapshot: Snapshot, records: list[StepRecord]) -> bool:
@@ -110,19 +126,9 @@ def unlisten(engine: Engine, head: Head, records: Iterable[StepRecord]) -> None:
             engine.store.unlisten(listener)
 
 
-def _entered(graph: Graph, records: list[StepRecord]) -> list[StepRecord]:
-    """The records, with the input of every nested workflow that is open as the workflow takes it."""
-    return list(_each_entered(graph, records))
-
-
-def _each_entered(graph: Graph, records: list[StepRecord]) -> Iterator[StepRecord]:
-    for record in records:
-        node = graph.called_at(dotted(record.key)) if record.outcome is Outcome.START else None
-        # Of a loop or a foreach this is the body; its own record counts its turns, or its slots.
-        if not isinstance(node, NestedNode) or record.count is not None:
-            yield record
-            continue
-        try:
-            yield replace(record, output=fitted(node.takes, record.output, f"input of {node.id!r}"))
-        except Unfit:  # it did fit when the workflow was entered; its steps will tell what no longer does
-            yield record
+def taken(node: NestedNode, value: Json) -> Json:
+    """The input of a nested workflow that is entered, or open again, as the workflow takes it."""
+    try:
+        return fitted(node.takes, value, f"input of {node.id!r}")
+    except Unfit:  # its steps will tell what does not fit
+        return value

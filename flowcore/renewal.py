@@ -46,18 +46,34 @@ class Misfit:
 
 def renewed_snapshot(graph: Graph, snapshot: Snapshot) -> Snapshot:
     """The same run with every stored input and output as today's types take it. Raises: Outdated."""
+    renewed, reasons = _renewed_snapshot(graph, snapshot)
+    if reasons:
+        raise reasons[0]
+    return renewed
+
+
+def renewed_where_possible(graph: Graph, snapshot: Snapshot) -> Snapshot:
+    """The same, for whoever may leave behind what fits no more: that stays as it is."""
+    return _renewed_snapshot(graph, snapshot)[0]
+
+
+def _renewed_snapshot(graph: Graph, snapshot: Snapshot) -> tuple[Snapshot, list[Outdated]]:
     if not _migrates(graph, registered()):
-        return snapshot
-    head, changed = snapshot.head, dict[StepKey, StepRecord]()
+        return snapshot, []
+    head, records, reasons = snapshot.head, snapshot.records, list[Outdated]()
     for record in snapshot.records.values():
-        after = renewed_record(graph, record)
+        try:
+            after = renewed_record(graph, record)
+        except Outdated as reason:
+            reasons.append(reason)
+            continue
         if after is not record:
-            changed[record.key] = after
-    given = _renewed(graph.takes, head.input, f"the input of workflow {graph.id!r}")
-    records = snapshot.records
-    for key, record in changed.items():
-        records = records.set(key, record)
-    return replace(snapshot, head=replace(head, input=given), records=records)
+            records = records.set(record.key, after)
+    try:
+        head = replace(head, input=_renewed(graph.takes, head.input, f"the input of workflow {graph.id!r}"))
+    except Outdated as reason:
+        reasons.append(reason)
+    return replace(snapshot, head=head, records=records), reasons
 
 
 def renewed_record(graph: Graph, record: StepRecord) -> StepRecord:

@@ -375,14 +375,17 @@ class Run(Generic[In, Out]):
 
         Args:
             step: object, dotted id or list of ids; ``child.q`` goes into a nested workflow. A foreach that has failed
-                goes on where it failed: its finished items are not repeated, unless ``context`` is given.
+                goes on where it failed: its finished items are not repeated, unless ``context`` is given. Beside an arm
+                the others stay as they are; of a branch those that it chose, and none if it had not chosen this one.
             input: of that step; left out, what stands before it. Entries in front without an output are skipped when it
                 is given; behind a skipped one it, or its ``context``, has to be given again.
-            context: outputs of entries in front of it, by dotted id.
+            context: outputs of entries in front of it, and of arms beside it, by dotted id. Of a branch that was never
+                met those arms are taken for which there is one. A sleep has none: one that was never met is skipped.
             per_step: run that one step, then pause.
         Raises: RunNotFound, PartOfRun, UnknownStep, NotRecorded, InvalidPayload; StillRunning while a worker has the
-            run, or a child of it, in hand; ConflictError when it has moved, or somebody was heard in it, meanwhile. The
-            run is untouched then.
+            run, or a child of it, in hand; DefinitionChanged when the code at hand does not fit what stands in front of
+            the step or beside it; ConflictError when the run has moved, or somebody was heard in it, meanwhile, and
+            while ``on_error`` or ``on_finish`` is still to be told of its end. The run is untouched then.
         """
         here, deadline = self._pace(None)
         snapshot = operating.time_travel(
@@ -409,7 +412,8 @@ class Run(Generic[In, Out]):
         one that was handed on too often goes on; one whose failure could not be stored calls that step again.
 
         Raises: RunNotFound, PartOfRun; NotFailed, also when the same was asked for twice and the other was faster;
-            DefinitionChanged when the code at hand does not fit what the run has done. The run is untouched then.
+            DefinitionChanged when the code at hand does not fit what the run has done; ConflictError while ``on_error``
+            or ``on_finish`` is still to be told of its failure. The run is untouched then.
         """
         here, deadline = self._pace(None)
         return self._seen(redrive(self._app.engine, self._existing(), here=here, deadline=deadline))
@@ -424,7 +428,11 @@ class Run(Generic[In, Out]):
     ) -> RunResult[Out]:
         """Begin another run at ``step`` with what this one has done before it; this one is left alone.
 
-        Raises: RunNotFound, PartOfRun, RunExists, UnknownStep, NotRecorded, InvalidPayload, MalformedRequest.
+        Args:
+            step: as for ``time_travel``, and so are ``input`` and ``context``.
+            run_id: of the new run; left out, one that nobody has.
+        Raises: RunNotFound, PartOfRun, RunExists, UnknownStep, NotRecorded, InvalidPayload, MalformedRequest;
+            DefinitionChanged when the code at hand does not fit what stands in front of the step or beside it.
         """
         if run_id is not None and not is_run_id(run_id):
             raise MalformedRequest(f"{run_id!r} cannot be a run id; use 1-128 letters, digits and ._:@-")

@@ -36,6 +36,7 @@ from flowcore.core.compat import overtaken
 from flowcore.core.decide import MOST_CLAIMS, decide
 from flowcore.core.evolve import Skipped, evolve
 from flowcore.errors import BlobLost, InvalidPayload, InvariantError, PayloadTooLarge
+from flowcore.failures import outlined
 from flowcore.fanout.children import close, closing_fans
 from flowcore.fanout.gather import gather, patience
 from flowcore.fanout.share import unpark
@@ -389,14 +390,12 @@ class Session:
             close(self.engine, self.graph, ledger.snapshot, None)
         if head.part is not None:
             return ledger.release(heads.finished(head, now))
-        if isinstance(result, Broken):
-            return ledger.release(heads.finished(head, now, failure=result.failure))
-        output, failure = conclude(self.graph, result)
+        output, failure = (None, result.failure) if isinstance(result, Broken) else conclude(self.graph, result)
         try:
             return ledger.release(heads.finished(head, now, output=output, failure=failure))
         except (PayloadTooLarge, InvalidPayload) as error:
-            failure = StepFailure(type=type(error).__name__, message=str(error))
-            return ledger.release(heads.finished(head, now, failure=failure))
+            said = StepFailure(type=type(error).__name__, message=str(error)) if failure is None else outlined(failure)
+            return ledger.release(heads.finished(head, now, failure=said))
 
     def _hand_on(self) -> bool:
         ledger, head = self.ledger, self.ledger.snapshot.head

@@ -57,6 +57,8 @@ class Settings:
     """Whether ``GET /v1/docs`` shows a page on which the API can be tried."""
     resumes_a_minute: int | None = None
     """How often one run may be answered in a minute, in each process; None: as often as answers come."""
+    metrics_namespace: str = "flowcore"
+    """Under which the functions tell their metrics; of two deployments in one account each needs its own."""
     clock_offset: timedelta = timedelta(0)
     """Shifts the clock of a local stack; never set on AWS."""
 
@@ -96,6 +98,7 @@ class Settings:
             outgoing_queue_url=found.get("FLOWCORE_OUTGOING_QUEUE_URL") or None,
             swagger=found.get("FLOWCORE_SWAGGER", "").lower() == "true",
             resumes_a_minute=int(found.get("FLOWCORE_RESUMES_A_MINUTE") or 0) or None,
+            metrics_namespace=found.get("POWERTOOLS_METRICS_NAMESPACE") or "flowcore",
             clock_offset=timedelta(seconds=float(found.get("FLOWCORE_CLOCK_OFFSET") or 0)),
         )
 
@@ -115,7 +118,7 @@ def _malformed(found: Mapping[str, str]) -> list[str]:
         "FLOWCORE_AUTH": (r"(?i:none|iam|jwt)", "NONE, IAM or JWT"),
         "FLOWCORE_PUBLIC_URL": (r"https?://[^\s/?#]+(/[^\s?#]*)?", "an http address"),
         "FLOWCORE_BUCKET": (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of an S3 bucket"),
-        "FLOWCORE_RETENTION_DAYS": (r"\d+(\.\d+)?", "a number of days, 0 to keep runs for ever"),
+        "FLOWCORE_RETENTION_DAYS": (r"\d{1,5}(\.\d+)?", "a number of days, 0 to keep runs for ever"),
         "FLOWCORE_SWAGGER": (r"(?i:true|false)", "true or false"),
         "FLOWCORE_RESUMES_A_MINUTE": (r"\d{1,9}", "a whole number, 0 for no limit"),
         "FLOWCORE_CLOCK_OFFSET": (r"-?\d+(\.\d+)?", "a number of seconds"),

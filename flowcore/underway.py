@@ -6,6 +6,7 @@ worker was faster, or a deploy has taken away what could read it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ from flowcore.views import Views
 
 if TYPE_CHECKING:
     from flowcore.crew import Crew
+
+_LOGGER = logging.getLogger("flowcore.session")
 
 
 class Underway:
@@ -181,7 +184,7 @@ class Underway:
         self._ledger.look_up()
         self._ledger.catch_up()
         if isinstance(event, FailedOnce):
-            self.views.keep_details(event.key)
+            self._keep_details(event.key)
         try:
             self._ledger.write(event, prior)
         except EffectRefused as error:
@@ -191,6 +194,14 @@ class Underway:
         except (PayloadTooLarge, InvalidPayload, NotJsonError, NeedsDynamoDB) as error:
             failure = StepFailure(type=type(error).__name__, message=str(error), step=dotted(key_of(event)))
             self._fail(Failed(key=key_of(event), failure=failure, started_at=self._ledger.now()), prior)
+
+    def _keep_details(self, step: StepKey) -> None:
+        """Store how far a failed try came, for the next one; what cannot be stored does not keep it from ending."""
+        try:
+            self.views.keep_details(step)
+        except PayloadTooLarge as error:
+            seen = {"run_id": self._ledger.snapshot.head.run.id, "error": str(error)}
+            _LOGGER.warning("the details of a heartbeat are not stored", extra=seen)
 
     def _leave_alone(self, event: Failed, prior: StepRecord | None, reason: str) -> None:
         """Begin a place no more in this process: a deploy has to bring what can read what is stored for it."""

@@ -18,8 +18,8 @@ from flowcore.codec import Shape, digest
 from flowcore.contexts import View
 from flowcore.core.actions import Action, Place
 from flowcore.core.evolve import beaten, context_at, kept, state_at
-from flowcore.errors import BlobLost, OutsideError
-from flowcore.keys import StepKey, beat_of, emit_of, inside, once_of, step_of
+from flowcore.errors import BlobLost, OutsideError, PayloadTooLarge
+from flowcore.keys import StepKey, beat_of, dotted, emit_of, inside, once_of, step_of
 from flowcore.ledger import Ledger
 from flowcore.model import Head, Json, Outcome, Snapshot, StepRecord
 from flowcore.parcels import brought, replace
@@ -63,8 +63,8 @@ class Views:
         if prior is not None:
             brought(prior)  # here, where a value that is lost blocks the run; in the runner it would fail the step
 
-        # A stand-in is another step at the same place: what the first one has done once is not what it does.
-        behind = "" if prior is None or prior.instead is None else f"{prior.instead[0]}:"
+        behind = _behind(prior)
+        beat = beat_of(place.key, behind)
         own = once_of(place.key, behind.rstrip(":")) if behind else place.key
 
         def result_of(step: str) -> tuple[Shape[Any], Json] | None:
@@ -88,8 +88,8 @@ class Views:
                 emit_of(place.key, number, digest([behind, data] if behind else data)), data, heed
             ),
             remaining=remaining if try_ is None else lambda: try_.remaining(remaining()),
-            heartbeat=lambda details: self._beat(action, details, heed),
-            heartbeat_details=self._details_of(place.key),
+            heartbeat=lambda details: self._beat(action, beat, details, heed),
+            heartbeat_details=self._details_of(beat),
             cancelled=try_ or self._ledger,
             heed=heed,
         )
@@ -157,32 +157,38 @@ class Views:
             raise Unanswered(error) from error
         self.kept[key] = record
 
-    def _beat(self, action: Action, details: Json, heed: Callable[[], None]) -> bool:
+    def _beat(self, action: Action, key: StepKey, details: Json, heed: Callable[[], None]) -> bool:
         """``ctx.heartbeat``: renew the lease and keep the details, each at most once an interval."""
         heed()
-        key, promised = action.place.key, promised_by(action)
+        promised = promised_by(action)
         goes_on = self._beats.beat(promised)
         self._ledger.is_lost = self._ledger.is_lost or not goes_on
         if details is not None and goes_on:
             self._details[key] = details
             last = self._detailed_at.get(key)
             if last is None or self._engine.clock.now() - last >= self._beats.interval(promised):
-                self.keep_details(key)
+                self._keep_details(key)
         return not self._ledger.is_lost
 
-    def _details_of(self, step: StepKey) -> Json:
+    def _details_of(self, key: StepKey) -> Json:
         """What a step has told last with a heartbeat, here or in another worker."""
-        stored = self._known(beat_of(step))
-        return self._details.get(step, None if stored is None else stored.output)
+        stored = self._known(key)
+        return self._details.get(key, None if stored is None else stored.output)
 
     def keep_details(self, step: StepKey) -> None:
-        """Store what a step has told last, if it is not stored yet; if the store does not answer, it is told again."""
-        key = beat_of(step)
+        """Store what a step has told last, if it is not stored yet; if the store does not answer, it is told again.
+
+        Raises: PayloadTooLarge for what can never be stored; it is forgotten then, so that the next try finds here
+            what it would find in any other worker.
+        """
+        self._keep_details(beat_of(step, _behind(self._ledger.snapshot.records.get(step))))
+
+    def _keep_details(self, key: StepKey) -> None:
         prior = self._known(key)
-        details = self._details.get(step, None if prior is None else prior.output)
+        details = self._details.get(key, None if prior is None else prior.output)
         if details == (None if prior is None else prior.output):
             return
-        self._detailed_at[step] = self._engine.clock.now()
+        self._detailed_at[key] = self._engine.clock.now()
         head = self._ledger.snapshot.head
         try:
             self._flush_around(key)
@@ -193,6 +199,10 @@ class Views:
                 "the details of a heartbeat are not stored", extra={"run_id": head.run.id, "error": str(error)}
             )
             return
+        except PayloadTooLarge as error:
+            self._details.pop(key, None)
+            subject = f"What step {dotted(step_of(key))!r} told with its heartbeat"
+            raise PayloadTooLarge(subject, error.size, error.limit) from error
         if isinstance(written, Written):
             self.kept[key] = record
 
@@ -201,6 +211,14 @@ class Views:
             self._ledger.flush_around(key)
         except OutsideError as error:
             raise Unanswered(error) from error
+
+
+def _behind(record: StepRecord | None) -> str:
+    """What stands before the names of what is stored beside a step: nothing, or which stand-in is at work there.
+
+    It is another step at the same place: what the first one has done once, or told, is not what it does.
+    """
+    return "" if record is None or record.instead is None else f"{record.instead[0]}:"
 
 
 def idempotency_key(head: Head, key: StepKey) -> str:

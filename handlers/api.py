@@ -16,10 +16,8 @@ from flowcore.settings import Settings
 from handlers.bootstrap import hints_lost, served_app
 
 logger = Logger(service="flowcore-api")
-metrics = Metrics(namespace="flowcore", service="flowcore-api")
-
-
 settings = Settings.read()
+metrics = Metrics(namespace=settings.metrics_namespace, service="flowcore-api")
 
 
 def policy() -> Policy:

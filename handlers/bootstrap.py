@@ -47,7 +47,7 @@ def served_app() -> App:
         ids=ids,
         retention=settings.retention,
         links=links(),
-        deliveries=DynamoDeliveries(client, settings.table),
+        deliveries=DynamoDeliveries(client, settings.table, ids),
     )
 
 

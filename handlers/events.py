@@ -15,10 +15,11 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from flowcore.adapters.streams import change_of, place_of
 from flowcore.publishing import Change, publish
+from flowcore.settings import Settings
 from handlers.bootstrap import event_bus, mail, served_app
 
 logger = Logger(service="flowcore-events")
-metrics = Metrics(namespace="flowcore", service="flowcore-events")
+metrics = Metrics(namespace=Settings.read().metrics_namespace, service="flowcore-events")
 app = served_app()
 bus, letters = event_bus(), mail()
 

@@ -17,11 +17,12 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from flowcore.adapters.egress import Refused, Sender
 from flowcore.errors import SettingsError
 from flowcore.outgoing import decode_letter, pause_after
+from flowcore.settings import Settings
 from handlers.bootstrap import mail, served_app
 from handlers.secrets import SecretsUnavailable, secrets_at
 
 logger = Logger(service="flowcore-outgoing")
-metrics = Metrics(namespace="flowcore", service="flowcore-outgoing")
+metrics = Metrics(namespace=Settings.read().metrics_namespace, service="flowcore-outgoing")
 processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 app = served_app()
 letters, sender = mail(), Sender()

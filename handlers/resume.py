@@ -17,10 +17,11 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from flowcore.errors import FlowcoreError
 from flowcore.intake import receive
+from flowcore.settings import Settings
 from handlers.bootstrap import hints_lost, served_app
 
 logger = Logger(service="flowcore-resume")
-metrics = Metrics(namespace="flowcore", service="flowcore-resume")
+metrics = Metrics(namespace=Settings.read().metrics_namespace, service="flowcore-resume")
 processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 app = served_app()
 

@@ -8,21 +8,22 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from flowcore.settings import Settings
 from handlers.bootstrap import hints_lost, served_app
 
 logger = Logger(service="flowcore-sweep")
-metrics = Metrics(namespace="flowcore", service="flowcore-sweep")
+metrics = Metrics(namespace=Settings.read().metrics_namespace, service="flowcore-sweep")
 app = served_app()
 
 
 @metrics.log_metrics
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001  # Lambda's signature
-    """Sweep once; how many hints were sent."""
-    sent = app.sweep()
+    """Sweep once; how many hints were sent. An alarm waits for ``OverdueRuns``, which only a whole sweep tells."""
     late = app.overdue()
+    metrics.add_metric(name="LongOverdueRuns", unit=MetricUnit.Count, value=late)
+    sent = app.sweep()
     logger.info("swept", extra={"sent": sent, "long_overdue": late})
     metrics.add_metric(name="OverdueRuns", unit=MetricUnit.Count, value=sent)
-    metrics.add_metric(name="LongOverdueRuns", unit=MetricUnit.Count, value=late)
     metrics.add_metric(name="HintsLost", unit=MetricUnit.Count, value=hints_lost())
     return {"sent": sent}

@@ -19,7 +19,8 @@ from handlers.bootstrap import hints_lost, links, served_app
 from handlers.secrets import secrets_at
 
 logger = Logger(service="flowcore-webhook")
-metrics = Metrics(namespace="flowcore", service="flowcore-webhook")
+settings = Settings.read()
+metrics = Metrics(namespace=settings.metrics_namespace, service="flowcore-webhook")
 signed = links()
 
 
@@ -28,7 +29,7 @@ def open_doors(app: App) -> list[Router]:
     return [hooks(app, secrets_at), *([] if signed is None else [doors(app, signed)])]
 
 
-pace = Settings.read().resumes_a_minute
+pace = settings.resumes_a_minute
 api = Api(served_app(), open_doors, logger, pace=None if pace is None else Pace(pace))
 
 

@@ -19,10 +19,11 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from flowcore.adapters.sqs import decode_hint
 from flowcore.errors import MalformedRequest
+from flowcore.settings import Settings
 from handlers.bootstrap import hints_lost, hints_stale, served_app
 
 logger = Logger(service="flowcore-worker")
-metrics = Metrics(namespace="flowcore", service="flowcore-worker")
+metrics = Metrics(namespace=Settings.read().metrics_namespace, service="flowcore-worker")
 processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 app = served_app()
 

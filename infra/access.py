@@ -36,7 +36,7 @@ _VALUES = (
 )
 _SEND = _grant("queue", "sqs:SendMessage")
 _TAKE_ANSWERS = _grant("resume queue", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage")
-_SCHEDULES = _grant("schedules", "scheduler:CreateSchedule", "scheduler:DeleteSchedule")
+_SCHEDULES = _grant("schedules", "scheduler:CreateSchedule", "scheduler:DeleteSchedule", "scheduler:UpdateSchedule")
 _LINKS = _grant("link secret", "secretsmanager:GetSecretValue")
 _PASS = _grant("schedule role", "iam:PassRole")
 

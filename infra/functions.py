@@ -38,6 +38,7 @@ ENVIRONMENT = (
     "FLOWCORE_OUTGOING_QUEUE_URL",
     "FLOWCORE_SWAGGER",
     "FLOWCORE_RESUMES_A_MINUTE",
+    "POWERTOOLS_METRICS_NAMESPACE",
 )
 """Set on every function, and nothing else: a setting that only one function has is a setting nobody finds."""
 

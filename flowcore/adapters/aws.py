@@ -20,6 +20,9 @@ AwsError = (BotoCoreError, ClientError)
 CONNECT_TIMEOUT_S = 2
 READ_TIMEOUT_S = 3
 """botocore would wait 60 seconds for a reply, longer than a worker's lease lives."""
+S3_READ_TIMEOUT_S = 10
+"""Storing 50 MB or deleting a thousand objects takes S3 longer than anything else takes that is asked of AWS; a caller
+over HTTP has 29 seconds in all, into which two tries fit."""
 
 
 class DynamoClient(Protocol):
@@ -71,12 +74,16 @@ class SchedulerClient(Protocol):
     """The EventBridge Scheduler operations that flowcore uses."""
 
     def create_schedule(self, **request: Any) -> Reply: ...
+    def update_schedule(self, **request: Any) -> Reply: ...
     def delete_schedule(self, **request: Any) -> Reply: ...
 
 
 def dynamo_client(*, region: str | None = None, endpoint: str | None = None) -> DynamoClient:
-    """A client for ``DynamoStore``; without arguments, what the Lambda environment says."""
-    return cast("DynamoClient", _client("dynamodb", region, endpoint))
+    """A client for ``DynamoStore``; without arguments, what the Lambda environment says.
+
+    It tries once: whoever asks tries again, for as long as a caller has time. Tries of both would be multiplied.
+    """
+    return cast("DynamoClient", _client("dynamodb", region, endpoint, tries=1))
 
 
 def sqs_client(*, region: str | None = None, endpoint: str | None = None) -> SqsClient:
@@ -96,7 +103,7 @@ def mail_client(*, region: str | None = None, endpoint: str | None = None) -> Ou
 
 def s3_client(*, region: str | None = None, endpoint: str | None = None) -> S3Client:
     """A client for ``S3Blobs``."""
-    return cast("S3Client", _client("s3", region, endpoint))
+    return cast("S3Client", _client("s3", region, endpoint, read_timeout_s=S3_READ_TIMEOUT_S))
 
 
 def scheduler_client(*, region: str | None = None, endpoint: str | None = None) -> SchedulerClient:
@@ -119,11 +126,13 @@ def is_silence(error: Exception) -> bool:
     return isinstance(error, BotoCoreError)
 
 
-def _client(service: str, region: str | None, endpoint: str | None) -> Any:
+def _client(
+    service: str, region: str | None, endpoint: str | None, *, tries: int = 3, read_timeout_s: int = READ_TIMEOUT_S
+) -> Any:
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        retries={"mode": "standard", "total_max_attempts": 3},
+        read_timeout=read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": tries},
         user_agent_extra="flowcore",
     )
     return boto3.client(service, region_name=region, endpoint_url=endpoint, config=config)

@@ -53,9 +53,12 @@ from flowcore.adapters.dynamodb_keys import (
 )
 from flowcore.adapters.dynamodb_listing import Patience, listed
 from flowcore.adapters.dynamodb_mail import (
+    EVENTS,
+    LISTENERS,
     decode_sent,
     encode_listener,
     encode_sent,
+    event_key,
     listener_key,
     mail_of,
     taker_key,
@@ -485,11 +488,22 @@ class DynamoStore:
             return decode_sent(sent.topic, verdict.item)
         return None
 
-    def mail(self, topic: Topic, now: datetime) -> Mail:
-        """See ``Mailbox.mail``."""
-        values = {":pk": text(topic_partition(topic))}
-        found = self._ask.query(values, KeyConditionExpression="#pk = :pk", ConsistentRead=True)
+    def mail(self, topic: Topic, now: datetime, *, event_id: str | None = None, listeners: bool = True) -> Mail:
+        """See ``Mailbox.mail``. One event costs what it weighs, however many there are beside it."""
+        found = self._mailed(topic, EVENTS) if event_id is None else self._event(topic, event_id)
+        if listeners:
+            found += self._mailed(topic, LISTENERS)
         return mail_of(topic, found, now)
+
+    def _mailed(self, topic: Topic, prefix: str) -> list[Item]:
+        values = {":pk": text(topic_partition(topic)), ":prefix": text(prefix)}
+        condition = "#pk = :pk AND begins_with(#sk, :prefix)"
+        return list(self._ask.query(values, KeyConditionExpression=condition, ConsistentRead=True))
+
+    def _event(self, topic: Topic, id: str) -> list[Item]:
+        key = event_key(topic, id)
+        item = self._ask(self._client.get_item, TableName=self._table, Key=key, ConsistentRead=True).get("Item")
+        return [] if item is None else [item]
 
     def handing(self) -> tuple[Store, list[dict[str, Any]]]:
         """See ``Handing.handing``."""

@@ -16,8 +16,8 @@ from flowcore.ports import Ids
 
 _CROWD_TRIES = 8
 """Tries when others write the same items, or AWS asks for fewer requests; about 3 seconds of pauses at most."""
-_SILENCE_TRIES = 2
-"""Tries when AWS gives no verdict. botocore has tried three times by then, but not after every kind of lost reply."""
+_SILENCE_TRIES = 4
+"""Tries when AWS gives no verdict, each of which may take as long as the client waits for a reply: 3 seconds."""
 _FIRST_PAUSE_S = 0.025
 _LONGEST_PAUSE_S = 0.8
 

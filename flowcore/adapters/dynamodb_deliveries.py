@@ -1,24 +1,26 @@
 """The log of deliveries in the table: one partition per webhook, ``T#<tenant>#H#<webhook>``, sorted by time.
 
-Each item carries a ``ttl``. botocore's own retries are enough here: nothing depends on a line of a log.
+Each item carries a ``ttl``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from flowcore.adapters.aws import AwsError, DynamoClient, Reply, code_of
+from flowcore.adapters.aws import DynamoClient, Reply
+from flowcore.adapters.dynamodb_asking import Asking
 from flowcore.adapters.dynamodb_attributes import Attribute, Item, instant, instant_of, number, payload, text, value_of
 from flowcore.adapters.listing import lines_before
 from flowcore.delivery_log import Delivery
-from flowcore.errors import OutsideError, PayloadTooLarge, StoreUnavailable, Throttled
+from flowcore.errors import PayloadTooLarge
 from flowcore.model import Page
+from flowcore.ports import Ids
 
 SCHEMA = 1
-_THROTTLED = frozenset({"ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"})
 _SHOWN = ("pk", "sk", "v", "at", "o")
 """Attributes that a listing reads; the body stays where it is."""
 
@@ -26,10 +28,13 @@ _SHOWN = ("pk", "sk", "v", "at", "o")
 class DynamoDeliveries:
     """``flowcore.delivery_log.DeliveryLog`` on the table of the runs."""
 
-    def __init__(self, client: DynamoClient, table: str) -> None:
-        """Use ``table`` through ``client``."""
+    def __init__(
+        self, client: DynamoClient, table: str, ids: Ids, *, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Use ``table`` through ``client``; ``pause`` waits that many seconds between two tries."""
         self._client = client
         self._table = table
+        self._asking = Asking(client, table, ids, pause)
 
     def log(self, delivery: Delivery, until: datetime) -> None:
         """See ``DeliveryLog.log``."""
@@ -61,12 +66,7 @@ class DynamoDeliveries:
         return Page(found, found[-1].id if found and "LastEvaluatedKey" in reply else None)
 
     def _ask(self, operation: Any, **request: Any) -> Reply:
-        try:
-            reply: Reply = operation(TableName=self._table, **request)
-        except AwsError as error:
-            kind: type[OutsideError] = Throttled if code_of(error) in _THROTTLED else StoreUnavailable
-            raise kind(f"Table {self._table!r} took no delivery: {error}") from error
-        return reply
+        return self._asking(operation, TableName=self._table, **request)
 
 
 def encode_delivery(delivery: Delivery, until: datetime) -> Item:

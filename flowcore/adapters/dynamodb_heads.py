@@ -66,7 +66,7 @@ state and request context that it began with."""
 _REMOVABLE = frozenset(
     {
         *("own", "lx", "inc", "ik", "wake", "due", "dsh", "att", "hop", "res", "err", "blk", "ob"),
-        *("tc", "sw", "dl", "xp", "cb"),
+        *("tc", "sw", "dl", "xp", "cb", "os"),
     },
 )
 """What an update removes when it is at its default, so that nothing of the former head shows through."""
@@ -124,6 +124,7 @@ def _head_facts(head: Head) -> Item:
         dl=instant_or_none(head.deadline),
         xp=instant_or_none(head.expires_at),
         ob=text_or_none(",".join(head.outbox) or None),
+        os=number_unless(0, head.told_of),
         po=payload_or_none("", part_json(head.part)),
         lsh=text(list_shard(head.run.tenant, shard)) if head.part is None else None,
         lsk=text(list_key(to_ms(head.created_at), head.run.id)) if head.part is None else None,
@@ -193,6 +194,7 @@ _OPTIONAL_IN_HEAD: Mapping[str, tuple[str, Callable[[Attribute], Any]]] = {
     "dl": ("deadline", instant_of),
     "xp": ("expires_at", instant_of),
     "ob": ("outbox", lambda attribute: tuple(name for name in attribute["S"].split(",") if name)),
+    "os": ("told_of", int_of),
     "po": ("part", lambda attribute: part_of(value_of(attribute))),
 }
 """The field that an attribute holds which a head may leave out; only what is there is looked at."""

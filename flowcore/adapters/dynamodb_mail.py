@@ -1,8 +1,8 @@
 """How events and those who wait for them lie in the table: one partition per topic, both kinds beside each other.
 
 Partition key ``T#<tenant>#E#<name>#<key>``. In it ``L#<run>#<wait>`` for each wait that listens, and ``V#<id>`` for
-each event that was sent: one query tells a sender who waits, and a waiter what has come. None of these items is found
-by an index; each event, and each listener with a deadline, carries a ``ttl``.
+each event that was sent: a sender asks for all of the one kind and one of the other, a waiter the other way round. None
+of these items is found by an index; each event, and each listener with a deadline, carries a ``ttl``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from flowcore.model import Listener, Mail, Sent, Topic
 
 _KEPT_AFTER_DEADLINE = timedelta(days=7)
 """A wait may be settled long after its deadline, when no worker came; until then its event must find it."""
+LISTENERS, EVENTS = "L#", "V#"
+"""How the sort keys of the two kinds begin."""
 
 
 def topic_partition(topic: Topic) -> str:
@@ -38,14 +40,19 @@ def topic_partition(topic: Topic) -> str:
 
 def listener_key(listener: Listener) -> Item:
     """The primary key of a listener."""
-    return {"pk": text(topic_partition(listener.topic)), "sk": text(f"L#{listener.run.id}#{listener.wait}")}
+    return {"pk": text(topic_partition(listener.topic)), "sk": text(f"{LISTENERS}{listener.run.id}#{listener.wait}")}
 
 
 def taker_key(taken: Sent) -> Item:
     """The primary key of the listener that an event has settled."""
     assert taken.taker is not None
     run_id, wait = taken.taker
-    return {"pk": text(topic_partition(taken.topic)), "sk": text(f"L#{run_id}#{wait}")}
+    return {"pk": text(topic_partition(taken.topic)), "sk": text(f"{LISTENERS}{run_id}#{wait}")}
+
+
+def event_key(topic: Topic, id: str) -> Item:
+    """The primary key of an event."""
+    return {"pk": text(topic_partition(topic)), "sk": text(f"{EVENTS}{id}")}
 
 
 def encode_listener(listener: Listener, schema: int) -> Item:
@@ -64,8 +71,7 @@ def encode_sent(sent: Sent, token: str, schema: int) -> Item:
     """
     subject = f"Event {sent.topic.event!r} of key {sent.topic.key!r}"
     item = {
-        "pk": text(topic_partition(sent.topic)),
-        "sk": text(f"V#{sent.id}"),
+        **event_key(sent.topic, sent.id),
         "v": number(schema),
         "h": text(sent.digest),
         "at": instant(sent.at),
@@ -88,7 +94,7 @@ def decode_sent(topic: Topic, item: Mapping[str, Attribute]) -> Sent:
     taker = value_of(item["tk"]) if "tk" in item else None
     return Sent(
         topic=topic,
-        id=item["sk"]["S"].removeprefix("V#"),
+        id=item["sk"]["S"].removeprefix(EVENTS),
         data=value_of(item["in"]) if "in" in item else None,
         digest=item["h"]["S"],
         at=instant_of(item["at"]),
@@ -102,9 +108,9 @@ def mail_of(topic: Topic, items: Iterable[Mapping[str, Attribute]], now: datetim
     """What a topic's items say, the oldest first; an event that is no longer kept is gone, deleted yet or not."""
     listeners, events = [], []
     for item in items:
-        kind, rest = item["sk"]["S"].split("#", 1)
-        if kind == "L":
-            run_id, wait = rest.split("#", 1)
+        sort_key = item["sk"]["S"]
+        if sort_key.startswith(LISTENERS):
+            run_id, wait = sort_key.removeprefix(LISTENERS).split("#", 1)
             until = instant_of(item["u"]) if "u" in item else None
             run = RunRef(topic.tenant, run_id)
             listeners.append(Listener(topic=topic, run=run, wait=wait, at=instant_of(item["at"]), until=until))

@@ -115,6 +115,7 @@ def answer_json(answer: Answer | None) -> Json:
         f=answer.on_behalf_of,
         to=answer.timed_out or None,
         o=_packed(answer.among) if answer.among else None,
+        c=answer.counted or None,
     )
 
 
@@ -133,6 +134,7 @@ def answer_of(value: Json) -> Answer | None:
         on_behalf_of=value.get("f"),
         timed_out=value.get("to", False),
         among=_unpacked(value["o"]) if "o" in value else (),
+        counted=value.get("c", False),
     )
 
 

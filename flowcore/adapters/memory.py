@@ -30,7 +30,16 @@ from flowcore.adapters.dynamodb_heads import (
 from flowcore.adapters.dynamodb_items import SCHEMA
 from flowcore.adapters.dynamodb_joins import decode_join, encode_join, growing, join_key, joins_prefix
 from flowcore.adapters.dynamodb_keys import incarnation_prefix, partition_of, run_of, scope_prefix
-from flowcore.adapters.dynamodb_mail import decode_sent, encode_listener, encode_sent, listener_key, mail_of, taker_key
+from flowcore.adapters.dynamodb_mail import (
+    LISTENERS,
+    decode_sent,
+    encode_listener,
+    encode_sent,
+    event_key,
+    listener_key,
+    mail_of,
+    taker_key,
+)
 from flowcore.adapters.dynamodb_notes import counted, decode_note, encode_note, notes_prefix
 from flowcore.adapters.dynamodb_records import decode_record, encode_record, gather
 from flowcore.adapters.listing import MOST_LOOKED_AT, Listing, lines_before, listing, mark
@@ -399,10 +408,17 @@ class MemoryStore:
                 self._mail.setdefault(sent.topic, {})[item["sk"]["S"]] = item
             return standing
 
-    def mail(self, topic: Topic, now: datetime) -> Mail:
+    def mail(self, topic: Topic, now: datetime, *, event_id: str | None = None, listeners: bool = True) -> Mail:
         """See ``Mailbox.mail``."""
+        wanted = None if event_id is None else event_key(topic, event_id)["sk"]["S"]
         with self._lock:
-            return mail_of(topic, self._mail.get(topic, {}).values(), now)
+            items = self._mail.get(topic, {}).items()
+            found = [
+                item
+                for key, item in items
+                if (listeners if key.startswith(LISTENERS) else wanted is None or key == wanted)
+            ]
+            return mail_of(topic, found, now)
 
     def items(self) -> list[Item]:
         """Every item as the table would hold it, in no particular order; for tests that compare stores."""
@@ -415,7 +431,7 @@ class MemoryStore:
 
     def _kept(self, event: Sent) -> Sent | None:
         """The event of the same id, as long as it is kept."""
-        item = self._mail.get(event.topic, {}).get(f"V#{event.id}")
+        item = self._mail.get(event.topic, {}).get(event_key(event.topic, event.id)["sk"]["S"])
         standing = None if item is None else decode_sent(event.topic, item)
         return None if standing is None or standing.until <= event.at else standing
 

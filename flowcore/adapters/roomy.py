@@ -97,6 +97,8 @@ _OF_HEAD: Mapping[str, _Field] = {
     "state": _Field("state", lambda state: dict(state) or None, _same),
     "request_context": _Field("request context", lambda context: dict(context) or None, _same),
 }
+_BEGUN_WITH: Mapping[str, Json] = {"input": None, "state": {}, "request_context": {}}
+"""What an update of a head never writes, and how a head goes without it."""
 _OF_RECORD: Mapping[str, _Field] = {
     "output": _Field("output", _same, _same),
     "payload": _Field("suspend payload", _same, _same),
@@ -325,9 +327,9 @@ class RoomyStore:
         """See ``Mailbox.keep``. Events lie in no run, so they stay as small as an item."""
         return self.inner.keep(sent)
 
-    def mail(self, topic: Topic, now: datetime) -> Mail:
+    def mail(self, topic: Topic, now: datetime, *, event_id: str | None = None, listeners: bool = True) -> Mail:
         """See ``Mailbox.mail``."""
-        return self.inner.mail(topic, now)
+        return self.inner.mail(topic, now, event_id=event_id, listeners=listeners)
 
     # -- there --
 
@@ -364,8 +366,20 @@ class RoomyStore:
         return lazily(value, far, partial(self._fetched, run, key, fields))
 
     def _rewritten(self, head: Head) -> Head:
-        """A head for an update, which never touches what the run began with: so that is not put again."""
-        return self._packed(replace(head, input=None, state={}, request_context={}), head.run, None, _OF_HEAD)
+        """A head for an update, which never touches what the run began with: so that is not put again.
+
+        What of it is small lies in the item beside all else, and is weighed with that.
+        """
+        bare = replace(head, **{name: blank for name, blank in _BEGUN_WITH.items() if self._is_far(head, name)})
+        output = {"output": _OF_HEAD["output"]}
+        return self._with(bare, head.run, None, _OF_HEAD, self._large(bare, head.run, None, output))
+
+    def _is_far(self, head: Head, name: str) -> bool:
+        """Whether a field lies in the blob store, or has to, since it is too large for an item."""
+        if name in parcels_in(head):
+            return True
+        plain = _OF_HEAD[name].write(getattr(head, name))
+        return plain is not None and len(json_of(name, plain)[1]) > self._inline
 
     def _own(self, run: RunRef, key: StepKey | None, field: _Field, parcel: Parcel) -> Parcel:
         """A parcel of this very run; what a fork has from the run it began as is copied, as that may be deleted."""

@@ -1,6 +1,7 @@
 """Hints later than a queue can carry them: EventBridge Scheduler fires each once into the work queue and forgets it.
 
-A schedule's name follows from the run and its version, so making it twice makes it once.
+A schedule's name follows from the run and its version, so making it twice makes it once. A wait that was answered early
+leaves its schedule behind; a later run of the same id, which comes to the same version, moves that to its own instant.
 """
 
 from __future__ import annotations
@@ -42,22 +43,27 @@ class EventBridgeScheduler:
 
     def schedule(self, hint: Hint, *, version: int) -> None:
         """See ``Scheduler.schedule``."""
+        wanted = {
+            "Name": schedule_name(hint.run, version),
+            "GroupName": self._group,
+            "ScheduleExpression": f"at({_whole_second(max(hint.at, self._clock.now() + SOONEST)):%Y-%m-%dT%H:%M:%S})",
+            "ScheduleExpressionTimezone": "UTC",
+            "FlexibleTimeWindow": {"Mode": "OFF"},
+            "ActionAfterCompletion": "DELETE",
+            "Target": {"Arn": self._queue_arn, "RoleArn": self._role_arn, "Input": encode_hint(hint)},
+        }
         try:
-            self._client.create_schedule(
-                Name=schedule_name(hint.run, version),
-                GroupName=self._group,
-                ScheduleExpression=f"at({_whole_second(max(hint.at, self._clock.now() + SOONEST)):%Y-%m-%dT%H:%M:%S})",
-                ScheduleExpressionTimezone="UTC",
-                FlexibleTimeWindow={"Mode": "OFF"},
-                ActionAfterCompletion="DELETE",
-                Target={"Arn": self._queue_arn, "RoleArn": self._role_arn, "Input": encode_hint(hint)},
-            )
+            try:
+                self._client.create_schedule(**wanted)
+            except AwsError as error:
+                if code_of(error) != "ConflictException":
+                    raise
+                self._client.update_schedule(**wanted)
         except AwsError as error:
-            if code_of(error) != "ConflictException":
-                raise SchedulerUnavailable(f"Schedule group {self._group!r} took no schedule: {error}") from error
+            raise SchedulerUnavailable(f"Schedule group {self._group!r} took no schedule: {error}") from error
 
     def unschedule(self, run: RunRef, *, version: int) -> None:
-        """See ``Scheduler.unschedule``. Best effort: a schedule that stays fires into nothing."""
+        """See ``Scheduler.unschedule``."""
         try:
             self._client.delete_schedule(Name=schedule_name(run, version), GroupName=self._group)
         except AwsError as error:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Durability: TypeAlias = Literal["step", "boundary"]
 """``step``: each outcome is stored before the next step begins. ``boundary``: all of them when the run stops."""
 
-_CENTURY = timedelta(days=36_525)
+CENTURY = timedelta(days=36_525)
+"""The longest time that can be asked for: nobody waits so long, and what is written down must lie before year 9999."""
 
 MOST_OPEN = 1_000_000
 """Items of one foreach that are open at a time, whatever ``concurrency`` says: more than a stored list can have."""
@@ -57,7 +58,7 @@ class Backoff:
         """Whether every pause it can come to is one: no time below 0 or above a century, a factor from 0."""
         times: tuple[Any, ...] = (self.initial, self.maximum)
         factor: Any = self.factor
-        are_times = all(isinstance(time, timedelta) and timedelta(0) <= time <= _CENTURY for time in times)
+        are_times = all(isinstance(time, timedelta) and timedelta(0) <= time <= CENTURY for time in times)
         return are_times and isinstance(factor, (int, float)) and 0 <= factor < float("inf")
 
 

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from flowcore.authoring.definition import Definition
 from flowcore.authoring.graph import (
+    CENTURY,
     BranchNode,
     Durability,
     EventNode,
@@ -41,8 +42,10 @@ def mistakes_of(definition: Definition, nodes: tuple[Node, ...]) -> Iterator[Mis
     yield from (Mistake(definition.id, what) for what in definition.options.mistakes)
     if not definition.entries:
         yield Mistake(definition.id, "has no entries; add at least one, for instance .then(step)")
-    if definition.options.retention is not None and definition.options.retention <= timedelta(0):
-        yield Mistake(definition.id, f"keeps its runs for {definition.options.retention}; retention= must be positive")
+    retention = definition.options.retention
+    if retention is not None and not timedelta(0) < retention <= CENTURY:
+        what = f"keeps its runs for {retention}; retention= must be positive, at most a century, or left out for ever"
+        yield Mistake(definition.id, what)
     if definition.options.durability not in get_args(Durability):
         what = f"durability={definition.options.durability!r} is none of {', '.join(get_args(Durability))}"
         yield Mistake(definition.id, what)

@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, get_args, overloa
 from typing_extensions import TypeVar
 
 from flowcore.authoring.context import StepContext
-from flowcore.authoring.graph import Backoff
+from flowcore.authoring.graph import CENTURY, Backoff
 from flowcore.codec import Shape
 from flowcore.errors import DefinitionError, Mistake
 from flowcore.keys import is_entry_id
@@ -244,7 +244,9 @@ def _step_of(
     mistakes = list(_misused(name, retries, backoff, retry_on, no_retry_on, timeout, on_timeout))
     mistakes += _no_stand_ins(name, stand_ins)
     if not _is_pause(heartbeat):
-        mistakes.append(Mistake(name, f"heartbeat={heartbeat!r} is no pause; give a timedelta from 1 second"))
+        mistakes.append(
+            Mistake(name, f"heartbeat={heartbeat!r} is no pause; give a timedelta from 1 second to a century")
+        )
     if semantics not in get_args(Semantics):
         mistakes.append(Mistake(name, f"semantics={semantics!r} is none of {', '.join(get_args(Semantics))}"))
     if mistakes:
@@ -288,8 +290,9 @@ def _misused(
     if timeout is None:
         if not (isinstance(on_timeout, str) and on_timeout == FAIL):
             yield Mistake(name, "on_timeout= is of no use without timeout=; say how long a try may take")
-    elif not isinstance(timeout, timedelta) or timeout <= timedelta(0):
-        yield Mistake(name, f"timeout={timeout!r} is no time to work in; give a timedelta above 0")
+    elif not isinstance(timeout, timedelta) or not timedelta(0) < timeout <= CENTURY:
+        what = "is no time to work in; give a timedelta above 0, at most a century, or leave it out"
+        yield Mistake(name, f"timeout={timeout!r} {what}")
 
 
 def _no_stand_ins(name: str, stand_ins: Any) -> Iterator[Mistake]:
@@ -303,7 +306,7 @@ def _no_stand_ins(name: str, stand_ins: Any) -> Iterator[Mistake]:
 
 def _is_pause(heartbeat: Any) -> bool:
     """Whether a step can promise to be heard from so often; None: it promises nothing."""
-    return heartbeat is None or (isinstance(heartbeat, timedelta) and heartbeat >= timedelta(seconds=1))
+    return heartbeat is None or (isinstance(heartbeat, timedelta) and timedelta(seconds=1) <= heartbeat <= CENTURY)
 
 
 def misused_retries(retries: Any, backoff: Any) -> Iterator[str]:

@@ -478,11 +478,13 @@ def workflow(
             workflow keeps its own two settings.
         on_start: called with a ``StartRecord`` before a run is written for the first time; what it raises refuses the
             start, and the run stays startable. Of two starts that race for one run id both may call it.
-        on_suspend: called with the ``RunResult`` each time a run becomes suspended.
+        on_suspend: called with the ``RunResult`` each time a run becomes suspended after something has happened in it;
+            that somebody was reminded, or the run paused meanwhile, is nothing.
         on_finish: called with the ``RunResult`` when a run has succeeded, failed or been canceled.
         on_error: called with the ``RunResult`` when a run has failed; ``on_finish`` is called as well, after it.
         retention: how long a run is kept after it has ended; then it counts as gone and is removed. Left out: as the
-            App or the deployment says, for ever unless told otherwise. A run that has not ended is never removed.
+            App or the deployment says, for ever unless told otherwise. A run that has not ended is never removed. At
+            most a century.
         durability: ``"step"``: each outcome is stored before the next step begins. ``"boundary"``: outcomes are kept in
             memory and stored together when the run suspends, sleeps, waits for a retry, is handed on or ends, in one
             request. A worker that dies loses those since then, and their steps run again; all else is the same. A step

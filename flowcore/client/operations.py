@@ -270,7 +270,7 @@ def time_travel(
 ) -> Call[RunResult[Any]]:
     """Begin a run anew at ``step``; arguments as for ``Run.time_travel``.
 
-    Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload, ConflictError.
+    Raises: RunNotFound, StillRunning, UnknownStep, NotRecorded, InvalidPayload, DefinitionChanged, ConflictError.
     """
     return _changed("time-travel", run_id, plain("input", _beginning(step, input, context=context)))
 
@@ -285,7 +285,7 @@ def fork(
 ) -> Call[RunResult[Any]]:
     """Begin another run, ``new_id``, at ``step`` with what this one has done before it.
 
-    Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload.
+    Raises: RunNotFound, RunExists, UnknownStep, NotRecorded, InvalidPayload, DefinitionChanged.
     """
     return _changed("fork", run_id, plain("input", _beginning(step, input, context=context, run_id=new_id)))
 

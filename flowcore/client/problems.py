@@ -84,12 +84,21 @@ _GATEWAY: Mapping[int, type[FlowcoreError]] = {
 def error_of(call: Call[Any], reply: Reply) -> FlowcoreError:
     """The error that an answer is, with the ``problem`` as it was told."""
     told = _Told(_problem(reply), call.names)
-    error = _of_code(told) or _GATEWAY.get(reply.status, errors.ApiError)(told.problem.detail)
+    otherwise = errors.Unreachable if is_died(reply) else _GATEWAY.get(reply.status, errors.ApiError)
+    error = _of_code(told) or otherwise(told.problem.detail)
     error.args = (told.problem.detail,)
     error.problem = told.problem
     if (after := reply.headers.get("retry-after", "")).isdecimal():
         error.retry_after_s = int(after)
     return error
+
+
+def is_died(reply: Reply) -> bool:
+    """Whether the API has died of this request, by time or by memory, and its gateway says so.
+
+    A fault that the API tells itself is a problem document, and would be the same another time.
+    """
+    return reply.status == HTTPStatus.INTERNAL_SERVER_ERROR and not _problem(reply).code
 
 
 def _of_code(told: _Told) -> FlowcoreError | None:

@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 from flowcore.authoring.graph import Backoff
 from flowcore.client.call import Call, Reply, Request, Unreached
 from flowcore.client.operations import events, get_fields, get_run, health
-from flowcore.client.problems import error_of
+from flowcore.client.problems import error_of, is_died
 from flowcore.core.events import Event
 from flowcore.core.retry import pause
 from flowcore.errors import ApiError, FlowcoreError, Problem, Unreachable
@@ -168,7 +168,7 @@ def _with(request: Request, token: str | None) -> Request:
 
 def _pause_after(reply: Reply | Unreached, attempt: int, memory: Memory) -> float | None:
     """How long to wait before asking again; None where that would be no use."""
-    if not isinstance(reply, Unreached) and reply.status not in _PASSING:
+    if not isinstance(reply, Unreached) and reply.status not in _PASSING and not is_died(reply):
         return None
     wanted = "" if isinstance(reply, Unreached) else reply.headers.get("retry-after", "")
     least = float(wanted) if wanted.isascii() and wanted.isdigit() else 0.0

@@ -111,13 +111,31 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime) -> Ve
     enough to take a good answer.
     """
     if (had := _had(snapshot, resume)) is not None:
-        return _repeated(snapshot, resume, *had, now)
+        return _repeated(graph, snapshot, resume, *had, now)
     if resume.version not in (None, snapshot.head.version):
         return Refused(VersionMismatch(resume.version, snapshot.head.version))
     verdict = _meant(graph, snapshot, resume)
     if isinstance(verdict, Meant):
         return _seated(snapshot, verdict.records, resume, now)
     return verdict
+
+
+def judged_by_key(
+    graph: Graph, first: Receipt, records: Mapping[StepKey, StepRecord], resume: Resume
+) -> Repeated | Refused:
+    """What an answer is told under whose key another one counted that the run's records know no more.
+
+    Args:
+        first: the other one's receipt.
+        records: that knew it, as far as they are to be had; where they are not, any data is taken for the same.
+    """
+    place, _ = wait_place(first.wait)
+    known = (answer for key, answer in _under_key(records, resume.idempotency_key) if key == place)
+    told = Answer(wait=first.wait, data=None, digest=resume.digest, at=first.at, by=first.by, via=first.via)
+    answer = next(known, replace(told, idempotency_key=first.idempotency_key, on_behalf_of=first.on_behalf_of))
+    if (how := _is_no_copy(graph, place, answer, resume)) is not None:
+        return Refused(IdempotencyKeyReused(resume.idempotency_key or "", how))
+    return Repeated(receipt_of(answer, verdict="duplicate"))
 
 
 def settles(record: StepRecord, answer: Answer) -> bool:
@@ -236,26 +254,28 @@ def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplic
 
 def _had(snapshot: Snapshot, resume: Resume) -> tuple[StepKey, Answer] | None:
     """The answer that came under this key before, and where."""
-    under_key = _under_key(snapshot, resume.idempotency_key)
+    under_key = _under_key(snapshot.records, resume.idempotency_key)
     return next((had for had in under_key if not resume.of_several or had[1].wait == resume.wait), None)
 
 
-def _under_key(snapshot: Snapshot, key: str | None) -> Iterator[tuple[StepKey, Answer]]:
+def _under_key(records: Mapping[StepKey, StepRecord], key: str | None) -> Iterator[tuple[StepKey, Answer]]:
     if key is None:
         return
-    for record in snapshot.records.values():
+    for record in records.values():
         votes = (vote for one in each(record) for vote in one.votes)
         for answer in (record.answer, *votes, *record.spent):
             if answer is not None and answer.idempotency_key == key:
                 yield record.key, answer
 
 
-def _repeated(snapshot: Snapshot, resume: Resume, place: StepKey, first: Answer, now: datetime) -> Verdict:
+def _repeated(
+    graph: Graph, snapshot: Snapshot, resume: Resume, place: StepKey, first: Answer, now: datetime
+) -> Verdict:
     """A copy is told what the first one was; one for several items is for those as well that the first never reached.
 
     Whoever brought that one may have died behind the first item.
     """
-    if (how := _is_no_copy(place, first, resume)) is not None:
+    if (how := _is_no_copy(graph, place, first, resume)) is not None:
         return Refused(IdempotencyKeyReused(first.idempotency_key or "", how))
     if left := _left(snapshot, resume):
         verdict = _seated(snapshot, left, resume, now)
@@ -264,14 +284,15 @@ def _repeated(snapshot: Snapshot, resume: Resume, place: StepKey, first: Answer,
     return Repeated(receipt_of(first, verdict="duplicate"))
 
 
-def _is_no_copy(place: StepKey, first: Answer, resume: Resume) -> str | None:
+def _is_no_copy(graph: Graph, place: StepKey, first: Answer, resume: Resume) -> str | None:
     """How an answer differs from the one that came under its key; None when it may be the same once more."""
     if first.digest != resume.digest:
         return "with other data"
     if None not in (first.by, resume.by) and first.by != resume.by:
         return "by somebody else"
     wait = wait_whole(first.wait)
-    is_there = resume.step is None or any(fits(place, resume.step) for fits in _FITS)
+    names = () if resume.step is None else (resume.step, graph.called_here(resume.step))
+    is_there = not names or any(fits(place, name) for fits in _FITS for name in names)
     return None if is_there and (resume.wait is None or wait_whole(resume.wait) == wait) else f"to answer {wait!r}"
 
 
@@ -282,7 +303,7 @@ def _left(snapshot: Snapshot, resume: Resume) -> tuple[StepRecord, ...]:
     """
     if resume.wait is not None:
         return ()
-    meant = {wait for _, had in _under_key(snapshot, resume.idempotency_key) for wait in had.among}
+    meant = {wait for _, had in _under_key(snapshot.records, resume.idempotency_key) for wait in had.among}
     if not meant:
         return ()
     return tuple(one for one in open_waits(snapshot) if wait_id(one, snapshot.head.incarnation) in meant)

@@ -389,8 +389,8 @@ def _still(memory: StepRecord, prior: StepRecord | None, event: Counted | Delega
 
 def _spent(record: StepRecord) -> tuple[Answer, ...]:
     """Earlier answers that carried a key: a late copy of one must not pass for the answer to the next suspension."""
-    given = answers_of(record)
-    return (*record.spent, *(replace(answer, data=None) for answer in given if answer.idempotency_key is not None))
+    given = [replace(answer, data=None, counted=answer != record.answer) for answer in answers_of(record)]
+    return (*record.spent, *(answer for answer in given if answer.idempotency_key is not None))
 
 
 def answers_of(record: StepRecord) -> tuple[Answer, ...]:

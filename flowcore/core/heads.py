@@ -188,6 +188,7 @@ def reborn(head: Head, now: datetime, incarnation: int) -> Head:
         deadline=None,
         expires_at=None,
         outbox=(),
+        told_of=0,
     )
 
 
@@ -211,15 +212,21 @@ def canceled(head: Head, now: datetime, by: str | None = None) -> Head:
     )
 
 
-def owing(head: Head, hooks: Hooks, until: datetime) -> Head:
-    """The same outcome with the hooks it calls for; whoever writes it calls them, and is given up ``until``."""
+def owing(head: Head, hooks: Hooks, until: datetime, last: int | None = None) -> Head:
+    """The same outcome with the hooks it calls for; whoever writes it calls them, and is given up ``until``.
+
+    ``last`` is the number of the last thing that has happened, None where that is not known: a run that is parked again
+    and to which nothing has happened since it was told of, because only a reminder was due, has no other outcome.
+    """
     wanted = {
         RunStatus.SUSPENDED: ("on_suspend",),
         RunStatus.FAILED: ("on_error", "on_finish"),
         RunStatus.SUCCESS: ("on_finish",),
         RunStatus.CANCELED: ("on_finish",),
     }
-    owed = tuple(name for name in wanted.get(head.status, ()) if getattr(hooks, name) is not None)
+    is_told = head.status is RunStatus.SUSPENDED and last is not None and last <= head.told_of
+    names = () if is_told else wanted.get(head.status, ())
+    owed = tuple(name for name in names if getattr(hooks, name) is not None)
     return replace(head, outbox=owed, due=min(until, head.due or until)) if owed else head
 
 
@@ -234,10 +241,14 @@ def taken_up(head: Head, until: datetime) -> Head:
     return replace(head, version=head.version + 1, due=min(until, wake))
 
 
-def told(head: Head) -> Head:
-    """The hooks have been called: nobody need look again, but for a suspension's deadline, or when the run expires."""
+def told(head: Head, last: int | None = None) -> Head:
+    """The hooks have been called: nobody need look again, but for a suspension's deadline, or when the run expires.
+
+    ``last``: of a suspension, the number of the last thing that had happened; see ``owing``.
+    """
     due = head.expires_at if head.wake is None else later(head.wake, WAKE_GRACE)
-    return replace(head, version=head.version + 1, outbox=(), due=due)
+    told_of = head.told_of if last is None else max(head.told_of, last)
+    return replace(head, version=head.version + 1, outbox=(), due=due, told_of=told_of)
 
 
 def kept_for(head: Head, retention: timedelta | None) -> Head:

@@ -27,6 +27,8 @@ from flowcore.model import (
     StepRecord,
     Verdict,
     wait_id,
+    wait_in_any_life,
+    wait_number,
     wait_place,
     wait_whole,
 )
@@ -62,14 +64,15 @@ def of_run(snapshot: Snapshot) -> list[Receipt]:
 
 def of_record(record: StepRecord, incarnation: int) -> Iterator[Receipt]:
     """The receipts of all answers that one record knows: those to its last suspension, and earlier ones with a key."""
-    yield from (receipt_of(answer) for answer in record.spent)
+    yield from (receipt_of(answer, verdict="counted" if answer.counted else "applied") for answer in record.spent)
+    lapsed = lapse_of(record, incarnation)
     for one in each(record):
-        yield from (delegated(one, incarnation, delegation) for delegation in one.delegations)
+        standing = one if lapsed is None else replace(one, began=int(wait_number(lapsed.wait)))
+        yield from (delegated(standing, incarnation, delegation) for delegation in one.delegations)
     settled = record.outcome is not Outcome.SUSP
     answers = answers_of(record)
     for place, answer in enumerate(answers, start=1):
         yield receipt_of(answer, verdict="applied" if settled and place == len(answers) else "counted")
-    lapsed = lapse_of(record, incarnation)
     if lapsed is not None:
         yield receipt_of(lapsed)
 
@@ -152,7 +155,10 @@ def slot_of(receipt: Receipt) -> Slot:
 def _identity(receipt: Receipt, *, exact: bool) -> str:
     """What makes two receipts the same: for whoever counts repeats without the time."""
     verdict = "counted" if receipt.verdict in _COUNTED else receipt.verdict  # a record may not know any more which
-    said = [verdict, receipt.wait, receipt.step, receipt.by, receipt.via, receipt.reason, receipt.to]
+    # A record that a later life took over tells of a deadline, or a vote handed over, as if that had been in its own.
+    lasts = exact and (receipt.verdict == "delegated" or receipt.via == "timeout")
+    wait = wait_in_any_life(receipt.wait) if lasts else receipt.wait
+    said = [verdict, wait, receipt.step, receipt.by, receipt.via, receipt.reason, receipt.to]
     return json.dumps([*said, receipt.at.isoformat(), receipt.idempotency_key] if exact else said)
 
 

@@ -7,18 +7,27 @@ and which failed for another reason, keeps everything and comes to its end once 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TypeAlias
 
 from flowcore.authoring.graph import BranchNode, ForeachNode, Graph, LoopNode, NestedNode, Node, ParallelNode, StepNode
 from flowcore.core.fan import opening, shard_size
 from flowcore.core.view import passed_on
 from flowcore.keys import ROOT, Scope, StepKey, inside, is_early, item_of, parents_of, scope_of, turn_of
-from flowcore.model import Json, Outcome, Snapshot, StepRecord
+from flowcore.model import Head, Json, Outcome, Snapshot, StepRecord
 from flowcore.parcels import replace
 
+Taking: TypeAlias = Callable[[NestedNode, Json], Json]
+"""A value as a nested workflow takes it for its input, with defaults filled in; as it is where it does not fit."""
 
-def redriven(graph: Graph, snapshot: Snapshot, now: datetime) -> list[StepRecord]:
+
+def as_it_is(_: NestedNode, value: Json) -> Json:
+    """The value, of which no type is asked anything."""
+    return value
+
+
+def redriven(graph: Graph, snapshot: Snapshot, now: datetime, taking: Taking = as_it_is) -> list[StepRecord]:
     """The records with which a failed run goes on, in the order in which they were written.
 
     A step that has failed is to be tried, with all its tries before it; it keeps the answer to its last suspension and
@@ -26,8 +35,9 @@ def redriven(graph: Graph, snapshot: Snapshot, now: datetime) -> list[StepRecord
 
     Args:
         snapshot: with every record of the run.
+        taking: what makes an input of the value before a nested workflow that is open again.
     """
-    walk = _Walk(snapshot, now)
+    walk = _Walk(snapshot, now, taking)
     walk.scope(graph, ROOT, snapshot.head.input)
     return sorted(walk.kept.values(), key=lambda record: (record.seq, record.key))
 
@@ -35,12 +45,12 @@ def redriven(graph: Graph, snapshot: Snapshot, now: datetime) -> list[StepRecord
 class _Walk:
     """One walk over the tree, down into every container that is open or has failed."""
 
-    def __init__(self, snapshot: Snapshot, now: datetime) -> None:
+    def __init__(self, snapshot: Snapshot, now: datetime, taking: Taking) -> None:
         self.snapshot = snapshot
         self.now = now
+        self.taking = taking
         self.kept: dict[StepKey, StepRecord] = {
-            key: due_again(record, now) if record.outcome is Outcome.RESU else record
-            for key, record in snapshot.records.items()
+            key: taken_over(record, snapshot.head, now) for key, record in snapshot.records.items()
         }
         self.entered = {container for key in snapshot.records if not is_early(key) for container in parents_of(key)}
         """Where something was done inside: an item given up with its child has a record that does not tell."""
@@ -83,11 +93,11 @@ class _Walk:
 
     def _begin_anew(self, node: Node, record: StepRecord) -> None:
         del self.kept[record.key]
-        if isinstance(node, StepNode):
+        if isinstance(node, StepNode) or record.instead is not None:  # of an event: a step that runs in its place
             self.kept[record.key] = due_again(replace(record, attempt=0), self.now)
 
     def _nested(self, node: NestedNode, record: StepRecord, value: Json) -> None:
-        entered = entered_with(record, value)
+        entered = self.taking(node, entered_with(record, value))
         inner = Scope(record.key)
         self._open(record, entered, None if inner == scope_of(record.key) else inner)
         self.scope(node.graph, inner, entered)
@@ -121,6 +131,20 @@ def entered_with(record: StepRecord, value: Json) -> Json:
     if record.outcome is Outcome.START:
         return record.output
     return record.given[0] if record.given else value
+
+
+def taken_over(record: StepRecord, head: Head, now: datetime) -> StepRecord:
+    """A record that stays, as the life that follows ``head``'s has it.
+
+    A deadline that passed while the run had ended is counted anew: nobody could answer, and who is asked now has not
+    been asked for this suspension before.
+    """
+    if record.outcome is Outcome.RESU:
+        return due_again(record, now)
+    if record.outcome is not Outcome.SUSP or record.until is None or not head.is_terminal:
+        return record
+    has_passed = head.updated_at < record.until <= now
+    return replace(record, at=now, until=now + (record.until - record.at)) if has_passed else record
 
 
 def due_again(record: StepRecord, now: datetime) -> StepRecord:

@@ -271,7 +271,7 @@ def passed_on(node: Node, home: Scope, value: Json, snapshot: Snapshot) -> tuple
         records = {arm.id: snapshot.records.get(inside(home, arm.id)) for arm in node.arms}
         if any(record is None or not record.is_settled for record in records.values()):
             return False, None
-        return True, _by_name(node, records)
+        return True, _by_name(node, records, value)
     record = snapshot.records.get(inside(home, node.id))
     if record is None:
         return False, None
@@ -281,12 +281,17 @@ def passed_on(node: Node, home: Scope, value: Json, snapshot: Snapshot) -> tuple
         arms = {arm.id: snapshot.records.get(inside(home, arm.id)) for arm in _chosen(node, record)}
         if any(arm is None or not arm.is_settled for arm in arms.values()):
             return False, None
-        return True, _by_name(node, arms)
+        return True, _by_name(node, arms, value)
     return record.outcome is Outcome.OK, record.output
 
 
-def _by_name(node: ParallelNode | BranchNode, arms: Mapping[str, StepRecord | None]) -> Json:
-    return {node.names.get(id, id): arm.output for id, arm in arms.items() if arm is not None}
+def _by_name(node: ParallelNode | BranchNode, arms: Mapping[str, StepRecord | None], value: Json) -> Json:
+    """What the arms gave, by name; one that was skipped lets pass what stands in front."""
+    return {
+        node.names.get(id, id): value if arm.outcome is Outcome.SKIP else arm.output
+        for id, arm in arms.items()
+        if arm is not None
+    }
 
 
 def _chosen(node: BranchNode, record: StepRecord | None) -> list[Node]:

@@ -139,6 +139,11 @@ def noise(size: int) -> str:
     return random.Random(size).randbytes(size // 2).hex()
 
 
+def dense(size: int) -> str:
+    """The same of all characters that JSON writes as they are: compressed it is five sixths as long."""
+    return "".join(random.Random(size).choices([chr(code) for code in range(35, 127) if code != ord("\\")], k=size))
+
+
 @contextmanager
 def racing(contenders: int) -> Iterator[Callable[[Sequence[Callable[[], Any]]], list[Any]]]:
     """A function that makes that many calls at once, each on a thread of its own, and gives their answers in order."""
@@ -626,6 +631,19 @@ class StoreContract(JoinContract):
         assert store.keep(first) is None
         assert store.mail(TOPIC, NOW) == Mail(listeners=(early, late), events=(first, second))
 
+    def test_mail_tells_no_more_than_is_asked_for(self, store: Store) -> None:
+        """One event by its id, if it is still kept; or the events, without those who listen."""
+        listening, first, second = a_listener(), a_sent("e-1"), a_sent("e-10", at=NOW + SECOND)
+        store.listen(listening)
+        for sent in (first, second):
+            store.keep(sent)
+        everything = Mail(listeners=(listening,), events=(first, second))
+        assert store.mail(TOPIC, NOW, event_id="e-1") == replace(everything, events=(first,))
+        assert store.mail(TOPIC, NOW, event_id="e-0") == replace(everything, events=())
+        assert store.mail(TOPIC, first.until, event_id="e-1") == replace(everything, events=())
+        assert store.mail(TOPIC, NOW, listeners=False) == replace(everything, listeners=())
+        assert store.mail(TOPIC, NOW, event_id="e-10", listeners=False) == Mail(events=(second,))
+
     def test_a_listener_may_wait_until_the_calendar_ends(self, store: Store) -> None:
         """Though it is kept for a while behind its deadline."""
         listener = a_listener("approve@0", until=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
@@ -1029,6 +1047,21 @@ class StoreContract(JoinContract):
             assert head is not None
             assert (None, None) == (head.waiting_since, head.deadline)
 
+    def test_what_was_told_of_stays_until_the_run_is_written_without_it(self, store: Store) -> None:
+        """A claim and a cancel know nothing of it."""
+        other = RunRef("acme", "r-2")
+        for run in (RUN, other):
+            store.start(a_suspended_head(run, wake=NOW, told_of=7))
+        claimed, canceled = claim(store, NOW).head, store.cancel(other, now=NOW)
+        assert claimed is not None
+        assert canceled is not None
+        assert (7, 7) == (claimed.told_of, canceled.told_of)
+        untold = replace(claimed, version=claimed.version + 1, told_of=0)
+        assert Written() == store.move(untold, version=claimed.version)
+        again = store.peek(RUN)
+        assert again is not None
+        assert 0 == again.told_of
+
     def test_a_run_keeps_its_trace_for_life(self, store: Store) -> None:
         """Whatever a later head says; what it goes on under may change."""
         first = Trace(trace_id="t-1", parent_span_id="p-1", tags=("a",), metadata={"m": 1}, context_keys=("k",))
@@ -1223,6 +1256,17 @@ class StoreContract(JoinContract):
             store.resume(head, replace(record, payload=huge), version=3, prior=a_suspension())
         assert store.load(RUN) == (a_suspended_head(), keyed(a_suspension()))
 
+    def test_an_end_too_large_beside_what_the_run_began_with_is_refused(self, store: Store) -> None:
+        """An update writes none of that, but it stays in the item, which has to hold both."""
+        begun = a_running_head(input=dense(60_000), state={"a": dense(60_001)}, request_context={"a": dense(60_002)})
+        store.start(begun)
+        failure = StepFailure(type="E", message=dense(340_000))
+        ended = replace(begun, status=RunStatus.FAILED, version=2, owner=None, lease_until=None, due=None)
+        with pytest.raises(PayloadTooLarge, match="'r-1'"):
+            store.release(replace(ended, failure=failure), epoch=1, version=1)
+        assert store.peek(RUN) == begun
+        assert store.release(replace(ended, failure=replace(failure, message="m")), epoch=1, version=1) == Written()
+
     def test_nobody_shares_a_value_with_the_store(self, store: Store) -> None:
         """What a caller does to its value afterwards, or to one it was given, changes nothing stored."""
         given: dict[str, Any] = {"a": []}
@@ -1269,10 +1313,10 @@ class SchedulerContract:
         raise NotImplementedError
 
     def test_a_schedule_stands_once(self, scheduler: Scheduler) -> None:
-        """The second call for one run and version changes nothing."""
+        """The second call for one run, version and instant changes nothing."""
         first = Hint(run=RUN, at=self.later)
-        scheduler.schedule(first, version=3)
-        scheduler.schedule(Hint(run=RUN, at=self.later + SECOND), version=3)
+        for _ in range(2):
+            scheduler.schedule(first, version=3)
         assert self.standing(scheduler) == [first]
 
     def test_each_run_and_version_has_its_own(self, scheduler: Scheduler) -> None:

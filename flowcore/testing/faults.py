@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import count
 from typing import Any, TypeAlias, TypeVar
 
-from flowcore.errors import BlobsUnavailable, StoreUnavailable, Throttled
+from flowcore.errors import BlobsUnavailable, QueueUnavailable, SchedulerUnavailable, StoreUnavailable, Throttled
 from flowcore.keys import RunRef, Scope, StepKey
 from flowcore.model import (
     EVERY_RUN,
@@ -263,9 +263,9 @@ class FaultyStore:
         """See ``Mailbox.keep``."""
         return self._call("keep", lambda: self.inner.keep(sent))
 
-    def mail(self, topic: Topic, now: datetime) -> Mail:
+    def mail(self, topic: Topic, now: datetime, *, event_id: str | None = None, listeners: bool = True) -> Mail:
         """See ``Mailbox.mail``."""
-        return self._call("mail", lambda: self.inner.mail(topic, now))
+        return self._call("mail", lambda: self.inner.mail(topic, now, event_id=event_id, listeners=listeners))
 
     def move(self, head: Head, *, version: int) -> Written | HeadMoved:
         """See ``Store.move``."""
@@ -343,6 +343,12 @@ class Unruly:
     doubled: float = 0.0
     delayed: float = 0.0
     latest: timedelta = timedelta(minutes=5)
+    failing: float = 0.0
+    """How often queue or scheduler does not answer, and has done nothing. Draws no chance where it is 0."""
+
+    def fails(self) -> bool:
+        """Whether this call is not answered."""
+        return self.failing > 0 and self.chance.random() < self.failing
 
     def delays(self) -> list[timedelta]:
         """One entry per copy that arrives, each with how much later than asked; random delays reorder hints."""
@@ -357,7 +363,7 @@ class Unruly:
 
 
 class LossyQueue:
-    """Any ``Queue`` whose hints are dropped, doubled, delayed and thereby reordered."""
+    """Any ``Queue`` whose hints are dropped, doubled, delayed and thereby reordered, or that does not answer."""
 
     def __init__(self, queue: Queue, unruly: Unruly) -> None:
         self.inner = queue
@@ -366,12 +372,14 @@ class LossyQueue:
 
     def send(self, hint: Hint, *, delay_s: int) -> None:
         """See ``Queue.send``; no promise of it is kept."""
+        if self._unruly.fails():
+            raise QueueUnavailable("The queue does not answer.")
         for late in self._unruly.delays():
             self.inner.send(hint, delay_s=min(self.max_delay_s, delay_s + int(late.total_seconds())))
 
 
 class LossyScheduler:
-    """Any ``Scheduler`` whose hints are dropped, doubled and delayed."""
+    """Any ``Scheduler`` whose hints are dropped, doubled and delayed, or that does not answer."""
 
     def __init__(self, scheduler: Scheduler, unruly: Unruly) -> None:
         self.inner = scheduler
@@ -380,13 +388,19 @@ class LossyScheduler:
 
     def schedule(self, hint: Hint, *, version: int) -> None:
         """See ``Scheduler.schedule``; no promise of it is kept."""
+        self._fail()
         for number, late in enumerate(self._unruly.delays()):
             copy = version if number == 0 else next(self._copies)
             self.inner.schedule(Hint(run=hint.run, at=hint.at + late), version=copy)
 
     def unschedule(self, run: RunRef, *, version: int) -> None:
         """See ``Scheduler.unschedule``."""
+        self._fail()
         self.inner.unschedule(run, version=version)
+
+    def _fail(self) -> None:
+        if self._unruly.fails():
+            raise SchedulerUnavailable("The scheduler does not answer.")
 
 
 class BlobFault(StrEnum):

@@ -91,11 +91,16 @@ def seen_in(state: Any, name: str) -> Json:
     return found or 0
 
 
+def place(idempotency_key: str) -> str:
+    """The key as the first life of run ``r`` has it: a step does the same in later lives, and in a fork."""
+    return f"r/{idempotency_key.split('/', 1)[1]}"
+
+
 def behaviour(habits: Habits, effects: Effects) -> Callable[[Json, StepContext[Any, Any, Any]], Json]:
     """The function of a generated step."""
 
     def run(value: Json, ctx: StepContext[Any, Any, Any]) -> Json:
-        key = ctx.idempotency_key
+        key = place(ctx.idempotency_key)
         effects.calls[key] += 1
         answered = ctx.resume_data["times"] if ctx.resume_data else 0
         seen = _seen(habits, ctx, value, f"{key}@{answered}")

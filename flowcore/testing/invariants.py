@@ -388,9 +388,9 @@ class WatchedStore:
         """See ``Mailbox.keep``."""
         return self.inner.keep(sent)
 
-    def mail(self, topic: Topic, now: datetime) -> Mail:
+    def mail(self, topic: Topic, now: datetime, *, event_id: str | None = None, listeners: bool = True) -> Mail:
         """See ``Mailbox.mail``."""
-        return self.inner.mail(topic, now)
+        return self.inner.mail(topic, now, event_id=event_id, listeners=listeners)
 
     def move(self, head: Head, *, version: int) -> Written | HeadMoved:
         """See ``Store.move``."""

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from flowcore import parcels
-from flowcore.adapters.aws import ClientError, s3_client
+from flowcore.adapters.aws import ClientError, dynamo_client, s3_client, sqs_client
 from flowcore.adapters.blobs import FolderBlobs, MemoryBlobs
 from flowcore.adapters.dynamodb import DynamoStore
 from flowcore.adapters.dynamodb_heads import HEAD_PAYLOADS
@@ -191,6 +191,12 @@ def test_s3_makes_no_client_before_it_is_needed() -> None:
     blobs = S3Blobs("values", make=make)
     assert blobs.name == "values"
     blobs.delete([])
+
+
+def test_s3_has_more_time_for_a_reply_than_others(aws: None) -> None:
+    """Storing 50 MB or deleting a thousand objects is more work than a message; a try given up is begun anew."""
+    made: list[Any] = [s3_client(region=REGION), sqs_client(region=REGION), dynamo_client(region=REGION)]
+    assert [10, 3, 3] == [client.meta.config.read_timeout for client in made]
 
 
 @pytest.mark.parametrize("verb", ["put", "get", "keys", "delete"])

@@ -18,6 +18,7 @@ from flowcore.adapters.dynamodb_keys import DUE_INDEX
 from flowcore.adapters.memory import MemoryScheduler
 from flowcore.adapters.system import SystemIds
 from flowcore.keys import RunRef
+from flowcore.model import Sent, Topic
 from flowcore.testing import VirtualClock
 from flowcore.testing.meter import Metered
 from flowcore.testing.moto import fresh_table
@@ -166,3 +167,32 @@ def test_waking_reads_a_unit_for_four_kilobytes_of_the_run(world: World) -> None
     world.clock.forward(HOUR)
     world.app.look(RunRef("default", "r"))
     assert (2, 3, 3, 0) == world.bills[2]
+
+
+EUR = Topic("default", "rate", "EUR")
+SENT: dict[str, tuple[int, list[Cost]]] = {
+    # runs that wait; what it costs to send an event, to send it again, to ask what became of it
+    "awaited": (2, [(5, 11, 3, 0), (4, 1, 3, 0), (1, 0, 1, 0)]),
+    "kept": (0, [(5, 1, 4, 0), (2, 0, 2, 0), (1, 0, 1, 0)]),
+}
+
+
+@pytest.mark.parametrize(("waits", "costs"), SENT.values(), ids=SENT)
+def test_an_event_costs_the_same_however_many_are_kept(world: World, waits: int, costs: list[Cost]) -> None:
+    """For the same name and key, of three kilobytes each."""
+    flow = workflow("w", input=str).wait_for_event("rate", key=lambda name: name, model=int).commit()
+    app = App(flow, store=world.store, clock=world.clock, scheduler=world.hints)
+    for number in range(waits):
+        app.workflow("w").create_run(f"r-{number}").start("EUR")
+    for kept in (0, 300):
+        now = world.clock.now()
+        for number in range(kept):
+            sent = Sent(topic=EUR, id=f"k-{number}", data="x" * 3_000, digest="d", at=now, until=now + HOUR)
+            world.store.keep(sent)
+        world.cut()
+        bills = []
+        for _ in range(2):
+            app.send_event("rate", "EUR", 1, event_id=f"e-{kept}")
+            bills.append(world.cut())
+        app.event("rate", "EUR", f"e-{kept}")
+        assert costs == [*bills, world.cut()], f"{kept} are kept"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
-from flowcore.adapters.aws import ClientError, DynamoClient
+from flowcore.adapters.aws import ClientError, DynamoClient, dynamo_client
 from flowcore.adapters.dynamodb import DynamoStore
+from flowcore.adapters.dynamodb_deliveries import DynamoDeliveries
 from flowcore.adapters.dynamodb_heads import encode_head
 from flowcore.adapters.dynamodb_keys import DUE_INDEX, LIST_INDEX
 from flowcore.adapters.dynamodb_records import encode_record
@@ -29,6 +32,7 @@ from flowcore.testing.contract import (
     a_listener,
     a_record,
     a_running_head,
+    a_sent,
     a_started,
     a_suspended_head,
     a_suspension,
@@ -40,7 +44,7 @@ from flowcore.testing.contract import (
     suspend,
 )
 from flowcore.testing.meter import Metered
-from flowcore.testing.moto import check_placeholders, fresh_table
+from flowcore.testing.moto import REGION, check_placeholders, fresh_table
 
 WRITES = ("put_item", "update_item", "transact_write_items")
 
@@ -222,11 +226,39 @@ def test_anothers_write_is_not_taken_for_ones_own(client: Any, table: str) -> No
     ids=lambda trouble: type(trouble).__name__,
 )
 def test_silence_ends_as_store_unavailable(client: Any, table: str, trouble: Exception) -> None:
-    """After two tries, with the endpoint's name."""
+    """After four tries, with the endpoint's name."""
     troubled = Troubled(client, [trouble] * 9, after=False)
     with pytest.raises(StoreUnavailable, match=r"dynamodb\.eu-central-1\.amazonaws\.com"):
         a_store(troubled, table).peek(RUN)
-    assert 2 == troubled.calls
+    assert 4 == troubled.calls
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "requests", "error"),
+    [(400, "ThrottlingException", 8, Throttled), (500, "InternalServerError", 4, StoreUnavailable)],
+)
+def test_tries_are_ours_alone(aws: None, status: int, code: str, requests: int, error: type[Exception]) -> None:
+    """The client adds none, whose pauses nobody reckons with: a caller at the HTTP API has 29 seconds in all."""
+    sent: list[Any] = []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        sent.append(request)
+        response = AWSResponse(request.url, status, {}, None)
+        response._content = f'{{"__type":"com.amazonaws#{code}","message":"no"}}'.encode()
+        return response
+
+    real, pauses = dynamo_client(region=REGION), [0.0]
+    real.meta.events.register_first("before-send.dynamodb.*", answer)
+    for ask in (
+        lambda: a_store(real, "t", pauses).peek(RUN),
+        lambda: DynamoDeliveries(real, "t", SystemIds(), pause=pauses.append).delivery("acme", "shop", "d-1"),
+    ):
+        sent.clear()
+        pauses.clear()
+        with pytest.raises(error):
+            ask()
+        assert (requests, requests - 1) == (len(sent), len(pauses))
+        assert sum(pauses) < 4
 
 
 @pytest.mark.parametrize(
@@ -502,3 +534,39 @@ def test_placeholders_must_match(expression: str, passes: bool) -> None:
     else:
         with pytest.raises(ValueError, match="Placeholders"):
             check_placeholders(checked)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("event_id", ["e-1", None])
+def test_who_listened_before_an_event_was_kept_is_told_beside_it(
+    client: Any, table: str, event_id: str | None, number: int
+) -> None:
+    """Wherever between the requests of one reader both happen: he need not look again who listens."""
+    other = a_store(client, table)
+
+    def meanwhile() -> None:
+        other.listen(a_listener())
+        other.keep(a_sent("e-1"))
+
+    mail = a_store(Interrupted(client, meanwhile, number), table).mail(a_listener().topic, NOW, event_id=event_id)
+    assert (a_listener(),) == mail.listeners
+    assert number == 2 or (a_sent("e-1"),) == mail.events
+
+
+class Interrupted:
+    """A client before whose request of that number, from 1, somebody else is let do something."""
+
+    def __init__(self, client: Any, act: Callable[[], None], number: int) -> None:
+        self._client = client
+        self._act = act
+        self._left = number
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        return partial(self._asked, found) if name in ("get_item", "query") else found
+
+    def _asked(self, operation: Callable[..., Any], **request: Any) -> Any:
+        self._left -= 1
+        if self._left == 0:
+            self._act()
+        return operation(**request)

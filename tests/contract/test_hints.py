@@ -153,12 +153,24 @@ class TestEventBridgeScheduler(SchedulerContract):
         assert {"Mode": "OFF"} == made["FlexibleTimeWindow"]
         assert (QUEUE, ROLE) == (made["Target"]["Arn"], made["Target"]["RoleArn"])
 
+    def test_a_schedule_that_an_earlier_run_has_left_is_moved(self, scheduler: EventBridgeScheduler) -> None:
+        """A wait of it was answered early; the later run of that id has come to the same version, and sleeps longer."""
+        for days in (3, 7):
+            scheduler.schedule(Hint(run=RUN, at=NOW + timedelta(days=days)), version=3)
+        assert [Hint(run=RUN, at=NOW + timedelta(days=7))] == self.standing(scheduler)
+        made = self.api.get_schedule(GroupName="hints", Name=schedule_name(RUN, 3))
+        assert f"at({NOW + timedelta(days=7, seconds=1):%Y-%m-%dT%H:%M:%S})" == made["ScheduleExpression"]
+        assert ("UTC", "DELETE") == (made["ScheduleExpressionTimezone"], made["ActionAfterCompletion"])
+
     def test_a_missing_group_is_unavailable(self, client: Any) -> None:
         """And named."""
 
         class NoGroup:
             def create_schedule(self, **request: Any) -> Any:
                 raise ClientError({"Error": {"Code": "ResourceNotFoundException"}}, "CreateSchedule")
+
+            def update_schedule(self, **request: Any) -> Any:
+                raise ClientError({"Error": {"Code": "ResourceNotFoundException"}}, "UpdateSchedule")
 
             def delete_schedule(self, **request: Any) -> Any:
                 raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "DeleteSchedule")

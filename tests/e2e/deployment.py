@@ -179,7 +179,7 @@ def deployed(app: str, table: str, sqs: Any, scheduler: Any, patch: pytest.Monke
         "FLOWCORE_SCHEDULE_GROUP": "flowcore",
         "FLOWCORE_SCHEDULE_ROLE_ARN": "arn:aws:iam::123456789012:role/schedules",
         "AWS_REGION": "eu-central-1",
-        "POWERTOOLS_METRICS_NAMESPACE": "flowcore",
+        "POWERTOOLS_METRICS_NAMESPACE": "a-stack",
         "POWERTOOLS_LOG_LEVEL": "CRITICAL",
     }.items():
         patch.setenv(name, value)

@@ -368,6 +368,7 @@ def test_sweeper_tells_how_many_runs_nobody_has_come_for(
         assert told in printed
         assert '"OverdueRuns":[1.0]' in printed
         assert '"HintsLost":[0.0]' in printed
+        assert '"Namespace":"a-stack"' in printed
 
 
 def test_worker_tells_how_late_hints_come_and_which_are_stale(

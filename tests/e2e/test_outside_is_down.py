@@ -66,6 +66,21 @@ def test_start_survives_a_queue_that_does_not_answer(
     assert deployment.call("GET", "/v1/runs/r-1").body["status"] == "waiting"
 
 
+def test_sweep_that_fails_is_missed(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It tells no number of runs, not even 0: the alarm that waits for one goes off."""
+    deployment.sweep()
+    assert '"OverdueRuns":[0.0]' in capsys.readouterr().out
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", NOWHERE)
+    deployment.start_cold()
+
+    with pytest.raises(StoreUnavailable), pytest.warns(UserWarning, match="No application metrics"):
+        deployment.sweep()
+
+    assert "OverdueRuns" not in capsys.readouterr().out
+
+
 FAULTS = [
     ({"FLOWCORE_TABLE": ""}, "FLOWCORE_TABLE is not set"),
     ({"FLOWCORE_APP": "nowhere.at.all:app"}, "there is no module 'nowhere'"),

@@ -1,8 +1,9 @@
 """Items as version 1 wrote them: today's code reads them as they were meant, and still writes exactly these.
 
-``items-v1.json`` and what was added to it, in ``items-v1b.json``, stand for every table out there. A change that makes
-this fail needs a new schema version with a file of its own beside these, or a good reason why old items and old code do
-not mind. An item of another kind gets into a file of its own, with the next letter: what is there stays as it is.
+``items-v1.json`` and what was added to it, in ``items-v1b.json`` and so on, stand for every table out there. A change
+that makes this fail needs a new schema version with a file of its own beside these, or a good reason why old items and
+old code do not mind. An item of another kind gets into a file of its own, with the next letter: what is
+there stays as it is.
 """
 
 from __future__ import annotations
@@ -147,6 +148,7 @@ HEADS = {
     "head that owes hooks": _head(
         RunStatus.FAILED, version=5, epoch=2, failure=FAILURE, due=LATER, outbox=("on_error", "on_finish")
     ),
+    "head suspended, that was told of": _head(RunStatus.SUSPENDED, version=4, epoch=2, told_of=7),
     "head canceled, by whom": _head(RunStatus.CANCELED, version=4, epoch=2, started_by="ann", canceled_by="bob"),
     "head with a long input": _head(RunStatus.QUEUED, input="long " * 2_000),
     "head whose values lie elsewhere": lazily(

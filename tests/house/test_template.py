@@ -298,6 +298,28 @@ def test_sweep_is_called_every_minute() -> None:
     assert ["SweepFunctionAliaslive"] == [target["Arn"] for target in rule["Targets"]]
 
 
+def test_alarm_tells_of_a_sweeper_that_never_comes_to_its_end() -> None:
+    """It misses what a sweep tells last: calls that fail or run out of time count as invocations like any other."""
+    alarm = resources("AWS::CloudWatch::Alarm")["SweepSilentAlarm"]
+    assert ("OverdueRuns", "SampleCount") == (alarm["MetricName"], alarm["Statistic"])
+    assert [{"Name": "service", "Value": "flowcore-sweep"}] == alarm["Dimensions"]
+    assert (1, "LessThanThreshold", "breaching") == (
+        alarm["Threshold"],
+        alarm["ComparisonOperator"],
+        alarm["TreatMissingData"],
+    )
+
+
+def test_alarms_look_at_the_metrics_of_their_own_stack() -> None:
+    """The functions are told under which name; of two stacks in one account neither sees the other's."""
+    variables = resources("AWS::Lambda::Function")["SweepFunction"]["Environment"]["Variables"]
+    alarms = resources("AWS::CloudWatch::Alarm")
+    ours = {name: a["Namespace"] for name, a in alarms.items() if not a["Namespace"].startswith("AWS/")}
+    own = variables["POWERTOOLS_METRICS_NAMESPACE"]
+    assert {"LongOverdueAlarm": own, "SweepSilentAlarm": own} == ours
+    assert "AWS::StackName" == own
+
+
 def test_routes_are_the_ones_described_as_data() -> None:
     """All of them, under the authorizer of the chosen mode but for the open ones."""
     found = {route["RouteKey"]: route["AuthorizationType"] for route in resources("AWS::ApiGatewayV2::Route").values()}

@@ -15,7 +15,15 @@ from flowcore.app import App
 from flowcore.authoring.graph import Durability
 from flowcore.core.admit import open_waits
 from flowcore.core.fan import open_fans
-from flowcore.errors import OutsideError, RequestError, RunNotFound
+from flowcore.errors import (
+    ConflictError,
+    NotRecorded,
+    OutsideError,
+    RequestError,
+    RunNotFound,
+    StillRunning,
+    UnknownStep,
+)
 from flowcore.keys import RunRef, StepKey, dotted, index_of, is_once, items_around
 from flowcore.model import Head, Outcome, Receipt, RunStatus, Snapshot, StepRecord, seats_of, wait_id
 from flowcore.pace import Pace
@@ -94,11 +102,14 @@ class Storm:
         self.store = store or MemoryStore()
         graph = self.sample.workflow.compiled
         self.watched = WatchedStore(self.store, {graph.id: graph})
+        self.run = RUN
         self.runs: set[RunRef] = set()
         """The run and its children, as far as anybody has asked for them."""
         self.depth = 0
         self.calm_down = False
         self.is_undisturbed = False
+        self.past: set[tuple[RunRef, int]] = set()
+        """Earlier lives of the run, and of its children."""
         self.told: list[Receipt] = []
         """What whoever answered was told: that it was his answer which settled the suspension."""
         self.unruly = Unruly(
@@ -172,12 +183,12 @@ class Storm:
 
     def result(self) -> RunResult[Any]:
         """The run as it stands."""
-        result: RunResult[Any] = self._quietly(lambda: self.app.run("r").result())
+        result: RunResult[Any] = self._quietly(lambda: self.app.run(self.run.id).result())
         return result
 
     def whole(self) -> Snapshot:
         """The run with all its records, those in its children included."""
-        whole: Snapshot = self._quietly(lambda: self.app.engine.read(RUN))
+        whole: Snapshot = self._quietly(lambda: self.app.engine.read(self.run))
         return whole
 
     def _quietly(self, call: Any) -> Any:
@@ -189,8 +200,39 @@ class Storm:
 
     def drive(self) -> RunResult[Any]:
         """Start the run and see it through."""
-        self._start()
+        self.start()
         return self.go_on()
+
+    def go_back(self, step: str, *, forks: int = 0) -> RunResult[Any] | None:
+        """Begin the run anew at a step, or a fork of it, and see that through; None where it cannot begin there.
+
+        Args:
+            forks: which fork of the run this is, from 1; 0 is the run itself.
+        """
+        new = RunRef(RUN.tenant, f"r-{forks}") if forks else self.run
+        before, self.past = self._life(new), {(run, life) for run, life, _ in self.watched.records}
+        self.calm_down, self.is_undisturbed = False, True  # what is answered meanwhile may be of either life
+        try:
+            while before == self._life(new):
+                run = self.chance.choice(self.others).run(self.run.id)
+                try:
+                    run.fork(step, run_id=new.id) if forks else run.time_travel(step)
+                except StillRunning:
+                    self._wait()
+                except (WorkerDied, OutsideError, ConflictError):
+                    pass
+        except (UnknownStep, NotRecorded):
+            return None
+        finally:
+            self.is_undisturbed = False
+        if forks:
+            self._quietly(self.app.run(self.run.id).cancel)  # it would go on beside the fork, and is not looked at
+            self.run, self.told = new, []
+        return self.go_on()
+
+    def _life(self, run: RunRef) -> int:
+        head = self.watched.peek(run)
+        return 0 if head is None else head.incarnation
 
     def go_on(self) -> RunResult[Any]:
         """See the run through to its end."""
@@ -198,30 +240,41 @@ class Storm:
             if turn > 200:
                 self.calm_down = True
                 self.unruly.doubled = 0  # hints that come early are sent again: copies of them might grow for ever
-            if self.chance.random() < self.weather.interludes:
-                self._look()
-            head = self.watched.peek(RUN)
-            assert head is not None  # it was started, and nobody deletes it
-            if head.is_terminal:
+            if self._is_over():
                 return self.result()
-            whole = self._at_rest(head)
-            waiting = [] if whole is None else open_waits(whole)
-            if whole is not None:
-                self._asks_as_told(whole, waiting)
-            if waiting and not all(record.until is not None for record in waiting):
-                self._answer(waiting)
-            else:
-                self._wait()
-        raise AssertionError(f"stuck in {self.watched.peek(RUN)}")
+        raise AssertionError(f"stuck in {self.watched.peek(self.run)}")
 
-    def _start(self) -> None:
+    def go_some_way(self, turns: int) -> None:
+        """See the run through so many turns, or to its end."""
+        any(self._is_over() for _ in range(turns))
+
+    def _is_over(self) -> bool:
+        """Whether the run has ended; if not, something is done for it."""
+        if self.chance.random() < self.weather.interludes:
+            self._look()
+        head = self.watched.peek(self.run)
+        assert head is not None  # it was started, and nobody deletes it
+        if head.is_terminal:
+            return True
+        whole = self._at_rest(head)
+        waiting = [] if whole is None else open_waits(whole)
+        if whole is not None:
+            self._asks_as_told(whole, waiting)
+        if waiting and not all(record.until is not None for record in waiting):
+            self._answer(waiting)
+        else:
+            self._wait()
+        return False
+
+    def start(self) -> None:
+        """Begin the run; whatever it may be told early is sent before."""
         for name in sorted(self.sample.early):
             if self.chance.random() < 0.3:
                 self._send(name, EARLY, self.sample.answer(name, 1).data, "early")
-        while self.watched.peek(RUN) is None or self.chance.random() < 0.2:
+        while self.watched.peek(self.run) is None or self.chance.random() < 0.2:
             with weathered():
                 wait = timedelta(seconds=20) if self.weather.short_lived else None
-                self.app.workflow(self.sample.workflow).create_run("r").start(
+                self.app.workflow(self.sample.workflow).create_run(self.run.id).start(
                     self.sample.input, wait=wait, by="starter", **GIVEN
                 )
 
@@ -263,20 +316,20 @@ class Storm:
     def _too_late(self, beside: StepRecord) -> None:
         """Somebody answers what another answer has put an end to; nothing may come of it."""
         with weathered():
-            self.chance.choice(self.others).resume("r", {"too": "late"}, wait=self._id(beside))
+            self.chance.choice(self.others).resume(self.run.id, {"too": "late"}, wait=self._id(beside))
             raise AssertionError(f"{self._id(beside)} was answered after another one of its step")
 
     def _bring(self, record: StepRecord, reply: Reply, waiting: list[StepRecord]) -> None:
         """The answer as it comes: as an event, or by one of the names of what it is for."""
         if record.listens is not None or reply.by_event:
             assert record.topic is not None
-            self._send(*record.topic, reply.data, self.chance.choice([None, f"{record.key}@{record.gen}"]))
+            self._send(*record.topic, reply.data, self.chance.choice([None, self._occurrence(record)]))
             return
         exact, by = {"wait": self._id(record)}, self._voter(record)
         address = exact if self.chance.random() < 0.5 else self.chance.choice([exact, *self._names(record, waiting)])
         if self._gen(record.key) != record.gen:  # somebody was faster while the vote was handed over
             address = exact
-        once = f"{record.key}@{record.gen}"
+        once = self._occurrence(record)
         key = once if address is not exact else self.chance.choice([None, once])
         was, self.is_undisturbed = self.is_undisturbed, self.is_undisturbed or address is not exact
         try:
@@ -285,7 +338,7 @@ class Storm:
                 self.is_undisturbed = was or (address is not exact and not is_taken)
                 with weathered():
                     result = self.chance.choice(self.others).resume(
-                        "r",
+                        self.run.id,
                         reply.data,
                         **address,
                         by=by,
@@ -301,13 +354,21 @@ class Storm:
             self.is_undisturbed = was
 
     def _id(self, record: StepRecord) -> str:
-        head = self.watched.peek(RUN)
+        head = self.watched.peek(self.run)
         assert head is not None  # it asks for something
         return wait_id(record, head.incarnation)
 
+    def _occurrence(self, record: StepRecord) -> str:
+        """A name for one suspension that no other one has, in no life of the run."""
+        head = self.watched.peek(self.run)
+        assert head is not None  # it asks for something
+        again = "" if head.incarnation == 1 else f"~{self.run.id}~{head.incarnation}"
+        return f"{record.key}@{record.gen}{again}"
+
     def _gen(self, key: StepKey) -> int:
-        """The last generation of a place, in whichever run its record lies."""
-        return max(record.gen for (_, _, known), record in self.watched.records.items() if known == key)
+        """The last generation of a place in this life, in whichever run its record lies."""
+        known = self.watched.records.items()
+        return max(record.gen for (run, life, at), record in known if at == key and (run, life) not in self.past)
 
     def _voter(self, record: StepRecord) -> str:
         """One of those who may answer, perhaps for the second time; now and then his vote is handed over first."""
@@ -318,7 +379,7 @@ class Storm:
         if self.chance.random() < 0.2:
             to = f"deputy-{len(record.delegations)}"
             with weathered():
-                self.chance.choice(self.others).delegate("r", by=by, to=to, wait=self._id(record))
+                self.chance.choice(self.others).delegate(self.run.id, by=by, to=to, wait=self._id(record))
                 return to
         return by
 
@@ -345,13 +406,14 @@ class Storm:
 
     def _times(self, key: str) -> int:
         """Which suspension of this place is open: one more than it has answers."""
-        answered = {gen for _, _, known, gen in self.watched.answers if known == key}
+        known = self.watched.answers
+        answered = {gen for run, life, at, gen in known if at == key and (run, life) not in self.past}
         return len(answered) + 1
 
     def _wait(self) -> None:
         """Time jumps to what falls due next; a worker comes for each hint."""
         upcoming = self._quietly(self.app.next_at)
-        assert upcoming is not None, f"nobody will ever look at {self.watched.peek(RUN)}"
+        assert upcoming is not None, f"nobody will ever look at {self.watched.peek(self.run)}"
         self.clock.wait_until(upcoming)
         with weathered():
             self.app._fire()
@@ -362,7 +424,7 @@ class Storm:
         with weathered():
             app = self.chance.choice(self.others)
             deadline = app.clock.now() + timedelta(seconds=15) if self.weather.short_lived else None
-            app.look(RUN, deadline=deadline)
+            app.look(self.run, deadline=deadline)
 
 
 @contextmanager
@@ -384,7 +446,7 @@ def differences(storm: Storm, result: RunResult[Any], told: Told) -> Iterator[st
     error = result.error and (result.error.type, result.error.message, result.error.step)
     if error != told.error:
         yield f"error {error}, not {told.error}"
-    storm.watched.audit(RUN)
+    storm.watched.audit(storm.run)
     yield from _unproven(storm)
     yield from _restless(storm)
     whole = storm.whole().records
@@ -418,7 +480,7 @@ def _restless(storm: Storm) -> Iterator[str]:
 def _unproven(storm: Storm) -> Iterator[str]:
     """Suspensions that more than one answer has settled, and answers that are said to have and did not."""
     applied: dict[str, list[str | None]] = {}
-    for receipt in storm._quietly(lambda: storm.app.run("r").receipts()):
+    for receipt in storm._quietly(lambda: storm.app.run(storm.run.id).receipts()):
         if receipt.verdict == "applied":
             applied.setdefault(receipt.wait, []).append(receipt.by)
     yield from (f"{wait!r} was settled by {by}" for wait, by in applied.items() if len(by) != 1)
@@ -449,17 +511,16 @@ def _made_durable(drawn: Sample, durability: Durability) -> Sample:
     return replace(drawn, workflow=replace(workflow, compiled=replace(workflow.compiled, durability=durability)))
 
 
+def told_of(drawn: Sample) -> Told:
+    """What the interpreter says of it."""
+    state, context = GIVEN["state"], GIVEN["request_context"]
+    return tell(drawn.workflow.compiled, drawn.input, drawn.answer, state=state, context=context)
+
+
 def verdict(seed: int, store: Store | None = None, durability: Durability = "step") -> list[str]:
     """What went wrong with the workflow of that seed in the storm of that seed; empty when all is well."""
     storm = Storm(seed, store, durability)
-    effects = storm.sample.effects
-    told = tell(
-        storm.sample.workflow.compiled,
-        storm.sample.input,
-        storm.sample.answer,
-        state=GIVEN["state"],
-        context=GIVEN["request_context"],
-    )
+    effects, told = storm.sample.effects, told_of(storm.sample)
     expected, once = dict(effects.calls), dict(effects.once)
     effects.clear()
     result = storm.drive()

@@ -82,6 +82,7 @@ ANSWER: dict[str, Any] = {
     "on_behalf_of": st.none() | texts,
     "timed_out": st.booleans(),
     "among": st.lists(texts, max_size=3).map(tuple),
+    "counted": st.booleans(),
 }
 answers = st.builds(Answer, **ANSWER)
 DELTA: dict[str, Any] = {
@@ -198,6 +199,7 @@ HEAD: dict[str, Any] = {
     "deadline": maybe_instants,
     "expires_at": maybe_instants,
     "outbox": st.lists(st.sampled_from(("on_suspend", "on_error", "on_finish")), unique=True).map(tuple),
+    "told_of": counts,
     "part": st.none() | st.builds(Part, **PART),
 }
 heads = st.builds(Head, **HEAD)

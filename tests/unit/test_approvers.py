@@ -305,7 +305,7 @@ def test_reminders_and_the_deadline_go_on_after_a_vote_was_handed_over() -> None
     app.advance(hours=1)
     assert ["nobody"] == run.result().output
     assert "timeout" == run.receipts()[-1].via
-    assert TOLD[0].id == run.receipts()[-1].wait
+    assert [TOLD[0].id] * 2 == [receipt.wait for receipt in run.receipts()]
 
 
 def test_handing_over_and_voting_race_with_one_winner() -> None:
@@ -438,6 +438,21 @@ def test_an_answer_is_written_down_once_however_often_its_step_suspends_again() 
 def inbox(app: LocalApp) -> list[str]:
     """Whose inbox shows the run."""
     return [who for who in ("ada", "bob", "eve", "mia", "sam") if list(app.waits(assignee=who))]
+
+
+def test_a_fork_tells_votes_from_the_answers_that_settled_what_was_asked_before() -> None:
+    """It knows of them what the step's record knows, and nothing is written down beside it."""
+    ASKED.update(approvers=("ada", "bob"), quorum=2)
+    AGAIN.append({})
+    app = LocalApp(App(workflow("w", input=int).then(approve).map(len, id="votes").commit()))
+    run: Any = app.workflow("w").create_run("r")
+    run.start(1)
+    run.resume(True, by="bob", idempotency_key="k-1")
+    run.resume(True, by="ada", idempotency_key="k-2")
+    run.resume(True, by="eve", idempotency_key="k-3")
+
+    told = [(receipt.verdict, receipt.by) for receipt in app.run(run.fork("votes").run_id).receipts()]
+    assert [("counted", "bob"), ("applied", "ada"), ("applied", "eve")] == told
 
 
 def test_inbox_of_a_person_is_what_he_may_answer_now() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from flowcore import App, StepContext, Wait, step, workflow
+from flowcore import App, Option, StepContext, Wait, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
 from flowcore.arrivals import LONGEST_KEEP, arrive
 from flowcore.codec import digest
@@ -396,6 +396,48 @@ def test_row_time_travel_makes_old_links_stale() -> None:
     assert "True" == run.resume(YES, by="bob", wait=new).output
     told = [(receipt.verdict, receipt.wait, receipt.by) for receipt in run.receipts()]
     assert [("applied", old, "ada"), ("stale", old, "bob"), ("applied", new, "bob")] == told
+
+
+def test_copy_of_an_answer_to_an_earlier_life_is_none_to_the_next_one() -> None:
+    """It is told what the first one was, whether the step asks again by then or not; what is no copy is refused."""
+    AGAIN[:] = [{"quorum": 2}]
+    app = local()
+    run = asked(app)
+    sent = {"by": "ada", "idempotency_key": "k-1"}
+    told = run.resume(YES, **sent).receipt
+    assert "counted" == run.resume(YES, by="bob", idempotency_key="k-2").receipt.verdict
+    for _ in range(2):
+        app.clock.forward(hours=1)
+        assert "suspended" == run.time_travel("approve").status
+        for named in ({"step": "approve"}, {}):
+            copy = run.resume(YES, **named, **sent).receipt
+            assert ("duplicate", told.wait, told.at) == (copy.verdict, copy.wait, copy.at)
+        assert "duplicate" == run.resume(YES, by="bob", idempotency_key="k-2").receipt.verdict
+        for data, by in ((NO, "ada"), (YES, "eve")):
+            refused(IdempotencyKeyReused, lambda: run.resume(data, by=by, idempotency_key="k-1"))  # noqa: B023
+    assert "True" == run.resume(YES, by="ada", idempotency_key="k-3").output
+    assert "duplicate" == run.resume(YES, **sent).receipt.verdict
+    assert "duplicate" == run.resume(YES, **sent, keep=HOUR, step="approve").receipt.verdict
+
+
+def test_key_of_an_earlier_life_is_good_for_no_other_step() -> None:
+    """As within one life: told that it was taken, its sender would never send it again."""
+    both = workflow("both", input=int).parallel(approve, approve.clone(id="other")).commit()
+    run = local(both).workflow(both).create_run("r")
+    run.start(1)
+    run.resume(YES, step="approve", by="ada", idempotency_key="k-1")
+    run.time_travel("approve")
+    refused(IdempotencyKeyReused, lambda: run.resume(YES, step="other", by="ada", idempotency_key="k-1"))
+    copy: Any = run.resume(YES, step="approve", idempotency_key="k-1").receipt
+    assert "duplicate" == copy.verdict
+
+
+def test_answer_with_a_key_costs_no_look_at_earlier_lives_in_the_first_one() -> None:
+    """There are none."""
+    calls: list[Call] = []
+    run = asked(local(store=FaultyStore(MemoryStore(), calls.append)))
+    run.resume(YES, idempotency_key="k-1")
+    assert "notes" not in {call.verb for call in calls}
 
 
 def test_row_fork_has_waits_of_its_own() -> None:
@@ -1056,6 +1098,41 @@ def test_early_answer_that_is_too_large_beside_its_question_is_refused() -> None
         run.resume(large, idempotency_key="k")
     assert ("k", "rejected") in [(receipt.idempotency_key, receipt.verdict) for receipt in run.receipts()]
     assert "success" == run.resume(1).status
+
+
+@pytest.mark.parametrize("durability", ["step", "boundary"])
+@pytest.mark.parametrize(
+    ("options", "output", "told"),
+    [
+        (1, "o0: True", [("applied", None)]),
+        (2, "o1: False", [("rejected", "ambiguous-wait"), ("applied", None)]),
+    ],
+)
+def test_early_answer_to_options_is_taken_where_there_is_one(
+    durability: Any, options: int, output: str, told: list[tuple[str, str | None]]
+) -> None:
+    """It cannot say which of several it is for: that has a receipt, once, and whoever answers then says it."""
+
+    @step
+    def offer(_: int, ctx: StepContext[Decision]) -> str:
+        if ctx.resume_data is None:
+            ctx.suspend_any([Option(f"o{number}") for number in range(options)])
+        assert ctx.resume_data is not None
+        return f"{ctx.chosen}: {ctx.resume_data.approved}"
+
+    flow = workflow("w", input=int, durability=durability).sleep(HOUR).then(offer).commit()
+    app = local(flow)
+    run: Any = app.workflow(flow).create_run("r")
+    run.start(1)
+    assert "buffered" == run.resume(YES, step="offer", by="ada", keep=2 * HOUR).receipt.verdict
+    app.advance(minutes=90)
+    if options > 1:
+        assert ["offer@0:o0", "offer@0:o1"] == [wait.id for wait in run.result().waits]
+        run.resume(NO, label="o1", by="ada")
+    assert ("success", output) == (run.result().status, run.result().output)
+    receipts = [receipt for receipt in run.receipts() if receipt.verdict != "buffered"]
+    assert told == [(receipt.verdict, receipt.reason) for receipt in receipts]
+    assert ["ada"] * len(told) == [receipt.by for receipt in receipts]
 
 
 def test_receipts_go_with_their_run() -> None:

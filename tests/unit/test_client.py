@@ -585,6 +585,22 @@ def test_busy_api_is_not_asked_for_ever(kind: Any) -> None:
         Stub(kind, busy("3600")).ask("counts")
 
 
+def died() -> httpx.Response:
+    """What an HTTP API answers for a function that ran out of time or memory."""
+    return httpx.Response(500, json={"message": "Internal Server Error"})
+
+
+def test_api_that_died_is_asked_again(kind: Any) -> None:
+    """As one that gives no answer: where that does no harm. A fault that it tells itself is final."""
+    stub = Stub(kind, died(), httpx.Response(200, json={"counts": {"failed": 1}}))
+    assert {"failed": 1} == stub.ask("counts")
+    told = httpx.Response(500, json={"type": "https://flowcore.dev/problems/internal-error", "detail": "no"})
+    for answer, ask, error in ((told, ("counts",), ApiError), (died(), ("send_event", "paid", "A-1"), Unreachable)):
+        with pytest.raises(error):
+            (stub := Stub(kind, answer)).ask(*ask)
+        assert 1 == len(stub.sent)
+
+
 def test_change_is_asked_for_again_only_with_a_key(kind: Any) -> None:
     """Nobody knows whether an answer that did not come was no answer."""
     stub = Stub(kind, httpx.ReadTimeout("late"), httpx.Response(200, json=KEPT))
@@ -608,6 +624,7 @@ STRANGE: dict[str, tuple[httpx.Response, type[FlowcoreError]]] = {
     "a broken API": (httpx.Response(500, json={"type": "x/internal-error", "detail": "no"}), ApiError),
     "a redirection": (httpx.Response(302, headers={"location": "https://elsewhere"}), ApiError),
     "a gateway that denies": (httpx.Response(403, json={"message": "Forbidden"}), Forbidden),
+    "a function that died": (died(), Unreachable),
     "a gateway that is alone": (httpx.Response(502, text="Bad Gateway"), Unreachable),
 }
 

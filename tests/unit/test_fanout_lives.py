@@ -535,3 +535,44 @@ def test_items_have_changed_the_state_one_after_the_other_in_the_next_life_as_we
     run = begun(app, 3)
     result = again(run, app)
     assert ("success", 2) == (result.status, result.state["last"])
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel", "fork"])
+@pytest.mark.parametrize("distributed", [True, False])
+def test_what_finished_items_changed_in_the_state_is_newer_than_what_stands_in_front(
+    distributed: bool, verb: str
+) -> None:
+    """However many entries do, and in whichever life the items were done."""
+
+    @step
+    def marking(value: Any, ctx: StepContext[Any, Any, Any]) -> Any:
+        if value == 1 and BROKEN:
+            raise ValueError("down")
+        if value != 1:
+            ctx.set_state({"last": value})
+        return value
+
+    flow: Any = workflow("fanned", input=list[int], state=dict[str, Any])
+    for number in range(5):
+        flow = flow.then(marking, id=f"front_{number}")
+    flow = flow.foreach(marking, id="fan", concurrency=3, distributed=distributed).commit()
+    app = LocalApp(App(flow))
+    run = begun(app, 2)
+    assert "failed" == run.result().status
+    BROKEN.clear()
+    result = getattr(run, verb)(*(() if verb == "redrive" else ("fan",)))
+    assert ("success", 0) == (result.status, result.state["last"])
+
+
+def test_a_life_under_code_that_has_removed_a_fan_leaves_no_child_of_it_waiting() -> None:
+    """No later life would name it again."""
+    start: Any = workflow("fanned", input=list[int], output=Any).then(count)
+    old = start.map(lambda number: list(range(number)), id="all").foreach(asking, id="fan", distributed=True).commit()
+    new = start.removed("all").removed("fan").commit()
+    app = LocalApp(App(old))
+    begun(app, 1)
+    child = RunRef("default", child_id("r", 1, StepKey("fan"), 0))
+    assert "SUSPENDED" == app.store.peek(child).status  # type: ignore[union-attr]  # it is there
+
+    assert 1 == LocalApp(App(new), store=app.store, clock=app.clock).run("r").time_travel("count").output
+    assert "CANCELED" == app.store.peek(child).status  # type: ignore[union-attr]

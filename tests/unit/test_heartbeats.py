@@ -13,6 +13,7 @@ import pytest
 from flowcore import App, DefinitionError, StepContext, create_step
 from flowcore.adapters.memory import MemoryStore
 from flowcore.core.decide import MOST_CLAIMS
+from flowcore.errors import PayloadTooLarge
 from flowcore.keys import RunRef, StepKey, beat_of, is_beat
 from flowcore.model import Head, Outcome, RunStatus
 from flowcore.pace import Pace
@@ -224,6 +225,48 @@ def test_details_that_are_no_json_fail_the_step() -> None:
     assert "the details of ctx.heartbeat" in result.error.message
 
 
+@pytest.mark.parametrize("timeout", [None, HOUR])
+def test_details_that_are_too_large_are_no_end_of_the_worker(
+    timeout: timedelta | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Told within the interval and stored only when the try fails, they are left out; it counts."""
+    found: list[Any] = []
+
+    def long(value: int, ctx: StepContext) -> int:
+        found.append((ctx.attempt, ctx.heartbeat_details))
+        ctx.heartbeat("small")
+        ctx.heartbeat("x" * 500_000)
+        raise ValueError("no")
+
+    world = World(a_step("long", long, retries=2, timeout=timeout))
+    with caplog.at_level(logging.WARNING, "flowcore.session"):
+        world.start()
+        world.app.advance(hours=1)
+    assert ("failed", "ValueError") == (world.result().status, world.result().error.type)
+    assert [(1, None), (2, "small"), (3, "small")] == found
+    assert ["the details of a heartbeat are not stored"] * 2 == caplog.messages[:2]
+    world.watched.audit(RUN)
+
+
+def test_details_that_are_too_large_fail_the_step_that_has_them_stored() -> None:
+    """At the call, in the step's own words; one that catches it may fail of something else."""
+    told: list[str] = []
+
+    def long(value: int, ctx: StepContext) -> int:
+        try:
+            ctx.heartbeat("x" * 500_000)
+        except PayloadTooLarge as error:
+            told.append(str(error))
+        raise ValueError("no")
+
+    world = World(a_step("long", long, retries=1, backoff=HOUR))
+    world.start()
+    world.app.advance(hours=2)
+    assert ("failed", "ValueError") == (world.result().status, world.result().error.type)
+    assert 2 == len(told)
+    assert told[0].startswith("What step 'long' told with its heartbeat is 500002 bytes")
+
+
 def test_an_answer_that_comes_between_two_beats_is_heeded() -> None:
     """The head has moved: the beat is repeated upon it, and the answer is not lost."""
 
@@ -346,10 +389,10 @@ def _is_end_of(call: Call, step: str) -> bool:
     return call.record is not None and (call.record.key, call.record.outcome) == (step, Outcome.OK)
 
 
-@pytest.mark.parametrize("heartbeat", [timedelta(0), 30, timedelta(milliseconds=5)])
+@pytest.mark.parametrize("heartbeat", [timedelta(0), 30, timedelta(milliseconds=5), timedelta.max])
 def test_a_promise_must_be_a_pause(heartbeat: Any) -> None:
     """The author learns what to give."""
-    with pytest.raises(DefinitionError, match="is no pause; give a timedelta from 1 second"):
+    with pytest.raises(DefinitionError, match="is no pause; give a timedelta from 1 second to a century"):
         create_step(id="x", execute=lambda v: v, heartbeat=heartbeat)
 
 

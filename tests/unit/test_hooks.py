@@ -6,14 +6,15 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from typing import Any
 
 import pytest
 
-from flowcore import App, RunResult, StepContext, step, workflow
+from flowcore import App, RunResult, StepContext, Wait, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
-from flowcore.errors import OutsideError
+from flowcore.errors import ConflictError, OutsideError
 from flowcore.hooks import StartRecord
 from flowcore.keys import RunRef
 from flowcore.model import RunStatus
@@ -176,6 +177,70 @@ def test_each_suspension_is_told_and_no_suspension_is_an_end() -> None:
     assert [] == told("on_finish")
     run.resume(1)
     assert ["success"] == told("on_finish")
+
+
+def mail(wait: Wait[Any]) -> None:
+    """Tells whoever must answer; not the first time where that shall fail."""
+    TOLD.append(("mail", str(wait.reminder)))
+    if wait.payload == "unreachable" and len(told("mail")) == 1:
+        raise ConnectionError("no mail today")
+
+
+@step
+def remind(payload: str, ctx: StepContext[bool, str]) -> str:
+    """Asks, and asks again each day."""
+    if ctx.resume_data is None:
+        ctx.suspend(payload, notify=mail, remind=[timedelta(days=1), timedelta(days=2)])
+    return payload
+
+
+def reminding(store: Any = None) -> LocalApp:
+    """A question with reminders beside another one."""
+    inner = workflow("inner", input=str, output=str).then(remind, id="late").then(remind, id="later").commit()
+    flow = workflow("reminding", input=str, **ALL).parallel(remind, inner).commit()
+    options = {} if store is None else {"store": store}
+    return LocalApp(App(flow), **{"store": WatchedStore(MemoryStore()), **options})
+
+
+@pytest.mark.parametrize("payload", ["reachable", "unreachable"])
+def test_a_reminder_of_a_suspension_is_no_other_outcome(payload: str) -> None:
+    """Nor is a call of ``notify`` that is repeated because it failed, nor a pause; an answer to one of two is."""
+    app = reminding()
+    run: Any = app.workflow("reminding").create_run("r")
+    run.start(payload)
+    app.advance(days=3)
+    run.pause()
+    run.unpause()
+    assert 6 + (payload == "unreachable") == len(told("mail"))
+    assert ["suspended"] == told("on_suspend")
+    run.resume(True, step="inner.late")
+    assert ["suspended"] * 2 == told("on_suspend")
+    app.advance(days=3)
+    assert ["suspended"] * 2 == told("on_suspend")
+    run.resume(True, step="remind")
+    assert ["suspended"] * 3 == told("on_suspend")
+    assert [["inner", "later"]] == SEEN[-1].suspended
+    run.time_travel("inner.late")
+    assert ["suspended"] * 4 == told("on_suspend")
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_a_suspension_is_told_though_the_worker_dies_or_a_reminder_comes_first(fault: Fault) -> None:
+    """What is not known to have been told is told with the next outcome."""
+    struck: list[str] = []
+
+    def strike(call: Call) -> Fault | None:
+        is_emptied = call.verb == "move" and not struck
+        struck.extend([call.verb] if is_emptied else [])
+        return fault if is_emptied else None
+
+    memory = WatchedStore(MemoryStore())
+    app = reminding(FaultyStore(memory, strike))
+    with suppress(WorkerDied, OutsideError):
+        app.workflow("reminding").create_run("r").start("reachable")
+    app.advance(days=3)
+    is_written = fault in (Fault.DIES_AFTER, Fault.REPLY_LOST, Fault.CONFLICT)
+    assert ["suspended"] * (1 if is_written else 2) == told("on_suspend")
 
 
 def test_a_timeout_finds_its_way_although_a_hook_was_owed() -> None:
@@ -398,15 +463,15 @@ def test_a_worker_that_dies_before_the_outcome_leaves_it_to_the_next_one() -> No
     assert ["success"] == told("on_finish")
 
 
-def owing(app: LocalApp) -> None:
-    """A run that has ended under a worker that died before it told anybody."""
+def owing(app: LocalApp, value: int = 1, *, workflow: str = "plain") -> None:
+    """A run that rests, ended or asking, under a worker that died before it told anybody."""
 
     def dead(call: Call) -> Fault | None:
         return Fault.DIES_AFTER if call.verb == "release" else None
 
     doomed = App(*app.workflows.values(), store=FaultyStore(app.store, dead), clock=app.clock)
     with pytest.raises(WorkerDied):
-        doomed.workflow("plain").create_run("r").start(1)
+        doomed.workflow(workflow).create_run("r").start(value)
 
 
 def test_of_two_workers_that_race_for_one_outbox_one_tells() -> None:
@@ -498,6 +563,48 @@ def test_time_travel_begins_a_life_with_an_end_of_its_own() -> None:
     run.time_travel("work")
 
     assert ["success"] * 2 == told("on_finish")
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel"])
+def test_an_end_is_told_before_a_new_life_begins(verb: str) -> None:
+    """Whoever was to tell it died: by the caller once nobody else may be at it, and until then he is refused."""
+    app = served(plain(**ALL))
+    owing(app, -1)
+    standing = app.engine.read(REF)
+    run: Any = app.run("r")
+    begins = run.redrive if verb == "redrive" else partial(run.time_travel, "work")
+    with pytest.raises(ConflictError, match="on_error, on_finish"):
+        begins()
+    assert (standing, []) == (app.engine.read(REF), told("on_error"))
+    app.clock.forward(minutes=16)
+
+    assert "failed" == begins().status
+    assert [["failed"] * 2] * 2 == [told("on_error"), told("on_finish")]
+
+
+def test_an_end_is_told_by_a_worker_where_there_are_workers() -> None:
+    """The operator has one look at the run, and comes again."""
+    clock = VirtualClock()
+    app = served(plain(**ALL), clock=clock, queue=MemoryQueue(clock))
+    run = app.workflow("plain").create_run("r")
+    run.start(1)
+    run.cancel()
+    with pytest.raises(ConflictError, match="on_finish"):
+        run.time_travel("work", input=2)
+    assert [] == told("on_finish")
+    app.run_until_idle()
+    assert ["canceled"] == told("on_finish")
+
+    assert "running" == run.time_travel("work", input=2).status
+
+
+def test_a_suspension_that_nobody_was_told_of_keeps_no_new_life_from_beginning() -> None:
+    """It is no end, and what is asked anew is told."""
+    app = served(asking(**ALL))
+    owing(app, workflow="asking")
+    app.run("r").time_travel("ask")
+
+    assert ["suspended"] == told("on_suspend")
 
 
 @pytest.mark.parametrize("hooks", [{}, {"on_suspend": note("on_suspend")}, {"on_error": note("on_error")}])

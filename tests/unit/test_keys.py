@@ -10,9 +10,12 @@ from flowcore.keys import (
     ROOT,
     Scope,
     StepKey,
+    beat_of,
     dotted,
+    emit_of,
     index_of,
     inside,
+    is_beat,
     is_entry_id,
     is_once,
     is_pass,
@@ -23,6 +26,7 @@ from flowcore.keys import (
     path_of,
     scope_of,
     scopes_of,
+    step_of,
     turn_number,
     turn_of,
 )
@@ -79,6 +83,16 @@ def test_what_is_no_key_is_refused(key: str) -> None:
     """Such a name was made by nobody here."""
     with pytest.raises(ValueError, match="is not a step key"):
         scope_of(StepKey(key))
+
+
+def test_heartbeats_of_a_stand_in_lie_beside_those_of_its_step() -> None:
+    """Known as such, and as no name that a step may give to ``once``."""
+    key = StepKey("child/approve")
+    assert ("child/approve!beat@", "child/approve!director:beat@") == (beat_of(key), beat_of(key, "director:"))
+    assert {key} == {step_of(beat_of(key)), step_of(beat_of(key, "director:"))}
+    assert is_beat(beat_of(key))
+    assert is_beat(beat_of(key, "director:"))
+    assert not any(is_beat(other) for other in (key, once_of(key, "director:beat"), emit_of(key, 1, "3f9c")))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from flowcore.keys import RunRef
 from flowcore.model import RunStatus
 from flowcore.ops import doctor
 from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing.contract import dense
 from flowcore.testing.faults import BlobFault, BlobScript, Call, Fault, FaultyBlobs, FaultyStore
 
 KB = 1024
@@ -297,6 +298,25 @@ def test_without_blobs_the_limit_is_that_of_an_item() -> None:
     """As it ever was."""
     done = App(steps(grow, count)).workflow("flow").create_run().start(400 * KB)
     assert ("failed", "PayloadTooLarge") == (done.status, done.error and done.error.type)
+
+
+def test_failure_too_large_beside_what_its_run_began_with_is_shortened_there() -> None:
+    """The run has failed, of that; the step has all of it."""
+
+    @step
+    def misfit(text: str) -> dict[str, int]:
+        return {dense(1_500 + number): "x" for number in range(100)}  # type: ignore[misc]  # that is the fact
+
+    app = LocalApp(App(steps(misfit, input=str)))
+    result = app.workflow("flow").create_run("r-1").start(dense(340_000))
+    kept = result.steps["misfit"].error
+    assert result.error is not None
+    assert kept is not None
+    assert ("failed", "InvalidPayload", "misfit") == (result.status, result.error.type, result.error.step)
+    assert len(result.error.message) < 5_000
+    assert len(kept.message) > 100_000
+    assert kept.message.startswith(result.error.message[:4_000])
+    assert ({}, 100) == (result.error.properties, len(kept.properties["errors"]))
 
 
 def test_output_that_is_not_json_fails_its_step_and_puts_nothing() -> None:

@@ -15,11 +15,18 @@ import pytest
 from pydantic import BaseModel, model_validator
 
 from flowcore import App, DefinitionError, RunResult, Start, StepContext, create_step, step, workflow
-from flowcore.adapters.memory import MemoryQueue, MemoryStore
-from flowcore.errors import IdempotencyKeyReused, InvalidPayload, MalformedRequest, OutsideError, PayloadTooLarge
+from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
+from flowcore.errors import (
+    EventNotFound,
+    IdempotencyKeyReused,
+    InvalidPayload,
+    MalformedRequest,
+    OutsideError,
+    PayloadTooLarge,
+)
 from flowcore.keys import RunRef
 from flowcore.model import EventReceipt, Listener, Mail, Topic
-from flowcore.testing import LocalApp, VirtualClock
+from flowcore.testing import LocalApp, LossyScheduler, Unruly, VirtualClock
 from flowcore.testing.faults import Call, Fault, FaultyStore, Script, WorkerDied, at_call
 from flowcore.testing.invariants import WatchedStore
 
@@ -99,6 +106,43 @@ def test_event_that_came_too_early_is_taken() -> None:
         app.clock.forward(seconds=1)
     assert [1, 2] == [waiting(app, run_id).result().output for run_id in ("r-1", "r-2")]
     assert "suspended" == waiting(app, "r-3").result().status
+
+
+class Counting(MemoryStore):
+    """Counts the events that are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = 0
+
+    def mail(self, *topic: Any, **wanted: Any) -> Mail:
+        """See ``Mailbox.mail``."""
+        mail = super().mail(*topic, **wanted)
+        self.read += len(mail.events)
+        return mail
+
+
+def test_who_sends_an_event_or_asks_for_one_reads_no_other() -> None:
+    """However many are kept for the same name and key."""
+    store = Counting()
+    app = local(order(), store=store)
+    for number in range(300):
+        assert "buffered" == app.send_event("order.paid", "A-17", {"cents": 1}, event_id=f"e-{number}").verdict
+    assert 300 == store.read  # each once, by whoever had just kept it
+    assert "buffered" == app.event("order.paid", "A-17", "e-7").verdict
+    assert "buffered" == app.send_event("order.paid", "A-17", {"cents": 1}, event_id="e-7").verdict
+    assert 302 == store.read
+
+
+@pytest.mark.parametrize(
+    "id", ["e-2", "", "e/1", "e" * 2_000, "\ud800"], ids=["unknown", "empty", "slash", "long", "half"]
+)
+def test_event_that_was_never_sent_is_not_found(id: str) -> None:
+    """Nor is one that cannot have been sent."""
+    app = local(order())
+    app.send_event("order.paid", "A-17", {"cents": 1}, event_id="e-1")
+    with pytest.raises(EventNotFound):
+        app.event("order.paid", "A-17", id)
 
 
 def test_event_is_for_its_key_and_name() -> None:
@@ -226,6 +270,22 @@ def test_canceled_run_listens_no_more() -> None:
     assert ["r"] == listeners(app)
     run.cancel()
     assert [] == listeners(app)
+
+
+@pytest.mark.parametrize("end", ["cancel", "delete"])
+def test_end_of_a_run_does_not_depend_on_its_schedule(end: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the scheduler keeps it, all else is done: nobody listens, and a deleted run is gone. The log says so."""
+    unruly = Unruly()
+    app = local(order(timeout=timedelta(days=3)), scheduler=LossyScheduler(MemoryScheduler(), unruly))
+    run = waiting(app)
+    unruly.failing = 1.0
+    with caplog.at_level(logging.WARNING, "flowcore.hints"):
+        getattr(run, end)()
+    assert {"schedule kept, it will find nothing"} == {line.message for line in caplog.records}
+    assert [] == listeners(app)
+    unruly.failing = 0.0
+    app.advance(days=4)
+    assert ["canceled"][: end == "cancel"] == [one.status for one in app.list_runs()]
 
 
 def fail(value: Any) -> Any:
@@ -363,6 +423,7 @@ def test_listener_without_a_wait_is_left_alone() -> None:
         ("paid", "\ud800", {}, "cannot be the key"),
         ("paid", "k", {"event_id": "a/b"}, "cannot be the id"),
         ("paid", "k", {"keep": timedelta(0)}, "keeps nothing"),
+        ("paid", "k", {"keep": timedelta.max}, "above 0, at most a century"),
     ],
 )
 def test_event_that_cannot_be_sent(name: str, key: str, options: dict[str, Any], message: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, model_validator
 
 from flowcore import App, DefinitionError, Option, StepContext, create_step, migrate, workflow
-from flowcore.errors import InvalidPayload, NotBlocked
+from flowcore.errors import DefinitionChanged, InvalidPayload, NotBlocked
 from flowcore.keys import RunRef, StepKey
 from flowcore.migrations import NoWay, renewed
 from flowcore.model import Json, Outcome, StepRecord
@@ -611,3 +611,58 @@ def test_worker_stands_still_when_another_was_faster_with_what_it_cannot_read() 
     app = LocalApp(App(workflow("flow", input=int, output=dict[str, Any]).parallel(ask, work).commit()))
     result = app.workflow("flow").create_run("r").start(1)
     assert ("paused", True) == (result.status, "'work.price'" in (result.blocked or ""))
+
+
+def from_pounds(old: dict[str, Any]) -> dict[str, Any]:
+    """A migration from another age: it does not take euros."""
+    return {"cents": old["pounds"] * 100}
+
+
+def entering(price: Any, type_: Any, then: Any) -> Any:
+    """A workflow that sleeps between an output and a nested workflow that takes it."""
+    child = workflow("child", input=type_).then(then).commit()
+    return workflow("flow", input=int).then(price).sleep(HOUR, id="nap").then(child).commit()
+
+
+def has_failed_inside() -> LocalApp:
+    """A run that has failed inside a nested workflow, which was entered with an old output."""
+
+    def broken(value: Old) -> None:
+        raise ValueError(f"{value} is broken")
+
+    app = LocalApp(App(entering(a_price(Old, Old(euros=1.5)), Old, create_step(id="pay", execute=broken))))
+    app.workflow("flow").create_run("r").start(1)
+    app.advance(HOUR)
+    assert "failed" == app.run("r").result().status
+    return app
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel", "fork"])
+def test_a_new_life_has_what_was_stored_in_its_new_form(verb: str) -> None:
+    """Also the input of a nested workflow whose middle it begins in."""
+    price = a_price(New, None)
+    migrate(price, "output")(to_cents)
+    new = deployed(has_failed_inside(), entering(price, New, pay_of(New)))
+
+    went = getattr(new.run("r"), verb)(*(() if verb == "redrive" else ("child.pay",)))
+
+    assert ("success", {"cents": 150, "currency": "EUR"}) == (went.status, went.output)
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel", "fork"])
+def test_a_new_life_with_what_no_migration_takes_is_refused(verb: str) -> None:
+    """The run is untouched. A life that leaves it behind can begin."""
+    price = a_price(New, New(cents=7))
+    migrate(price, "output")(from_pounds)
+    new = deployed(has_failed_inside(), entering(price, New, pay_of(New)))
+    run = new.run("r")
+    before = new.engine.read(run._existing())
+
+    with pytest.raises(DefinitionChanged, match="what 'price' has stored does not fit any more"):
+        getattr(run, verb)(*(() if verb == "redrive" else ("child.pay",)))
+
+    assert before == new.engine.read(run._existing())
+    if verb != "redrive":
+        began = getattr(run, verb)("price").run_id
+        new.advance(HOUR)
+        assert {"cents": 7, "currency": "EUR"} == new.run(began).result().output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from datetime import timedelta
 from typing import Any
@@ -57,6 +58,18 @@ def last(value: int) -> int:
     return value * 2
 
 
+@step
+def stop(value: Any, ctx: StepContext) -> Any:
+    """Ends its workflow with what it was given."""
+    ctx.bail(value)
+
+
+@step
+def count(values: dict[str, Any]) -> int:
+    """How many arms gave something."""
+    return len(values)
+
+
 ASKING = workflow("asking", input=int, output=int).then(first).then(ask).then(last).commit()
 CHILD = workflow("child", input=int, output=int).then(first).then(last).commit()
 NESTING = workflow("nesting", input=int, output=int).then(last, id="before").then(CHILD).then(last, id="after").commit()
@@ -106,6 +119,41 @@ def test_time_travel_with_an_input_skips_what_was_never_done() -> None:
     result = run.time_travel("last", input=7)
 
     assert (14, "skipped") == (result.output, result.steps["ask"].status)
+
+
+@pytest.mark.parametrize("kind", ["step", "foreach", "nested"])
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_going_back_behind_what_has_bailed_goes_on_with_the_input_that_is_given(verb: str, kind: str) -> None:
+    """What has bailed has ended its workflow, and has no output for the step behind it: it is skipped, or missing."""
+    start: Any = workflow("flow", input=int).then(first)
+    match kind:
+        case "step":
+            flow, entry = start.then(stop).then(last), "stop"
+        case "foreach":
+            flow, entry = start.map(lambda value: [value], id="list").foreach(stop).then(last), "stop"
+        case _:
+            flow, entry = start.then(workflow("child", input=int).then(stop).then(last).commit()), "child.stop"
+    run = served(flow.commit()).workflow("flow").create_run("r")
+    assert ("success", 2, ["first"]) == ((result := run.start(1)).status, result.output, CALLS)
+    target = entry.replace("stop", "last")
+
+    with pytest.raises(NotRecorded) as refused:
+        getattr(run, verb)(target)
+    assert [entry] == refused.value.details()["missing"]
+    went = getattr(run, verb)(target, input=7)
+
+    assert (14, "skipped", ["first", "last"]) == (went.output, went.steps[entry].status, CALLS)
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_going_back_behind_an_arm_that_has_bailed_keeps_what_it_gave(verb: str) -> None:
+    """Of an arm that is its output like any other."""
+    flow: Any = workflow("flow", input=int).parallel(first, stop).branch((lambda both: True, stop.clone(id="taken")))
+    run = served(flow.then(count).commit()).workflow("flow").create_run("r")
+    assert 1 == run.start(1).output
+
+    assert 1 == getattr(run, verb)("count").output
+    assert ["first"] == CALLS
 
 
 def test_time_travel_before_a_suspension_suspends_anew_and_old_waits_answer_no_more() -> None:
@@ -169,6 +217,28 @@ def test_time_travel_to_an_untaken_arm_takes_it() -> None:
 
     assert {"high": 2} == result.output
     assert "low" not in result.steps
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_going_back_to_a_chosen_arm_keeps_the_others_that_were_chosen(verb: str) -> None:
+    """As a parallel keeps its arms: with output and state, or with the question that is open in them."""
+    choosing: Any = workflow("choosing", input=int).branch(
+        (lambda _: True, last),
+        (lambda _: True, first),
+        (lambda _: True, ask),
+        (lambda _: False, first.clone(id="never")),
+    )
+    app = served(choosing.commit())
+    run = app.workflow("choosing").create_run("r")
+    assert "suspended" == run.start(1).status
+    CALLS.clear()
+
+    went = app.run(getattr(run, verb)("last").run_id)
+
+    assert (["last"], {"first": 1}) == (CALLS, went.result().state)
+    assert {"last": 2, "first": 2, "ask": 4} == went.resume(3).output
+    assert {"last": 2, "first": 9, "ask": 4} == went.time_travel("last", context={"first": 9}).output
+    assert {"never": 8} == went.time_travel("never", input=7).output
 
 
 BRANCHING = (
@@ -308,6 +378,58 @@ def test_time_travel_that_cannot_be_leaves_the_run_alone(target: str, options: A
     assert before == run.result()
 
 
+CONTEXTS: list[tuple[str, str, type[Exception], str]] = [
+    ("frist", "child", UnknownStep, "No step 'frist' in this workflow. Known here: 'ask', 'high', 'sum'"),
+    ("child", "child", InvalidPayload, "- child: is not read in front of 'child'; there are 'ask', 'high', 'sum'"),
+    ("after", "child", InvalidPayload, "- after: is not read in front of 'child'"),
+    ("child.first", "after", InvalidPayload, "- child.first: is not read in front of 'after'"),
+    ("child", "child.last", InvalidPayload, "- child: is not read in front of 'child.last'"),
+    ("low", "child", InvalidPayload, "- low: is not read in front of 'child'"),
+    ("branch", "child", InvalidPayload, "- branch: a branch has no output of its own; give those of its arms"),
+    ("nap", "child", InvalidPayload, "- nap: a sleep has no output"),
+]
+TAKING = (
+    workflow("taking", input=int)
+    .then(ask)
+    .branch((lambda value: value > 0, last.clone(id="high")), (otherwise, last.clone(id="low")), id="branch")
+    .map(lambda arms: sum(arms.values()), id="sum")
+    .sleep(timedelta(0), id="nap")
+    .then(CHILD)
+    .then(last, id="after")
+    .commit()
+)
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+@pytest.mark.parametrize(("named", "target", "error", "message"), CONTEXTS)
+def test_going_back_with_an_output_that_nobody_reads_is_refused(
+    verb: str, named: str, target: str, error: type[Exception], message: str
+) -> None:
+    """A name that is wrong, or of what does not stand in front, would leave the run with what it had."""
+    run = served(TAKING).workflow("taking").create_run("r")
+    run.start(1)
+    run.resume(2)
+    before = run.result()
+
+    with pytest.raises(error, match=re.escape(message)):
+        getattr(run, verb)(target, context={named: 5})
+
+    assert ("success", before) == (before.status, run.result())
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_outputs_given_for_all_in_front_need_none_of_a_branch_or_a_sleep(verb: str) -> None:
+    """A branch that was never met takes the arms of which there is one."""
+    run = served(TAKING).workflow("taking").create_run("r")
+    run.start(1)
+
+    with pytest.raises(NotRecorded, match="'branch', 'sum' in front of it have no output"):
+        getattr(run, verb)("child", context={"ask": 1})
+    went = getattr(run, verb)("child", context={"ask": 1, "high": 4, "sum": 5})
+
+    assert ("success", 24, {"high": 4}) == (went.status, went.output, {"high": went.steps["sum"].input["high"]})
+
+
 def test_run_that_is_driven_cannot_travel() -> None:
     """Two lives at once would both be right."""
     app = served(ASKING)
@@ -333,6 +455,24 @@ def test_fork_begins_another_run_and_leaves_the_first_alone() -> None:
     assert 24 == run.resume(10).output
     with pytest.raises(RunExists):
         run.fork("ask", run_id="f")
+
+
+def test_fork_takes_no_answer_that_came_early_to_the_other_run() -> None:
+    """Whoever gave it, gave it there; the run itself has it in a later life as well."""
+    child = workflow("child", input=int).sleep(timedelta(hours=1), id="nap").then(ask).commit()
+    app = served(workflow("beside", input=int).parallel(first, child).commit())
+    run = app.workflow("beside").create_run("r")
+    run.start(1)
+    early = run.resume(42, step="child.ask", by="ada", keep=timedelta(hours=2))
+    assert early.receipt is not None
+    assert "buffered" == early.receipt.verdict
+
+    forked = app.run(run.fork("first", run_id="other").run_id)
+    run.time_travel("first")
+    app.advance(hours=1)
+
+    assert ("suspended", []) == (forked.result().status, forked.receipts())
+    assert {"first": 2, "child": 43} == run.result().output
 
 
 def test_restart_fences_a_worker_off_and_goes_on_from_the_records() -> None:
@@ -510,8 +650,8 @@ def test_worker_of_a_paused_run_that_another_has_taken_over_writes_nothing() -> 
     run = app.workflow("working").create_run("r")
 
     assert ("failed", ["work"]) == (run.start(1).status, CALLS)
-    error = run.result().error
-    assert "MayHaveRun" == (error and error.type)
+    error: Any = run.result().error
+    assert "MayHaveRun" == error.type
 
 
 def test_per_step_runs_one_step_and_pauses() -> None:

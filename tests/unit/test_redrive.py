@@ -9,10 +9,13 @@ from itertools import count
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from flowcore import App, StepContext, create_step, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryStore
+from flowcore.core.evolve import fold
 from flowcore.core.redrive import redriven
+from flowcore.core.rewind import rewound
 from flowcore.errors import (
     ConflictError,
     DefinitionChanged,
@@ -22,7 +25,7 @@ from flowcore.errors import (
     RunFinished,
     RunNotFound,
 )
-from flowcore.keys import RunRef
+from flowcore.keys import RunRef, StepKey
 from flowcore.model import Outcome, RunStatus, Topic
 from flowcore.pace import Pace
 from flowcore.testing import LocalApp, VirtualClock
@@ -198,6 +201,32 @@ def test_redrive_asks_anew_where_nobody_answered_in_time() -> None:
     assert app.clock.now() + timedelta(hours=1) == new.deadline
     assert old.id != new.id
     assert 3 == run.resume(2, wait=new.id).output
+
+
+@pytest.mark.parametrize("verb", ["redrive", "time_travel"])
+def test_what_nobody_could_answer_in_time_is_asked_with_all_its_time_again(verb: str) -> None:
+    """Its deadline passed while the run had ended; one that passed before, or is still to come, stays what it was."""
+    hour, graph = timedelta(hours=1), a_graph(lambda w: w.parallel(ask, pay, second, first))
+    waits = {"ask": -hour, "pay": -3 * hour, "second": hour}
+    records = [a_record(key, Outcome.SUSP, until=NOW + until, at=NOW - 9 * hour) for key, until in waits.items()]
+    head = replace(a_run(status=RunStatus.FAILED).head, updated_at=NOW - 2 * hour)
+    run = fold(head, [*records, a_record("first", Outcome.ERR)])
+    every = redriven(graph, run, NOW)
+    if verb != "redrive":
+        every = rewound(graph, run, "first", given=None, outputs={}, now=NOW)
+    standing = {record.key: (record.at, record.until) for record in every if record.outcome is Outcome.SUSP}
+
+    kept = {record.key: (record.at, record.until) for record in records}
+    assert {**kept, StepKey("ask"): (NOW, NOW + 8 * hour)} == standing
+
+
+def test_deadline_of_a_run_that_has_not_ended_passes_though_it_travels_in_time() -> None:
+    """Who was asked could have answered."""
+    graph = a_graph(lambda w: w.parallel(ask, first))
+    asked = a_record("ask", Outcome.SUSP, until=NOW, at=NOW - timedelta(hours=9))
+
+    (kept,) = rewound(graph, a_run(asked), "first", given=None, outputs={}, now=NOW)
+    assert (asked.at, NOW) == (kept.at, kept.until)
 
 
 def test_redrive_repeats_every_arm_that_failed() -> None:
@@ -414,6 +443,52 @@ def test_redrive_takes_over_steps_that_a_deploy_has_inserted() -> None:
     assert (4, "skipped", [2, 3]) == (result.output, result.steps["pay"].status, CALLS)
 
 
+def behind_another(*steps: Any) -> Any:
+    """A workflow of these steps next to another one, all of it in ``flow``."""
+    return a_workflow(lambda w: w.parallel(first, a_workflow(lambda inner: _then(inner, *steps), "inner")), "flow")
+
+
+def _then(flow: Any, *steps: Any) -> Any:
+    for each in steps:
+        flow = flow.then(each)
+    return flow
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+def test_going_back_takes_over_steps_that_a_deploy_has_inserted(verb: str) -> None:
+    """In front of what a sibling has reached they are skipped, as in every run that goes on."""
+    app = served(behind_another(second, ask))
+    run = app.workflow("flow").create_run("r")
+    run.start(1)
+    CALLS.clear()
+    later = LocalApp(App(behind_another(second, pay, ask)), store=app.store, clock=app.clock)
+
+    went = getattr(later.run("r"), verb)("first")
+    result = later.run(went.run_id).resume(7)
+
+    assert ("success", {"first": 2, "inner": 15}, [1, 14]) == (result.status, result.output, CALLS)
+    assert "skipped" == result.steps["inner.pay"].status
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork"])
+@pytest.mark.parametrize("ended", [False, True])
+def test_going_back_under_code_that_does_not_fit_is_refused(verb: str, ended: bool) -> None:
+    """Nobody asks a sibling's question any more, or what stands in front is of another kind: the run is untouched."""
+    before = a_workflow(lambda w: w.sleep(timedelta(0), id="pause").then(first), "flow")
+    after = a_workflow(lambda w: w.then(second, id="pause").then(first), "flow")
+    changed = (before, after) if ended else (behind_another(second, ask), behind_another(second, pay))
+    app = served(changed[0])
+    app.workflow("flow").create_run("r").start(1)
+    standing = app.engine.read(RunRef("default", "r"))
+    CALLS.clear()
+    other = LocalApp(App(changed[1]), store=app.store, clock=app.clock)
+
+    with pytest.raises(DefinitionChanged, match="'pause' was of another kind" if ended else "'inner.ask'"):
+        getattr(other.run("r"), verb)("first")
+    assert ([], standing) == (CALLS, app.engine.read(RunRef("default", "r")))
+    assert ["r"] == [each.run_id for each in app.list_runs()]
+
+
 def test_redrive_of_no_run_says_so() -> None:
     """As every verb does."""
     with pytest.raises(RunNotFound):
@@ -619,6 +694,36 @@ def test_an_answer_is_told_once_however_often_its_run_is_redriven() -> None:
     assert [("applied", "ada", 1)] == [(one.verdict, one.by, one.times) for one in run.receipts()]
 
 
+def test_a_deadline_and_a_vote_handed_over_are_told_once_however_many_lives_a_run_has() -> None:
+    """Under the id of the suspension that they befell, while it waits and afterwards."""
+
+    @step
+    def vote(value: int, ctx: StepContext[int]) -> int:
+        if ctx.resume_data is None:
+            ctx.suspend(timeout=timedelta(hours=1), on_timeout=7, approvers=["ada", "bob"], quorum=2)
+        return value
+
+    start: Any = workflow("flow", input=int)
+    waiting_ = start.wait_for_event("paid", key=str, timeout=timedelta(hours=1), on_timeout=0)
+    flow = waiting_.parallel(vote, ask.clone(id="beside")).map(lambda found: found["beside"], id="one").then(pay)
+    app = served(flow.commit())
+    run = app.workflow("flow").create_run("r")
+    run.start(1)
+    app.advance(hours=1)
+    run.delegate(by="bob", to="carl", step="vote")
+    told = [("wait-for-paid@0", "timeout", None), ("vote@0", "python", "carl")]
+    for _ in range(2):
+        run.time_travel("beside")
+        assert told == [(one.wait, one.via, one.to) for one in run.receipts()]
+    life = run.result().waits[0].id.partition("~")[2]
+    app.advance(hours=1)
+    BROKEN.add("all")
+    run.time_travel("pay", context={"beside": 1, "one": 1})
+    for _ in range(2):
+        assert "failed" == run.redrive().status
+        assert [*told, (f"vote@0~{life}", "timeout", None)] == [(one.wait, one.via, one.to) for one in run.receipts()]
+
+
 def test_a_nested_workflow_that_time_travel_enters_has_what_it_lets_pass_for_its_input() -> None:
     """What stands in front of it has no output, and is skipped: it lets pass what stands before that."""
     inner = workflow("inner", input=int, output=int).then(first.clone(id="inside")).then(ask).commit()
@@ -675,3 +780,69 @@ def test_a_step_behind_a_skipped_nested_workflow_is_given_no_input_by_it() -> No
         assert ("success", before, 4) == (went.status, went.steps["inner.inside"].input, went.steps["inner"].output)
     assert 8 == run.time_travel("inner.inside").steps["inner"].output
     assert "success" == run.time_travel("inner.second", input=3).status
+
+
+class Inner(BaseModel):
+    """What a nested workflow takes."""
+
+    value: int
+    more: int = 5
+
+
+class Outer(BaseModel):
+    """What the one around it takes: all of it, once defaults are filled in."""
+
+    value: int
+    more: int = 7
+
+
+@step
+def telling(given: dict[str, Any]) -> int:
+    """Works with what its workflow was given."""
+    CALLS.append(given)
+    if BROKEN:
+        raise ValueError("broken")
+    return int(given["more"])
+
+
+@pytest.mark.parametrize("verb", ["time_travel", "fork", "redrive"])
+@pytest.mark.parametrize("is_deep", [False, True])
+def test_a_nested_workflow_of_a_new_life_has_its_input_with_defaults(is_deep: bool, verb: str) -> None:
+    """However deep it lies, and whoever brings the run into the middle of it."""
+    inner = workflow("inner", input=Inner).then(telling).commit()
+    flow: Any = workflow("flow", input=int).map(lambda value: {"value": value}, id="plain")
+    flow = flow.then(workflow("outer", input=Outer).then(inner).commit()) if is_deep else flow.then(inner)
+    run = failed(served(flow.commit()), 1, "all")
+
+    place, more = ("outer.inner.telling", 7) if is_deep else ("inner.telling", 5)
+    went = getattr(run, verb)(*(() if verb == "redrive" else (place,)))
+
+    assert (more, {"value": 1, "more": more}) == (went.output, CALLS[-1])
+
+
+def test_an_arm_that_was_skipped_gives_a_redriven_run_what_it_lets_pass() -> None:
+    """As it gave the run itself: an arm that a deploy has inserted, once the run was past it."""
+
+    @step
+    def keeping(given: dict[str, int]) -> dict[str, int]:
+        if BROKEN:
+            raise ValueError("broken")
+        return given
+
+    child = workflow("child", input=dict[str, int], output=dict[str, int]).then(keeping).commit()
+
+    def flow(*arms: Any) -> Any:
+        return workflow("flow", input=int).parallel(*arms).sleep(timedelta(hours=1), id="nap").then(child).commit()
+
+    before = served(flow(first, second))
+    before.workflow("flow").create_run("r").start(1)
+    app = served(flow(first, second, second.clone(id="new")), store=before.store, clock=before.clock)
+    BROKEN.add("all")
+    app.advance(timedelta(hours=1))
+    run = app.run("r")
+    assert ("failed", "skipped") == ((result := run.result()).status, result.steps["new"].status)
+    BROKEN.clear()
+
+    went = run.redrive()
+
+    assert {"first": 2, "second": 2, "new": 1} == went.output == result.steps["child"].input

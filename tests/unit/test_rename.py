@@ -76,6 +76,20 @@ def test_suspended_step_that_was_renamed_is_answered(name: str) -> None:
     assert ["ask", "first", "last"] == sorted(result.steps)
 
 
+@pytest.mark.parametrize("name", ["ask", "approve"])
+@pytest.mark.parametrize("travels", [False, True])
+def test_copy_of_an_answer_to_a_step_that_was_renamed_is_one(name: str, travels: bool) -> None:
+    """Whichever name it has; also in a life that began before the deploy."""
+    old, _ = waiting(lambda w: w.then(OLD).then(ask("hold")))
+    old.run("r").resume(2, step="ask", idempotency_key="k")
+    if travels:
+        old.run("r").time_travel("ask")
+    new = serve(lambda w: w.then(NEW).then(ask("hold")).renamed("ask", to="approve"), old)
+
+    copy: Any = new.run("r").resume(2, step=name, idempotency_key="k").receipt
+    assert "duplicate" == copy.verdict
+
+
 def test_a_new_run_knows_the_new_name_only() -> None:
     """But an answer may still come under the old one."""
     new = serve(lambda w: w.then(NEW).renamed("ask", to="approve"))

@@ -164,12 +164,12 @@ def test_retention_is_no_part_of_the_definition() -> None:
     assert a_flow().compiled.fingerprint == a_flow(retention=DAY).compiled.fingerprint
 
 
-@pytest.mark.parametrize("retention", [timedelta(0), -DAY])
-def test_a_retention_of_no_time_is_refused(retention: timedelta) -> None:
-    """Nobody could read what came out."""
-    with pytest.raises(DefinitionError, match="retention= must be positive"):
+@pytest.mark.parametrize("retention", [timedelta(0), -DAY, timedelta.max])
+def test_a_retention_of_no_time_or_without_end_is_refused(retention: timedelta) -> None:
+    """Nobody could read what came out, or its end could not be written; what to do is said."""
+    with pytest.raises(DefinitionError, match="retention= must be positive, at most a century, or left out"):
         a_flow(retention=retention)
-    with pytest.raises(SettingsError, match="not positive"):
+    with pytest.raises(SettingsError, match="not positive, or above a century; leave it out to keep runs for ever"):
         App(a_flow(), retention=retention)
 
 

@@ -36,6 +36,12 @@ def test_bucket_is_optional_and_named_as_s3_names_them() -> None:
         Settings.read({**COMPLETE, "FLOWCORE_BUCKET": "s3://values"})
 
 
+def test_metrics_are_told_under_the_name_of_the_deployment() -> None:
+    """Where it says none, under ours."""
+    assert "flowcore" == Settings.read(COMPLETE).metrics_namespace
+    assert "shop-test" == Settings.read({**COMPLETE, "POWERTOOLS_METRICS_NAMESPACE": "shop-test"}).metrics_namespace
+
+
 def test_region_may_come_from_the_default_region() -> None:
     """Outside Lambda only AWS_DEFAULT_REGION is usual."""
     environ = {**COMPLETE, "AWS_DEFAULT_REGION": "eu-west-1"}
@@ -77,6 +83,7 @@ def test_every_missing_setting_is_named_at_once() -> None:
         ("FLOWCORE_SCHEDULE_ROLE_ARN", "schedules"),
         ("FLOWCORE_CLOCK_OFFSET", "an hour"),
         ("FLOWCORE_SWAGGER", "yes"),
+        ("FLOWCORE_RETENTION_DAYS", "999999999999"),
         ("FLOWCORE_RESUMES_A_MINUTE", "many"),
     ],
 )

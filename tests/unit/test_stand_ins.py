@@ -153,6 +153,34 @@ def test_stand_in_that_fails_fails_its_place() -> None:
     assert ["give_up", "give_up"] == [call[0] for call in CALLS[2:]]
 
 
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_stand_in_of_an_event_that_has_failed_is_called_again(is_asked: bool) -> None:
+    """In a redriven run, as one of a step is: the event has not come, and what the stand-in was answered was for it."""
+
+    @step
+    def beg(order: str, ctx: StepContext[int]) -> int:
+        CALLS.append(ctx.resume_data)
+        if is_asked and ctx.resume_data is None:
+            ctx.suspend()
+        if MOODS and MOODS.pop() == "bad":
+            raise ConnectionError("try again")
+        return ctx.resume_data or 0
+
+    MOODS.append("bad")
+    app = local(paid(on_timeout=beg).commit())
+    run = begun(app)
+    app.advance(hours=2)
+    if is_asked:
+        run.resume(5, by="ada")
+    assert "failed" == run.result().status
+    CALLS.clear()
+
+    went = run.redrive()
+
+    given = 5 if is_asked else None
+    assert ("success", given or 0, [given]) == (went.status, went.output, CALLS)
+
+
 def test_answer_to_the_step_that_was_replaced_is_stale() -> None:
     """Nobody answered it in time; the answer must fit whoever runs there now."""
     app = local()
@@ -165,6 +193,34 @@ def test_answer_to_the_step_that_was_replaced_is_stale() -> None:
     app.advance(hours=1)
     with pytest.raises(AlreadyResumed, match="timeout"):
         run.resume(True, wait="clerk@2")
+
+
+def test_stand_in_has_heartbeat_details_of_its_own() -> None:
+    """What the first step told last is not how far the second is; each has its own after a failure."""
+    found: list[Any] = []
+
+    @step(retries=1)
+    def deputy(order: str, ctx: StepContext) -> str:
+        found.append(("deputy", ctx.heartbeat_details))
+        if ctx.attempt == 1:
+            ctx.heartbeat({"page": 1})
+            ctx.heartbeat({"page": 2})
+            raise ConnectionError("try again")
+        return order
+
+    @step(stand_ins=[deputy], retries=1)
+    def first(order: str, ctx: StepContext[int]) -> str:
+        found.append(("first", ctx.heartbeat_details))
+        ctx.heartbeat(5 if ctx.heartbeat_details is None else 6)
+        if ctx.attempt == 1:
+            raise ConnectionError("try again")
+        ctx.suspend(timeout=HOUR, on_timeout=deputy)
+
+    app = local(workflow("w", input=str, output=str).then(first).commit(), store=WatchedStore(MemoryStore()))
+    run = begun(app)
+    app.advance(hours=3)
+    assert "success" == run.result().status
+    assert [("first", None), ("first", 5), ("deputy", None), ("deputy", {"page": 2})] == found
 
 
 def test_stand_in_follows_one_of_several_options() -> None:

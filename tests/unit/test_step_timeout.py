@@ -414,6 +414,7 @@ def test_what_fits_is_done_before_the_run_is_handed_on() -> None:
         ({"timeout": timedelta(0)}, "timeout=datetime.timedelta(0) is no time to work in"),
         ({"timeout": -MINUTE}, "is no time to work in; give a timedelta above 0"),
         ({"timeout": 30}, "timeout=30 is no time to work in"),
+        ({"timeout": timedelta.max}, "is no time to work in; give a timedelta above 0, at most a century, or leave"),
         ({"on_timeout": 0}, "on_timeout= is of no use without timeout="),
         ({"retries": 1.5}, "retries=1.5 is no number of tries"),
         ({"retries": True}, "retries=True is no number of tries"),

@@ -14,7 +14,7 @@ import pytest
 
 from flowcore.adapters.blobs import MemoryBlobs
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
-from flowcore.errors import BlobsUnavailable, StoreUnavailable, Throttled
+from flowcore.errors import BlobsUnavailable, QueueUnavailable, SchedulerUnavailable, StoreUnavailable, Throttled
 from flowcore.model import Head, Outcome, RunStatus, StepRecord
 from flowcore.ports import HeadMoved, Hint, Written
 from flowcore.testing import (
@@ -138,6 +138,23 @@ def test_a_lossy_scheduler_drops_and_doubles() -> None:
     assert [Hint(run=RUN, at=NOW)] == scheduler.pop_due(NOW)
     LossyScheduler(scheduler, Unruly(dropped=1.0)).schedule(Hint(run=RUN, at=NOW), version=4)
     assert scheduler.next_at() is None
+
+
+def test_queue_and_scheduler_may_not_answer() -> None:
+    """Then nothing has happened; and where they always answer, no chance is drawn for it."""
+    scheduler, queue, unruly = MemoryScheduler(), MemoryQueue(VirtualClock(NOW)), Unruly(failing=1.0)
+    with pytest.raises(QueueUnavailable):
+        LossyQueue(queue, unruly).send(Hint(run=RUN, at=NOW), delay_s=0)
+    with pytest.raises(SchedulerUnavailable):
+        LossyScheduler(scheduler, unruly).schedule(Hint(run=RUN, at=NOW), version=3)
+    assert (None, None) == (queue.next_at(), scheduler.next_at())
+    scheduler.schedule(Hint(run=RUN, at=NOW), version=3)
+    with pytest.raises(SchedulerUnavailable):
+        LossyScheduler(scheduler, unruly).unschedule(RUN, version=3)
+    assert NOW == scheduler.next_at()
+    before = (patient := Unruly()).chance.getstate()
+    LossyScheduler(scheduler, patient).unschedule(RUN, version=3)
+    assert (None, before) == (scheduler.next_at(), patient.chance.getstate())
 
 
 def test_virtual_time_moves_only_when_told() -> None:

@@ -236,7 +236,7 @@ def test_lines_that_nobody_can_have_written_are_not_looked_for(store: str) -> No
     """A key of DynamoDB has 1,024 bytes; what does not fit into one is refused, and is no trouble of the table's."""
     app = Shop().app
     if store == "DynamoDB":
-        app.deliveries = DynamoDeliveries(Unasked(), "t")
+        app.deliveries = DynamoDeliveries(Unasked(), "t", app.ids)
     for cursor in ("nonsense", "1" * 2_000, "1\ud800"):
         with pytest.raises(MalformedRequest):
             app.list_deliveries("payments", cursor=cursor)
@@ -330,6 +330,7 @@ def test_slack_button_and_address_check_are_answered_as_slack_wants() -> None:
         ({"keep": timedelta(0), "scheme": GitHub()}, "above 0:00:00"),
         ({"keep": timedelta(0), "scheme": Hmac(header="x-mark")}, "above 0:00:00"),
         ({"keep": timedelta(minutes=1), "scheme": Hmac(header="x-mark", time_header="x-time")}, "above 0:10:00"),
+        ({"keep": timedelta.max}, "above a century"),
         ({"name": "a/b"}, "address"),
         ({"name": "a:b"}, "address"),
         ({"secret": SECRET}, "names no place"),
