@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from pydantic_core import CoreConfig, SchemaSerializer, from_json
 
 from flowcore.errors import InvalidPayload
@@ -155,18 +156,21 @@ class Shape(Generic[T]):
         return self.adapter.json_schema()
 
     def key_of(self, field: str) -> str | None:
-        """By which key ``field``, named as in the type or as in JSON, is found in what ``encode`` gives.
+        """By which key ``field``, named as in JSON or else as in the type, is found in what ``encode`` gives.
 
         Of a union any part may have it. None where nothing that fits the type has such a field.
         """
         keys, is_open = self._keys
-        return keys.get(field, field if is_open or field in keys.values() else None)
+        return field if field in keys.values() else keys.get(field, field if is_open else None)
 
     @cached_property
     def _keys(self) -> tuple[Mapping[str, str], bool]:
         """The key of each field by its name, and whether there may be others beside these."""
         try:
-            named, written = (self.adapter.json_schema(mode="serialization", by_alias=alias) for alias in (False, True))
+            named, written = (
+                self.adapter.json_schema(mode="serialization", by_alias=by_alias, schema_generator=_Quiet)
+                for by_alias in (False, True)
+            )
         except (PydanticInvalidForJsonSchema, PydanticUserError):
             return {}, True  # of a type that cannot be described nothing can be said
         keys: dict[str, str] = {}
@@ -223,6 +227,15 @@ def field_errors(error: ValidationError) -> Sequence[Mapping[str, Any]]:
     if (left := error.error_count() - len(rows)) > 0:
         rows.append({"path": "", "message": f"and {left} more errors", "type": "too-many-errors"})
     return rows
+
+
+class _Quiet(GenerateJsonSchema):
+    """Says nothing of defaults that no schema can tell: nobody has asked for them."""
+
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {  # noqa: RUF012  # as pydantic declares it
+        "skipped-choice",
+        "non-serializable-default",
+    }
 
 
 def _parts(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -167,17 +167,18 @@ def _plain(value: Any, subject: str) -> Json:
 def changes_of(context: StepContext[Any, Any, Any]) -> Changes:
     """What the step changed in the shared values; its state must still fit the declared type afterwards."""
     state: dict[str, Json] = {}
+    shape = context.surroundings.state_shape
     for new in context.set_values:
         if isinstance(new, BaseModel):
-            plain = encoded(_ANYTHING, new.model_dump(mode="json", include=set(new.model_fields_set)), "state")
+            plain = encoded(_ANYTHING, _set_on(new), "state")
         else:
             plain = encoded(_ANYTHING, new, "state")
         if not isinstance(plain, dict):
             raise TypeError(f"set_state takes a dict or a model, not {type(new).__name__}")
-        state |= plain
+        state |= {shape.key_of(name) or name: value for name, value in plain.items()}
     if state:
         decoded(
-            context.surroundings.state_shape,
+            shape,
             {**context.surroundings.state, **state},
             f"state set by step {context.step_id!r}",
         )
@@ -188,3 +189,8 @@ def changes_of(context: StepContext[Any, Any, Any]) -> Changes:
         context=encoded(_ANYTHING, kept, "request context"),
         removed=frozenset(changed - kept.keys()),
     )
+
+
+def _set_on(model: BaseModel) -> dict[str, Any]:
+    """The fields that were set on a model, as they are written."""
+    return model.model_dump(mode="json", by_alias=True, include=set(model.model_fields_set))

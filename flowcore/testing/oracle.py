@@ -373,7 +373,7 @@ class _Oracle:
 
     def _apply(self, context: StepContext[Any, Any, Any]) -> None:
         for new in context.set_values:
-            plain = new.model_dump(include=new.model_fields_set) if isinstance(new, BaseModel) else new
+            plain = new.model_dump(by_alias=True, include=new.model_fields_set) if isinstance(new, BaseModel) else new
             self.told.state.update(ANYTHING.encode(plain))
         for name in context.request_context.changed:
             if name in context.request_context:

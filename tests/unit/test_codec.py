@@ -256,6 +256,12 @@ class Written(BaseModel):
         return {"n": self.number}
 
 
+class Odd(BaseModel):
+    """A model with a default that no schema can tell."""
+
+    thing: Any = Field(default=Foreign(), alias="theThing")
+
+
 class Callback(BaseModel):
     """A model that has no schema."""
 
@@ -278,6 +284,7 @@ class Callback(BaseModel):
         (Shape(bool), "amount", None),
         (Shape(Any), "amount", "amount"),
         (Shape(Written), "n", "n"),
+        (Shape(Odd), "thing", "theThing"),
         (Shape(Callback), "anything", "anything"),
         (Unchecked(Order), "note", "remark"),
         (Unchecked(bool), "amount", "amount"),

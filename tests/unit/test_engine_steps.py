@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from flowcore import App, Backoff, RunResult, StepContext, create_step, otherwise, workflow
 from flowcore.errors import InvalidPayload
@@ -483,6 +483,63 @@ def test_the_set_fields_of_a_model_are_the_change() -> None:
         state=Tally,
     )
     assert ([3, "-"], {"count": 3, "note": "n"}) == (done.output, done.state)
+
+
+class Written(BaseModel):
+    """A part of a state."""
+
+    line_count: int = Field(default=0, alias="lineCount")
+
+
+class Progress(BaseModel):
+    """A state with a field that is written under another name, which is a model itself."""
+
+    so_far: Written = Field(alias="soFar")
+    id: str = Field(default="-", alias="key")
+    key: str = Field(default="-", alias="name")
+
+
+class Part(BaseModel):
+    """Some of it, by another author."""
+
+    so_far: Written
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        Progress(soFar=Written(lineCount=7)),
+        Part(so_far=Written(lineCount=7)),
+        {"so_far": {"line_count": 7}},
+        {"so_far": Written(lineCount=7)},
+        {"soFar": {"lineCount": 7}},
+    ],
+)
+def test_a_field_of_the_state_that_has_an_alias_is_changed_under_it(new: Any) -> None:
+    """However it is set: that is how it is written where the run begins with it, and read."""
+    app = an_app(
+        a_workflow(
+            lambda w: w.then(a_step("x", lambda v, ctx: ctx.set_state(new) or v)).then(
+                a_step("y", lambda _, ctx: ctx.state.so_far.line_count)
+            ),
+            state=Progress,
+        )
+    )
+    done = app.workflow("flow").create_run().start(1, state={"soFar": {"lineCount": 3}})
+    assert (7, {"soFar", "key", "name"}) == (done.output, {*done.state})
+
+
+def test_a_name_that_is_also_the_alias_of_another_field_is_taken_for_the_alias() -> None:
+    """As pydantic reads it."""
+    app = an_app(
+        a_workflow(
+            lambda w: w.then(
+                a_step("x", lambda v, ctx: ctx.set_state(Progress(soFar=Written(), key="of id")) or v)
+            ).then(a_step("y", lambda _, ctx: [ctx.state.id, ctx.state.key])),
+            state=Progress,
+        )
+    )
+    assert ["of id", "-"] == app.workflow("flow").create_run().start(1, state={"soFar": {}}).output
 
 
 def test_a_failed_step_changes_nothing() -> None:
