@@ -61,13 +61,19 @@ ROWS: Mapping[str, Row] = {
     "requests": Row(
         "every fault of a request below the adapter, on DynamoDB as moto plays it: three of them, then all fourteen",
         "faults",
-        "244",
+        "247",
         2_000,
     ),
     "lives": Row(
         "one run, its later lives and its fork, and whatever anybody may do to them in any order", "lives", "300", 5_000
     ),
     "lives-fanned": Row("the same of a run whose items are seen to by children", "lives", "60", 1_000),
+    "gone-back": Row(
+        "random workflows that go back to a step in a storm, themselves or in a fork: the same comes of it once more",
+        "later lives",
+        "640 workflows",
+        10_000,
+    ),
     "mutants": Row("the protocol with one rule broken: found out", "mutants", "9", 9),
     "killed": Row(
         "real worker processes killed, or frozen until others have gone on; runs lost, stuck or wrong",

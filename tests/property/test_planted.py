@@ -5,7 +5,7 @@ The others show it where they stand: mutants, scenarios, histories.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.generation import GenerationMode
 
 from flowcore.adapters.memory import MemoryStore
+from flowcore.keys import RunRef
+from flowcore.model import StepRecord
 from flowcore.ports import Store
 from flowcore.testing.invariants import Violation
 from flowcore.testing.search import quiet
@@ -29,6 +31,7 @@ from tests.property.scenarios import (
     StateForgotten,
 )
 from tests.property.seeds import wrong_with
+from tests.property.test_gone_back import gone_back
 from tests.property.test_racing_resumes import bad_rounds
 from tests.property.test_state_machine import Life, LifeOfMany, lives
 
@@ -52,6 +55,21 @@ def test_storms_report_a_broken_store(table: Callable[[], Store], told: str) -> 
     with quiet():
         found = next((wrong for seed in range(STORMS) if (wrong := wrong_with(seed, table()))), ["nothing"])
     assert told in found[0]
+
+
+class BringsTooLittle(MemoryStore):
+    """A new life begins without what was done last."""
+
+    def bring(self, incarnation: int, records: Sequence[tuple[RunRef, StepRecord]], **others: Any) -> bool:
+        """See ``Store.bring``."""
+        return super().bring(incarnation, records[:-1], **others)
+
+
+def test_who_goes_back_reports_a_store_that_brings_too_little() -> None:
+    """What the run has taken along it does again."""
+    with quiet(), pytest.raises(Violation, match="I1 "):
+        for seed in range(STORMS):
+            list(gone_back(seed, BringsTooLittle()))
 
 
 @pytest.mark.parametrize(
