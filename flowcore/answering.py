@@ -14,12 +14,22 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from flowcore.authoring.graph import EventNode, Graph, StepNode
 from flowcore.core import heads
-from flowcore.core.admit import Meant, Refused, Repeated, Resume, Verdict, admit, judged_by_key, receipt_of, settles
+from flowcore.core.admit import (
+    Meant,
+    Refused,
+    Repeated,
+    Resume,
+    Verdict,
+    admit,
+    had,
+    judged_by_key,
+    receipt_of,
+    settles,
+)
 from flowcore.core.evolve import Answered, Changes, Counted, Received, evolve
 from flowcore.errors import (
     CapacityError,
     ConflictError,
-    IdempotencyKeyReused,
     InvalidPayload,
     RequestError,
     RunNotFound,
@@ -31,7 +41,6 @@ from flowcore.keys import RunRef, StepKey, dotted, scope_of
 from flowcore.mailbox import EventGone, listeners_of
 from flowcore.model import (
     Answer,
-    Head,
     Json,
     Receipt,
     RunStatus,
@@ -155,20 +164,18 @@ def _judged_once(engine: Engine, run: RunRef, resume: Resume) -> tuple[Graph, Sn
         which: Which = "few" if resume.idempotency_key is None else "all"
         graph, snapshot = engine.loaded(run, everything=True, which=which)
         verdict = admit(graph, snapshot, resume, engine.time_of(snapshot))
-    return graph, snapshot, _told_before(engine, graph, snapshot.head, resume, verdict) or verdict
+    return graph, snapshot, _told_before(engine, graph, snapshot, resume, verdict) or verdict
 
 
-def _told_before(engine: Engine, graph: Graph, head: Head, resume: Resume, verdict: Verdict) -> Verdict | None:
+def _told_before(engine: Engine, graph: Graph, snapshot: Snapshot, resume: Resume, verdict: Verdict) -> Verdict | None:
     """What a copy is told of an answer that no record knows: a second vote, or one in an earlier life of the run.
 
     The step may have asked again since, or not have come to it. In a first life only what would be taken is looked for,
     and only of those who can have had a second vote.
     """
-    is_first, is_taken = head.incarnation == 1, isinstance(verdict, Meant)
-    is_known = isinstance(verdict, Repeated) or (
-        isinstance(verdict, Refused) and isinstance(verdict.error, IdempotencyKeyReused)
-    )
-    if not _needs_all(resume) or is_known or (is_first and (resume.by is None or not is_taken)):
+    head, is_taken = snapshot.head, isinstance(verdict, Meant)
+    is_first_vote = head.incarnation == 1 and (resume.by is None or not is_taken)
+    if not _needs_all(resume) or is_first_vote or had(snapshot, resume) is not None:
         return None
     key = resume.idempotency_key
     notes = [one for one in engine.store.notes(head.run, head.created_at) if one.idempotency_key == key]

@@ -11,7 +11,9 @@ from __future__ import annotations
 import inspect
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from flowcore.core.evolve import fold
 from flowcore.core.rename import as_met
 from flowcore.errors import BlobLost, ConflictError, OutsideError
 from flowcore.fanout.children import cancel_children
-from flowcore.keys import is_once
+from flowcore.keys import RunRef, is_once
 from flowcore.model import Head, Json, Snapshot
 from flowcore.parcels import replace
 from flowcore.ports import Written
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from flowcore.engine import Engine
 
 _LOGGER = logging.getLogger("flowcore.hooks")
+
+_TELLING: ContextVar[tuple[RunRef, int] | None] = ContextVar("flowcore telling", default=None)
+"""Of whose end a hook is being told here, and at which version of its head; also where the hook is a coroutine."""
 
 SHORTEST = timedelta(minutes=1)
 """How long a caller of hooks is waited for at least: a process may outlive the deadline of ``start(wait=...)``."""
@@ -94,14 +99,14 @@ def told_first(engine: Engine, head: Head, *, here: bool, deadline: datetime | N
     """The head of a run that a new life takes the place of, once those have been told who are to hear how it ended.
 
     A suspension is no end: what is asked anew is told anew. Where they cannot be told now the new life begins all the
-    same; it may be the cure.
+    same; it may be the cure. So it does where the hook that is being told asks for it.
 
     Args:
         here: call the hooks in this process, if it is somebody's turn; otherwise a worker is asked to.
     Raises: ConflictError while somebody else may be calling them.
     """
     owed = [name for name in head.outbox if name != heads.CHILDREN]
-    if not head.is_terminal or not owed:
+    if not head.is_terminal or not owed or _TELLING.get() == (head.run, head.version):
         return head
     tried = take_over(engine, head, deadline) if here else head
     if tried is head:
@@ -128,7 +133,8 @@ def tell(engine: Engine, graph: Graph, snapshot: Snapshot) -> Snapshot:
             return snapshot
         try:
             if hook is not None:
-                _call(engine, hook, result)
+                with _telling(head):
+                    _call(engine, hook, result)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the outcome stands
             frames = "".join(traceback.format_tb(error.__traceback__))
             seen = {"hook": name, "error_type": type(error).__name__, "stack": frames}
@@ -151,6 +157,15 @@ def last_of(graph: Graph, snapshot: Snapshot) -> int | None:
     if graph.hooks.on_suspend is None or snapshot.fans:
         return None
     return max((record.seq for key, record in snapshot.records.items() if not is_once(key)), default=0)
+
+
+@contextmanager
+def _telling(head: Head) -> Iterator[None]:
+    token = _TELLING.set((head.run, head.version))
+    try:
+        yield
+    finally:
+        _TELLING.reset(token)
 
 
 def _result(engine: Engine, graph: Graph, snapshot: Snapshot) -> RunResult[Any]:

@@ -305,12 +305,13 @@ class Ledger:
 
         As after a crash. Nothing that such an end rests on is lost with it, for all was stored when the step began; and
         a record of that stands there, so that nobody has folded another end with others, which a condition on the
-        record alone would not see.
+        record alone would not see. A beginning is not stored: nothing would tell that the step was never called.
         """
         self.kept_back.clear()
         head = self.snapshot.head
         for record, prior in batch:
-            if record.key in self.at_once and prior is not None:
+            is_end = record.outcome is not Outcome.START and prior is not None and prior.outcome is Outcome.START
+            if record.key in self.at_once and is_end:
                 self.engine.store.commit(head.run, head.incarnation, record, prior)
 
     def flush_around(self, key: StepKey) -> None:

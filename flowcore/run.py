@@ -335,7 +335,8 @@ class Run(Generic[In, Out]):
 
         A step at work is not interrupted: what it comes to is stored, and nothing more is begun. Unpause after that: a
         worker that takes up the run before does not know that the step is at work. Where outcomes are kept back
-        (``durability="boundary"``) only those of steps that run at most once are stored.
+        (``durability="boundary"``) only those of steps that run at most once are stored. What the step asks meanwhile
+        is among the run's ``waits``, and in the inbox of all runs (``app.waits``) once the run goes on.
         """
         operating.pause(self._app.engine, self._existing())
         return self.result()

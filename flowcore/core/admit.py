@@ -110,8 +110,8 @@ def admit(graph: Graph, snapshot: Snapshot, resume: Resume, now: datetime) -> Ve
     The snapshot should hold every record of the run for the refusals to be precise; the records of its open scopes are
     enough to take a good answer.
     """
-    if (had := _had(snapshot, resume)) is not None:
-        return _repeated(graph, snapshot, resume, *had, now)
+    if (known := had(snapshot, resume)) is not None:
+        return _repeated(graph, snapshot, resume, *known, now)
     if resume.version not in (None, snapshot.head.version):
         return Refused(VersionMismatch(resume.version, snapshot.head.version))
     verdict = _meant(graph, snapshot, resume)
@@ -252,10 +252,10 @@ def receipt_of(answer: Answer, *, verdict: Literal["applied", "counted", "duplic
     )
 
 
-def _had(snapshot: Snapshot, resume: Resume) -> tuple[StepKey, Answer] | None:
-    """The answer that came under this key before, and where."""
+def had(snapshot: Snapshot, resume: Resume) -> tuple[StepKey, Answer] | None:
+    """The answer that came under this key before, and where; None where no record knows of one."""
     under_key = _under_key(snapshot.records, resume.idempotency_key)
-    return next((had for had in under_key if not resume.of_several or had[1].wait == resume.wait), None)
+    return next((known for known in under_key if not resume.of_several or known[1].wait == resume.wait), None)
 
 
 def _under_key(records: Mapping[StepKey, StepRecord], key: str | None) -> Iterator[tuple[StepKey, Answer]]:

@@ -348,6 +348,37 @@ def test_row_one_approval_of_several_is_counted() -> None:
     assert [("ada", wait), ("bob", wait), ("ada", wait), (None, wait)] == [(r.by, r.wait) for r in run.receipts()]
 
 
+@pytest.mark.parametrize("by", ["ada", None])
+def test_a_copy_of_an_answer_to_several_reaches_those_that_the_first_did_not(by: str | None) -> None:
+    """Whoever brought that one died behind the first item, which has asked again since."""
+
+    @step
+    def twice(value: int, ctx: StepContext[int]) -> int:
+        if ctx.resume_data in (None, 5):
+            ctx.suspend()
+        return value
+
+    flow = workflow("f", input=list[int], output=list[int]).foreach(twice, concurrency=3).commit()
+    store, brought = MemoryStore(), list[Call]()
+
+    def dies(call: Call) -> Fault | None:
+        if call.verb == "resume":
+            brought.append(call)
+        return Fault.DIES_BEFORE if call.verb == "resume" and len(brought) == 2 else None
+
+    app = LocalApp(App(flow), store=FaultyStore(store, dies))
+    run = app.workflow("f").create_run("r")
+    run.start([1, 2, 3])
+    sent: dict[str, Any] = {"step": "twice", "idempotency_key": "k-1", "by": by}
+    with pytest.raises(WorkerDied):
+        run.resume(5, **sent)
+    app.advance(hours=1)
+    assert ["twice[1]@0", "twice[2]@0", "twice[0]@2"] == [wait.id for wait in run.result().waits]
+
+    run.resume(5, **sent)
+    assert [f"twice[{index}]@2" for index in range(3)] == [wait.id for wait in run.result().waits]
+
+
 def test_row_quorum_that_is_short_at_the_deadline_starts_the_step_again() -> None:
     """The deadline is no vote: those who have answered stay counted."""
     app = local()

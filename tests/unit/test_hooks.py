@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flowcore import App, RunResult, StepContext, Wait, step, workflow
+from flowcore import App, RunResult, StepContext, Wait, create_step, step, workflow
 from flowcore.adapters.memory import MemoryQueue, MemoryScheduler, MemoryStore
 from flowcore.errors import ConflictError, OutsideError
 from flowcore.hooks import StartRecord
@@ -580,6 +580,30 @@ def test_an_end_is_told_before_a_new_life_begins(verb: str) -> None:
 
     assert "failed" == begins().status
     assert [["failed"] * 2] * 2 == [told("on_error"), told("on_finish")]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_hook_may_have_its_own_run_go_on(is_async: bool) -> None:
+    """Nobody else has to be told first: it is what is being told."""
+    failed: list[str] = []
+
+    def again(result: RunResult[Any]) -> None:
+        failed.append(result.status)
+        assert "success" == app.run(result.run_id).redrive().status
+
+    async def on_loop(result: RunResult[Any]) -> None:
+        again(result)
+
+    def once(value: int) -> int:
+        if not failed:
+            raise ValueError(value)
+        return value
+
+    work = create_step(id="work", execute=once)
+    app = served(workflow("plain", input=int, on_error=on_loop if is_async else again).then(work).commit())
+    run = app.workflow("plain").create_run("r")
+    run.start(1)
+    assert (["failed"], "success") == (failed, run.result().status)
 
 
 def test_an_end_is_told_by_a_worker_where_there_are_workers() -> None:

@@ -582,6 +582,30 @@ def test_pause_keeps_what_the_step_at_work_comes_to(semantics: Any, durability: 
     assert calls == CALLS
 
 
+def test_pause_writes_down_no_beginning_of_a_step_that_is_not_called() -> None:
+    """It would not be called any more."""
+
+    @step(semantics="at_most_once")
+    def pay(value: int, ctx: StepContext[int]) -> int:
+        CALLS.append("asks" if ctx.resume_data is None else "pays")
+        if ctx.resume_data is None:
+            ctx.suspend()
+        return value + ctx.resume_data
+
+    def pausing(call: Call) -> None:
+        begins = any(record.key == "pay" and record.answer is not None for record in call.batch)
+        if call.verb == "release" and begins and not paused:
+            paused.append(run.pause().status)
+
+    paused: list[str] = []
+    flow = workflow("paying", input=int, output=int, durability="boundary").then(pay).commit()
+    app = LocalApp(App(flow), store=FaultyStore(MemoryStore(), pausing))
+    run = app.workflow("paying").create_run("r")
+    run.start(1)
+    assert ("paused", ["asks"], ["paused"]) == (run.resume(5).status, CALLS, paused)
+    assert (6, ["asks", "pays"]) == (run.unpause().output, CALLS)
+
+
 def test_pause_keeps_what_several_steps_at_work_come_to() -> None:
     """Also of one that works on when the first has come back."""
     has_come_back = threading.Event()
