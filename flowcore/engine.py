@@ -20,7 +20,7 @@ from flowcore.authoring.graph import Graph
 from flowcore.core import heads
 from flowcore.core.admit import Resume
 from flowcore.core.compat import conflict
-from flowcore.core.evolve import StepEvent, fold
+from flowcore.core.evolve import fold
 from flowcore.core.fan import fans_of
 from flowcore.core.rename import as_met
 from flowcore.crew import Crew, EventLoop
@@ -58,7 +58,7 @@ from flowcore.ports import Claimed, Clock, Ids, LinkMaker, NotClaimable, Store, 
 from flowcore.renewal import Outdated, renewed_snapshot
 from flowcore.session import Session
 from flowcore.spans import with_id
-from flowcore.tries import Try
+from flowcore.tries import CameTo, Try
 
 _LOGGER = logging.getLogger("flowcore.engine")
 
@@ -88,7 +88,7 @@ class Engine:
     tracer: Tracer | None = None
     links: LinkMaker | None = None
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
-    crew: Callable[[EventLoop], Crew[Try, StepEvent | None]] = field(default=Crew, repr=False)
+    crew: Callable[[EventLoop], Crew[Try, CameTo]] = field(default=Crew, repr=False)
     """Makes the crew of one session; a test gives one whose order of outcomes it can replay."""
 
     # -- what arrives -----------------------------------------------------------------------------------------------

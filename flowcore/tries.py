@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Any, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 from flowcore.authoring.context import Flag, LateSignal
 from flowcore.authoring.graph import StepNode
 from flowcore.core.actions import Action, RunStep
 from flowcore.core.evolve import StepEvent
+from flowcore.ledger import Halted
 from flowcore.model import StepRecord
 from flowcore.ports import Clock
+
+CameTo: TypeAlias = StepEvent | Halted | None
+"""What a try came to; None when it was stopped for being late, ``Halted`` where it met a pause."""
 
 
 def time_for(action: Action) -> timedelta | None:
@@ -48,23 +52,27 @@ class Try:
         self._clock = clock
         self._lost = lost
 
-    def watched(self, perform: Callable[[], StepEvent]) -> StepEvent | None:
-        """What ``perform`` gives; None when it was stopped for being late."""
+    def watched(self, perform: Callable[[], StepEvent]) -> CameTo:
+        """What comes of ``perform``."""
         self.began_at = self._clock.now()
         try:
             return perform()
         except LateSignal:
             return None
+        except Halted as halted:
+            return halted
         finally:
             self._ended_at = self._clock.now()
 
-    async def watched_async(self, performing: Coroutine[Any, Any, StepEvent]) -> StepEvent | None:
+    async def watched_async(self, performing: Coroutine[Any, Any, StepEvent]) -> CameTo:
         """The same for a coroutine."""
         self.began_at = self._clock.now()
         try:
             return await performing
         except LateSignal:
             return None
+        except Halted as halted:
+            return halted
         finally:
             self._ended_at = self._clock.now()
 

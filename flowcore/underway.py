@@ -17,13 +17,13 @@ from flowcore.core.actions import Action, Doubt
 from flowcore.core.evolve import Begun, Failed, FailedOnce, StepEvent, Succeeded, Suspended
 from flowcore.errors import EffectRefused, InvalidPayload, NeedsDynamoDB, PayloadTooLarge
 from flowcore.keys import StepKey, dotted
-from flowcore.ledger import Fenced, Ledger, key_of
+from flowcore.ledger import Fenced, Halted, Ledger, key_of
 from flowcore.migrations import registered
 from flowcore.model import Outcome, StepFailure, StepRecord
 from flowcore.parcels import replace
 from flowcore.renewal import Outdated, is_step, outdated
 from flowcore.runner import Runner, is_async
-from flowcore.tries import Try, is_at_most_once, promised_by, time_for
+from flowcore.tries import CameTo, Try, is_at_most_once, promised_by, time_for
 from flowcore.views import Views
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ _LOGGER = logging.getLogger("flowcore.session")
 class Underway:
     """The actions that one worker has begun in one run, and what becomes of them."""
 
-    def __init__(
-        self, ledger: Ledger, views: Views, beats: Beats, runner: Runner, crew: Crew[Try, StepEvent | None]
-    ) -> None:
+    def __init__(self, ledger: Ledger, views: Views, beats: Beats, runner: Runner, crew: Crew[Try, CameTo]) -> None:
         self.tries: dict[StepKey, Try] = {}
         """Those that have not come back."""
         self.turns = 0
@@ -156,10 +154,15 @@ class Underway:
         """Begin nothing more, and let the threads go."""
         self.crew.dismiss()
 
-    def _came_back(self, try_: Try, event: StepEvent | None) -> None:
-        """Commit what a try came to; one that came back late has timed out, whatever it brought."""
+    def _came_back(self, try_: Try, event: CameTo) -> None:
+        """Commit what a try came to; one that came back late has timed out, whatever it brought.
+
+        Raises: Halted where the try itself has met the pause: what it would have come to rests on what is not stored.
+        """
         del self.tries[try_.action.place.key]
         self._timed.discard(try_)
+        if isinstance(event, Halted):
+            raise event
         if event is None or try_.is_late():
             view = self.views.view(try_.action)
             event = self._runner.timed_out(try_.action, view, try_.began_at or self._ledger.now())

@@ -20,9 +20,11 @@ app = served_app()
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001  # Lambda's signature
     """Sweep once; how many hints were sent. An alarm waits for ``OverdueRuns``, which only a whole sweep tells."""
-    late = app.overdue()
-    metrics.add_metric(name="LongOverdueRuns", unit=MetricUnit.Count, value=late)
-    sent = app.sweep()
+    try:
+        sent = app.sweep()
+    finally:  # also where not all could be hinted at: how many are late by much
+        late = app.overdue()
+        metrics.add_metric(name="LongOverdueRuns", unit=MetricUnit.Count, value=late)
     logger.info("swept", extra={"sent": sent, "long_overdue": late})
     metrics.add_metric(name="OverdueRuns", unit=MetricUnit.Count, value=sent)
     metrics.add_metric(name="HintsLost", unit=MetricUnit.Count, value=hints_lost())

@@ -236,9 +236,10 @@ def owing_children(head: Head, until: datetime) -> Head:
 
 
 def taken_up(head: Head, until: datetime) -> Head:
-    """Another worker will call the hooks that are owed, and is given up ``until``."""
+    """Another worker will call the hooks that are owed, and is given up ``until``; of an end it is counted how many."""
     wake = until if head.wake is None else later(head.wake, WAKE_GRACE)
-    return replace(head, version=head.version + 1, due=min(until, wake))
+    attempts = head.attempts + head.is_terminal
+    return replace(head, version=head.version + 1, attempts=attempts, due=min(until, wake))
 
 
 def told(head: Head, last: int | None = None) -> Head:

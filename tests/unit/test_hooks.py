@@ -582,6 +582,32 @@ def test_an_end_is_told_before_a_new_life_begins(verb: str) -> None:
     assert [["failed"] * 2] * 2 == [told("on_error"), told("on_finish")]
 
 
+def test_a_new_life_does_not_wait_for_ever_for_hooks_that_kill_their_workers() -> None:
+    """With workers of its own the operator's process calls none."""
+
+    def kills(result: RunResult[Any]) -> None:
+        ended.append(result.status)
+        raise WorkerDied
+
+    ended: list[str] = []
+    clock = VirtualClock()
+    work = create_step(id="work", execute=lambda value: value)
+    flow = workflow("plain", input=int, on_finish=kills).then(work).commit()
+    app = served(flow, clock=clock, queue=MemoryQueue(clock))
+    run = app.workflow("plain").create_run("r")
+    run.start(1)
+    for died in (1, 2):
+        while len(ended) < died:
+            with suppress(WorkerDied):
+                app.advance(minutes=1)
+        with pytest.raises(ConflictError, match="on_finish"):
+            run.time_travel("work")
+    while len(ended) < 3:
+        with suppress(WorkerDied):
+            app.advance(minutes=1)
+    assert "running" == run.time_travel("work").status
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_hook_may_have_its_own_run_go_on(is_async: bool) -> None:
     """Nobody else has to be told first: it is what is being told."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -580,6 +581,31 @@ def test_pause_keeps_what_the_step_at_work_comes_to(semantics: Any, durability: 
     assert ("paused", ["work"]) == (run.start(1).status, CALLS)
     assert 4 == run.unpause().output
     assert calls == CALLS
+
+
+@pytest.mark.parametrize("how", ["once", "emit", "heartbeat"])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_pause_is_met_by_a_step_that_wants_to_keep_something(how: str, is_async: bool) -> None:
+    """Where what stands around it is not stored yet, it cannot be kept; the step is done again, and nobody hangs."""
+
+    def keep(value: int, ctx: StepContext[Any]) -> int:
+        CALLS.append("keep")
+        if CALLS.count("keep") == 1:
+            paused_at_work(app)
+        wants: Any = partial(ctx.once, "x", list) if how == "once" else partial(getattr(ctx, how), 1)
+        wants()
+        return value + 1
+
+    async def on_loop(value: int, ctx: StepContext[Any]) -> int:
+        return keep(value, ctx)
+
+    keeping = create_step(id="keep", execute=on_loop if is_async else keep, timeout=timedelta(hours=1))
+    inner = workflow("inner", input=int, output=int).then(last).then(keeping).commit()
+    app = served(workflow("outer", input=int, output=int, durability="boundary").then(inner).commit())
+    run = app.workflow("outer").create_run("r")
+    assert "paused" == run.start(1).status
+    result = run.unpause()
+    assert ("success", ["keep", "keep"]) == (result.status, [call for call in CALLS if call == "keep"])
 
 
 def test_pause_writes_down_no_beginning_of_a_step_that_is_not_called() -> None:
