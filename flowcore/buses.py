@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from flowcore.authoring.graph import CENTURY
 from flowcore.deliveries import begun, judged, logged, mistakes
 from flowcore.delivery_log import Delivery
 from flowcore.errors import MalformedRequest, SettingsError
@@ -61,6 +62,8 @@ class Source:
         is_name = is_run_id(self.name) and ":" not in self.name
         faults = [] if is_name else [f"{self.name!r} cannot name it: 1-128 letters, digits and ._@-"]
         faults += mistakes(self)
+        if not timedelta(0) < self.keep <= CENTURY:
+            faults.append(f"keep={self.keep} cannot be; give a timedelta above 0, at most a century")
         if faults:
             raise SettingsError(f"Source {self.name!r}: " + "; ".join(faults))
 

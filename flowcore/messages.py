@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from flowcore.codec import digest
 from flowcore.errors import MalformedRequest
 from flowcore.keys import LONGEST_NAME, event_mistake, is_name, is_run_id, key_mistake
 from flowcore.model import Json
@@ -92,7 +93,9 @@ def opened(body: str, name: str) -> Message:
 
 
 def _of_cloud_event(value: dict[str, Any]) -> Message:
-    """A CloudEvent 1.0 in structured mode. ``id`` names it; ``subject`` may say which run, or which key, is meant.
+    """A CloudEvent 1.0 in structured mode. ``subject`` may say which run, or which key, is meant.
+
+    ``id`` and ``source`` name it together: each source has ids of its own.
 
     Source: CloudEvents 1.0.2, "Required Attributes"; JSON Event Format 1.0.2, section 3.1, "Handling of data".
     """
@@ -102,6 +105,7 @@ def _of_cloud_event(value: dict[str, Any]) -> Message:
         faults.append(f"specversion is {value['specversion']!r} and not '1.0'")
     if id is None or faults:
         raise MalformedRequest("This is no CloudEvent: " + "; ".join(faults or ["id is missing"]))
+    id = _of_source(id, value["source"])
     if value["type"] not in (RESUME_TYPE, EVENT_TYPE):
         return BusMessage(id=id, body=value)
     data, subject = _data_of(value), value.get("subject")
@@ -110,6 +114,12 @@ def _of_cloud_event(value: dict[str, Any]) -> Message:
     if value["type"] == RESUME_TYPE:
         return _resume(_named(data, "run_id", subject), id)
     return _event(_named(data, "key", subject), id)
+
+
+def _of_source(id: str, source: str) -> str:
+    """What only this event of this source is called."""
+    name = f"{id}@{digest(source)[:16]}"
+    return name if is_name(name) else digest([source, id])
 
 
 def _data_of(event: Mapping[str, Any]) -> Json:

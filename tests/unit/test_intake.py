@@ -268,6 +268,8 @@ def test_message_without_a_source_to_read_it_comes_again() -> None:
         (lambda: Source(name="a:b", event="paid", key="k"), "cannot name"),
         (lambda: Source(name="a", event="#", key="k"), "event"),
         (lambda: Source(name="a", event="paid", key="k."), "no JMESPath"),
+        (lambda: Source(name="a", event="paid", key="k", keep=timedelta(0)), "above 0"),
+        (lambda: Source(name="a", event="paid", key="k", keep=timedelta.max), "a century"),
         (lambda: App(ASK, sources=[ORDERS, ORDERS]), "named 'orders'"),
         (
             lambda: App(

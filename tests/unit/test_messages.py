@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from flowcore.codec import digest
 from flowcore.errors import MalformedRequest
+from flowcore.keys import is_name
 from flowcore.messages import BusMessage, EventMessage, Message, ResumeMessage, opened
 
+OF_SHOP = f"ce-1@{digest('/shop')[:16]}"
 ANSWER = {"run_id": "r-1", "data": {"approved": True}, "step": "approve", "index": 2, "by": "ada"}
 EVENT = {"event": "order.paid", "key": "A-1", "data": {"cents": 5}, "tenant": "acme"}
 BRIDGE: dict[str, Any] = {
@@ -48,21 +51,21 @@ UNDERSTOOD: dict[str, tuple[Any, Message]] = {
         {**EVENT, "id": "e"},
         EventMessage(tenant="acme", name="order.paid", key="A-1", data={"cents": 5}, id="e"),
     ),
-    "an answer as a CloudEvent": (cloud("dev.flowcore.resume", ANSWER), answer(idempotency_key="ce-1")),
+    "an answer as a CloudEvent": (cloud("dev.flowcore.resume", ANSWER), answer(idempotency_key=OF_SHOP)),
     "its subject is the run": (
         cloud("dev.flowcore.resume", {"data": 1}, subject="r-9"),
-        ResumeMessage(run_id="r-9", data=1, idempotency_key="ce-1"),
+        ResumeMessage(run_id="r-9", data=1, idempotency_key=OF_SHOP),
     ),
     "an event as a CloudEvent": (
         cloud("dev.flowcore.event", {"event": "paid", "data": 1}, subject="A-1"),
-        EventMessage(name="paid", key="A-1", data=1, id="ce-1"),
+        EventMessage(name="paid", key="A-1", data=1, id=OF_SHOP),
     ),
     "its data in base64": (
         {
             **cloud("dev.flowcore.event", None),
             "data_base64": base64.b64encode(json.dumps({"event": "paid", "key": "k"}).encode()).decode(),
         },
-        EventMessage(name="paid", key="k", id="ce-1"),
+        EventMessage(name="paid", key="k", id=OF_SHOP),
     ),
     "an answer that a topic was told": (notified(json.dumps(ANSWER)), answer(idempotency_key="sns-1")),
     "a notification in a notification": (
@@ -72,7 +75,7 @@ UNDERSTOOD: dict[str, tuple[Any, Message]] = {
     "an event of EventBridge": (BRIDGE, BusMessage(id=BRIDGE["id"], body=BRIDGE)),
     "the same over a topic": (notified(json.dumps(BRIDGE)), BusMessage(id=BRIDGE["id"], body=BRIDGE)),
     "text that a topic was told": (notified("hello"), BusMessage(id="sns-1", body="hello")),
-    "somebody else's CloudEvent": (cloud("shop.paid", 1), BusMessage(id="ce-1", body=cloud("shop.paid", 1))),
+    "somebody else's CloudEvent": (cloud("shop.paid", 1), BusMessage(id=OF_SHOP, body=cloud("shop.paid", 1))),
     "anything": ({"x": 1}, BusMessage(id="m-1", body={"x": 1})),
     "anything that has an id": ({"id": "order-1"}, BusMessage(id="m-1", body={"id": "order-1"})),
     "a list": ([1], BusMessage(id="m-1", body=[1])),
@@ -116,3 +119,12 @@ def test_message_that_means_nothing_is_refused_with_the_reason(value: Any, compl
     """Nothing is guessed: it will be set aside, for a person to read."""
     with pytest.raises(MalformedRequest, match=complaint):
         opened(value if isinstance(value, str) else json.dumps(value), "m-1")
+
+
+def test_cloud_events_of_two_sources_are_two_though_their_ids_are_one() -> None:
+    """Each source counts for itself."""
+    sent = [cloud("dev.flowcore.event", EVENT, id=id, source=source) for id in ("1", "x" * 1_000) for source in "ab"]
+    found = [opened(json.dumps(each), "m-1") for each in sent]
+    ids = [message.id for message in found if isinstance(message, EventMessage)]
+    assert 4 == len(set(ids))
+    assert all(map(is_name, ids))
