@@ -344,12 +344,21 @@ def answer(
     )
 
 
-def callback(url: str, data: Any = None) -> Call[Receipt]:
+def callback(url: str, data: Any = None, *, idempotency_key: str | None = None) -> Call[Receipt]:
     """Answer over a callback address (``wait.callback_url()``): it says by itself who may, so no token is sent there.
 
-    Raises: LinkUnknown, LinkExpired, InvalidPayload, AlreadyResumed, WaitExpired, NotSuspended, RunFinished.
+    Args:
+        idempotency_key: as for ``resume``.
+    Raises: LinkUnknown, LinkExpired, InvalidPayload, AlreadyResumed, WaitExpired, NotSuspended, RunFinished;
+        IdempotencyKeyReused.
     """
-    return Call(route="POST /cb/{token}", url=url, body=plain("resume data", data), read=answers.called_back)
+    return Call(
+        route="POST /cb/{token}",
+        url=url,
+        headers={"idempotency-key": _sendable("idempotency_key", idempotency_key)},
+        body=plain("resume data", data),
+        read=answers.called_back,
+    )
 
 
 def send_event(

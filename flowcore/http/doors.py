@@ -41,6 +41,7 @@ from flowcore.http import problems
 from flowcore.http.access import name_of
 from flowcore.http.bodies import receipt_json
 from flowcore.http.raw import raw_body
+from flowcore.http.shown import header
 from flowcore.inbox import NOT_KNOWN_YET, Asked, asked
 from flowcore.keys import RunRef, is_name
 from flowcore.links import Grant, Links, born_at
@@ -110,7 +111,7 @@ def _callbacks(router: Router, app: App, links: Links) -> None:
         data = parsed(raw_body(router))
         _same_run(app, grant)
         try:
-            receipt = _answered(app, grant, data, via="callback")
+            receipt = _answered(app, grant, data, via="callback", key=header(router, "idempotency-key"))
         except (DefinitionChanged, WorkflowNotFound) as error:
             return problems.problem(problems.status_of(type(error)), error.code, _NOT_NOW)
         return Response(
@@ -156,10 +157,10 @@ def _same_run(app: App, grant: Grant) -> None:
         raise RunNotFound(grant.run_id)
 
 
-def _answered(app: App, grant: Grant, data: Json, *, via: str) -> Receipt:
+def _answered(app: App, grant: Grant, data: Json, *, via: str, key: str | None = None) -> Receipt:
     run = app.for_tenant(grant.tenant).run(grant.run_id)
     try:
-        receipt = run.resume(data, wait=grant.wait, by=grant.actor, via=via).receipt
+        receipt = run.resume(data, wait=grant.wait, by=grant.actor, via=via, idempotency_key=key).receipt
     except AlreadyResumed as error:
         raise problems.over(error) from None
     assert receipt is not None  # every resume has one

@@ -394,9 +394,11 @@ def calling_back(desk: Desk) -> None:
     """An address that says by itself who may."""
     run = desk.run("approval", 1)
     url = run.result().waits[0].callback_url(actor="ada")
-    receipt = desk.callback(url, Decision(approved=True, at=datetime(2026, 1, 1, tzinfo=UTC)))
+    decision = Decision(approved=True, at=datetime(2026, 1, 1, tzinfo=UTC))
+    receipt = desk.callback(url, decision, idempotency_key="k-1")
     assert ("applied", "ada", "callback") == (receipt.verdict, receipt.by, receipt.via)
     assert receipt == run.receipts()[0]
+    assert "duplicate" == desk.callback(url, decision, idempotency_key="k-1").verdict
 
 
 def telling(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -304,6 +305,16 @@ def test_callback_takes_json_and_answers_with_a_receipt(shop: Shop) -> None:
     assert (409, "already-resumed", "erp") == (again.status, again.type, again.body["winner"]["by"])
     assert (404, "link-unknown") == ((gone := shop.web.post(path + "x", {})).status, gone.type)
     assert (405, "GET") == ((read := shop.web.get(path)).status, read.body["detail"].split()[-1].rstrip("."))
+
+
+def test_callback_that_is_sent_again_with_its_key_is_told_its_own_receipt(shop: Shop) -> None:
+    """Whoever got no reply cannot know that it was heard."""
+    path = shop.path(shop.wait.callback_url(actor="erp"))
+    body, sent = json.dumps({"approved": True, "amount": 5}), {"idempotency-key": "k-1"}
+    told = [shop.web.call("POST", path, body, sent).body["receipt"]["verdict"] for _ in range(2)]
+    assert ["applied", "duplicate"] == told
+    other = shop.web.call("POST", path, json.dumps({"approved": False, "amount": 5}), sent)
+    assert (422, "idempotency-key-reused") == (other.status, other.type)
 
 
 def test_wait_without_links_says_what_is_missing() -> None:
