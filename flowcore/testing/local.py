@@ -47,7 +47,8 @@ class LocalApp(App):
     On a ``MemoryStore`` every write is held to the rules of ``flowcore.testing.invariants``: a broken one raises
     ``Violation`` where it is broken. A ``FaultyStore``, or whatever else keeps what it wraps in ``inner``, has a
     watched one there from then on; with ``blobs`` what lies in these is not looked at. Other stores are not watched,
-    nor is a subclass of ``MemoryStore``: give one of those as ``WatchedStore(store)``.
+    nor is a subclass of ``MemoryStore``: give one of those as
+    ``WatchedStore(store, {flow.id: flow.compiled})``.
 
     Args:
         app: whose workflows to serve; it is not changed.
