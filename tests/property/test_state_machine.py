@@ -253,10 +253,10 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def an_ended_run_stays_as_it_is(self) -> None:
-        """Until an operator has it begin anew; that its children are told may still have to be written down."""
+        """Until an operator has it begin anew; that its children are told, and how often that was tried, may be written."""
         head, may_live_again = self.head, self.may_live_again
         self.may_live_again = False
-        plain = None if head is None else replace(head, version=0, outbox=(), due=None)
+        plain = None if head is None else replace(head, version=0, outbox=(), due=None, attempts=0)
         if may_live_again and plain is not None and self.ended is not None:
             self.ended = None if plain.incarnation != self.ended.incarnation else self.ended
         if self.ended is not None:
