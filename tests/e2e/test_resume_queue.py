@@ -24,7 +24,9 @@ def test_batch_of_messages_fails_in_part(deployment: Deployment) -> None:
     ]
     assert ["m-1", "m-4"] == deployment.work(*map(json.dumps, bodies), function=RESUME)
     receipts = deployment.call("GET", "/v1/runs/r-1/receipts").body["items"]
-    assert [("rejected", "m-0"), ("applied", "a-1")] == [(r["verdict"], r["idempotency_key"]) for r in receipts]
+    assert [("rejected", "m-0"), ("applied", "a-1")] == [
+        (r["verdict"], r["idempotency_key"].partition("@")[0]) for r in receipts
+    ]
     assert ("grace", "sqs") == (receipts[1]["by"], receipts[1]["via"])
 
     deployment.settle()
