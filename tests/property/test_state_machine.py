@@ -253,7 +253,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def an_ended_run_stays_as_it_is(self) -> None:
-        """Until an operator has it begin anew; that its children are told, and who has tried to, may be written down."""
+        """Until an operator has it begin anew; that its children are told, and who tried to, may be written down."""
         head, may_live_again = self.head, self.may_live_again
         self.may_live_again = False
         plain = None if head is None else replace(head, version=0, outbox=(), due=None, attempts=0)
