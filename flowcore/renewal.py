@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from flowcore.authoring.graph import ForeachNode, Graph, LoopNode, MapNode, NestedNode, Node, StepNode, entries
+from flowcore.authoring.graph import (
+    EventNode,
+    ForeachNode,
+    Graph,
+    LoopNode,
+    MapNode,
+    NestedNode,
+    Node,
+    StepNode,
+    entries,
+)
 from flowcore.codec import Shape
 from flowcore.core import view
 from flowcore.core.admit import is_abandoned
@@ -191,7 +201,7 @@ def _stored(graph: Graph, record: StepRecord) -> Iterator[tuple[Shape[Any], Json
             yield node.takes, record.output
         elif isinstance(node, LoopNode) and (record.count or 1) > 1:
             yield node.body.gives, record.output
-    elif record.outcome is Outcome.OK and isinstance(node, (StepNode, NestedNode, MapNode, LoopNode)):
+    elif record.outcome is Outcome.OK and isinstance(node, (StepNode, NestedNode, EventNode, MapNode, LoopNode)):
         yield (node.body if isinstance(node, LoopNode) else node).gives, record.output
     elif _is_list_of_items(graph, record) and isinstance(node, ForeachNode):
         for item in record.output:

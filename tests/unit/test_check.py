@@ -401,3 +401,24 @@ def test_clock_of_the_app_judges_what_is_overdue() -> None:
     app.workflow("flow").create_run("r").start({})
     clock.forward(hours=3)
     assert ["overdue"] == [finding.ailment for finding in doctor_page(app)]
+
+
+def test_run_stands_still_where_a_deploy_has_changed_what_its_event_brought() -> None:
+    """It has taken the event; nobody would send it again."""
+
+    def taking(model: Any) -> Any:
+        begun: Any = workflow("flow", input=str).wait_for_event("paid", key="k", model=model).sleep(HOUR)
+        return begun.then(create_step(id="book", execute=lambda value: value.model_dump(), input=model)).commit()
+
+    today = serve(taking(Old))
+    run: Any = today.workflow("flow").create_run("r")
+    run.start("A")
+    today.send_event("paid", "k", {"euros": 9.9})
+    tomorrow = serve(taking(New), like=today)
+    (obstacle,) = check(tomorrow).obstacles
+    assert ("unreadable", True) == (obstacle.kind, "output of 'wait-for-paid'" in obstacle.detail)
+    tomorrow.advance(hours=2)
+    result = tomorrow.run("r").result()
+    assert ("paused", True) == (result.status, "cents" in str(result.blocked))
+    back = serve(taking(Old | New), like=today)
+    assert ("success", {"euros": 9.9}) == ((done := back.run("r").unblock()).status, done.output)
